@@ -1,0 +1,1 @@
+"""polyop: tensor operators, written once."""

@@ -1,0 +1,168 @@
+"""The small values of the operator language: devices, layouts, memory formats.
+
+They sit on the ground floor because schemas have defaults of these types.
+Dtypes are NumPy's own dtype objects, with those of `ml_dtypes` beside them.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from polyop.errors import UsageError, UsageTypeError, nearest
+
+#: Device types, in the order of their backends (SPEC S70, S74).
+DEVICE_TYPES = ("cpu", "cuda", "xla", "mps", "xpu", "privateuseone", "meta")
+
+_renamed: dict[str, str] = {}
+_made: dict[tuple[str, int | None], Device] = {}
+
+
+class Device:
+    """A device: its type and, where there are several, its index.
+
+    Equal devices are one object, so that `is` compares them.
+
+    Args:
+        type: a device type, or `"type:index"`, or a device.
+        index: the number of the device.
+
+    Raises:
+        UsageError: for an unknown device type.
+        UsageTypeError: for an object that names no device.
+    """
+
+    __slots__ = ("index", "type")
+    type: str
+    index: int | None
+
+    def __new__(cls, type: Any, index: int | None = None) -> Device:  # noqa: A002
+        if isinstance(type, Device):
+            return type
+        if not isinstance(type, str):
+            raise UsageTypeError(
+                "a device is given by name", seen=f"{type!r}", fix='write "cpu"'
+            )
+        name, _, number = type.partition(":")
+        name = _renamed.get(name, name)
+        if name not in DEVICE_TYPES or (number and not number.isdigit()):
+            raise UsageError(
+                f"{type!r} is no device{nearest(name, DEVICE_TYPES)}",
+                declared=", ".join(DEVICE_TYPES),
+            )
+        key = (name, int(number) if number else index)
+        if key not in _made:
+            self = object.__new__(cls)
+            self.type, self.index = key
+            _made[key] = self
+        return _made[key]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Device, (self.type, self.index))
+
+    def __deepcopy__(self, memo: Any) -> Device:
+        return self
+
+    def __str__(self) -> str:
+        shown = next((k for k, v in _renamed.items() if v == self.type), self.type)
+        return shown if self.index is None else f"{shown}:{self.index}"
+
+    def __repr__(self) -> str:
+        return f"device({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return self is (Device(other) if isinstance(other, str) else other)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+
+CPU = Device("cpu")
+META = Device("meta")
+
+
+def rename_device(device_type: str, name: str) -> None:
+    """Let `name` stand for a device type (SPEC S75)."""
+    _renamed[name] = Device(device_type).type
+
+
+class Layout(Enum):
+    """How the elements of a tensor are laid out."""
+
+    strided = "strided"
+    sparse_coo = "sparse_coo"
+    sparse_csr = "sparse_csr"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class MemoryFormat(Enum):
+    """The order in which a new tensor keeps its axes."""
+
+    contiguous_format = "contiguous_format"
+    preserve_format = "preserve_format"
+    channels_last = "channels_last"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+DType = np.dtype[Any]
+
+_EXTRA = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+_NUMPY = (
+    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 "
+    "float16 float32 float64 complex64 complex128"
+).split()
+
+#: Every dtype by its name.
+DTYPES: dict[str, DType] = {
+    **{name: np.dtype(name) for name in _NUMPY},
+    **{name: np.dtype(getattr(ml_dtypes, name)) for name in _EXTRA},
+}
+#: Other names of dtypes, as PyTorch has them.
+DTYPE_ALIASES = {
+    "half": "float16",
+    "float": "float32",
+    "double": "float64",
+    "short": "int16",
+    "int": "int32",
+    "long": "int64",
+    "cfloat": "complex64",
+    "cdouble": "complex128",
+}
+for _alias, _name in DTYPE_ALIASES.items():
+    DTYPES[_alias] = DTYPES[_name]
+
+_PYTHON_DTYPES: dict[Any, str] = {
+    bool: "bool",
+    int: "int64",
+    float: "float32",
+    complex: "complex64",
+}
+
+
+def as_dtype(value: Any) -> DType:
+    """Give the dtype that a dtype, its name, or a Python type stands for.
+
+    Raises:
+        UsageTypeError: for anything else.
+    """
+    if isinstance(value, np.dtype):
+        return value
+    if isinstance(value, str):
+        name = re.sub(r"^(torch|polyop|numpy|np|jnp)\.", "", value)
+        if name in DTYPES:
+            return DTYPES[name]
+        raise UsageTypeError(f"{value!r} is no dtype{nearest(name, DTYPES)}")
+    if value in _PYTHON_DTYPES:
+        return DTYPES[_PYTHON_DTYPES[value]]
+    try:
+        return np.dtype(value)
+    except TypeError:
+        raise UsageTypeError("not a dtype", seen=repr(value)) from None

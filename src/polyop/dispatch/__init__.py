@@ -1,0 +1,1 @@
+"""The dispatcher: keys, tables, context, operators and their registration."""

@@ -1,0 +1,221 @@
+"""The slow way into an operator: everything that an entry leaves to others.
+
+Binds arguments by name, fills in defaults, converts each to its type, answers
+other libraries' arrays in kind, tries the other overloads of a name, and
+raises the error that says precisely which argument does not fit (S61 to S66).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from polyop import tree
+from polyop.dispatch.context import word
+from polyop.dispatch.operator import OpOverload, OpOverloadPacket
+from polyop.dispatch.parts import PARTS
+from polyop.dispatch.resolve import resolve
+from polyop.errors import ArgumentError, nearest
+from polyop.schema.model import MISSING, Argument
+from polyop.schema.values import Mismatch, convert
+
+
+def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[str, Any]) -> Any:
+    """Bind and convert precisely, then call."""
+    if not op.alive:
+        op.gone()
+    values = _bind_names(op, list(given), rest, named)
+    if any(PARTS.is_array(leaf) for leaf in _leaves(values)):
+        return PARTS.call_foreign(op, values)
+    try:
+        values = _convert_all(op, values)
+    except ArgumentError:
+        other = _other_overload(op, values)
+        if other is None:
+            raise
+        return dispatch(*other)
+    return dispatch(op, values)
+
+
+def dispatch(op: OpOverload, values: Sequence[Any]) -> Any:
+    """Call an operator with all arguments bound and converted."""
+    code = code_of(values) | word()
+    handler = op.memo.get(code) or resolve(op, code)
+    return handler(*values)
+
+
+def bind(op: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Give all arguments in schema order, converted, with defaults filled in.
+
+    Raises:
+        ArgumentError: a missing argument, one too many, an unknown name, one
+            given twice, or a value that does not fit (S63).
+    """
+    n = len(op._schema.positional)
+    given = [*args[:n], *[MISSING] * (n - len(args))]
+    given += [MISSING] * len(op._schema.keyword_only)
+    return _convert_all(op, _bind_names(op, given, args[n:], dict(kwargs)))
+
+
+def _bind_names(
+    op: OpOverload, given: list[Any], rest: Sequence[Any], named: Mapping[str, Any]
+) -> list[Any]:
+    arguments = op._schema.arguments
+    if rest:
+        _refuse(
+            op,
+            f"{op.name()} got too many arguments",
+            declared=f"{len(op._schema.positional)} positional arguments",
+            seen=f"{len(op._schema.positional) + len(rest)}",
+        )
+    places = {argument.name: i for i, argument in enumerate(arguments)}
+    for name, value in named.items():
+        if name not in places:
+            _refuse(
+                op,
+                f"{op.name()} has no argument {name!r}{nearest(name, places)}",
+                declared=", ".join(places),
+                seen=name,
+            )
+        i = places[name]
+        if given[i] is not MISSING and given[i] is not arguments[i].default_value:
+            _refuse(op, f"{op.name()} got argument {name!r} twice", argument=_where(op, i))
+        given[i] = value
+    for i, argument in enumerate(arguments):
+        if given[i] is MISSING:
+            given[i] = argument.default_value
+        if given[i] is MISSING:
+            _refuse(
+                op,
+                f"{op.name()} misses argument {argument.name!r}",
+                argument=_where(op, i),
+                declared=argument,
+            )
+    return given
+
+
+def _convert_all(op: OpOverload, values: Sequence[Any]) -> list[Any]:
+    return [convert_argument(op, i, value) for i, value in enumerate(values)]
+
+
+def convert_argument(op: OpOverload, i: int, value: Any) -> Any:
+    """Give what a kernel gets for one argument.
+
+    Raises:
+        ArgumentError: the value is missing or does not fit.
+    """
+    argument = op._schema.arguments[i]
+    if value is MISSING:
+        value = argument.default_value
+        if value is MISSING:
+            _bind_names(op, [MISSING] * len(op._schema.arguments), (), {})
+    try:
+        return convert(argument.type, value)
+    except Mismatch as mismatch:
+        _misfit(op, i, argument, value, mismatch)
+
+
+def _misfit(
+    op: OpOverload, i: int, argument: Argument, value: Any, mismatch: Mismatch
+) -> NoReturn:
+    _refuse(
+        op,
+        f"{op.name()} cannot take {type(value).__name__} as argument {argument.name!r}",
+        argument=_where(op, i),
+        declared=argument.type,
+        seen=f"{value!r:.120} ({type(value).__name__})",
+        fix=str(mismatch) or f"give a value of type {argument.type}",
+    )
+
+
+def _where(op: OpOverload, i: int) -> str:
+    argument = op._schema.arguments[i]
+    return f"{argument.name} ({'keyword-only' if argument.kwarg_only else f'position {i}'})"
+
+
+def _refuse(op: OpOverload, problem: str, **parts: Any) -> NoReturn:
+    raise ArgumentError(problem, op=op._schema, source=op.source, **parts)
+
+
+# -- packets ------------------------------------------------------------------
+
+
+def _other_overload(op: OpOverload, values: Sequence[Any]) -> tuple[OpOverload, list[Any]] | None:
+    """Find a later overload that takes these values; for polyop's own operators."""
+    if op.packet is None or not op.is_builtin:
+        return None
+    for other in op.packet.op_overloads():
+        if other is not op and len(other._schema.arguments) == len(values):
+            try:
+                return other, _convert_all(other, values)
+            except ArgumentError:
+                continue
+    return None
+
+
+def call_packet(packet: OpOverloadPacket, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Call the first overload whose schema fits (S62)."""
+    refused = []
+    for op in packet.op_overloads():
+        if any(PARTS.is_array(leaf) for leaf in _leaves([*args, *kwargs.values()])):
+            return op.entry(*args, **kwargs)
+        try:
+            values = bind(op, args, kwargs)
+        except ArgumentError as error:
+            refused.append(f"{op._schema}: {error.problem}")
+        else:
+            return dispatch(op, values)
+    raise ArgumentError(
+        f"no overload of {packet._qualified_op_name} fits this call",
+        declared="\n             ".join(refused),
+        seen=", ".join(type(a).__name__ for a in [*args, *kwargs.values()]),
+    )
+
+
+# -- keys of arguments --------------------------------------------------------
+
+
+def _leaves(values: Sequence[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, (list, tuple, dict)):
+            yield from tree.leaves(value)
+        else:
+            yield value
+
+
+def keys_in(value: Any) -> int:
+    """OR the codes of the tensors in a tree."""
+    code = 0
+    for leaf in tree.leaves(value):
+        if isinstance(leaf, PARTS.Tensor):
+            code |= leaf.keys
+    return code
+
+
+def code_of(values: Sequence[Any]) -> int:
+    """OR the codes of the tensors among bound arguments."""
+    code = 0
+    for value in values:
+        code |= value.keys if isinstance(value, PARTS.Tensor) else keys_in(value)
+    return code
+
+
+def payloads_in(value: Any) -> Any:
+    """Put the payload in the place of each tensor of a tree."""
+    return tree.map_leaves(lambda x: x.payload if isinstance(x, PARTS.Tensor) else x, value)
+
+
+def bump_in(value: Any) -> None:
+    """Count a write to each tensor of a tree."""
+    for leaf in tree.leaves(value):
+        if isinstance(leaf, PARTS.Tensor):
+            version = leaf.version
+            if version.__class__ is int:
+                leaf.version = version + 1
+            else:
+                version.n += 1
+
+
+PARTS.bind = bind
+PARTS.code_of = code_of
+PARTS.call_packet = call_packet

@@ -1,0 +1,135 @@
+"""The text that runs a kernel: bare arrays in, checked and wrapped results out.
+
+The entry holds this text for the plain call (one NumPy backend, nothing
+active), so that such a call is done in one frame; handlers hold it for the
+calls on which some layer acted before.
+
+A payload kernel takes bare arrays; it is ours, and its results need only be
+wrapped. An author's kernel takes tensors; its results are looked at, because
+nothing that it gives back may share storage undeclared (S47, S48).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from polyop.dispatch.write import Shape, bumps_text, call_text, indent
+from polyop.schema.model import FunctionSchema
+from polyop.schema.tags import Tag
+
+#: What a result is: ("new" | "list" | "value", -1), ("argument", i), ("view" | "views", i).
+Form = tuple[str, int]
+
+
+def result_forms(schema: FunctionSchema) -> tuple[Form, ...]:
+    """Read what each result is: new, an argument itself, or a view of one."""
+    return tuple(_form(schema, i) for i in range(len(schema.returns)))
+
+
+def _form(schema: FunctionSchema, number: int) -> Form:
+    result = schema.returns[number]
+    text = str(result.type)
+    if result.alias_info is None:
+        return {"Tensor": "new", "Tensor[]": "list"}.get(text, "value"), -1
+    wanted = result.alias_info.before_set
+    for i, argument in enumerate(schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.before_set & wanted:
+            if result.is_write:
+                return "argument", i
+            return ("views" if text.endswith("[]") else "view"), i
+    return "value", -1
+
+
+def new_text(value: str, keys: int) -> list[str]:
+    """Lines that wrap a bare array as `_t`."""
+    return [f"_t = Tensor(); _t.payload = {value}; _t.keys = {keys}; _t.version = 0"]
+
+
+def payload_body(
+    shape: Shape, forms: Sequence[Form], tags: Sequence[Tag], keys: int
+) -> list[str]:
+    """Lines that run a payload kernel and return wrapped results."""
+    lines = bumps_text(shape)
+    call = call_text(shape, payloads=True)
+    if all(form == "argument" for form, _ in forms):
+        given = ", ".join(f"a{i}" for _, i in forms)
+        return [*lines, call, f"return {given or None}"]
+    lines.append(f"_r = {call}")
+    if len(forms) == 1:
+        return [*lines, *_wrap_text(shape, forms[0], tags, keys, "_r"), "return _t"]
+    names = [f"_r{i}" for i in range(len(forms))]
+    lines.append(f"{', '.join(names)} = _r")
+    for name, form in zip(names, forms, strict=True):
+        lines += [*_wrap_text(shape, form, tags, keys, name), f"{name} = _t"]
+    return [*lines, f"return {', '.join(names)}"]
+
+
+def _wrap_text(shape: Shape, form: Form, tags: Sequence[Tag], keys: int, r: str) -> list[str]:
+    kind, i = form
+    if kind == "argument":
+        return [f"_t = a{i}"]
+    if kind == "value":
+        return [f"_t = {r}"]
+    if kind == "list":
+        return [f"_t = [wrap(_x, {keys}) for _x in {r}]"]
+    statics = ", ".join(a for a in shape.names if a != f"a{i}")
+    if kind == "views":
+        return [f"_t = wrap_views(a{i}, {r}, {keys}, op, ({statics},))"]
+    whole = [f"if {r}.__class__ is not ndarray: {r} = asarray({r})", *new_text(r, keys)]
+    if kind == "new":
+        return whole
+    alias = [f"_t.version = share(a{i})", f"_t.view = (a{i}, op, ({statics}{',' if statics else ''}))"]
+    if Tag.maybe_aliasing_or_mutating not in tags:
+        return [*whole, *alias]
+    p = f"a{i}.payload"
+    shares = f"{r} is {p} or {r}.base is {p} or ({r}.base is not None and {r}.base is {p}.base)"
+    return [*whole, f"if {shares}:", *indent(alias)]
+
+
+def tensor_body(shape: Shape, forms: Sequence[Form], *, guarded: bool, plain: bool) -> list[str]:
+    """Lines that run an author's kernel and check its results.
+
+    Args:
+        shape: of the schema.
+        forms: of the results.
+        guarded: whether layers acted before, which the kernel must not meet.
+        plain: whether all tensors are plain NumPy ones, so that a result that
+            is one too needs only a few looks.
+    """
+    call = f"_r = {call_text(shape, payloads=False)}"
+    lines = [*bumps_text(shape), call]
+    if guarded:
+        lines[-1:] = [
+            "_token = set_word(word().in_kernel)",
+            f"try: {call}",
+            "finally: reset_word(_token)",
+        ]
+    arguments = f"({', '.join(shape.names)}{',' if shape.names else ''})"
+    check = f"return results(op, _r, {arguments})"
+    if not forms:
+        return [*lines, f"if _r is not None: {check}"]
+    if not plain or forms != (("new", -1),):
+        return [*lines, check]
+    return [*lines, *_looks_text(shape, check), "return _r"]
+
+
+def _looks_text(shape: Shape, check: str) -> list[str]:
+    """Lines that let one fresh plain tensor pass, and check anything else."""
+    lines = [
+        f"if _r.__class__ is not Tensor or _r.keys != 1: {check}",
+        "_p = _r.payload",
+        f"if _p.base is not None: {check}",
+    ]
+    # An argument that owns no memory may have its owner given back.
+    for a in shape.of("tensor"):
+        lines.append(f"if {a}.payload is _p or {a}.payload.base is not None: {check}")
+    for a in shape.of("tensor?"):
+        test = f"({a}.payload is _p or {a}.payload.base is not None)"
+        lines.append(f"if {a} is not None and {test}: {check}")
+    for a in shape.of("tensor[]", "tensor?[]"):
+        lines.append(f"for _x in {a}:")
+        test = "_x.payload is _p or _x.payload.base is not None"
+        lines.append(f"    if _x is not None and ({test}): {check}")
+    if shape.of("tree"):
+        lines.append(check)
+    return lines

@@ -1,0 +1,222 @@
+"""The function that callers reach, written once from the schema.
+
+An entry binds the arguments, ORs their codes with the context's, and then
+either runs the kernel itself (one plain backend, nothing active) or calls the
+handler that is remembered for the code. Anything rare goes to `bind.slow`:
+keywords for positional arguments, other arrays, numbers, and every error.
+
+When rules change, the entry is rewritten in place: its code is swapped, so
+that references which callers hold stay good. The kernel of each generation
+has a name of its own in the entry's globals; a call that is under way, or a
+swap seen half-way, thus never pairs old code with a new kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import count
+from types import FunctionType
+from typing import Any
+
+from polyop.dispatch.bind import bump_in, convert_argument, keys_in, payloads_in, slow
+from polyop.dispatch.bits import INFERENCE, INFERENCE_TENSOR, NUMPY, TENSOR_BITS
+from polyop.dispatch.body import payload_body, result_forms, tensor_body
+from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.operator import Handler, OpOverload
+from polyop.dispatch.parts import PARTS
+from polyop.dispatch.resolve import DENSE, Way, resolve, way_of
+from polyop.dispatch.results import results
+from polyop.dispatch.table import Kernel
+from polyop.dispatch.write import (
+    Shape,
+    base_scope,
+    call_text,
+    checks_text,
+    indent,
+    keys_text,
+    make_function,
+    renamed,
+    shape_of,
+)
+from polyop.schema.model import MISSING
+
+_generations = count()
+
+
+def make_entry(op: OpOverload) -> Handler:
+    """Write the entry of an operator."""
+    shape = shape_of(op._schema)
+    scope = scope_of(op)
+    text, kernel = _text(op, shape)
+    suffix = f".{next(_generations)}"
+    scope["kernel" + suffix] = kernel
+    name = op._opname
+    code = renamed(text, name, [a.name for a in op._schema.arguments], suffix)
+    values = [a.default_value if a.has_default_value() else MISSING for a in op._schema.arguments]
+    n = shape.positional
+    fn = FunctionType(code, scope, name, tuple(values[:n]))
+    fn.__kwdefaults__ = dict(zip(shape.keywords, values[n:], strict=True))
+    fn.__module__ = op.__module__
+    fn.__dict__["op"] = op
+    return fn
+
+
+def rewrite_entry(op: OpOverload, entry: Any) -> None:
+    """Write the entry anew, in place."""
+    text, kernel = _text(op, shape_of(op._schema))
+    suffix = f".{next(_generations)}"
+    scope = entry.__globals__
+    scope["kernel" + suffix] = kernel
+    names = [a.name for a in op._schema.arguments]
+    entry.__code__ = renamed(text, entry.__name__, names, suffix)
+    for name in [n for n in scope if n.startswith("kernel.") and n != "kernel" + suffix]:
+        # A call under way has read its kernel already, or reads it in the next line.
+        if len(_old := scope.setdefault("old", [])) >= 2:
+            scope.pop(_old.pop(0), None)
+        if name not in _old:
+            _old.append(name)
+
+
+def scope_of(op: OpOverload, **more: Any) -> dict[str, Any]:
+    """Give the globals of an operator's generated functions."""
+    return base_scope(
+        op,
+        memo=op.memo,
+        resolve=resolve,
+        slow=slow,
+        convert=convert_argument,
+        results=results,
+        keys_in=keys_in,
+        payloads_in=payloads_in,
+        bump_in=bump_in,
+        wrap=wrap,
+        wrap_views=wrap_views,
+        **more,
+    )
+
+
+def wrap(payload: Any, keys: int) -> Any:
+    """Make a tensor of a bare array."""
+    t = PARTS.Tensor()
+    t.payload = payload if payload.__class__ is PARTS.ndarray else PARTS.asarray(payload)
+    t.keys = keys
+    t.version = 0
+    return t
+
+
+def wrap_views(base: Any, payloads: Any, keys: int, op: OpOverload, statics: Any) -> list[Any]:
+    """Make tensors of several views of one base."""
+    made = []
+    for i, payload in enumerate(payloads):
+        t = wrap(payload, keys)
+        t.version = PARTS.share(base)
+        t.view = (base, op, (*statics, i))
+        made.append(t)
+    return made
+
+
+# -- the text -----------------------------------------------------------------
+
+
+def _text(op: OpOverload, shape: Shape) -> tuple[str, Any]:
+    """Give an entry's text, and the kernel that it runs itself."""
+    kernel = fused_kernel(op) if op.alive else None
+    body = [] if kernel is None else ["if _k == 1:", *indent(_body(op, shape, kernel, 1))]
+    given = f"({', '.join(shape.names)}{',' if shape.names else ''})"
+    rest, named = ("()", "{}") if op.is_builtin else ("_rest", "_named")
+    lines = [] if op.is_builtin else [f"if _named or _rest: return slow(op, {given}, _rest, _named)"]
+    lines += [
+        "try:",
+        *indent(keys_text(shape)),
+        "except (AttributeError, TypeError):",
+        f"    return slow(op, {given}, {rest}, {named})",
+        *checks_text(shape),
+        *body,
+        "try: _h = memo[_k]",
+        "except KeyError: _h = resolve(op, _k)",
+        f"return _h({', '.join(shape.names)})",
+    ]
+    return "\n".join([f"def f({_parameters(op, shape)}):", *indent(lines)]), kernel and kernel.fn
+
+
+def _parameters(op: OpOverload, shape: Shape) -> str:
+    """Spell the parameters.
+
+    An author's operator takes whatever comes, so that each mistake gets an
+    error of ours; the built-in functions are plain Python functions.
+    """
+    n = shape.positional
+    before, after = shape.names[:n], shape.names[n:]
+    if op.is_builtin:
+        return ", ".join([*before, *(["*", *after] if after else [])])
+    mark = ["/"] if before else []
+    return ", ".join([*before, *mark, "*_rest", *after, "**_named"])
+
+
+def fused_kernel(op: OpOverload) -> Kernel | None:
+    """Give the kernel of a plain call, if nobody else acts on it.
+
+    Calls without tensors, and those whose tensors hide in trees, always take
+    the way of the memo.
+    """
+    if not any(kind.startswith("tensor") for kind in shape_of(op._schema).kinds):
+        return None
+    steps = way_of(op, NUMPY).steps
+    for _, step in steps:
+        if isinstance(step, Kernel):
+            return None if step.with_keyset or step.fn is None else step
+        if step.handler(Way(op, NUMPY, way_of(op, NUMPY).keys, ())) is not None:
+            return None
+    return None
+
+
+def _body(
+    op: OpOverload, shape: Shape, kernel: Kernel, keys: int, *, guarded: bool = False
+) -> list[str]:
+    forms = result_forms(op._schema)
+    if kernel.payload:
+        return payload_body(shape, forms, op.tags, keys)
+    return tensor_body(shape, forms, guarded=guarded, plain=keys == 1)
+
+
+# -- handlers of kernels ------------------------------------------------------
+
+
+def kernel_handler(way: Way, key: DispatchKey, kernel: Kernel) -> Handler:
+    """Make the handler that runs a kernel."""
+    op, shape = way.op, shape_of(way.op._schema)
+    scope = scope_of(op, kernel=kernel.fn)
+    names = [a.name for a in op._schema.arguments]
+    if kernel.with_keyset or kernel.takes_op:
+        scope["kernel"] = _with_first(kernel, way)
+    if key not in BACKEND_KEYS:
+        lines = [f"return {call_text(shape, payloads=False)}"]
+    elif kernel.payload and not _is_numpy(way.code):
+        return PARTS.no_backend(op, way.code)
+    else:
+        made = NUMPY | (INFERENCE_TENSOR if way.code & INFERENCE else 0)
+        lines = _body(op, shape, kernel, made, guarded=bool(way.acted))
+    text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(lines)])
+    return make_function(text, scope, op._opname, names)
+
+
+def _is_numpy(code: int) -> bool:
+    return not code & TENSOR_BITS & ~(NUMPY | 2 | INFERENCE_TENSOR)
+
+
+def _with_first(kernel: Kernel, way: Way) -> Handler:
+    """Give a kernel the key set, and the operator, that it asked for."""
+    fn = kernel.fn
+    assert fn is not None
+    first = (way.keys,) if kernel.with_keyset else ()
+    return partial(fn, *((way.op,) if kernel.takes_op else ()), *first)
+
+
+#: Where a kernel computes; elsewhere it is a step on the way.
+BACKEND_KEYS = frozenset(DENSE) | {DispatchKey.Undefined}
+
+PARTS.make_entry = make_entry
+PARTS.rewrite_entry = rewrite_entry
+PARTS.kernel_handler = kernel_handler
+__all__: Sequence[str] = ["fused_kernel", "make_entry", "rewrite_entry", "scope_of"]

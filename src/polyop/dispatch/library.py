@@ -1,0 +1,383 @@
+"""`Library`: an owner of definitions, kernels and rules, which go when it goes (S31 to S42).
+
+Everything that is registered has an owner, and an owner's registrations are
+undone together, exactly. A library is one owner; an operator is the owner of
+the rules that are registered without a library.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from polyop.devices import DEVICE_TYPES, Device
+from polyop.dispatch.keys import DispatchKey, key_for_device, parse_key
+from polyop.dispatch.operator import LOCK
+from polyop.dispatch.registry import (
+    as_operator,
+    define as define_schema,
+    disown,
+    places_of,
+    put,
+    split_name,
+)
+from polyop.dispatch.table import Kernel, put_fallback, remove_fallback
+from polyop.errors import (
+    DuplicateRegistrationError,
+    LibraryGoneError,
+    MissingKernelError,
+    RegistrationError,
+    UsageError,
+    UsageTypeError,
+    nearest,
+)
+from polyop.schema.parse import parse_schema
+from polyop.schema.tags import Tag, as_tags, check_tags
+from polyop.source import caller, source_of
+
+KINDS = ("DEF", "FRAGMENT", "IMPL")
+RESERVED = ("prim", "higher_order")
+ALIAS_ANALYSES = ("", "FROM_SCHEMA", "CONSERVATIVE")
+
+_def_libraries: dict[str, weakref.ref[Library]] = {}
+
+
+def fallthrough_kernel(*args: Any, **kwargs: Any) -> NoReturn:
+    """Stand for "pass this key over" in `Library.impl`; it is never called (S35)."""
+    raise MissingKernelError(
+        "fallthrough_kernel is a mark for Library.impl, not a kernel",
+        fix="register it: lib.impl(name, fallthrough_kernel, key)",
+    )
+
+
+class _Owner:
+    """What a library's registrations belong to; it outlives the library object."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.fallbacks: list[tuple[DispatchKey, Kernel]] = []
+
+    def undo(self) -> None:
+        """Take back all that was registered."""
+        for key, kernel in self.fallbacks:
+            remove_fallback(key, kernel)
+        disown(self)
+
+
+class Library:
+    """An owner of operators, kernels and rules of one namespace.
+
+    Args:
+        ns: the namespace.
+        kind: `"DEF"` (one per namespace), `"FRAGMENT"` (many), or `"IMPL"`
+            (kernels only).
+        dispatch_key: the key of kernels that name none.
+
+    Raises:
+        UsageError: an unknown kind or key, or a reserved namespace.
+        DuplicateRegistrationError: another `DEF` library of this namespace lives.
+
+    Example:
+        >>> from polyop.library import Library
+        >>> lib = Library("doc_library", "DEF")
+        >>> lib.define("twice(Tensor x) -> Tensor")
+        'twice'
+        >>> lib.impl("twice", lambda x: x * 2, "CompositeImplicitAutograd")
+    """
+
+    def __init__(self, ns: str, kind: str, dispatch_key: DispatchKey | str = "") -> None:
+        if kind not in KINDS:
+            raise UsageError(f"{kind!r} is no kind of library{nearest(kind, KINDS)}")
+        if ns in RESERVED or (ns == "core" and kind == "DEF"):
+            raise UsageError(
+                f"the namespace {ns!r} is reserved", fix="use your project's name as namespace"
+            )
+        self.ns, self.kind = ns, kind
+        self.dispatch_key = parse_key(dispatch_key) if dispatch_key else None
+        self.source = caller()
+        self._owner = _Owner(f"library {ns}")
+        self._alive = True
+        if kind == "DEF":
+            _claim(self)
+        self._finalizer = weakref.finalize(self, self._owner.undo)
+        self._finalizer.atexit = False
+
+    def __repr__(self) -> str:
+        return f"Library({self.ns!r}, {self.kind!r})"
+
+    def define(self, schema: str, alias_analysis: str = "", *, tags: Any = ()) -> str:
+        """Define an operator; gives its name (S33).
+
+        Raises:
+            RegistrationError: this is an `IMPL` library, or the text names another namespace.
+            UsageError: an unknown alias analysis.
+            SchemaSyntaxError: the text is no schema.
+            DuplicateRegistrationError: the name has another schema.
+        """
+        self._check_alive()
+        if self.kind == "IMPL":
+            raise RegistrationError(
+                f"an IMPL library of {self.ns!r} defines nothing",
+                source=self.source,
+                fix='make it Library(ns, "FRAGMENT")',
+            )
+        if alias_analysis not in ALIAS_ANALYSES:
+            raise UsageError(
+                f"{alias_analysis!r} is no alias analysis{nearest(alias_analysis, ALIAS_ANALYSES)}"
+            )
+        space, found, _ = schema.rpartition("::") if "::" in schema.split("(")[0] else ("", "", "")
+        if found and space.strip() != self.ns:
+            raise RegistrationError(
+                f"a library of {self.ns!r} cannot define in {space.strip()!r}", seen=schema
+            )
+        parsed = parse_schema(schema if found else f"{self.ns}::{schema.strip()}")
+        checked = ordered_tags(tags)
+        check_tags(parsed, frozenset(checked))
+        define_schema(parsed, checked, caller(), self._owner)
+        return parsed.qualified_name.partition("::")[2]
+
+    def impl(
+        self,
+        op_name: Any,
+        fn: Callable[..., Any],
+        dispatch_key: DispatchKey | str = "",
+        *,
+        with_keyset: bool = False,
+        allow_override: bool = True,
+    ) -> None:
+        """Register a kernel at a key (S35, S36).
+
+        Raises:
+            UsageTypeError: `fn` is not callable, or `op_name` is no operator.
+            UsageError: an unknown key, a key that contradicts the library's, or
+                a name in another namespace.
+            DuplicateRegistrationError: the place is taken, with `allow_override=False`.
+        """
+        self._check_alive()
+        if not callable(fn):
+            raise UsageTypeError("a kernel is a function", op=op_name, seen=repr(fn))
+        name = self._full_name(op_name)
+        key = self._key(dispatch_key)
+        kernel = Kernel(
+            None if fn is fallthrough_kernel else fn,
+            source_of(fn) if fn is not fallthrough_kernel else caller(),
+            self._owner,
+            with_keyset=with_keyset,
+            fallthrough=fn is fallthrough_kernel,
+        )
+        put(name, key, kernel, allow_override=allow_override)
+
+    def fallback(
+        self, fn: Callable[..., Any], dispatch_key: DispatchKey | str = "", *, with_keyset: bool = False
+    ) -> None:
+        """Register `fn(op, *args, **kwargs)` for every operator at a key (S40).
+
+        Raises:
+            UsageError: no key, or an alias key.
+            RegistrationError: the namespace is not `"_"`.
+        """
+        self._check_alive()
+        key = dispatch_key or self.dispatch_key
+        if not key:
+            raise UsageError("a fallback needs a dispatch key")
+        if self.ns != "_":
+            raise RegistrationError(
+                f"a fallback serves all operators, so {self.ns!r} cannot have one",
+                fix='make the library Library("_", "IMPL")',
+            )
+        through = fn is fallthrough_kernel
+        kernel = Kernel(
+            None if through else fn,
+            caller(),
+            self._owner,
+            with_keyset=with_keyset,
+            fallthrough=through,
+            takes_op=not through,
+        )
+        put_fallback(key, kernel)
+        self._owner.fallbacks.append((parse_key(key), kernel))
+
+    def destroy(self) -> None:
+        """Undo all that this library registered (S41)."""
+        self._alive = False
+        self._finalizer()
+        if _def_libraries.get(self.ns, lambda: None)() is self:
+            del _def_libraries[self.ns]
+
+    _destroy = destroy
+
+    def _check_alive(self) -> None:
+        if not self._alive:
+            raise LibraryGoneError(f"{self!r} was destroyed", source=self.source)
+
+    def _full_name(self, op_name: Any) -> str:
+        if isinstance(op_name, str):
+            name = op_name if "::" in op_name else f"{self.ns}::{op_name}"
+            base, overload, version = split_name(name)
+            name = base + (f".{overload}" if overload else "") + (f"@{version}" if version > 1 else "")
+        else:
+            name = as_operator(op_name)._schema.qualified_name
+        if name.partition("::")[0] != self.ns:
+            raise UsageError(
+                f"a library of {self.ns!r} registers nothing for {name!r}",
+                fix=f"make a library of {name.partition('::')[0]!r}",
+            )
+        return name
+
+    def _key(self, given: DispatchKey | str) -> DispatchKey:
+        key = parse_key(given) if given else self.dispatch_key
+        if key is not None and self.dispatch_key not in {None, key}:
+            raise UsageError(
+                f"the key {key} contradicts the library's, {self.dispatch_key}", source=self.source
+            )
+        return DispatchKey.CompositeImplicitAutograd if key is None else key
+
+
+def _claim(library: Library) -> None:
+    """Make a library the one `DEF` of its namespace; one of the same place gives way (S32)."""
+    with LOCK:
+        there = _def_libraries.get(library.ns, lambda: None)()
+        if there is not None and there._alive:
+            if there.source != library.source:
+                raise DuplicateRegistrationError(
+                    f"the namespace {library.ns!r} has a DEF library already",
+                    source=f"{there.source}; again at {library.source}",
+                    fix='make this one Library(ns, "FRAGMENT")',
+                )
+            there.destroy()
+        _def_libraries[library.ns] = weakref.ref(library)
+
+
+@contextmanager
+def scoped_library(ns: str, kind: str, dispatch_key: str = "") -> Iterator[Library]:
+    """Give a library that is destroyed at the end of the block."""
+    library = Library(ns, kind, dispatch_key)
+    try:
+        yield library
+    finally:
+        library.destroy()
+
+
+def ordered_tags(tags: Any) -> tuple[Tag, ...]:
+    """Give a tuple of tags, from one, several, or none, in the order of their names."""
+    return tuple(sorted(as_tags(() if tags is None else tags), key=lambda tag: tag.value))
+
+
+def owner_of(lib: Library | None, name: str) -> object:
+    """Give the owner of a rule: the library, or the operator itself."""
+    if lib is None:
+        return places_of(name)
+    lib._check_alive()
+    return lib._owner
+
+
+# -- functions ----------------------------------------------------------------
+
+
+def define(
+    qualname: Any,
+    schema: Any,
+    *,
+    lib: Library | None = None,
+    tags: Any = (),
+    replace: bool = False,
+) -> str | None:
+    """Define an operator `ns::name[.overload]` with a schema that begins with `(` (S42).
+
+    Raises:
+        UsageError: the name or the schema has another form.
+        SchemaSyntaxError: the text is no schema.
+        DuplicateRegistrationError: the name has another schema.
+    """
+    if isinstance(qualname, Library):
+        return qualname.define(schema, tags=tags)
+    check_qualname(qualname)
+    if not isinstance(schema, str) or not schema.lstrip().startswith("("):
+        raise UsageError(
+            "the schema begins with '(' here, because the name stands before it",
+            op=qualname,
+            seen=repr(schema),
+            fix='write define("ns::name", "(Tensor x) -> Tensor")',
+        )
+    parsed = parse_schema(qualname + schema)
+    checked = ordered_tags(tags)
+    check_tags(parsed, frozenset(checked))
+    owner = owner_of(lib, parsed.qualified_name)
+    define_schema(parsed, checked, caller(), owner, replace=replace)
+    return None
+
+
+def check_qualname(name: Any) -> None:
+    """Refuse a name that is not like `ns::name[.overload][@version]`."""
+    text = name if isinstance(name, str) else ""
+    space, found, rest = text.partition("::")
+    parts = rest.partition("@")[0].split(".")
+    if not found or not space.isidentifier() or len(parts) > 2 or not all(map(str.isidentifier, parts)):
+        raise UsageError(
+            f"{name!r} is no operator name",
+            declared="namespace::name, or namespace::name.overload",
+            fix='write it like "mylib::crop"',
+        )
+
+
+def impl(
+    qualname: Any,
+    types: Any,
+    func: Callable[..., Any] | None = None,
+    *,
+    lib: Library | None = None,
+) -> Any:
+    """Register a kernel for device types, `"default"`, or keys (S42); decorates without `func`.
+
+    Raises:
+        UsageError: an unknown device type or key.
+    """
+    if isinstance(qualname, Library):
+        library, key = qualname, func if isinstance(func, (str, DispatchKey)) else ""
+
+        def register_in(fn: Callable[..., Any]) -> Callable[..., Any]:
+            library.impl(types, fn, key)
+            return fn
+
+        return register_in
+    base, overload, version = split_name(qualname)
+    name = base + (f".{overload}" if overload else "") + (f"@{version}" if version > 1 else "")
+    keys = kernel_keys(types)
+
+    def register(fn: Callable[..., Any]) -> Callable[..., Any]:
+        kernel = Kernel(fn, source_of(fn), owner_of(lib, name))
+        for key in keys:
+            put(name, key, kernel)
+        return fn
+
+    return register if func is None else register(func)
+
+
+def kernel_keys(types: Any) -> list[DispatchKey]:
+    """Give the keys that device types, `"default"` or key names stand for."""
+    if types is None:
+        return [DispatchKey.CompositeExplicitAutograd]
+    names: Iterable[Any] = [types] if isinstance(types, (str, DispatchKey, Device)) else types
+    return [_kernel_key(name) for name in names]
+
+
+def _kernel_key(name: Any) -> DispatchKey:
+    if name == "default":
+        return DispatchKey.CompositeExplicitAutograd
+    if isinstance(name, DispatchKey):
+        return name
+    if isinstance(name, Device) or name in DEVICE_TYPES:
+        return key_for_device(name)
+    try:
+        return key_for_device(name)
+    except UsageError:
+        pass
+    try:
+        return parse_key(name)
+    except UsageError:
+        raise UsageError(
+            f"{name!r} is neither a device type nor a dispatch key{nearest(name, DEVICE_TYPES)}",
+            declared=", ".join(DEVICE_TYPES),
+        ) from None

@@ -1,0 +1,316 @@
+"""Operator objects: a name, a schema, and one rule per slot. They decide nothing.
+
+`OpOverload` is one schema; `OpOverloadPacket` is all overloads of one name.
+What a call does is decided in `resolve.py` and remembered in `memo`; what
+callers run is `entry`, a function written from the schema (`entry.py`).
+
+A call through an object costs a frame if `__call__` forwards. So an object
+that is called gets a class of its own whose `__call__` is the entry itself;
+`inspect`, `help` and tracebacks see a plain function with the author's names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from threading import RLock
+from typing import Any, NoReturn
+
+from polyop.dispatch.keys import DispatchKey, is_alias_key
+from polyop.dispatch.keyset import DispatchKeySet
+from polyop.dispatch.parts import PARTS
+from polyop.dispatch.table import Entry, Kernel, Places, compute_table
+from polyop.errors import MissingRuleError, OperatorGoneError, OperatorNotFoundError, nearest
+from polyop.schema.model import FunctionSchema
+from polyop.schema.tags import Tag
+from polyop.source import Source
+
+Handler = Callable[..., Any]
+#: Held while rules change and while a call is decided.
+LOCK = RLock()
+
+
+class OperatorBase:
+    """What single operators and higher-order operators have in common."""
+
+    def name(self) -> str:
+        """Give the qualified name."""
+        raise NotImplementedError
+
+
+class OpOverload(OperatorBase):
+    """One schema, and the rules that layers need to know of it.
+
+    Made by the registry, never by hand. Rules are found by place: a
+    `DispatchKey` holds a kernel, a word holds a rule (`"fake"`, `"backward"`,
+    `"vmap"`, ...).
+    """
+
+    def __init__(
+        self, schema: FunctionSchema, tags: tuple[Tag, ...], source: Source, places: Places
+    ) -> None:
+        self._schema = schema
+        self.tags = tags
+        self.source = source
+        self.places = places
+        self.memo: dict[int, Handler] = {}
+        self.notes: dict[str, Any] = {}  # what layers keep per operator; emptied with the memo
+        self.alive = True
+        self.packet: OpOverloadPacket | None = None
+        self._entry: Handler | None = None
+        self._table: dict[DispatchKey, Entry] | None = None
+        self._overloadname = schema.overload_name or "default"
+        self.namespace, _, self._opname = schema.name.partition("::")
+        self.__name__ = f"{self._opname}.{self._overloadname}"
+        self.__qualname__ = schema.qualified_name
+        self.__module__ = f"polyop.ops.{self.namespace}"
+
+    # -- names ----------------------------------------------------------------
+
+    def name(self) -> str:
+        """Give `ns::op` or `ns::op.overload`."""
+        return self._schema.qualified_name
+
+    def __str__(self) -> str:
+        version = f"@{self._schema.version}" if self._schema.version > 1 else ""
+        return f"{self.namespace}.{self._opname}.{self._overloadname}{version}"
+
+    def __repr__(self) -> str:
+        name = f"{self.namespace}.{self._opname}"
+        return f"<OpOverload(op='{name}', overload='{self._overloadname}')>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_find, (self._schema.name, self._schema.overload_name, self._schema.version))
+
+    def __copy__(self) -> OpOverload:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> OpOverload:
+        return self
+
+    @property
+    def op(self) -> Handler:
+        """The function that callers reach."""
+        return self.entry
+
+    @property
+    def overloadpacket(self) -> OpOverloadPacket | None:
+        """All overloads of this name."""
+        return self.packet
+
+    @property
+    def is_view(self) -> bool:
+        """Whether results alias arguments and nothing is written."""
+        return self._schema.is_view
+
+    @property
+    def is_impure(self) -> bool:
+        """Whether a call may not be removed or merged (S198)."""
+        return (
+            self._schema.is_mutable
+            or Tag.nondeterministic_seeded in self.tags
+            or self.rule("effect") is not None
+        )
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether it is polyop's own."""
+        return self.namespace == "core"
+
+    @property
+    def _defined_in_python(self) -> bool:
+        return True
+
+    # -- calls ----------------------------------------------------------------
+
+    @property
+    def entry(self) -> Handler:
+        """The function written from the schema, made on first use."""
+        if self._entry is None:
+            self._entry = PARTS.make_entry(self)
+            # From here on a call of this object runs the entry, with no frame between.
+            call = {"__call__": staticmethod(self._entry), "__module__": type(self).__module__}
+            self.__class__ = type(type(self).__name__, (type(self),), call)
+        return self._entry
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self.entry(*args, **kwargs)
+
+    def redispatch(self, keyset: DispatchKeySet, /, *args: Any, **kwargs: Any) -> Any:
+        """Dispatch on the given keys, whatever context and arguments say (S103)."""
+        return PARTS.redispatch(self, keyset, args, kwargs)
+
+    def decompose(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Run the `CompositeImplicitAutograd` kernel, or give `NotImplemented`."""
+        kernel = self.places.top(DispatchKey.CompositeImplicitAutograd)
+        return kernel.fn(*args, **kwargs) if kernel else NotImplemented
+
+    def _can_decompose(self) -> bool:
+        return self.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd)
+
+    # -- rules ----------------------------------------------------------------
+
+    def rule(self, slot: str) -> Any:
+        """Give the rule in a slot, or None."""
+        found = self.places.top(slot)
+        return None if found is None else found.fn
+
+    def rule_source(self, slot: str | DispatchKey) -> Source:
+        """Give the place where a rule was registered, or where the operator was."""
+        found = self.places.top(slot)
+        return self.source if found is None else found.source
+
+    def slots(self) -> list[str]:
+        """Name the slots that have a rule, and the keys that have a kernel."""
+        return [p.name if isinstance(p, DispatchKey) else p for p, _ in self.places.items()]
+
+    def missing(
+        self, slot: str, error: type[MissingRuleError] = MissingRuleError, **parts: Any
+    ) -> NoReturn:
+        """Raise the error of a layer that needs a rule and finds none."""
+        have = ", ".join(sorted(set(self.slots()))) or "none"
+        says = {
+            "problem": f"{self.name()} has no {slot} rule (it has: {have})",
+            "op": self._schema,
+            "source": self.source,
+            "fix": f"add one with polyop.library.register_{slot}({self.name()!r}, rule)",
+        }
+        raise error(**(says | parts))
+
+    # -- kernels --------------------------------------------------------------
+
+    def kernels(self) -> Mapping[DispatchKey, Kernel]:
+        """Give the kernel of each key that has one."""
+        items = self.places.items()
+        return {place: kernel for place, kernel in items if isinstance(place, DispatchKey)}
+
+    @property
+    def table(self) -> dict[DispatchKey, Entry]:
+        """The computed entry of every run-time key."""
+        if self._table is None:
+            self._table = compute_table(self.kernels())
+        return self._table
+
+    def has_kernel_for_dispatch_key(self, key: DispatchKey) -> bool:
+        """Whether a kernel is registered at this very key."""
+        return self.places.top(key) is not None
+
+    def has_kernel_for_any_dispatch_key(self, keys: DispatchKeySet) -> bool:
+        """Whether a kernel is registered at one of the keys, alias keys aside."""
+        return any(not is_alias_key(k) and keys.has(k) for k in self.kernels())
+
+    # -- life -----------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Forget what was decided; a call under way ends with what it began with."""
+        self.memo.clear()
+        self.notes.clear()
+        self._table = None
+        if self._entry is not None:
+            PARTS.rewrite_entry(self, self._entry)
+
+    def remove(self) -> None:
+        """Make every handle of this operator raise."""
+        self.alive = False
+        self.changed()
+
+    def gone(self) -> NoReturn:
+        """Raise the error of a removed operator."""
+        raise OperatorGoneError(
+            f"{self.name()} was removed",
+            op=self._schema,
+            source=self.source,
+            fix=f"look it up again: polyop.ops.{self.namespace}.{self._opname}",
+        )
+
+
+class OpOverloadPacket:
+    """All overloads of one name; a call picks the first that fits (S62)."""
+
+    def __init__(self, qualified_name: str) -> None:
+        self._qualified_op_name = qualified_name
+        self._all: dict[str, OpOverload] = {}  # by overload name and version: "", "out", "@2"
+        self.namespace, _, self.__name__ = qualified_name.partition("::")
+        self.__module__ = f"polyop.ops.{self.namespace}"
+
+    def __str__(self) -> str:
+        return f"{self.namespace}.{self.__name__}"
+
+    def __repr__(self) -> str:
+        return f"<OpOverloadPacket(op='{self}')>"
+
+    def __copy__(self) -> OpOverloadPacket:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> OpOverloadPacket:
+        return self
+
+    def add(self, op: OpOverload) -> None:
+        """Take in an overload."""
+        self._all[_label(op)] = op
+        op.packet = self
+
+    def drop(self, op: OpOverload) -> None:
+        """Take out an overload."""
+        if self._all.get(_label(op)) is op:
+            del self._all[_label(op)]
+        self.__dict__.pop(op._overloadname, None)
+
+    def overloads(self) -> list[str]:
+        """Name the overloads, in order of declaration."""
+        return list(dict.fromkeys(op._overloadname for op in self._all.values()))
+
+    def op_overloads(self) -> list[OpOverload]:
+        """Give the newest version of each overload, in order of declaration."""
+        newest: dict[str, OpOverload] = {}
+        for op in self._all.values():
+            seen = newest.get(op._overloadname)
+            if seen is None or seen._schema.version < op._schema.version:
+                newest[op._overloadname] = op
+        return list(newest.values())
+
+    def versions(self) -> list[int]:
+        """Give the versions of the default overload (S29)."""
+        return sorted({op._schema.version for op in self._all.values()})
+
+    def at(self, version: int) -> OpOverload:
+        """Give one version."""
+        for op in self._all.values():
+            if op._schema.version == version:
+                return op
+        raise OperatorNotFoundError(
+            f"{self._qualified_op_name} has no version {version}", seen=self.versions()
+        )
+
+    def __getattr__(self, name: str) -> OpOverload:
+        if not name.startswith("__"):
+            for op in self.op_overloads():
+                if op._overloadname == name:
+                    self.__dict__[name] = op
+                    return op
+        raise OperatorNotFoundError(
+            f"{self._qualified_op_name} has no overload {name!r}{nearest(name, self.overloads())}",
+            declared=", ".join(self.overloads()),
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.overloads())
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.overloads()]
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        found = self.op_overloads()
+        if len(found) == 1:
+            return found[0].entry(*args, **kwargs)
+        return PARTS.call_packet(self, args, kwargs)
+
+
+def _label(op: OpOverload) -> str:
+    version = op._schema.version
+    return op._schema.overload_name + (f"@{version}" if version > 1 else "")
+
+
+def _find(name: str, overload: str, version: int) -> OpOverload:
+    """Find an operator again, for pickles."""
+    found: OpOverload = PARTS.find_operator(name, overload, version)
+    return found

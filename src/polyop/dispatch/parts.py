@@ -1,0 +1,36 @@
+"""What the dispatcher needs of the files above, handed down by name.
+
+Generated functions make tensors and look into arrays, but the dispatcher
+stands below both; an operator object starts what `entry.py` and `resolve.py`
+do, and they import it. Those files put their part here once, at import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+class Parts:
+    """The things themselves; each is set by the file named beside it."""
+
+    make_entry: Callable[[Any], Callable[..., Any]]  # dispatch/entry.py
+    rewrite_entry: Callable[[Any, Any], None]  # dispatch/entry.py
+    kernel_handler: Callable[..., Any]  # dispatch/entry.py
+    redispatch: Callable[..., Any]  # dispatch/resolve.py
+    bind: Callable[..., list[Any]]  # dispatch/bind.py
+    code_of: Callable[[Sequence[Any]], int]  # dispatch/bind.py
+    call_packet: Callable[..., Any]  # dispatch/bind.py
+    find_operator: Callable[[str, str, int], Any]  # dispatch/registry.py
+
+    Tensor: type[Any]  # tensor/tensor.py
+    ndarray: type[Any]  # tensor/tensor.py
+    asarray: Callable[[Any], Any]  # tensor/tensor.py
+    share: Callable[[Any], Any]  # tensor/storage.py: the version that an alias shares
+    shares_memory: Callable[[Any, Any], bool]  # tensor/storage.py, of two tensors
+    is_array: Callable[[Any], bool]  # tensor/libraries.py: an array that is no Tensor
+    call_foreign: Callable[[Any, Sequence[Any]], Any]  # tensor/foreign.py: answer in kind
+    no_backend: Callable[[Any, int], Any]  # tensor/foreign.py: a payload without a kernel
+
+
+PARTS = Parts()

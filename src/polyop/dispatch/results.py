@@ -1,0 +1,167 @@
+"""What an author's kernel gives back is checked against its schema (S47, S48).
+
+The number and the types of results are the schema's; numbers are converted as
+arguments are. A result that shares storage with an argument or with another
+result must be declared so: undeclared sharing gives silent wrong answers under
+every transform that copies, which is why it is an error in every eager call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from polyop import tree
+from polyop.dispatch.bits import GRAD
+from polyop.dispatch.body import Form, result_forms
+from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.parts import PARTS
+from polyop.errors import AliasError, ReturnError
+from polyop.schema.types import leaf_kind
+from polyop.schema.values import Mismatch, convert
+
+
+def results(op: OpOverload, given: Any, args: Sequence[Any]) -> Any:
+    """Check and convert what a kernel gave back.
+
+    Raises:
+        ReturnError: the number or a type is not the schema's.
+        AliasError: a result shares storage undeclared.
+    """
+    schema = op._schema
+    forms = result_forms(schema)
+    values = unpack(op, given)
+    done = [
+        _result(op, i, value, form, args)
+        for i, (value, form) in enumerate(zip(values, forms, strict=True))
+    ]
+    _check_aliases(op, done, forms, args)
+    if not schema.returns:
+        return None
+    return done[0] if len(done) == 1 else tuple(done)
+
+
+def unpack(op: OpOverload, given: Any) -> list[Any]:
+    """Give the results as a list, one per return of the schema."""
+    n = len(op._schema.returns)
+    if n == 0:
+        if given is not None:
+            _refuse(op, "must return nothing", "() (None)", given)
+        return []
+    if n == 1:
+        return [given]
+    if not isinstance(given, (tuple, list)) or len(given) != n:
+        _refuse(op, f"must return {n} results", _declared(op), given)
+    return list(given)
+
+
+def _declared(op: OpOverload) -> str:
+    return str(op._schema).partition(" -> ")[2]
+
+
+def describe(value: Any) -> str:
+    """Say what a value is, in an error."""
+    if isinstance(value, (tuple, list)):
+        inner = ", ".join(type(v).__name__ for v in value)
+        return f"{type(value).__name__} of {len(value)} ({inner})"
+    if isinstance(value, PARTS.Tensor):
+        return f"Tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+    return f"{type(value).__name__} {value!r:.80}"
+
+
+def kernel_source(op: OpOverload) -> Any:
+    """Give the place of the kernel that most likely ran."""
+    for key in (DispatchKey.CPU, DispatchKey.CompositeExplicitAutograd):
+        if op.places.top(key) is not None:
+            return op.rule_source(key)
+    return op.source
+
+
+def _refuse(op: OpOverload, what: str, declared: object, seen: Any) -> NoReturn:
+    raise ReturnError(
+        f"the kernel of {op.name()} {what}",
+        op=op._schema,
+        declared=declared,
+        seen=describe(seen),
+        source=kernel_source(op),
+        fix="return what the schema declares, or change the annotation of the result",
+    )
+
+
+def _result(op: OpOverload, i: int, value: Any, form: Form, args: Sequence[Any]) -> Any:
+    kind, position = form
+    wanted = op._schema.returns[i].type
+    if kind == "argument":
+        if value is not args[position] and value is not None:
+            name = op._schema.arguments[position].name
+            _refuse(op, f"must return its argument {name!r} itself", _declared(op), value)
+        return args[position]
+    if leaf_kind(wanted) == "static" and isinstance(value, (bool, PARTS.Tensor)):
+        if str(wanted) not in {"bool", "Scalar"}:
+            _refuse(op, f"returned a wrong type as result {i}", wanted, value)
+    try:
+        done = convert(wanted, value)
+    except Mismatch:
+        _refuse(op, f"returned a wrong type as result {i}", wanted, value)
+    for tensor in tensors_in(done):
+        if tensor.keys & GRAD:  # a kernel runs below autograd; what it gives has no history
+            _strip(tensor)
+    return done
+
+
+def _strip(tensor: Any) -> None:
+    tensor.keys &= ~GRAD
+    tensor.grad_node = None
+
+
+def tensors_in(value: Any) -> Iterator[Any]:
+    """Give the tensors in a value."""
+    if value.__class__ is PARTS.Tensor:
+        yield value
+    elif value.__class__ in {list, tuple}:
+        for item in value:
+            yield from tensors_in(item)
+    elif value is not None and value.__class__ not in {int, float, bool, str}:
+        for leaf in tree.leaves(value):
+            if isinstance(leaf, PARTS.Tensor):
+                yield leaf
+
+
+def _check_aliases(
+    op: OpOverload, done: Sequence[Any], forms: Sequence[Form], args: Sequence[Any]
+) -> None:
+    seen: list[tuple[str, Any]] = []
+    for i, (value, (kind, position)) in enumerate(zip(done, forms, strict=True)):
+        allowed = position if kind in {"argument", "view", "views"} else -1
+        for tensor in tensors_in(value):
+            name = f"result {i}" if len(done) > 1 else "the result"
+            _check_alias(op, tensor, name, allowed, args)
+            for other_name, other in seen:
+                if allowed < 0 and PARTS.shares_memory(tensor, other):
+                    _aliased(op, name, other_name)
+            if allowed < 0:
+                seen.append((name, tensor))
+
+
+def _check_alias(
+    op: OpOverload, tensor: Any, name: str, allowed: int, args: Sequence[Any]
+) -> None:
+    for j, argument in enumerate(args):
+        if j == allowed:
+            continue
+        for other in tensors_in(argument):
+            if PARTS.shares_memory(tensor, other):
+                _aliased(op, name, f"argument {op._schema.arguments[j].name!r}")
+
+
+def _aliased(op: OpOverload, name: str, other: str) -> NoReturn:
+    raise AliasError(
+        f"{name} of {op.name()} shares storage with {other}",
+        op=op._schema,
+        declared="no sharing",
+        seen=f"{name} and {other} are the same memory",
+        source=kernel_source(op),
+        fix="return a copy (.clone()), or declare the alias in the schema: "
+        "(Tensor(a) x) -> Tensor(a) for a view, Tensor(a!) for a returned input",
+    )

@@ -1,0 +1,404 @@
+"""The dispatch table: which kernel acts for a key, and why.
+
+Registrations are kept by place, in stacks, so that taking one away gives back exactly what was
+there. From the newest of each place and the fallbacks the entry of every key follows by one
+written order, whatever the order of registration. All of this is cold code: callers keep what it
+decides, and decide anew when a place or a fallback changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, Protocol, TypeAlias
+
+from polyop.dispatch.keys import (
+    BUILT_IN_KEYS,
+    PASSED_OVER_KEYS,
+    RUNTIME_KEYS,
+    DispatchKey,
+    alias_members,
+    backends_of_autograd,
+    is_alias_key,
+    parse_key,
+)
+from polyop.dispatch.keyset import DispatchKeySet, Mask
+from polyop.errors import (
+    AmbiguousKernelError,
+    DuplicateRegistrationError,
+    MissingKernelError,
+    UsageError,
+)
+from polyop.source import Source
+
+Place: TypeAlias = DispatchKey | str
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A registered function, and who registered it where.
+
+    Args:
+        fn: the function; None if the kernel is built in or a fallthrough.
+        source: the place of the registration.
+        owner: the library or operator that registered it, compared by identity.
+        with_keyset: whether `fn` gets the current key set first.
+        fallthrough: whether the key is passed over instead.
+        payload: whether `fn` takes bare arrays instead of Tensors.
+        takes_op: whether `fn` gets the operator first, as a fallback does.
+    """
+
+    fn: Callable[..., Any] | None
+    source: Source
+    owner: object
+    with_keyset: bool = False
+    fallthrough: bool = False
+    payload: bool = False
+    takes_op: bool = False
+
+
+class Reason(Enum):
+    """Why an entry is what it is; the value is the word that dumps show (SPEC S105)."""
+
+    KERNEL = "kernel"
+    DEFAULT_BACKEND = "default backend kernel"
+    MATH = "math kernel"
+    NESTED = "nested kernel"
+    AUTOGRAD = "autograd kernel"
+    BATCHED = "batched kernel"
+    FALLBACK = "backend fallback"
+    FALLTHROUGH = "fallthrough"
+    AMBIGUOUS = "ambiguous"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the table says of one key.
+
+    Args:
+        key: the key whose kernel acts, an alias key for a kernel that is registered there.
+        reason: why.
+        kernel: the kernel; None where there is none or several claim the key.
+    """
+
+    key: DispatchKey
+    reason: Reason
+    kernel: Kernel | None
+
+
+class Places:
+    """The registrations of one operator: at each place a stack, whose newest kernel acts (S37).
+
+    Args:
+        op: the operator's name, for errors.
+    """
+
+    __slots__ = ("_stacks", "op")
+
+    def __init__(self, op: str = "") -> None:
+        self.op = op
+        # Stacks are tuples, replaced whole: a reader in another thread sees
+        # the old one or the new one.
+        self._stacks: dict[Place, tuple[Kernel, ...]] = {}
+
+    def put(self, place: Place, kernel: Kernel, *, allow_override: bool = True) -> None:
+        """Add a kernel at a place, instead of its owner's former one there.
+
+        Raises:
+            DuplicateRegistrationError: if the place is taken and may not be overridden.
+            UsageError: for the place `Undefined`.
+        """
+        stack = self._stacks.get(place, ())
+        if place is DispatchKey.Undefined:
+            raise self._undefined_error(kernel)
+        if stack and not allow_override:
+            raise self._taken_error(place, stack[-1])
+        if any(k.owner is kernel.owner for k in stack):
+            self._stacks[place] = tuple(kernel if k.owner is kernel.owner else k for k in stack)
+        else:
+            self._stacks[place] = (*stack, kernel)
+
+    def remove(self, place: Place, kernel: Kernel) -> bool:
+        """Take a kernel out, wherever in its stack; tell whether it was there."""
+        return self._keep(place, tuple(k for k in self._stacks.get(place, ()) if k is not kernel))
+
+    def remove_owner(self, owner: object) -> list[Place]:
+        """Take out all kernels of an owner; give the places that had one."""
+        return [
+            place
+            for place, stack in list(self._stacks.items())
+            if self._keep(place, tuple(k for k in stack if k.owner is not owner))
+        ]
+
+    def _keep(self, place: Place, stack: tuple[Kernel, ...]) -> bool:
+        changed = len(stack) < len(self._stacks.get(place, ()))
+        if stack:
+            self._stacks[place] = stack
+        else:
+            self._stacks.pop(place, None)
+        return changed
+
+    def top(self, place: Place) -> Kernel | None:
+        """Give the kernel that acts at a place."""
+        return self._stacks.get(place, (None,))[-1]
+
+    def items(self) -> Iterator[tuple[Place, Kernel]]:
+        """Give every registration, those of one place from the oldest to the one that acts."""
+        for place, stack in list(self._stacks.items()):
+            for kernel in stack:
+                yield place, kernel
+
+    def kernels(self) -> dict[DispatchKey, Kernel]:
+        """Give the acting kernel of each key, without the slots."""
+        return {p: s[-1] for p, s in self._stacks.items() if isinstance(p, DispatchKey)}
+
+    def _taken_error(self, place: Place, there: Kernel) -> DuplicateRegistrationError:
+        return DuplicateRegistrationError(
+            f"something is registered at {place} already",
+            op=self.op,
+            source=there.source,
+            fix="remove that registration first, or pass allow_override=True",
+        )
+
+    def _undefined_error(self, kernel: Kernel) -> UsageError:
+        return UsageError(
+            "nothing can be registered at Undefined, the entry of an empty key set",
+            op=self.op,
+            source=kernel.source,
+            fix="register at CompositeExplicitAutograd, which also serves calls without Tensors",
+        )
+
+
+# -- fallbacks ----------------------------------------------------------------
+
+_SOURCE = Source(__file__, 0)
+#: The fallback of keys on which polyop itself acts.
+BUILT_IN = Kernel(None, _SOURCE, "polyop")
+#: The fallback of keys that are passed over unless an operator has a kernel there.
+PASS_OVER = Kernel(None, _SOURCE, "polyop", fallthrough=True)
+
+#: The built-in fallbacks (S101).
+FALLBACKS: Mapping[DispatchKey, Kernel] = MappingProxyType(
+    dict.fromkeys(BUILT_IN_KEYS, BUILT_IN) | dict.fromkeys(PASSED_OVER_KEYS, PASS_OVER)
+)
+
+_put = Places("_")
+#: Called, without arguments, after each change of a fallback.
+on_fallback_change: list[Callable[[], object]] = []
+
+
+def put_fallback(key: DispatchKey | str, kernel: Kernel) -> None:
+    """Put a kernel for all operators over the fallback of a run-time key (S102).
+
+    Raises:
+        UsageError: for an alias key or `Undefined`.
+    """
+    key = parse_key(key)
+    if is_alias_key(key):
+        raise UsageError(
+            f"a fallback serves one run-time key, and {key} is an alias key",
+            source=kernel.source,
+            fix="register it at each key that the alias contains",
+        )
+    _put.put(key, kernel)
+    _fallbacks_changed()
+
+
+def remove_fallback(key: DispatchKey | str, kernel: Kernel) -> bool:
+    """Take a fallback out again; tell whether it was there."""
+    removed = _put.remove(parse_key(key), kernel)
+    _fallbacks_changed()
+    return removed
+
+
+def _fallbacks_changed() -> None:
+    for callback in list(on_fallback_change):
+        callback()
+
+
+def fallback_of(key: DispatchKey | str) -> Kernel | None:
+    """Give the fallback that acts at a key."""
+    key = parse_key(key)
+    return _put.top(key) or FALLBACKS.get(key)
+
+
+def has_fallback(key: DispatchKey | str) -> bool:
+    """Tell whether a key has a fallback, fallthrough or not (S97)."""
+    return fallback_of(key) is not None
+
+
+# -- entries ------------------------------------------------------------------
+
+Decision: TypeAlias = tuple[DispatchKey, Reason]
+Has: TypeAlias = Callable[[DispatchKey], bool]
+
+_EXPLICIT = (
+    DispatchKey.CompositeExplicitAutogradNonFunctional,
+    DispatchKey.CompositeExplicitAutograd,
+)
+_IMPLICIT = DispatchKey.CompositeImplicitAutograd
+_NESTED = DispatchKey.CompositeImplicitAutogradNestedTensor
+_LAST = (
+    (DispatchKey.Autograd, Reason.AUTOGRAD),
+    (DispatchKey.FuncTorchBatchedDecomposition, Reason.BATCHED),
+)
+
+
+def decide(has: Has, key: DispatchKey) -> Decision:
+    """Give the key whose kernel acts at `key`, and why (S85 to S88).
+
+    Args:
+        has: tells whether the operator has a kernel registered at a key.
+        key: a run-time key or `Undefined`.
+    """
+    # Undefined has no kernel of its own: it is the entry of calls without keys.
+    if key and has(key):
+        return key, Reason.KERNEL
+    return _explicit(has, key) or _implicit(has, key) or _last(has, key)
+
+
+def _explicit(has: Has, key: DispatchKey) -> Decision | None:
+    for alias in _EXPLICIT:
+        if has(alias) and (not key or key in alias_members(alias)):
+            return alias, Reason.DEFAULT_BACKEND
+    return None
+
+
+def _implicit(has: Has, key: DispatchKey) -> Decision | None:
+    """Serve a key by decomposition, unless a backend below it has a kernel (S86, S87)."""
+    if not (has(_NESTED) or has(_IMPLICIT)):
+        return None
+    rivals = _rivals(has, key)
+    backed = bool(rivals) or has(DispatchKey.CompositeExplicitAutograd)
+    if has(_NESTED) and key in alias_members(_NESTED) and not backed:
+        return _NESTED, Reason.NESTED
+    if not has(_IMPLICIT) or (key and key not in alias_members(_IMPLICIT)):
+        return None
+    # Some backends share AutogradOther. If one has a kernel and others are left
+    # to decompose, neither answer is right for both.
+    if key is DispatchKey.AutogradOther and rivals:
+        return _IMPLICIT, Reason.AMBIGUOUS
+    return None if backed else (_IMPLICIT, Reason.MATH)
+
+
+def _rivals(has: Has, key: DispatchKey) -> list[DispatchKey]:
+    return sorted(k for k in backends_of_autograd(key) if has(k))
+
+
+def _last(has: Has, key: DispatchKey) -> Decision:
+    for alias, reason in _LAST:
+        if has(alias) and key in alias_members(alias):
+            return alias, reason
+    return key, Reason.FALLBACK if has_fallback(key) else Reason.MISSING
+
+
+def compute_entry(op_name: str, kernels: Mapping[DispatchKey, Kernel], key: DispatchKey) -> Entry:
+    """Give the table's entry at a run-time key or `Undefined`; ambiguity is an entry too."""
+    by, reason = decide(kernels.__contains__, key)
+    kernel = fallback_of(key) if reason is Reason.FALLBACK else kernels.get(by)
+    if reason is Reason.AMBIGUOUS:
+        kernel = None
+    elif kernel is not None and kernel.fallthrough:
+        reason = Reason.FALLTHROUGH
+    return Entry(by, reason, kernel)
+
+
+def compute_table(kernels: Mapping[DispatchKey, Kernel]) -> dict[DispatchKey, Entry]:
+    """Give the entries of `Undefined` and of all run-time keys, lowest first."""
+    return {k: compute_entry("", kernels, k) for k in (DispatchKey.Undefined, *RUNTIME_KEYS)}
+
+
+class Resolvable(Protocol):
+    """What `resolve_key` needs to know of an operator."""
+
+    def name(self) -> str:
+        """Give the operator's name."""
+
+    def has_kernel_for_dispatch_key(self, key: DispatchKey, /) -> bool:
+        """Tell whether a kernel is registered at a key."""
+
+
+def resolve_key(op: Resolvable, key: DispatchKey | str) -> DispatchKey:
+    """Give the key whose kernel acts at `key`: itself or an alias key.
+
+    Raises:
+        AmbiguousKernelError: if two kernels claim `key`.
+        MissingKernelError: if no kernel and no fallback serves it.
+    """
+    key = parse_key(key)
+    has = op.has_kernel_for_dispatch_key
+    by, reason = decide(has, key)
+    if reason is Reason.AMBIGUOUS:
+        raise _ambiguous_error(op.name(), [by, *_rivals(has, key)])
+    if reason is Reason.MISSING:
+        raise MissingKernelError(
+            f"no kernel for the key {key}",
+            op=op.name(),
+            fix=f"register one at {key}, or at an alias key that contains it",
+        )
+    return by
+
+
+def ambiguity(op_name: str, kernels: Mapping[DispatchKey, Kernel]) -> AmbiguousKernelError:
+    """Give the error of a call that reaches an ambiguous entry, with all who claim it (S87)."""
+    claims = [_IMPLICIT, *_rivals(kernels.__contains__, DispatchKey.AutogradOther)]
+    places = ", ".join(f"{k} at {_where(kernels[k])}" for k in claims)
+    return _ambiguous_error(op_name, claims, places)
+
+
+def _ambiguous_error(op: str, claims: list[DispatchKey], places: str = "") -> AmbiguousKernelError:
+    return AmbiguousKernelError(
+        f"kernels at {' and '.join(k.name for k in claims)} claim AutogradOther",
+        op=op,
+        source=places,
+        fix="register a kernel at AutogradOther",
+    )
+
+
+def mask_of(table: Mapping[DispatchKey, Entry]) -> Mask:
+    """Give the run-time keys whose entry is not a fallthrough."""
+    return Mask(frozenset(k for k in RUNTIME_KEYS if table[k].reason is not Reason.FALLTHROUGH))
+
+
+def acting(keyset: DispatchKeySet, table: Mapping[DispatchKey, Entry]) -> Iterator[DispatchKey]:
+    """Give the keys that act on a key set, one per functionality, from the highest."""
+    for key in keyset.leading():
+        if table[key].reason is not Reason.FALLTHROUGH:
+            yield key
+
+
+def dump(op_name: str, registrations: Places | Mapping[Any, Kernel]) -> str:
+    """List the registrations of an operator by place, the acting one first."""
+    items: Iterable[tuple[Place, Kernel]] = registrations.items()
+    stacks: dict[Place, list[Kernel]] = {}
+    for place, kernel in items:
+        stacks.setdefault(place, []).insert(0, kernel)
+    lines = [
+        f"{place}: {_where(kernel)}{_remark(kernel, overridden=i > 0)}"
+        for place in sorted(stacks, key=lambda p: (isinstance(p, str), p))  # keys first
+        for i, kernel in enumerate(stacks[place])
+    ]
+    return "\n".join([op_name, *lines])
+
+
+def _remark(kernel: Kernel, *, overridden: bool) -> str:
+    return " [fallthrough]" * kernel.fallthrough + " [overridden]" * overridden
+
+
+def _where(kernel: Kernel) -> str:
+    return "built in" if kernel.source is _SOURCE else str(kernel.source)
+
+
+def dump_table(op_name: str, kernels: Mapping[DispatchKey, Kernel]) -> str:
+    """List all keys of an operator's table, each with the reason and the kernel's file and line."""
+    lines = [_table_line(k, entry) for k, entry in compute_table(kernels).items()]
+    return "\n".join([op_name, *lines])
+
+
+def _table_line(key: DispatchKey, entry: Entry) -> str:
+    by = f" of {entry.key}" if entry.key is not key else ""
+    where = f" {_where(entry.kernel)}" if entry.kernel else ""
+    return f"{key}: {entry.reason.value}{by}{where}"

@@ -1,0 +1,106 @@
+"""What a pass may assume of a node: purity, writes, and shared storage.
+
+Everything here errs on the side of keeping the program: a callable without a
+schema may return its argument, and an impure one may write to all of them.
+"""
+
+from __future__ import annotations
+
+import builtins
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from polyop.graph.node import (
+    CALL_FUNCTION,
+    CALL_METHOD,
+    CALL_MODULE,
+    OUTPUT,
+    PLACEHOLDER,
+    Node,
+    inputs_of,
+)
+
+Predicate: TypeAlias = Callable[[Node], bool]
+
+#: Functions of the standard library that act on their arguments or the world.
+IMPURE_FUNCTIONS: frozenset[Any] = frozenset(
+    [
+        *(getattr(operator, name) for name in ("setitem", "delitem", "iadd", "isub", "imul")),
+        *(getattr(operator, name) for name in ("itruediv", "ifloordiv", "imod", "ipow")),
+        *(getattr(operator, name) for name in ("iand", "ior", "ixor", "ilshift", "irshift")),
+        *(getattr(operator, name) for name in ("imatmul", "iconcat")),
+        *(getattr(builtins, name) for name in ("print", "setattr", "delattr", "next", "input")),
+    ]
+)
+
+
+def is_impure(node: Node) -> bool:
+    """Say whether a node must stay where it is, even if nobody reads it."""
+    if node.op == CALL_FUNCTION:
+        return is_impure_target(node.target)
+    if node.op == CALL_METHOD:
+        return is_writing_method(node.target)
+    return node.op in (CALL_MODULE, PLACEHOLDER, OUTPUT)
+
+
+def is_impure_target(target: Any) -> bool:
+    """Say whether a callable writes, draws random numbers or has an effect."""
+    schema = getattr(target, "_schema", None)
+    if getattr(target, "is_impure", False) or getattr(schema, "is_mutable", False):
+        return True
+    try:
+        return target in IMPURE_FUNCTIONS
+    except TypeError:  # an unhashable callable is none of them
+        return False
+
+
+def is_writing_method(name: str) -> bool:
+    """Say whether a method writes to its owner, as `add_` and `__setitem__` do."""
+    return name in ("__setitem__", "__delitem__") or (
+        name.endswith("_") and not name.endswith("__")
+    )
+
+
+def is_write(node: Node) -> bool:
+    """Say whether results from before a node may differ from results after it."""
+    return node.op not in (PLACEHOLDER, OUTPUT) and is_impure(node)
+
+
+# -- storage ------------------------------------------------------------------
+
+
+def may_alias(node: Node) -> bool:
+    """Say whether a result may share storage with an argument."""
+    schema = getattr(node.target, "_schema", None)
+    if node.op != CALL_FUNCTION or schema is None:
+        return True
+    returns = getattr(schema, "returns", ())
+    aliased = any(getattr(r, "alias_info", None) is not None for r in returns)
+    return aliased or bool(getattr(schema, "is_view", False))
+
+
+def writes_to_inputs(node: Node, is_write: Predicate) -> bool:
+    """Say whether a node may write to the storage of its arguments."""
+    schema = getattr(node.target, "_schema", None)
+    # A random draw or an effect with a schema declares what it writes: nothing.
+    return is_write(node) and (schema is None or bool(getattr(schema, "is_mutable", True)))
+
+
+def storage_of(nodes: Iterable[Node], reads: Predicate) -> set[Node]:
+    """Give the nodes that may share storage with what the nodes chosen by `reads` read."""
+    found: set[Node] = set()
+    for node in nodes:  # in reverse order: a view comes before what it looks at
+        if reads(node) or (node in found and may_alias(node)):
+            found.update(inputs_of(node))
+    return found
+
+
+def written_nodes(reverse: Iterable[Node], is_write: Predicate) -> set[Node]:
+    """Give the nodes whose storage may be written to."""
+    return storage_of(reverse, lambda node: writes_to_inputs(node, is_write))
+
+
+def escaping_nodes(reverse: Iterable[Node]) -> set[Node]:
+    """Give the nodes whose storage a caller may receive."""
+    return storage_of(reverse, lambda node: node.op == OUTPUT)

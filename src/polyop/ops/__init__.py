@@ -1,0 +1,1 @@
+"""The built-in operators, by family, each with all its rules beside it."""

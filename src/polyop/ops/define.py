@@ -1,0 +1,94 @@
+"""How a built-in operator is written down: one call with its schema and all its rules.
+
+`define` makes an operator of the namespace `core`. Its rules are:
+
+- `kernel`: takes bare NumPy arrays where the schema has tensors, all arguments
+  by position, and gives bare arrays.
+- `fake`: the same with metas (`tensor/meta.py`) in the place of arrays. It says
+  shape, dtype, strides and device of each result.
+- `grad`: for each differentiable argument, the text of its gradient.
+- `vmap`: the batching rule; elementwise operators have the tag `pointwise`
+  instead, which says it all.
+
+NOTE [Gradients are text]
+A gradient is an expression over the arguments' names, `g` (the gradient of
+the result; `g0`, `g1`, ... of several), `r` (the result; `r0`, ...), and the
+names of built-in operators. Two functions are compiled from it: one on bare
+arrays, where `cos` is the kernel of `core::cos`, for the backward that nobody
+watches, and one on tensors, where `cos` is the operator, for gradients that are
+themselves differentiated, traced or batched. One text cannot drift from
+itself, and the compiler sees which arguments it reads, so only those are kept
+(PERFORMANCE section 7). Gradients of pointwise operators are summed to the
+argument's shape afterwards; the text need not care. For complex numbers the
+convention is PyTorch's: the gradient is conjugated, as in `g * conj(b)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.registry import define as define_schema
+from polyop.dispatch.registry import places_of, put
+from polyop.dispatch.table import Kernel
+from polyop.schema.parse import parse_schema
+from polyop.schema.tags import Tag
+from polyop.source import source_of
+
+Fn = Callable[..., Any]
+
+#: For each built-in name that formulas may use: what it is on bare arrays, and on tensors.
+ON_ARRAYS: dict[str, Fn] = {}
+ON_TENSORS: dict[str, Fn] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """The gradient of a built-in operator, as text by argument."""
+
+    text: Mapping[str, str]
+
+
+def define(
+    schema: str,
+    kernel: Fn,
+    *,
+    fake: Fn | None = None,
+    grad: Mapping[str, str] | None = None,
+    vmap: Fn | None = None,
+    tags: tuple[Tag, ...] = (),
+) -> Fn:
+    """Define a built-in operator; gives the function that users call.
+
+    Args:
+        schema: without namespace, such as `"cos(Tensor x) -> Tensor"`.
+        kernel: on bare arrays.
+        fake: on metas; None for an operator that writes and returns nothing new.
+        grad: the gradient's text for each differentiable argument; None where
+            no gradient is defined (comparisons, rounding to integers, ...).
+        vmap: `(info, in_dims, *args) -> (output, out_dims)`.
+        tags: facts, `Tag.pointwise` among them.
+    """
+    parsed = parse_schema(f"core::{schema}")
+    name = parsed.qualified_name
+    owner, source = places_of(name), source_of(kernel)
+    op = define_schema(parsed, (Tag.core, *tags), source, owner)
+    put(name, DispatchKey.CompositeExplicitAutograd, Kernel(kernel, source, owner, payload=True))
+    formula = None if grad is None else Formula(grad)
+    for slot, rule in (("meta", fake), ("formula", formula), ("vmap", vmap)):
+        if rule is not None:
+            put(name, slot, Kernel(rule, source, owner))  # type: ignore[arg-type]
+    entry = op.entry
+    if not parsed.overload_name:
+        ON_ARRAYS[parsed.short_name] = kernel
+        ON_TENSORS[parsed.short_name] = entry
+    return entry
+
+
+def operator_of(entry: Fn) -> OpOverload:
+    """Give the operator behind a built-in function."""
+    found: OpOverload = entry.op  # type: ignore[attr-defined]
+    return found

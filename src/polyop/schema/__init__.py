@@ -1,0 +1,1 @@
+"""Schemas: text and annotations to a frozen signature."""

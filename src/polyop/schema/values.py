@@ -1,0 +1,227 @@
+"""Whether a value fits a type, and what it becomes: the cold path of calls.
+
+Kernels get converted values: sequences as lists, NumPy integers as int, an
+int for a float as float, one scalar for `T[N]` as a list of N (SPEC S64).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass, replace
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from polyop.devices import DTYPES, Device
+from polyop.schema.base_values import (
+    Known,
+    Mismatch,
+    convert_base,
+    register_generator,
+    register_symbolic,
+    set_tensor_predicate,
+)
+from polyop.schema.classes import STAND_INS, class_named
+from polyop.schema.literals import Word
+from polyop.schema.types import (
+    BaseType,
+    ClassType,
+    DictType,
+    ListType,
+    LiteralType,
+    OptionalType,
+    RecordType,
+    TupleType,
+    Type,
+    UnionType,
+)
+
+__all__ = [
+    "Mismatch",
+    "convert",
+    "default_matches",
+    "fit_default",
+    "fits",
+    "record_values",
+    "register_generator",
+    "register_symbolic",
+    "set_tensor_predicate",
+    "thaw",
+]
+
+
+def convert(schema_type: Type, value: Any) -> Any:
+    """Give a value as kernels get it.
+
+    Raises:
+        Mismatch: if it does not fit the type.
+    """
+    return _CONVERTERS[type(schema_type)](schema_type, value)
+
+
+def fits(schema_type: Type, value: Any) -> bool:
+    """Say whether a value fits a type."""
+    try:
+        convert(schema_type, value)
+    except Mismatch:
+        return False
+    return True
+
+
+def fit_default(schema_type: Type, value: Any) -> Any:
+    """Give a default as an Argument keeps it: converted, and lists as tuples (S12)."""
+    return _freeze(schema_type, convert(schema_type, value))
+
+
+def default_matches(schema_type: Type, value: Any) -> bool:
+    """Say whether a value may be the default of a type."""
+    try:
+        fit_default(schema_type, value)
+    except Mismatch:
+        return False
+    return True
+
+
+def thaw(value: Any) -> Any:
+    """Give a default as kernels get it: tuples of defaults as lists."""
+    return [thaw(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _freeze(schema_type: Type, value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_freeze(schema_type, v) for v in value)
+    if isinstance(value, float) and math.isnan(value):
+        return math.nan
+    if isinstance(value, np.dtype) and DTYPES.get(value.name) != value:
+        raise Mismatch(schema_type, value, "a dtype that text cannot name")
+    if isinstance(value, Enum) or type(value) in _WRITABLE or isinstance(value, np.dtype):
+        return value
+    raise Mismatch(schema_type, value, "not a constant that schema text can hold")
+
+
+_WRITABLE = frozenset((type(None), bool, int, float, complex, str, Device))
+
+
+def _optional(schema_type: OptionalType, value: Any) -> Any:
+    return None if value is None else convert(schema_type.elem, value)
+
+
+def _list(schema_type: ListType, value: Any) -> list[Any]:
+    size = schema_type.size
+    values = _sequence(value)
+    if values is None:
+        if size is None:
+            raise Mismatch(schema_type, value)
+        return [convert(schema_type.elem, value)] * size
+    if size is not None and len(values) != size:
+        raise Mismatch(schema_type, value, f"{len(values)} elements instead of {size}")
+    return [convert(schema_type.elem, v) for v in values]
+
+
+def _sequence(value: Any) -> list[Any] | None:
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, np.ndarray):
+        return list(value) if value.ndim else None
+    if Known.is_tensor(value) or isinstance(value, str | bytes):
+        return None
+    return list(value) if isinstance(value, Sequence) else None
+
+
+def _dict(schema_type: DictType, value: Any) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise Mismatch(schema_type, value)
+    return {convert(schema_type.key, k): convert(schema_type.value, v) for k, v in value.items()}
+
+
+def _tuple(schema_type: TupleType, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple) or len(value) != len(schema_type.items):
+        raise Mismatch(schema_type, value)
+    return tuple(map(convert, schema_type.items, value))
+
+
+def _union(schema_type: UnionType, value: Any) -> Any:
+    found = [convert(t, value) for t in schema_type.items if fits(t, value)]
+    if not found:
+        raise Mismatch(schema_type, value)
+    # What stays as it is comes before what changes: True is no 1 in Union(int, bool).
+    return next((v for v in found if type(v) is type(value)), found[0])
+
+
+def _literal(schema_type: LiteralType, value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    for constant in schema_type.values:
+        if type(constant) is type(value) and constant == value:
+            return constant
+    raise Mismatch(schema_type, value, f"the valid values are {_listed(schema_type)}")
+
+
+def _listed(schema_type: LiteralType) -> str:
+    return ", ".join(map(repr, schema_type.values))
+
+
+def _class(schema_type: ClassType, value: Any) -> Any:
+    cls = schema_type.cls or class_named(schema_type.name)
+    if cls is None:
+        raise Mismatch(schema_type, value, f"no class is registered as {schema_type.name}")
+    if isinstance(value, (cls, *STAND_INS)):
+        return value
+    if not issubclass(cls, Enum):
+        raise Mismatch(schema_type, value)
+    if isinstance(value, Word) and value.rpartition(".")[2] in cls.__members__:
+        return cls.__members__[value.rpartition(".")[2]]
+    raise Mismatch(schema_type, value, f"the valid values are {', '.join(map(str, cls))}")
+
+
+def _record(schema_type: RecordType, value: Any) -> Any:
+    old = record_values(schema_type, value)
+    new = {name: convert(t, old[name]) for name, t in schema_type.fields}
+    if all(new[name] is old[name] for name in new):
+        return value  # the author's own object, as it came
+    if isinstance(value, Mapping):
+        return new
+    record: Any = value
+    return record._replace(**new) if isinstance(value, tuple) else replace(record, **new)
+
+
+def record_values(schema_type: RecordType, value: Any) -> dict[str, Any]:
+    """Give the fields of a record by name.
+
+    Raises:
+        Mismatch: if the value is no such record, or fields are missing or unknown.
+    """
+    names = [name for name, _ in schema_type.fields]
+    if isinstance(value, Mapping):
+        if not _takes_mappings(schema_type.cls) or set(value) != set(names):
+            raise Mismatch(schema_type, value, f"the fields are {', '.join(names)}")
+        return {name: value[name] for name in names}
+    if not _is_record(schema_type.cls, value) or not all(hasattr(value, n) for n in names):
+        raise Mismatch(schema_type, value)
+    return {name: getattr(value, name) for name in names}
+
+
+def _takes_mappings(cls: type | None) -> bool:
+    # A TypedDict is a dict; a schema from text has no class to insist on.
+    return cls is None or issubclass(cls, dict)
+
+
+def _is_record(cls: type | None, value: Any) -> bool:
+    if cls is not None:
+        return isinstance(value, cls) if not issubclass(cls, dict) else False
+    return hasattr(value, "_fields") or (is_dataclass(value) and not isinstance(value, type))
+
+
+_CONVERTERS: dict[type[Type], Callable[[Any, Any], Any]] = {
+    BaseType: convert_base,
+    OptionalType: _optional,
+    ListType: _list,
+    DictType: _dict,
+    TupleType: _tuple,
+    UnionType: _union,
+    LiteralType: _literal,
+    ClassType: _class,
+    RecordType: _record,
+}

@@ -1,0 +1,53 @@
+"""Where a rule was registered: file and line.
+
+Every registration keeps its source, every error shows it, and a definition
+repeated from the same place (a reload, a notebook cell run again) is known to
+be the same one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+PACKAGE = str(Path(__file__).parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A place in a file; printed as `file:line`."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+UNKNOWN = Source("<unknown>", 0)
+
+
+def caller_frame() -> FrameType | None:
+    """Find the innermost frame outside this package."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return frame
+
+
+def caller() -> Source:
+    """Give the place that called into this package."""
+    frame = caller_frame()
+    return Source(frame.f_code.co_filename, frame.f_lineno) if frame else UNKNOWN
+
+
+def source_of(fn: Callable[..., Any]) -> Source:
+    """Give the place where a callable is written, or of the caller if it has none."""
+    inner = getattr(fn, "__wrapped__", fn)
+    inner = getattr(inner, "func", inner)
+    code = getattr(getattr(inner, "__func__", inner), "__code__", None)
+    return Source(code.co_filename, code.co_firstlineno) if code else caller()

@@ -1,0 +1,1 @@
+"""Tensors: payloads of array libraries, with keys, versions and views."""

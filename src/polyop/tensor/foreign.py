@@ -1,0 +1,69 @@
+"""Arrays of other libraries, answered in kind (S66).
+
+An operator called with NumPy arrays alone gives NumPy arrays back: they are
+wrapped, not copied, so a mutable operator writes the caller's own array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from polyop import tree
+from polyop.dispatch.parts import PARTS
+from polyop.errors import ArgumentError, MissingKernelError
+from polyop.tensor.tensor import Tensor, of_array
+
+
+def is_array(value: Any) -> bool:
+    """Tell whether a value is an array that is no `Tensor`."""
+    if isinstance(value, (Tensor, int, float, complex, bool, str, type(None))):
+        return False
+    return isinstance(value, np.ndarray) or hasattr(value, "__array_namespace__") or (
+        hasattr(value, "__dlpack__") and not isinstance(value, np.generic)
+    )
+
+
+def call_foreign(op: Any, values: Sequence[Any]) -> Any:
+    """Call an operator with other libraries' arrays; the answer is in kind.
+
+    Raises:
+        ArgumentError: an array of a library that has no bridge here.
+    """
+    leaves = tree.leaves(list(values))
+    for leaf in leaves:
+        if is_array(leaf) and not isinstance(leaf, np.ndarray):
+            raise ArgumentError(
+                f"{op.name()} cannot take an array of {type(leaf).__module__.partition('.')[0]}",
+                op=op._schema,
+                seen=type(leaf).__name__,
+                fix="convert it with numpy.asarray or polyop.from_dlpack",
+            )
+    in_kind = not any(isinstance(leaf, Tensor) for leaf in leaves)
+    n = len(op._schema.positional)
+    wrapped = [tree.map_leaves(_wrapped, value) for value in values]
+    names = [a.name for a in op._schema.keyword_only]
+    result = op.entry(*wrapped[:n], **dict(zip(names, wrapped[n:], strict=True)))
+    return tree.map_leaves(_bare, result) if in_kind else result
+
+
+def _wrapped(value: Any) -> Any:
+    return of_array(value) if isinstance(value, np.ndarray) else value
+
+
+def _bare(value: Any) -> Any:
+    return value.numpy(force=True) if isinstance(value, Tensor) else value
+
+
+def no_backend(op: Any, code: int) -> Any:
+    """Refuse payloads for which an operator of ours has no kernel."""
+    raise MissingKernelError(
+        f"{op.name()} has no kernel for this payload", op=op._schema, seen=f"keys {code:#x}"
+    )
+
+
+PARTS.is_array = is_array
+PARTS.call_foreign = call_foreign
+PARTS.no_backend = no_backend

@@ -1,0 +1,154 @@
+"""`Meta`: a tensor without data, as a frozen and interned description.
+
+Two metas of one space are equal exactly if they are the same object, so a
+memo may use them as keys at the price of an identity hash. A space belongs to
+one fake mode, with the memo of the results that were computed in it; metas of
+two modes never mix, and what a mode remembered goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from polyop.devices import CPU, Device, DType
+from polyop.symbolic import SymInt
+
+Size = int | SymInt
+Shape = tuple[Size, ...]
+
+
+class MetaSpace:
+    """Where the metas of one fake mode are interned, and its results remembered."""
+
+    __slots__ = ("__weakref__", "memo", "mode", "table")
+
+    def __init__(self, mode: Any = None) -> None:
+        self.table: dict[Any, Meta] = {}
+        self.memo: dict[Any, Any] = {}
+        self.mode = mode
+
+    def meta(
+        self,
+        shape: Shape,
+        dtype: DType,
+        strides: Shape | None = None,
+        device: Device = CPU,
+    ) -> Meta:
+        """Give the meta of these facts; `strides` in elements, None if contiguous."""
+        key = (shape, dtype, strides, device)
+        try:
+            return self.table[key]
+        except KeyError:
+            made = self.table[key] = Meta(shape, dtype, strides, device, self)
+            return made
+
+
+class Meta:
+    """Shape, dtype, strides and device of a tensor without data.
+
+    `strides` counts elements; None means contiguous, which costs nothing.
+    """
+
+    __slots__ = ("_strides", "device", "dtype", "memo", "shape", "space")
+
+    def __init__(
+        self, shape: Shape, dtype: DType, strides: Shape | None, device: Device, space: MetaSpace
+    ) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self._strides = strides
+        self.device = device
+        self.space = space
+        self.memo = space.memo  # one attribute less on the hot path
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def base(self) -> None:
+        """Nothing: what has no data owns none."""
+        return
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in order."""
+        return self._strides is None
+
+    @property
+    def strides(self) -> Shape:
+        """The strides, in elements."""
+        return contiguous_strides(self.shape) if self._strides is None else self._strides
+
+    def but(self, **changes: Any) -> Meta:
+        """Give this meta with some facts changed."""
+        facts: dict[str, Any] = {
+            "shape": self.shape, "dtype": self.dtype, "strides": self._strides,
+            "device": self.device,
+        }  # fmt: skip
+        facts |= changes
+        return self.space.meta(**facts)
+
+    def __repr__(self) -> str:
+        text = f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+        text += "" if self._strides is None else f" strides={self._strides}"
+        return text if self.device is CPU else f"{text} on {self.device}"
+
+
+#: The space of tensors on the device `meta`, which need no mode.
+META_SPACE = MetaSpace()
+
+
+def contiguous_strides(shape: Sequence[Size]) -> Shape:
+    """Give the strides, in elements, of a tensor whose elements lie in order."""
+    strides: list[Size] = []
+    step: Size = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step = step * (size if isinstance(size, SymInt) else max(size, 1))
+    return tuple(reversed(strides))
+
+
+def normal_strides(shape: Shape, strides: Sequence[Size]) -> Shape | None:
+    """Give None for strides that are contiguous, else the strides as a tuple.
+
+    The stride of an axis of size one says nothing, and is not looked at.
+    """
+    step: Size = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if isinstance(size, int) and size == 0:
+            return None
+        if isinstance(size, int) and size == 1:
+            continue
+        # By identity first: a symbolic comparison may add a guard.
+        if stride is not step and not (type(stride) is type(step) is int and stride == step):
+            return tuple(strides)
+        step = step * size
+    return None
+
+
+def element_strides(array: np.ndarray[Any, Any]) -> tuple[int, ...]:
+    """Give a NumPy array's strides, in elements."""
+    size = array.itemsize
+    return tuple(s // size for s in array.strides)
+
+
+def meta_of(tensor: Any, space: MetaSpace, device: Device | None = None) -> Meta:
+    """Describe a tensor of any payload."""
+    payload = tensor.payload
+    if payload.__class__ is Meta:
+        found: Meta = payload
+        return space.meta(found.shape, found.dtype, found._strides, device or found.device)
+    if payload.__class__ is np.ndarray:
+        shape: Shape = payload.shape
+        strides = None
+        if not payload.flags.c_contiguous:
+            strides = normal_strides(shape, element_strides(payload))
+        return space.meta(shape, payload.dtype, strides, device or CPU)
+    return space.meta(tuple(tensor.shape), tensor.dtype, None, device or tensor.device)
+
+

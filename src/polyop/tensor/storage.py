@@ -1,0 +1,77 @@
+"""Storage: which tensors share memory, and how often it was written.
+
+A tensor that nobody aliases counts its writes in an integer of its own. At
+its first alias the count moves into a `Version`, which all aliases share, so
+that a write through any of them is seen by all (S135, S136).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from polyop.dispatch.parts import PARTS
+
+
+class Version:
+    """How often the storage of an alias group was written."""
+
+    __slots__ = ("n",)
+    n: int
+
+
+def share(tensor: Any) -> Version:
+    """Give the version that an alias of `tensor` shares."""
+    version = tensor.version
+    if version.__class__ is int:
+        count = version
+        version = tensor.version = Version()
+        version.n = count
+    made: Version = version
+    return made
+
+
+def version_of(tensor: Any) -> int:
+    """Count the writes to a tensor's storage."""
+    version = tensor.version
+    count: int = version if version.__class__ is int else version.n
+    return count
+
+
+def bump(tensor: Any) -> None:
+    """Count a write."""
+    version = tensor.version
+    if version.__class__ is int:
+        tensor.version = version + 1
+    else:
+        version.n += 1
+
+
+#: How hard to look whether interleaved views really overlap.
+MAX_WORK = 10_000
+
+
+def arrays_overlap(a: Any, b: Any) -> bool:
+    """Tell whether two NumPy arrays have an element in common."""
+    if not np.may_share_memory(a, b) or not a.size or not b.size:
+        return False
+    try:
+        return bool(np.shares_memory(a, b, max_work=MAX_WORK))
+    except np.exceptions.TooHardError:
+        return True
+
+
+def shares_memory(a: Any, b: Any) -> bool:
+    """Tell whether two tensors share storage."""
+    if a is b:
+        return True
+    p, q = a.payload, b.payload
+    if p.__class__ is np.ndarray and q.__class__ is np.ndarray:
+        return arrays_overlap(p, q)
+    # Without data, sharing is what was declared: one version for all aliases.
+    return a.version.__class__ is Version and a.version is b.version
+
+
+PARTS.share = share
+PARTS.shares_memory = shares_memory

@@ -1,0 +1,424 @@
+"""`Tensor`: a payload, and the keys of those who act on it.
+
+A payload is an array of some library, or a record of a layer: the meta of a
+fake, one batch of a vmap. The fields are filled by the functions that make
+tensors, one store each; an `__init__` would cost a frame. Operators become
+methods in `ops/methods.py`, and autograd adds its own; the class body lists
+them, so that readers and type checkers see the whole class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from polyop.devices import CPU, Device, DType, Layout
+from polyop.dispatch.bits import BACKEND_SHIFT, FAKE, GRAD, NUMPY, TRACE
+from polyop.dispatch.context import word
+from polyop.dispatch.parts import PARTS
+from polyop.errors import AutogradError, DataDependentOutputError, UsageTypeError
+from polyop.schema.annotations import register_annotation
+from polyop.schema.types import TENSOR
+from polyop.schema.values import set_tensor_predicate
+from polyop.tensor.meta import Meta, Shape, element_strides
+
+Method = ClassVar[Callable[..., Any]]
+
+
+class Tensor:
+    """An array of some library, and the keys of those who act on it.
+
+    Make one with `polyop.tensor`, `polyop.from_numpy`, `polyop.zeros`, ...
+
+    Attributes:
+        payload: the array, or a layer's record.
+        keys: who acts on it (`dispatch/bits.py`).
+        version: how often its storage was written (`tensor/storage.py`).
+        grad_node: how it was computed, if it requires grad.
+        graph_node: the node of the trace that made it.
+        view: for a view, `(tensor it is a view of, operator, static arguments)`.
+    """
+
+    __slots__ = ("__weakref__", "grad_node", "graph_node", "keys", "payload", "version", "view")
+    payload: Any
+    keys: int
+    version: Any
+    grad_node: Any
+    graph_node: Any
+    view: tuple[Tensor, Any, tuple[Any, ...]]
+
+    #: NumPy leaves operators with tensors to us.
+    __array_ufunc__ = None
+    __array_priority__ = 1000
+    __hash__ = object.__hash__
+
+    # -- what it is -----------------------------------------------------------
+
+    @property
+    def shape(self) -> Shape:
+        """The size of each axis."""
+        return tuple(self.payload.shape)
+
+    @property
+    def dtype(self) -> DType:
+        """The type of the elements."""
+        found: DType = self.payload.dtype
+        return found
+
+    @property
+    def device(self) -> Device:
+        """Where the elements are."""
+        payload = self.payload
+        return CPU if payload.__class__ is np.ndarray else payload.device
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.payload.shape)
+
+    @property
+    def size(self) -> Any:
+        """The number of elements."""
+        count: Any = 1
+        for n in self.payload.shape:
+            count = count * n
+        return count
+
+    @property
+    def layout(self) -> Layout:
+        """How the elements are laid out."""
+        return Layout.strided
+
+    @property
+    def itemsize(self) -> int:
+        """The bytes of one element."""
+        return int(self.dtype.itemsize)
+
+    @property
+    def nbytes(self) -> Any:
+        """The bytes of all elements."""
+        return self.size * self.itemsize
+
+    def dim(self) -> int:
+        """Give the number of axes."""
+        return len(self.payload.shape)
+
+    def numel(self) -> Any:
+        """Give the number of elements."""
+        return self.size
+
+    def element_size(self) -> int:
+        """Give the bytes of one element."""
+        return self.itemsize
+
+    def stride(self, dim: int | None = None) -> Any:
+        """Give the strides, in elements, or that of one axis."""
+        payload = self.payload
+        found = element_strides(payload) if payload.__class__ is np.ndarray else payload.strides
+        return tuple(found) if dim is None else found[dim]
+
+    def is_contiguous(self) -> bool:
+        """Tell whether the elements lie in order."""
+        payload = self.payload
+        if payload.__class__ is np.ndarray:
+            return bool(payload.flags.c_contiguous)
+        return bool(payload.is_contiguous)
+
+    def is_floating_point(self) -> bool:
+        """Tell whether the elements are floating-point numbers."""
+        return is_floating(self.dtype)
+
+    def is_complex(self) -> bool:
+        """Tell whether the elements are complex numbers."""
+        return self.dtype.kind == "c"
+
+    def data_ptr(self) -> int:
+        """Give the address of the first element."""
+        return int(self._data("data_ptr").ctypes.data)
+
+    @property
+    def is_fake(self) -> bool:
+        """Whether it has no data."""
+        return self.payload.__class__ is Meta
+
+    # -- gradients ------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow to it."""
+        return self.keys & GRAD != 0
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no operator with a gradient made it."""
+        return not self.keys & GRAD or self.grad_node.seq == 0
+
+    @property
+    def _version(self) -> int:
+        version = self.version
+        return int(version if version.__class__ is int else version.n)
+
+    @property
+    def _base(self) -> Tensor | None:
+        """The tensor that it is a view of, or None."""
+        view = getattr(self, "view", None)
+        if view is None:
+            return None
+        base: Tensor = view[0]
+        return base._base or base
+
+    # -- a look at the data ---------------------------------------------------
+
+    def _data(self, what: str) -> Any:
+        """Give the NumPy array for a look at the data, or raise what such a look means here."""
+        payload = self.payload
+        if word() & TRACE:
+            return word().tracer.look(self, what)
+        if payload.__class__ is np.ndarray:
+            return payload
+        return payload.look(what)
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """Give a NumPy array that shares the memory.
+
+        Args:
+            force: also for a tensor that requires grad; detaches it.
+
+        Raises:
+            AutogradError: it requires grad and `force` is false.
+            DataDependentOutputError: it has no data.
+        """
+        if self.keys == NUMPY and not word() & TRACE:
+            return self.payload
+        if self.keys & GRAD and not force and word().grad:
+            raise AutogradError(
+                "the data of a tensor that requires grad cannot be used unseen by autograd",
+                fix="call .detach().numpy(), or .numpy(force=True)",
+            )
+        return self._data("numpy")
+
+    def item(self) -> Any:
+        """Give the one element as a Python number.
+
+        Raises:
+            UsageError: it has another number of elements.
+        """
+        return self._data("item").item()
+
+    def tolist(self) -> Any:
+        """Give nested lists of Python numbers."""
+        return self._data("tolist").tolist()
+
+    def __bool__(self) -> bool:
+        return bool(self._data("bool"))
+
+    def __int__(self) -> int:
+        return int(self._data("int").item())
+
+    def __float__(self) -> float:
+        return float(self._data("float").item())
+
+    def __complex__(self) -> complex:
+        return complex(self._data("complex").item())
+
+    def __index__(self) -> int:
+        array = self._data("index")
+        if array.dtype.kind not in "iu" or array.ndim:
+            raise UsageTypeError(
+                "only an integer tensor without axes is an index", seen=f"{self.dtype}{self.shape}"
+            )
+        return int(array.item())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        array = self.numpy()
+        return np.array(array, dtype=dtype, copy=copy)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise UsageTypeError("a tensor without axes has no length")
+        return self.shape[0]  # type: ignore[return-value]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.shape:
+            raise UsageTypeError("a tensor without axes has no elements to iterate over")
+        return iter([self[i] for i in range(len(self))])
+
+    def __contains__(self, value: object) -> bool:
+        return bool((self == value).any())
+
+    def __repr__(self) -> str:
+        return PRINTER.text(self)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and not self.shape else repr(self)
+
+    def __reduce__(self) -> Any:
+        return (_rebuild, (self._data("pickle"), self.requires_grad))
+
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        copy: Tensor = self.detach().clone()
+        if self.requires_grad:
+            copy.requires_grad_()
+        memo[id(self)] = copy
+        return copy
+
+    # -- operators, attached in ops/methods.py ---------------------------------
+
+    __add__: Method
+    __radd__: Method
+    __sub__: Method
+    __rsub__: Method
+    __mul__: Method
+    __rmul__: Method
+    __truediv__: Method
+    __rtruediv__: Method
+    __floordiv__: Method
+    __rfloordiv__: Method
+    __mod__: Method
+    __rmod__: Method
+    __pow__: Method
+    __rpow__: Method
+    __matmul__: Method
+    __rmatmul__: Method
+    __and__: Method
+    __or__: Method
+    __xor__: Method
+    __lshift__: Method
+    __rshift__: Method
+    __neg__: Method
+    __pos__: Method
+    __abs__: Method
+    __invert__: Method
+    __getitem__: Method
+    __setitem__: Method
+    detach: Method
+    clone: Method
+    any: Method
+    requires_grad_: Method
+    backward: Method
+
+
+class Printer:
+    """How tensors are printed; layers put in the text of their payloads."""
+
+    def __init__(self) -> None:
+        self.texts: dict[type, Callable[[Tensor], str]] = {}
+
+    def text(self, tensor: Tensor) -> str:
+        """Give the text of a tensor."""
+        make = self.texts.get(type(tensor.payload))
+        return make(tensor) if make else f"tensor({tensor.payload!r})"
+
+
+PRINTER = Printer()
+
+
+def _array_text(tensor: Tensor) -> str:
+    array = tensor.payload
+    text = np.array2string(array, separator=", ", prefix="tensor(", threshold=1000)
+    tail = ""
+    if array.dtype.name not in {"float32", "int64", "bool"}:
+        tail += f", dtype={array.dtype.name}"
+    if tensor.requires_grad:
+        tail += ", requires_grad=True"
+    return f"tensor({text}{tail})"
+
+
+def _meta_text(tensor: Tensor) -> str:
+    size = ", ".join(map(str, tensor.shape))
+    name = "FakeTensor" if tensor.keys & FAKE else "tensor"
+    return f"{name}(..., size=({size}), dtype={tensor.dtype.name}, device={tensor.device})"
+
+
+PRINTER.texts[np.ndarray] = _array_text
+PRINTER.texts[Meta] = _meta_text
+
+
+def is_floating(dtype: DType) -> bool:
+    """Tell whether a dtype is one of floating-point numbers, `ml_dtypes` included."""
+    return dtype.kind == "f" or (dtype.kind == "V" and "float" in dtype.name)
+
+
+def is_differentiable(dtype: DType) -> bool:
+    """Tell whether gradients can flow through a dtype."""
+    return is_floating(dtype) or dtype.kind == "c"
+
+
+def of_array(array: Any) -> Tensor:
+    """Wrap a NumPy array; nothing is copied."""
+    t = Tensor()
+    t.payload = array
+    t.keys = NUMPY
+    t.version = 0
+    return t
+
+
+def of_meta(meta: Meta) -> Tensor:
+    """Make a tensor without data: a fake, or one on the device `meta`."""
+    t = Tensor()
+    t.payload = meta
+    t.keys = keys_of_meta(meta)
+    t.version = 0
+    return t
+
+
+#: The bit of the backend Meta.
+META_KEYS = 1 << (BACKEND_SHIFT + 8)
+_DEVICE_BIT = {"cpu": 0, "cuda": 1, "xla": 2, "mps": 3, "xpu": 4, "privateuseone": 5, "meta": 8}
+
+
+def keys_of_meta(meta: Meta) -> int:
+    """Give the keys of a tensor without data."""
+    if meta.space.mode is None:
+        return META_KEYS
+    if meta.device is CPU:
+        return FAKE
+    return FAKE | 1 << (BACKEND_SHIFT + _DEVICE_BIT[meta.device.type])
+
+
+def _look(self: Meta, what: str) -> Any:
+    rule = word().rule
+    name = rule.op.name() if rule is not None else ""
+    raise DataDependentOutputError(
+        f"{what}() looks at data that a tensor on the device {self.device} does not have"
+        if self.space.mode is None
+        else f"{what}() looks at the data of a fake tensor, which has none",
+        op=name,
+        seen=repr(self),
+        source=rule.source if rule is not None else "",
+        fix="compute the result's shape from shapes alone; for a size that depends on data, "
+        "call polyop.library.get_ctx().new_dynamic_size()",
+    )
+
+
+Meta.look = _look  # type: ignore[attr-defined]
+
+
+def _rebuild(array: Any, requires_grad: bool) -> Tensor:
+    t = of_array(array)
+    return t.requires_grad_() if requires_grad else t  # type: ignore[no-any-return]
+
+
+def _asarray(value: Any) -> Any:
+    return np.asarray(value)
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _integer(tensor: Any) -> Any:
+    return tensor.item()
+
+
+register_annotation(Tensor, TENSOR)
+set_tensor_predicate(_is_tensor, _integer)
+PARTS.Tensor = Tensor
+PARTS.ndarray = np.ndarray
+PARTS.asarray = _asarray

@@ -1,0 +1,65 @@
+"""Pytrees: nested containers seen as a flat list of leaves.
+
+A thin front of `optree`, with `None` as an empty container, so that optional
+tensors vanish from the leaves. Dataclasses are containers once they are known
+(a record of a schema registers its class here).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import optree
+
+NAMESPACE = "polyop"
+TreeSpec: TypeAlias = optree.PyTreeSpec
+
+
+def flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list[Any], TreeSpec]:
+    """Give the leaves of a tree, and the structure that `unflatten` needs."""
+    return optree.tree_flatten(tree, is_leaf=is_leaf, namespace=NAMESPACE)
+
+
+def unflatten(spec: TreeSpec, leaves: Iterable[Any]) -> Any:
+    """Put leaves into a structure."""
+    return optree.tree_unflatten(spec, leaves)
+
+
+def leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[Any]:
+    """Give the leaves of a tree, in order."""
+    return optree.tree_leaves(tree, is_leaf=is_leaf, namespace=NAMESPACE)
+
+
+def structure(tree: Any) -> TreeSpec:
+    """Give the structure of a tree."""
+    return optree.tree_structure(tree, namespace=NAMESPACE)
+
+
+def map_leaves(fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """Apply `fn` to each leaf (and to the leaves of equal trees beside it)."""
+    return optree.tree_map(fn, tree, *rest, namespace=NAMESPACE)
+
+
+def paths(tree: Any) -> list[str]:
+    """Name each leaf by its way from the root, such as `[0]['w']`."""
+    return [
+        optree.PyTreeAccessor(a).codify("") for a in optree.tree_accessors(tree, namespace=NAMESPACE)
+    ]
+
+
+def register_record(cls: type, fields: tuple[str, ...]) -> None:
+    """Make a class with named fields a container of trees."""
+
+    def explode(record: Any) -> tuple[tuple[Any, ...], None, tuple[str, ...]]:
+        return tuple(getattr(record, name) for name in fields), None, fields
+
+    def build(_: None, children: Iterable[Any]) -> Any:
+        return cls(**dict(zip(fields, children, strict=True)))
+
+    if cls not in _records:
+        optree.register_pytree_node(cls, explode, build, namespace=NAMESPACE)
+        _records.add(cls)
+
+
+_records: set[type] = set()

@@ -1,0 +1,27 @@
+"""Warnings that come once per operator and cause, at the user's own line (S4)."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+from polyop.errors import PolyopWarning
+from polyop.source import PACKAGE
+
+_given: set[object] = set()
+
+
+def warn_once(kind: type[PolyopWarning], message: str, *, key: object) -> None:
+    """Warn, unless this key was warned of before."""
+    if key in _given:
+        return
+    _given.add(key)
+    warnings.warn(message, kind, stacklevel=_depth())
+
+
+def _depth() -> int:
+    """Count the frames from `warnings.warn` to the user's own (3.11 has no `skip_file_prefixes`)."""
+    depth, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        depth, frame = depth + 1, frame.f_back
+    return depth
