@@ -37,6 +37,15 @@ def torch_knows(key: DispatchKey) -> bool:
     return key.name in TORCH
 
 
+def torch_reads(key: DispatchKey) -> bool:
+    """Tell whether PyTorch can parse the name; it shows some keys that it cannot read."""
+    try:
+        torch._C._dispatch_key_parse(key.name)
+    except RuntimeError:
+        return False
+    return True
+
+
 def torch_rank(key: DispatchKey) -> tuple[int, int]:
     """PyTorch's priority: of the functionality, then of the backend."""
     backend = backend_of(key)
@@ -102,7 +111,9 @@ def test_single_keys_are_their_own_functionality() -> None:
 @pytest.mark.parametrize("alias", ALIAS_KEYS)
 def test_aliases_agree_with_pytorch(alias: DispatchKey) -> None:
     """S81, S82: an alias holds a key if and only if PyTorch says so."""
-    for key in [*filter(torch_knows, RUNTIME_KEYS), *ALIAS_KEYS, K.Undefined]:
+    readable = [k for k in K if torch_reads(k)]
+    assert len(readable) > 70
+    for key in readable:
         expected = torch._C._dispatch_is_included_in_alias(key.name, alias.name)
         ours = is_included_in_alias(key, alias)
         # An alias contains no alias, itself included.

@@ -150,7 +150,7 @@ def directly(op: Any, args: Any, kwargs: Any = None) -> Any:
 
 
 def observe(run: Any) -> Any:
-    """Run on fresh inputs: the results, what is left in the inputs, who shares storage, the draws."""
+    """Run on fresh inputs: results, inputs left behind, who shares storage, draws."""
     WORLD.draws = 0
     x, y = np.array([1.0, 2.0]), np.array([3.0, 5.0])
     result = run(x, y)

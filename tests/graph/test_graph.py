@@ -9,10 +9,10 @@ import weakref
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.graph.programs import ADD, NEG, build, chain, observe, programs
 
 from polyop.errors import GraphError
 from polyop.graph import Graph, Node, compile_program
-from tests.graph.programs import ADD, NEG, build, chain, observe, programs
 
 
 def small() -> tuple[Graph, Node, Node, Node]:
@@ -137,7 +137,7 @@ def test_the_place_survives_the_erasing_of_its_node() -> None:
     with graph.inserting_before(end):
         graph.erase_node(end)
         graph.output(total)
-    assert names(graph) == ["x", "y", "add", "output_1"] or names(graph)[-1].startswith("output")
+    assert names(graph) == ["x", "y", "add", "output"]
     graph.lint()
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from tests.graph.programs import ADD, FMA, NEG, build, programs
 
 from polyop.errors import GraphError
 from polyop.graph import Graph, Node
-from tests.graph.programs import ADD, FMA, NEG, build, programs
 
 
 def base() -> tuple[Graph, Node, Node]:
@@ -47,6 +47,7 @@ def wrong_user_extra(graph: Graph, x: Node, neg: Node) -> None:
 
 def wrong_erased(graph: Graph, x: Node, neg: Node) -> None:
     other = graph.call_function(NEG, (x,))
+    _ = other.name
     graph.erase_node(other)
     neg.args = (other,)
 

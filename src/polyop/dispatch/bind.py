@@ -22,6 +22,10 @@ from polyop.schema.values import Mismatch, convert
 
 def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[str, Any]) -> Any:
     """Bind and convert precisely, then call."""
+    classes = tuple([value.__class__ for value in given])
+    known = op.notes.get(classes)  # numbers beside tensors: only built-in operators file one
+    if known is not None:
+        return known(*given)
     if not op.alive:
         op.gone()
     values = _bind_names(op, list(given), rest, named)
@@ -33,8 +37,18 @@ def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[
         other = _other_overload(op, values)
         if other is None:
             raise
+        if _deciding().issuperset(classes) and not named:
+            op.notes[classes] = other[0].entry
         return dispatch(*other)
     return dispatch(op, values)
+
+
+#: The classes that decide alone which overload fits, whatever the value.
+_NUMBERS = {bool, int, float, complex}
+
+
+def _deciding() -> set[type]:
+    return _NUMBERS | {PARTS.Tensor}
 
 
 def dispatch(op: OpOverload, values: Sequence[Any]) -> Any:

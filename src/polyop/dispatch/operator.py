@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from polyop.dispatch.keys import DispatchKey, is_alias_key
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.parts import PARTS
-from polyop.dispatch.table import Entry, Kernel, Places, compute_table
+from polyop.dispatch.table import Entry, Kernel, Places, compute_entry
 from polyop.errors import MissingRuleError, OperatorGoneError, OperatorNotFoundError, nearest
 from polyop.schema.model import FunctionSchema
 from polyop.schema.tags import Tag
@@ -57,7 +57,7 @@ class OpOverload(OperatorBase):
         self.alive = True
         self.packet: OpOverloadPacket | None = None
         self._entry: Handler | None = None
-        self._table: dict[DispatchKey, Entry] | None = None
+        self._table: _Table | None = None
         self._overloadname = schema.overload_name or "default"
         self.namespace, _, self._opname = schema.name.partition("::")
         self.__name__ = f"{self._opname}.{self._overloadname}"
@@ -180,14 +180,13 @@ class OpOverload(OperatorBase):
 
     def kernels(self) -> Mapping[DispatchKey, Kernel]:
         """Give the kernel of each key that has one."""
-        items = self.places.items()
-        return {place: kernel for place, kernel in items if isinstance(place, DispatchKey)}
+        return self.places.kernels()
 
     @property
-    def table(self) -> dict[DispatchKey, Entry]:
-        """The computed entry of every run-time key."""
+    def table(self) -> Mapping[DispatchKey, Entry]:
+        """The entry of each run-time key, by the rules of `table.py`."""
         if self._table is None:
-            self._table = compute_table(self.kernels())
+            self._table = _Table(self.name(), self.kernels())
         return self._table
 
     def has_kernel_for_dispatch_key(self, key: DispatchKey) -> bool:
@@ -221,6 +220,18 @@ class OpOverload(OperatorBase):
             source=self.source,
             fix=f"look it up again: polyop.ops.{self.namespace}.{self._opname}",
         )
+
+
+class _Table(dict[DispatchKey, Entry]):
+    """The entries of an operator's table, each computed when it is first asked for."""
+
+    def __init__(self, name: str, kernels: Mapping[DispatchKey, Kernel]) -> None:
+        self.name = name
+        self.kernels = kernels
+
+    def __missing__(self, key: DispatchKey) -> Entry:
+        entry = self[key] = compute_entry(self.name, self.kernels, key)
+        return entry
 
 
 class OpOverloadPacket:

@@ -90,18 +90,13 @@ class Entry:
 
 
 class Places:
-    """The registrations of one operator: at each place a stack, whose newest kernel acts (S37).
-
-    Args:
-        op: the operator's name, for errors.
-    """
+    """The registrations of the operator `op`: at each place a stack; its newest acts (S37)."""
 
     __slots__ = ("_stacks", "op")
 
     def __init__(self, op: str = "") -> None:
         self.op = op
-        # Stacks are tuples, replaced whole: a reader in another thread sees
-        # the old one or the new one.
+        # Tuples, replaced whole: another thread reads the old stack or the new.
         self._stacks: dict[Place, tuple[Kernel, ...]] = {}
 
     def put(self, place: Place, kernel: Kernel, *, allow_override: bool = True) -> None:
@@ -116,10 +111,8 @@ class Places:
             raise self._undefined_error(kernel)
         if stack and not allow_override:
             raise self._taken_error(place, stack[-1])
-        if any(k.owner is kernel.owner for k in stack):
-            self._stacks[place] = tuple(kernel if k.owner is kernel.owner else k for k in stack)
-        else:
-            self._stacks[place] = (*stack, kernel)
+        others = tuple(k for k in stack if k.owner is not kernel.owner)
+        self._stacks[place] = (*others, kernel)
 
     def remove(self, place: Place, kernel: Kernel) -> bool:
         """Take a kernel out, wherever in its stack; tell whether it was there."""
@@ -210,7 +203,8 @@ def put_fallback(key: DispatchKey | str, kernel: Kernel) -> None:
 def remove_fallback(key: DispatchKey | str, kernel: Kernel) -> bool:
     """Take a fallback out again; tell whether it was there."""
     removed = _put.remove(parse_key(key), kernel)
-    _fallbacks_changed()
+    if removed:
+        _fallbacks_changed()
     return removed
 
 

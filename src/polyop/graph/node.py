@@ -170,7 +170,11 @@ def collect(value: Any, found: dict[Node, None]) -> None:
 def inputs_of(node: Node) -> dict[Node, None]:
     """Give the nodes that a node reads, each once, in order."""
     found: dict[Node, None] = {}
-    collect(node.args, found)
+    for arg in node.args:
+        if type(arg) is Node:  # nearly always, and every walk comes through here
+            found[arg] = None
+        else:
+            collect(arg, found)
     if node.kwargs:
         collect(node.kwargs, found)
     return found

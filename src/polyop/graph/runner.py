@@ -122,6 +122,7 @@ class Builder:
         self.get_attr = get_attr
         self.where: dict[Node, int] = {}
         self.last_reader: dict[Node, Node] = {}
+        self.flat: set[Node] = set()
         self.constants: dict[Any, int] = {}
         self.pad: list[Any] = []
         self.free: list[int] = []
@@ -135,7 +136,7 @@ class Builder:
 
     def plan(self, nodes: Iterable[Node]) -> None:
         """Give inputs and constants their registers, and find who reads each value last."""
-        calls = []
+        calls: list[Node] = []
         for node in nodes:
             if node.op == PLACEHOLDER:
                 self.inputs += 1
@@ -146,14 +147,18 @@ class Builder:
         self.size = self.inputs + 1
         for node in calls:
             if self.is_flat(node):
+                self.flat.add(node)
                 for arg in node.args:
                     self.number_constant(arg)
 
     def number_constant(self, value: Any) -> None:
         """Give a constant a register, one for all that are the same."""
-        if isinstance(value, Node) or key_of(value) in self.constants:
+        if isinstance(value, Node):
             return
-        self.constants[key_of(value)] = self.size
+        key = key_of(value)
+        if key in self.constants:
+            return
+        self.constants[key] = self.size
         self.pad.append(value)
         self.size += 1
 
@@ -164,7 +169,7 @@ class Builder:
         shared = hasattr(node.target, "_schema")
         constants = [a for a in node.args if not isinstance(a, Node)]
         constants += node.kwargs.values()
-        return all(may_share(value, shared) for value in constants)
+        return not constants or all(may_share(value, shared) for value in constants)
 
     # -- second walk: instructions --------------------------------------------
 
@@ -203,7 +208,7 @@ class Builder:
         if node.op == GET_ATTR:
             return self.attribute_reader(node), None, None
         fn = self.resolve(node)
-        if not self.is_flat(node):
+        if node not in self.flat:
             return self.general(fn, node), None, None
         places = [self.register(arg) for arg in node.args]
         if node.kwargs:

@@ -109,15 +109,13 @@ def _optional(schema_type: OptionalType, value: Any) -> Any:
 
 
 def _list(schema_type: ListType, value: Any) -> list[Any]:
-    size = schema_type.size
     values = _sequence(value)
-    if values is None:
-        if size is None:
-            raise Mismatch(schema_type, value)
-        return [convert(schema_type.elem, value)] * size
-    if size is not None and len(values) != size:
-        raise Mismatch(schema_type, value, f"{len(values)} elements instead of {size}")
-    return [convert(schema_type.elem, v) for v in values]
+    if values is not None:
+        # N is for filling; as in PyTorch, lists of other lengths pass (`int[2] stride=[]`).
+        return [convert(schema_type.elem, v) for v in values]
+    if schema_type.size is None:
+        raise Mismatch(schema_type, value)
+    return [convert(schema_type.elem, value)] * schema_type.size
 
 
 def _sequence(value: Any) -> list[Any] | None:

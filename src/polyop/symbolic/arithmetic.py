@@ -63,6 +63,10 @@ class Arithmetic:
 
     def unwrap(self, x: Any) -> Any:
         """Give the expression or float that an operand stands for, or None."""
+        if type(x) is SymInt and x.env is self.env:
+            return x.expr if not self.facts.replaced else self.facts.resolve(x.expr)
+        if type(x) is int:
+            return self.pool.intern(x, ())
         if isinstance(x, Number):
             if x.env is not self.env:
                 raise UsageError(
@@ -70,7 +74,7 @@ class Arithmetic:
                     seen=x,
                     fix="make all the sizes of one program in one ShapeEnv",
                 )
-            return self.facts.resolve(x.expr) if isinstance(x, SymInt) else x.expr
+            return x.expr
         if isinstance(x, (Integral, SymBool)):  # bool and NumPy's ints too
             return self.pool.const(int(x))
         return float(x) if isinstance(x, Real) else None
@@ -79,32 +83,37 @@ class Arithmetic:
 
     def operate(self, op: str, x: Any, y: Any) -> Any:
         """Give `x op y`."""
-        if type(x) is not SymInt:
-            return self._operate(op, x, y)
-        try:
-            # The class first, as in SymInt: equal numbers of other classes have other results.
+        known = None
+        # The class first, as in SymInt: equal numbers of other classes have other results.
+        if type(x) is SymInt:
             if type(y) is int:
-                return self.memo.int_others[op, x, y]
-            if type(y) is SymInt:
-                return self.memo.others[op, x, y]
-        except KeyError:
-            pass
-        result = self._operate(op, x, y)
-        self.memo.keep(op, x, y, result)
-        return result
+                known = self.memo.int_others.get((op, x, y))
+            elif type(y) is SymInt:
+                known = self.memo.others.get((op, x, y))
+        return self.operate_new(op, x, y) if known is None else known
 
-    def _operate(self, op: str, x: Any, y: Any) -> Any:
+    def operate_new(self, op: str, x: Any, y: Any) -> Any:
+        """Give `x op y`, where no memo has it."""
         a, b = self.unwrap(x), self.unwrap(y)
         if a is None or b is None:
             return NotImplemented
-        if op != "truediv" and isinstance(a, Expr) and isinstance(b, Expr):
-            return self._integers(op, a, b)
+        if isinstance(a, Expr) and isinstance(b, Expr) and op not in ("truediv", "pow"):
+            result = self.wrap(INTEGER[op](self.pool, a, b))
+        else:
+            result = self._operate_rare(op, a, b)
+        if type(x) is SymInt:
+            self.memo.keep(op, x, y, result)
+        return result
+
+    def _operate_rare(self, op: str, a: Any, b: Any) -> Any:
+        if op == "pow" and isinstance(a, Expr) and isinstance(b, Expr):
+            return self._power(a, b)
         return self._floats(op, a, b)
 
-    def _integers(self, op: str, a: Expr, b: Expr) -> Any:
-        if op == "pow" and b.lo < 0 and self.compare("lt", self.wrap(b), 0):
-            return self._floats(op, a, b)  # in Python, too, a negative power is a float
-        return self.wrap(INTEGER[op](self.pool, a, b))
+    def _power(self, a: Expr, b: Expr) -> Any:
+        if b.lo < 0 and self.compare("lt", self.wrap(b), 0):
+            return self._floats("pow", a, b)  # in Python, too, a negative power is a float
+        return self.wrap(INTEGER["pow"](self.pool, a, b))
 
     def _floats(self, op: str, a: Any, b: Any) -> Any:
         if op == "sub":
@@ -127,15 +136,17 @@ class Arithmetic:
         """Give `x op y`, as a plain bool where it is known."""
         if type(x) is not SymInt:
             return self._compare(op, x, y)
-        try:
-            if type(y) is int:
-                return self.memo.int_others[op, x, y]
-            if type(y) is SymInt:
-                return self.memo.others[op, x, y]
-        except KeyError:
-            pass
+        known = None
+        # The class first, as in SymInt: equal numbers of other classes have other results.
+        if type(y) is int:
+            known = self.memo.int_others.get((op, x, y))
+        elif type(y) is SymInt:
+            known = self.memo.others.get((op, x, y))
+        if known is not None:
+            return known
         result = self._compare(op, x, y)
-        self.memo.keep(op, x, y, result)
+        if isinstance(result, bool):  # an open question may be answered by the next guard
+            self.memo.keep(op, x, y, result)
         return result
 
     def _compare(self, op: str, x: Any, y: Any) -> Any:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 from polyop.symbolic.expr import Apply, Const, Expr, Pool, primitive
 from polyop.symbolic.floats import FloatExpr, rebuild_float
 
-COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+COMPARE: dict[str, Callable[..., Any]] = {
     "eq": operator.eq,
     "ne": operator.ne,
     "ge": operator.ge,
@@ -24,12 +24,12 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "le": operator.le,
     "and": lambda x, y: x and y,
     "or": lambda x, y: x or y,
-    "not": lambda x: not x,
+    "not": operator.not_,
 }
 SIGNS = {"eq": "==", "ne": "!=", "ge": ">=", "lt": "<", "le": "<=", "and": "and", "or": "or"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Condition:
     """`op` is "eq", "ne", "ge" (one integer against zero), "eq", "lt", "le" (two floats),
     "and", "or" or "not".
@@ -38,7 +38,7 @@ class Condition:
     op: str
     args: tuple[Any, ...]
 
-    @property
+    @cached_property
     def is_relation(self) -> bool:
         """Whether this is one integer expression against zero."""
         return len(self.args) == 1 and isinstance(self.args[0], Expr)
@@ -72,6 +72,16 @@ class Condition:
             values.append(0)
         return bool(COMPARE[self.op](*values))
 
+    @property
+    def hint(self) -> bool | None:
+        """The answer in the captured call, or None where it depends on data."""
+        hints = [a.hint if hasattr(a, "hint") else a for a in self.args]
+        if None in hints:
+            return None
+        if self.op in ("and", "or"):
+            return all(hints) if self.op == "and" else any(hints)
+        return bool(COMPARE[self.op](*hints, 0) if self.is_relation else COMPARE[self.op](*hints))
+
     def symbols(self) -> tuple[str, ...]:
         """Give the names of the symbols in it, each once."""
         return tuple({s: None for a in self.args if hasattr(a, "symbols") for s in a.symbols()})
@@ -97,6 +107,8 @@ def spell_relation(op: str, expr: Expr) -> str:
         expr, sign = pool.scale(expr, -1), {">=": "<="}.get(sign, sign)
     plus = {m: c for m, c in expr.terms if c > 0}
     minus = {m: -c for m, c in expr.terms if c < 0}
+    if sign == ">=" and minus and expr.const == -1:
+        return f"{pool.build(0, plus)} > {pool.build(0, minus)}"
     # The constant goes to the right, unless only one side would have anything at all.
     left_const = expr.const if minus and expr.const > 0 else 0
     left, right = pool.build(left_const, plus), pool.build(left_const - expr.const, minus)

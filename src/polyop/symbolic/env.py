@@ -49,7 +49,8 @@ class ShapeEnv:
         self._first: dict[str, str] = {}  # each backed symbol to the source that gives its value
         arithmetic = self._arithmetic = Arithmetic(self)
         # Bound once: these are the way of every operation that no memo answers.
-        self.operate, self.compare = arithmetic.operate, arithmetic.compare
+        self.operate, self.operate_new = arithmetic.operate, arithmetic.operate_new
+        self.compare = arithmetic.compare
         self.connect, self.wrap = arithmetic.connect, arithmetic.wrap
         self.pool, self.facts = arithmetic.pool, arithmetic.facts
 
@@ -160,9 +161,7 @@ class ShapeEnv:
     def hint_of_condition(self, condition: Condition) -> bool | None:
         """Give the answer in the captured call, without a guard; None where data decides."""
         known = self.decide(condition)
-        if known is not None or self.is_unbacked(condition):
-            return known
-        return condition.evaluate(self._hints(condition))
+        return condition.hint if known is None else known
 
     def guard(self, condition: Condition) -> bool:
         """Answer a condition as the captured call does, and record that it was relied on.
@@ -173,10 +172,11 @@ class ShapeEnv:
         known = self.decide(condition)
         if known is not None:
             return known
-        unknown = self._unbacked_in(condition)
-        if unknown:
-            raise self._data_dependent(condition, unknown, f"polyop.symbolic.check({condition})")
-        answer = condition.evaluate(self._hints(condition))
+        left = self.facts.simplify(condition)  # after a check, perhaps in backed symbols
+        condition = condition if isinstance(left, bool) else left
+        answer = condition.hint
+        if answer is None:
+            raise self._data_dependent(condition, f"polyop.symbolic.check({condition})")
         self._record(self.guards, condition if answer else negate(condition), "")
         return answer
 
@@ -190,13 +190,12 @@ class ShapeEnv:
             expr = self.facts.resolve(expr)
             if not expr.terms:
                 return expr.const
-        unknown = self._unbacked_in(expr)
-        if unknown:
-            raise self._data_dependent(expr, unknown, f"polyop.symbolic.check({expr} == <size>)")
+        if expr.hint is None:
+            raise self._data_dependent(expr, f"polyop.symbolic.check({expr} == <size>)")
         if isinstance(expr, FloatExpr):
             self.guard(Condition("eq", (expr, expr.hint)))
             return expr.hint
-        equal = normal("eq", self.pool.sub(expr, self.pool.const(expr.hint or 0)))
+        equal = normal("eq", self.pool.sub(expr, self.pool.const(expr.hint)))
         if not isinstance(equal, bool):
             self.guard(equal)
         return expr.hint
@@ -216,17 +215,10 @@ class ShapeEnv:
 
     def is_unbacked(self, part: Any) -> bool:
         """Tell whether an expression or condition depends on data."""
-        return bool(self._unbacked_in(part))
+        return part.hint is None
 
-    def _unbacked_in(self, part: Any) -> list[str]:
-        return [name for name in part.symbols() if name in self.origins]
-
-    def _hints(self, part: Any) -> dict[str, int]:
-        return {name: self.pool.named[name].hint or 0 for name in part.symbols()}
-
-    def _data_dependent(
-        self, part: object, unknown: list[str], fix: str
-    ) -> GuardOnDataDependentError:
+    def _data_dependent(self, part: Any, fix: str) -> GuardOnDataDependentError:
+        unknown = [name for name in part.symbols() if name in self.origins]
         origins = "; ".join(f"{name}: {self.origins[name]}" for name in unknown)
         what = "whether" if isinstance(part, Condition) else "the value of"
         return GuardOnDataDependentError(

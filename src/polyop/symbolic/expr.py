@@ -98,9 +98,11 @@ class Expr:
         """Give the symbols it is made of, operands before what uses them."""
         todo, seen = [self], set[int]()
         while todo:
-            for number in {n for m, _ in todo.pop().terms for n in m} - seen:
-                seen.add(number)
-                todo += self.pool.symbols[number].args
+            for monomial, _ in todo.pop().terms:
+                for number in monomial:
+                    if number not in seen:
+                        seen.add(number)
+                        todo += self.pool.symbols[number].args
         return sorted(seen)  # an operation is always numbered after its operands
 
     def symbols(self) -> tuple[str, ...]:
@@ -193,15 +195,16 @@ class Pool:
     def intern(self, const: int, terms: Terms) -> Expr:
         """Give the one expression of these parts."""
         key = (const, terms)
-        try:
-            return self.exprs[key]
-        except KeyError:
-            # One step for the interpreter, so two threads get one object.
-            return self.exprs.setdefault(key, Expr(self, const, terms))
+        found = self.exprs.get(key)
+        # One step for the interpreter, so two threads get one object.
+        return found or self.exprs.setdefault(key, Expr(self, const, terms))
 
     def build(self, const: int, terms: Mapping[Monomial, int]) -> Expr:
         """Give the expression of these terms, in their normal order."""
-        return self.intern(const, tuple(sorted([t for t in terms.items() if t[1]])))
+        kept = [t for t in terms.items() if t[1]]
+        if len(kept) > 1:
+            kept.sort()
+        return self.intern(const, tuple(kept))
 
     def const(self, value: int) -> Expr:
         """Give the expression of a plain int."""
@@ -255,6 +258,9 @@ class Pool:
             return self.scale(a, b.const)
         if not a.terms:
             return self.scale(b, a.const)
+        if len(a.terms) == len(b.terms) == 1 and not a.const and not b.const:
+            ((m, c),), ((n, d),) = a.terms, b.terms
+            return self.intern(0, ((tuple(sorted(m + n)), c * d),))
         terms: dict[Monomial, int] = {}
         for m, c in parts(a):
             for n, d in parts(b):

@@ -26,43 +26,36 @@ class Numbers(Protocol):
 
     def operate(self, op: str, x: Any, y: Any) -> Any:
         """Give `x op y`."""
-        ...
+
+    def operate_new(self, op: str, x: Any, y: Any) -> Any:
+        """Give `x op y`, where no memo has it."""
 
     def compare(self, op: str, x: Any, y: Any) -> Any:
         """Give `x op y`, as a bool where it is known."""
-        ...
 
     def connect(self, op: str, x: SymBool, y: Any) -> Any:
         """Give "and", "or" or "not" of conditions, as a bool where it is known."""
-        ...
 
     def fix(self, expr: Expr | FloatExpr) -> Any:
         """Give the value, and guard that it is this one."""
-        ...
 
     def decide(self, condition: Condition) -> bool | None:
         """Answer a condition without a guard, or give None."""
-        ...
 
     def hint_of_condition(self, condition: Condition) -> bool | None:
         """Give the answer in the captured call, without a guard."""
-        ...
 
     def is_unbacked(self, part: Any) -> bool:
         """Tell whether an expression or condition depends on data."""
-        ...
 
     def assume(self, condition: Condition, message: str = "") -> None:
         """Take a condition on unbacked sizes for granted, and assert it at run time."""
-        ...
 
     def guard(self, condition: Condition) -> bool:
         """Answer a condition for good, and record that it was relied on."""
-        ...
 
     def wrap(self, expr: Any) -> Any:
         """Give the number of an expression."""
-        ...
 
 
 class Memo:
@@ -231,37 +224,31 @@ class SymInt(Number):
     __hash__ = object.__hash__
 
     def __add__(self, other: Any) -> Any:
-        try:
-            # The class first: 2 == 2.0 == True, so the lookup alone would mix them.
-            if type(other) is SymInt:
-                return self.memo.sums[self, other]
-            if type(other) is int:
-                return self.memo.int_sums[self, other]
-        except KeyError:
-            pass
-        return self.env.operate("add", self, other)
+        known = None
+        # The class first: 2 == 2.0 == True, so the lookup alone would mix them.
+        if type(other) is SymInt:
+            known = self.memo.sums.get((self, other))
+        elif type(other) is int:
+            known = self.memo.int_sums.get((self, other))
+        return self.env.operate_new("add", self, other) if known is None else known
 
     def __mul__(self, other: Any) -> Any:
-        try:
-            if type(other) is SymInt:
-                return self.memo.products[self, other]
-            if type(other) is int:
-                return self.memo.int_products[self, other]
-        except KeyError:
-            pass
-        return self.env.operate("mul", self, other)
+        known = None
+        if type(other) is SymInt:
+            known = self.memo.products.get((self, other))
+        elif type(other) is int:
+            known = self.memo.int_products.get((self, other))
+        return self.env.operate_new("mul", self, other) if known is None else known
 
     def __eq__(self, other: object) -> Any:
         if self is other:
             return True
-        try:
-            if type(other) is SymInt:
-                return self.memo.equals[self, other]
-            if type(other) is int:
-                return self.memo.int_equals[self, other]
-        except KeyError:
-            pass
-        return self.env.compare("eq", self, other)
+        known = None
+        if type(other) is SymInt:
+            known = self.memo.equals.get((self, other))
+        elif type(other) is int:
+            known = self.memo.int_equals.get((self, other))
+        return self.env.compare("eq", self, other) if known is None else known
 
     def __int__(self) -> int:
         return int(self.env.fix(self.expr))

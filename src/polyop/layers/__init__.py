@@ -1,0 +1,1 @@
+"""Layers: what each key means."""
