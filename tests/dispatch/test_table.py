@@ -118,12 +118,12 @@ def test_the_newest_acts() -> None:
 
 
 def test_an_owner_has_one_entry() -> None:
-    """S37: registering again replaces the owner's own entry, where it stands."""
+    """S37: registering again replaces the owner's own entry, and the newest acts."""
     places = Places()
     old, other, new = kernel(1, "a"), kernel(2, "b"), kernel(3, "a")
     for k in (old, other, new):
         places.put(K.CPU, k)
-    assert [k for _, k in places.items()] == [new, other]
+    assert [k for _, k in places.items()] == [other, new]
     assert not places.remove(K.CPU, old)
     assert places.remove(K.CPU, other)
     assert places.top(K.CPU) is new

@@ -148,7 +148,7 @@ def _where(op: OpOverload, i: int) -> str:
 
 
 def _refuse(op: OpOverload, problem: str, **parts: Any) -> NoReturn:
-    raise ArgumentError(problem, op=op._schema, source=op.source, **parts)
+    raise ArgumentError(problem, op=op._schema, source=op.source, **parts) from None
 
 
 # -- packets ------------------------------------------------------------------

@@ -126,16 +126,23 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, Any]:
     given = f"({', '.join(shape.names)}{',' if shape.names else ''})"
     rest, named = ("()", "{}") if op.is_builtin else ("_rest", "_named")
     lines = [] if op.is_builtin else [f"if _named or _rest: return slow(op, {given}, _rest, _named)"]
-    lines += [
-        "try:",
-        *indent(keys_text(shape)),
-        "except (AttributeError, TypeError):",
-        f"    return slow(op, {given}, {rest}, {named})",
+    # What goes wrong later is raised outside of any `except`, so that a user's
+    # traceback does not begin with how the entry found out.
+    found = [
         *checks_text(shape),
         *body,
         "try: _h = memo[_k]",
-        "except KeyError: _h = resolve(op, _k)",
+        "except KeyError: _h = None",
+        "if _h is None: _h = resolve(op, _k)",
         f"return _h({', '.join(shape.names)})",
+    ]
+    lines += [
+        "try:",
+        *indent(keys_text(shape)),
+        "except (AttributeError, TypeError): pass",
+        "else:",
+        *indent(found),
+        f"return slow(op, {given}, {rest}, {named})",
     ]
     return "\n".join([f"def f({_parameters(op, shape)}):", *indent(lines)]), kernel and kernel.fn
 

@@ -21,7 +21,8 @@ from polyop.dispatch.parts import PARTS
 from polyop.errors import AutogradError, DataDependentOutputError, UsageTypeError
 from polyop.schema.annotations import register_annotation
 from polyop.schema.types import TENSOR
-from polyop.schema.values import set_tensor_predicate
+from polyop.schema.values import register_symbolic, set_tensor_predicate
+from polyop.symbolic import SymBool, SymFloat, SymInt
 from polyop.tensor.meta import Meta, Shape, element_strides
 
 Method = ClassVar[Callable[..., Any]]
@@ -413,12 +414,14 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _integer(tensor: Any) -> Any:
-    return tensor.item()
+def _integer(tensor: Any) -> int | None:
+    """Give the number in a 0-d integer tensor, which may stand where an int is wanted."""
+    return int(tensor.item()) if not tensor.shape and tensor.dtype.kind in "iu" else None
 
 
 register_annotation(Tensor, TENSOR)
 set_tensor_predicate(_is_tensor, _integer)
+register_symbolic(SymInt, SymFloat, SymBool)
 PARTS.Tensor = Tensor
 PARTS.ndarray = np.ndarray
 PARTS.asarray = _asarray
