@@ -200,7 +200,8 @@ def kernel_handler(way: Way, key: DispatchKey, kernel: Kernel) -> Handler:
     if key not in BACKEND_KEYS:
         lines = [f"return {call_text(shape, payloads=False)}"]
     elif kernel.payload and not _is_numpy(way.code):
-        return PARTS.no_backend(op, way.code)
+        refuse: Handler = PARTS.no_backend(op, way.code)
+        return refuse
     else:
         made = NUMPY | (INFERENCE_TENSOR if way.code & INFERENCE else 0)
         lines = _body(op, shape, kernel, made, guarded=bool(way.acted))

@@ -53,7 +53,7 @@ class OpOverload(OperatorBase):
         self.source = source
         self.places = places
         self.memo: dict[int, Handler] = {}
-        self.notes: dict[str, Any] = {}  # what layers keep per operator; emptied with the memo
+        self.notes: dict[Any, Any] = {}  # what layers keep per operator; emptied with the memo
         self.alive = True
         self.packet: OpOverloadPacket | None = None
         self._entry: Handler | None = None
@@ -96,6 +96,11 @@ class OpOverload(OperatorBase):
     def overloadpacket(self) -> OpOverloadPacket | None:
         """All overloads of this name."""
         return self.packet
+
+    @property
+    def functional(self) -> Any:
+        """The functional twin of an operator that writes (S174)."""
+        return PARTS.functional_twin(self)
 
     @property
     def is_view(self) -> bool:
@@ -142,7 +147,9 @@ class OpOverload(OperatorBase):
     def decompose(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the `CompositeImplicitAutograd` kernel, or give `NotImplemented`."""
         kernel = self.places.top(DispatchKey.CompositeImplicitAutograd)
-        return kernel.fn(*args, **kwargs) if kernel else NotImplemented
+        if kernel is None or kernel.fn is None:
+            return NotImplemented
+        return kernel.fn(*args, **kwargs)
 
     def _can_decompose(self) -> bool:
         return self.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd)
@@ -168,7 +175,7 @@ class OpOverload(OperatorBase):
     ) -> NoReturn:
         """Raise the error of a layer that needs a rule and finds none."""
         have = ", ".join(sorted(set(self.slots()))) or "none"
-        says = {
+        says: dict[str, Any] = {
             "problem": f"{self.name()} has no {slot} rule (it has: {have})",
             "op": self._schema,
             "source": self.source,

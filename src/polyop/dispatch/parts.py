@@ -23,6 +23,7 @@ class Parts:
     call_packet: Callable[..., Any]  # dispatch/bind.py
     find_operator: Callable[[str, str, int], Any]  # dispatch/registry.py
 
+    functional_twin: Callable[[Any], Any]  # layers/functionalize
     Tensor: type[Any]  # tensor/tensor.py
     ndarray: type[Any]  # tensor/tensor.py
     asarray: Callable[[Any], Any]  # tensor/tensor.py

@@ -1,70 +1,215 @@
-"""Operators that compute each element by itself: one table per family.
+"""Arithmetic, exponentials, trigonometry: operators that compute each element by itself.
 
-Binary operators have three overloads: of two tensors, of a tensor and a number,
-and of a number and a tensor. A number has no dtype of its own and takes part
-in promotion as NumPy's Python numbers do.
+NumPy's floating-point warnings (a logarithm of zero, an overflow) stay as
+NumPy gives them: a guard around each kernel would cost three times the kernel
+on small arrays, and `numpy.errstate` is at hand for who wants silence.
+
+At points where a function has no derivative the gradients are PyTorch's: zero
+for `abs` and `relu` at zero, halves for `maximum` and `minimum` at ties, and
+zeros everywhere for functions that are constant in pieces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import cmath
+import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from polyop.ops.define import define
-from polyop.ops.shapes import broadcast, pointwise_strides, promote
-from polyop.schema.tags import Tag
-from polyop.tensor.meta import Meta
+from polyop.ops.define import ON_ARRAYS, ON_TENSORS
+from polyop.ops.pointwise import Fn, binary, pointwise, unary
 
-Fn = Callable[..., Any]
-POINTWISE = (Tag.pointwise,)
+Array = np.ndarray[Any, Any]
 
-
-def pointwise_meta(name: str, dtype_of: Fn = promote) -> Fn:
-    """Give the fake rule of a pointwise operator; `dtype_of` maps dtypes to the result's."""
-
-    def fake(*args: Any) -> Meta:
-        metas = [a for a in args if isinstance(a, Meta)]
-        shape = broadcast(name, *[m.shape for m in metas])
-        dtype = dtype_of(*[a.dtype if isinstance(a, Meta) else a for a in args])
-        strides = pointwise_strides(shape, metas)
-        return metas[0].space.meta(shape, dtype, strides, metas[0].device)
-
-    return fake
+LN2 = 0.6931471805599453
+LN10 = 2.302585092994046
 
 
-def unary(name: str, kernel: Fn, grad: str | None, dtype_of: Fn = promote) -> Fn:
-    """Define an operator of one tensor; `grad` is the text of its gradient, or None."""
-    return define(
-        f"{name}(Tensor x) -> Tensor",
-        kernel,
-        fake=pointwise_meta(name, dtype_of),
-        grad=None if grad is None else {"x": grad},
-        tags=POINTWISE,
-    )
+# -- what formulas mean by some names ---------------------------------------------
 
 
-def binary(name: str, kernel: Fn, grads: tuple[str, str] | None, dtype_of: Fn = promote) -> Fn:
-    """Define an operator of two tensors, or of a tensor and a number."""
-    fake = pointwise_meta(name, dtype_of)
-    a, b = grads or ("", "")
+def conj_in_formulas(x: Any, conjugate: Fn) -> Any:
+    """Conjugate what is complex; give back anything else as it is, numbers too."""
+    try:
+        kind = x.dtype.kind
+    except AttributeError:
+        return x.conjugate() if x.__class__ is complex else x
+    return conjugate(x) if kind == "c" else x
 
-    def overload(signature: str, texts: dict[str, str]) -> Fn:
-        grad = None if grads is None else texts
-        return define(
-            f"{name}{signature} -> Tensor", kernel, fake=fake, grad=grad, tags=POINTWISE
-        )
 
-    entry = overload("(Tensor a, Tensor b)", {"a": a, "b": b})
-    overload(".Scalar(Tensor a, Scalar b)", {"a": a})
-    overload(".ScalarTensor(Scalar a, Tensor b)", {"b": b})
-    return entry
+def real_in_formulas(x: Any, real: Fn) -> Any:
+    """Take the real part of what is complex; give back anything else as it is."""
+    try:
+        kind = x.dtype.kind
+    except AttributeError:
+        return x.real if x.__class__ is complex else x
+    return real(x) if kind == "c" else x
 
+
+def number_log(x: Any) -> Any:
+    """Take the logarithm of a Python number, which stays one: an array's would have a dtype."""
+    if x.__class__ is complex:
+        return cmath.log(x)
+    if x == 0:
+        return -math.inf
+    return math.log(x) if x > 0 else math.nan
+
+
+# -- kernels that are no ufunc --------------------------------------------------
+
+
+def real_kernel(x: Array) -> Array:
+    """Copy the real parts."""
+    return x.real.copy("K")
+
+
+def imag_kernel(x: Array) -> Array:
+    """Copy the imaginary parts, which are zeros for real numbers."""
+    return x.imag.copy("K") if x.dtype.kind == "c" else np.zeros_like(x)
+
+
+def rsqrt_kernel(x: Array) -> Array:
+    """Compute one over the square root."""
+    return np.reciprocal(np.sqrt(x))
+
+
+def sigmoid_kernel(x: Array) -> Array:
+    """Compute `1 / (1 + exp(-x))` without overflow."""
+    if x.dtype.kind == "c":
+        return np.reciprocal(1 + np.exp(-x))
+    # A float beside integers makes floats, before the sign of an unsigned one is turned.
+    small = np.exp(np.negative(np.abs(x if x.dtype.kind in "fV" else x * 1.0)))
+    return np.where(x >= 0, 1, small) / (1 + small)
+
+
+def relu_kernel(x: Array) -> Array:
+    """Put zero in the place of negative elements."""
+    return np.maximum(x, 0)
+
+
+def softplus_kernel(x: Array) -> Array:
+    """Compute `log(1 + exp(x))` without overflow."""
+    return np.logaddexp(x, 0)
+
+
+def lerp_kernel(a: Array, b: Array, weight: Any) -> Array:
+    """Go from `a` to `b` by `weight`."""
+    return np.add(a, weight * (b - a))
+
+
+def addcmul_kernel(x: Array, a: Array, b: Array, value: Any) -> Array:
+    """Add a scaled product."""
+    return np.add(x, a * b if value == 1 else value * (a * b))
+
+
+def addcdiv_kernel(x: Array, a: Array, b: Array, value: Any) -> Array:
+    """Add a scaled quotient."""
+    return np.add(x, a / b if value == 1 else value * (a / b))
+
+
+# -- arithmetic -----------------------------------------------------------------
 
 add = binary("add", np.add, ("g", "g"))
+subtract = binary("subtract", np.subtract, ("g", "-g"))
 multiply = binary("multiply", np.multiply, ("g * conj(b)", "g * conj(a)"))
+divide = binary("divide", np.divide, ("g / conj(b)", "-g * conj(r / b)"))
+floor_divide = binary("floor_divide", np.floor_divide, ("g * 0", "g * 0"))
+remainder = binary("remainder", np.remainder, ("g", "-g * floor_divide(a, b)"))
+fmod = binary("fmod", np.fmod, ("g", "-g * trunc(a / b)"))
+pow = binary(
+    "pow",
+    np.power,
+    (
+        "where(b == 0, 0, g * conj(b * a ** where(b == 0, 1, b - 1)))",
+        "where((a == 0) & (real(b) >= 0), 0, g * conj(r * log(where(a == 0, 1, a))))",
+    ),
+    (
+        "g * conj(b * a ** (b - 1)) if b != 0 else g * 0",
+        "g * conj(r * number_log(a)) if a != 0 else where(real(b) >= 0, 0, g * r * number_log(a))",
+    ),
+)
+negative = unary("negative", np.negative, "-g")
+positive = unary("positive", np.positive, "g")
+reciprocal = unary("reciprocal", np.reciprocal, "-g * conj(r * r)")
+square = unary("square", np.square, "g * (2 * conj(x))")
+sqrt = unary("sqrt", np.sqrt, "g / (2 * conj(r))")
+rsqrt = unary("rsqrt", rsqrt_kernel, "g * (-0.5 * conj(r * r * r))")
+hypot = binary("hypot", np.hypot, ("g * (a / r)", "g * (b / r)"))
+lerp = pointwise(
+    "lerp(Tensor a, Tensor b, Tensor weight)",
+    lerp_kernel,
+    {"a": "g * conj(1 - weight)", "b": "g * conj(weight)", "weight": "g * conj(b - a)"},
+)
+pointwise(
+    "lerp.Scalar(Tensor a, Tensor b, Scalar weight)",
+    lerp_kernel,
+    {"a": "g * conj(1 - weight)", "b": "g * conj(weight)"},
+)
+addcmul = pointwise(
+    "addcmul(Tensor x, Tensor a, Tensor b, *, Scalar value=1)",
+    addcmul_kernel,
+    {"x": "g", "a": "g * conj(b * value)", "b": "g * conj(a * value)"},
+)
+addcdiv = pointwise(
+    "addcdiv(Tensor x, Tensor a, Tensor b, *, Scalar value=1)",
+    addcdiv_kernel,
+    {"x": "g", "a": "g * conj(value / b)", "b": "-g * conj(value * a / (b * b))"},
+)
+
+# -- magnitude and complex numbers ------------------------------------------------
+
+abs = unary("abs", np.absolute, "g * sign(x)")
+# For complex numbers the direction, whose derivative is along the circle.
+sign = unary(
+    "sign",
+    np.sign,
+    "where(x == 0, 0, (g - r * real(conj(r) * g)) / where(x == 0, 1, abs(x)))",
+)
+copysign = binary("copysign", np.copysign, ("g * (sign(a) * sign(r))", "g * 0"))
+conj = unary("conj", np.conjugate, "conj(g)")
+real = unary("real", real_kernel, "g")
+imag = unary("imag", imag_kernel, "g * 1j")
+angle = unary(
+    "angle",
+    np.angle,
+    "where(x == 0, 0, g * 1j * x / where(x == 0, 1, square(abs(x))))",
+)
+
+# -- exponentials and logarithms ------------------------------------------------
+
+exp = unary("exp", np.exp, "g * conj(r)")
+exp2 = unary("exp2", np.exp2, f"g * (r * {LN2})")
+expm1 = unary("expm1", np.expm1, "g * conj(r + 1)")
+log = unary("log", np.log, "g / conj(x)")
+log1p = unary("log1p", np.log1p, "g / conj(x + 1)")
+log2 = unary("log2", np.log2, f"g / conj(x * {LN2})")
+log10 = unary("log10", np.log10, f"g / conj(x * {LN10})")
+logaddexp = binary("logaddexp", np.logaddexp, ("g * sigmoid(a - b)", "g * sigmoid(b - a)"))
+sigmoid = unary("sigmoid", sigmoid_kernel, "g * conj((1 - r) * r)")
+softplus = unary("softplus", softplus_kernel, "g * sigmoid(x)")
+relu = unary("relu", relu_kernel, "where(r <= 0, 0, g)")
+
+# -- trigonometry -----------------------------------------------------------------
+
 sin = unary("sin", np.sin, "g * conj(cos(x))")
 cos = unary("cos", np.cos, "-g * conj(sin(x))")
-exp = unary("exp", np.exp, "g * conj(r)")
-negative = unary("negative", np.negative, "-g")
+tan = unary("tan", np.tan, "g * conj(1 + r * r)")
+asin = unary("asin", np.arcsin, "g / conj(sqrt(1 - x * x))")
+acos = unary("acos", np.arccos, "-g / conj(sqrt(1 - x * x))")
+atan = unary("atan", np.arctan, "g / conj(1 + x * x)")
+atan2 = binary("atan2", np.arctan2, ("g * (b / (a * a + b * b))", "-g * (a / (a * a + b * b))"))
+sinh = unary("sinh", np.sinh, "g * conj(cosh(x))")
+cosh = unary("cosh", np.cosh, "g * conj(sinh(x))")
+tanh = unary("tanh", np.tanh, "g * conj(1 - r * r)")
+asinh = unary("asinh", np.arcsinh, "g / conj(sqrt(1 + x * x))")
+# Two roots: the root of the product has the wrong sign for half of the complex plane.
+acosh = unary("acosh", np.arccosh, "g / conj(sqrt(x - 1) * sqrt(x + 1))")
+atanh = unary("atanh", np.arctanh, "g / conj(1 - x * x)")
+
+ON_ARRAYS["conj"] = partial(conj_in_formulas, conjugate=np.conjugate)
+ON_TENSORS["conj"] = partial(conj_in_formulas, conjugate=conj)
+ON_ARRAYS["real"] = partial(real_in_formulas, real=np.real)
+ON_TENSORS["real"] = partial(real_in_formulas, real=real)
+ON_ARRAYS["number_log"] = ON_TENSORS["number_log"] = number_log

@@ -25,7 +25,7 @@ from polyop.schema.values import register_symbolic, set_tensor_predicate
 from polyop.symbolic import SymBool, SymFloat, SymInt
 from polyop.tensor.meta import Meta, Shape, element_strides
 
-Method = ClassVar[Callable[..., Any]]
+Method = Callable[..., Any]
 
 
 class Tensor:
@@ -271,38 +271,38 @@ class Tensor:
 
     # -- operators, attached in ops/methods.py ---------------------------------
 
-    __add__: Method
-    __radd__: Method
-    __sub__: Method
-    __rsub__: Method
-    __mul__: Method
-    __rmul__: Method
-    __truediv__: Method
-    __rtruediv__: Method
-    __floordiv__: Method
-    __rfloordiv__: Method
-    __mod__: Method
-    __rmod__: Method
-    __pow__: Method
-    __rpow__: Method
-    __matmul__: Method
-    __rmatmul__: Method
-    __and__: Method
-    __or__: Method
-    __xor__: Method
-    __lshift__: Method
-    __rshift__: Method
-    __neg__: Method
-    __pos__: Method
-    __abs__: Method
-    __invert__: Method
-    __getitem__: Method
-    __setitem__: Method
-    detach: Method
-    clone: Method
-    any: Method
-    requires_grad_: Method
-    backward: Method
+    __add__: ClassVar[Method]
+    __radd__: ClassVar[Method]
+    __sub__: ClassVar[Method]
+    __rsub__: ClassVar[Method]
+    __mul__: ClassVar[Method]
+    __rmul__: ClassVar[Method]
+    __truediv__: ClassVar[Method]
+    __rtruediv__: ClassVar[Method]
+    __floordiv__: ClassVar[Method]
+    __rfloordiv__: ClassVar[Method]
+    __mod__: ClassVar[Method]
+    __rmod__: ClassVar[Method]
+    __pow__: ClassVar[Method]
+    __rpow__: ClassVar[Method]
+    __matmul__: ClassVar[Method]
+    __rmatmul__: ClassVar[Method]
+    __and__: ClassVar[Method]
+    __or__: ClassVar[Method]
+    __xor__: ClassVar[Method]
+    __lshift__: ClassVar[Method]
+    __rshift__: ClassVar[Method]
+    __neg__: ClassVar[Method]
+    __pos__: ClassVar[Method]
+    __abs__: ClassVar[Method]
+    __invert__: ClassVar[Method]
+    __getitem__: ClassVar[Method]
+    __setitem__: ClassVar[Method]
+    detach: ClassVar[Method]
+    clone: ClassVar[Method]
+    any: ClassVar[Method]
+    requires_grad_: ClassVar[Method]
+    backward: ClassVar[Method]
 
 
 class Printer:
@@ -403,7 +403,9 @@ Meta.look = _look  # type: ignore[attr-defined]
 
 def _rebuild(array: Any, requires_grad: bool) -> Tensor:
     t = of_array(array)
-    return t.requires_grad_() if requires_grad else t  # type: ignore[no-any-return]
+    if requires_grad:
+        t.requires_grad_()
+    return t
 
 
 def _asarray(value: Any) -> Any:

@@ -1,0 +1,88 @@
+"""How results are compared, and what is said of the place where they differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from polyop.checking.sample import Array, array_of
+from polyop.errors import OpCheckError
+from polyop.tensor.tensor import Tensor
+
+#: The relative and absolute tolerance of each dtype; others are compared exactly.
+TOLERANCES = {
+    "float16": (1e-3, 1e-5),
+    "bfloat16": (1.6e-2, 1e-5),
+    "float32": (1e-5, 1e-5),
+    "complex64": (1e-5, 1e-5),
+    "float64": (1e-7, 1e-7),
+    "complex128": (1e-7, 1e-7),
+}
+Tolerance = tuple[float | None, float | None]
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Tell whether two values are the same, bit for bit for tensors."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        p, q = array_of(a), array_of(b)
+        return p.dtype == q.dtype and p.shape == q.shape and p.tobytes() == q.tobytes()
+    return type(a) is type(b) and bool(a == b or (a != a and b != b))
+
+
+def difference(a: Any, b: Any, tolerance: Tolerance = (None, None)) -> str:
+    """Say where `a` differs from `b` by more than rounding; nothing if it does not."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return array_difference(array_of(a), array_of(b), tolerance)
+    if isinstance(a, float) and isinstance(b, float):
+        return array_difference(np.asarray(a), np.asarray(b), tolerance)
+    return "" if same_bits(a, b) else f"{a!r} instead of {b!r}"
+
+
+def array_difference(a: Array, b: Array, tolerance: Tolerance = (None, None)) -> str:
+    """Say where two arrays differ by more than rounding; nothing if they do not."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return f"{a.dtype}{list(a.shape)} instead of {b.dtype}{list(b.shape)}"
+    rtol, atol = TOLERANCES.get(a.dtype.name, (0.0, 0.0))
+    if tolerance[0] is not None and tolerance[1] is not None:
+        rtol, atol = tolerance  # type: ignore[assignment]
+    bad = _beyond(a, b, rtol, atol)
+    if not bad.any():
+        return ""
+    place = tuple(int(i) for i in np.argwhere(bad)[0])
+    at = f" at {list(place)}" if place else ""
+    return f"{a[place]} instead of {b[place]}{at} ({int(bad.sum())} of {a.size} elements differ)"
+
+
+def _beyond(a: Array, b: Array, rtol: float, atol: float) -> Array:
+    """Mark the elements that differ; equal ones, infinities and nan at one place do not."""
+    if a.dtype.kind not in "fcV" or a.dtype.names:
+        return np.asarray(a != b)
+    wide = "complex128" if a.dtype.kind == "c" else "float64"
+    p, q = a.astype(wide), b.astype(wide)
+    with np.errstate(all="ignore"):
+        near = np.abs(p - q) <= atol + rtol * np.abs(q)
+    return np.asarray(~(near | (p == q) | (np.isnan(p) & np.isnan(q))))
+
+
+def compare_leaves(
+    got: list[tuple[str, Any]],
+    wanted: list[tuple[str, Any]],
+    tolerance: Tolerance,
+    problem: str,
+    **parts: Any,
+) -> None:
+    """Compare two lists of named values.
+
+    Raises:
+        OpCheckError: they differ; `problem` has a place for the name.
+    """
+    if [name for name, _ in got] != [name for name, _ in wanted]:
+        raise OpCheckError(
+            problem.format("the results"), declared=f"{len(wanted)} results",
+            seen=f"{len(got)} results", **parts,
+        )  # fmt: skip
+    for (name, a), (_, b) in zip(got, wanted, strict=True):
+        seen = difference(a, b, tolerance)
+        if seen:
+            raise OpCheckError(problem.format(name), seen=seen, **parts)

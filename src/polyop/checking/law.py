@@ -1,0 +1,166 @@
+"""A law is one function and one sentence; trying it on a case gives a verdict.
+
+A law raises an error of ours where it is broken, raises `DoesNotApply` where
+it says nothing, and otherwise returns: nothing, or a note. It never looks at
+what kind of operator it has; it calls it, and compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from polyop.checking.sample import Sample
+from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.results import kernel_source
+from polyop.errors import OpCheckError, PolyopError, UsageError, nearest
+
+Kind = Literal["holds", "broken", "does not apply"]
+
+
+class DoesNotApply(Exception):  # noqa: N818 - not an error: it says why a law says nothing
+    """Raised by a law that says nothing of this operator, or of this sample."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator, one sample of its arguments, and how exact results are."""
+
+    op: OpOverload
+    sample: Sample
+    rtol: float | None = None
+    atol: float | None = None
+
+    @property
+    def tolerance(self) -> tuple[float | None, float | None]:
+        """How far results may differ, where the caller said so."""
+        return self.rtol, self.atol
+
+    @property
+    def name(self) -> str:
+        """The operator's name."""
+        return self.op.name()
+
+    @property
+    def kernel_source(self) -> Any:
+        """The place of the kernel that most likely runs."""
+        return kernel_source(self.op)
+
+    def run(self, sample: Sample | None = None) -> Any:
+        """Call the operator on copies, without gradients."""
+        return (sample or self.sample).copy().call(self.op)
+
+    @cached_property
+    def result(self) -> Any:
+        """What the operator gives for the sample; laws read it, and never write it."""
+        return self.run()
+
+
+Trial = Callable[[Case], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """One property of a right registration."""
+
+    name: str
+    sentence: str
+    trial: Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of trying a law.
+
+    Attributes:
+        kind: holds, broken, or does not apply.
+        reason: why it is broken or does not apply; a note where it holds.
+        error: what a broken law raises.
+    """
+
+    kind: Kind
+    reason: str = ""
+    error: OpCheckError | None = None
+
+    @property
+    def broken(self) -> bool:
+        """Whether the law is broken."""
+        return self.kind == "broken"
+
+
+#: Every law by its name, in the order in which they are tried.
+LAWS: dict[str, Law] = {}
+
+
+def law(name: str, sentence: str) -> Callable[[Trial], Trial]:
+    """Register a law; decorates the function that tries it."""
+
+    def register(trial: Trial) -> Trial:
+        LAWS[name] = Law(name, sentence, trial)
+        return trial
+
+    return register
+
+
+def law_named(name: str) -> Law:
+    """Find a law.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in LAWS:
+        raise UsageError(
+            f"there is no law {name!r}{nearest(name, LAWS)}", declared=", ".join(LAWS), seen=name
+        )
+    return LAWS[name]
+
+
+def judge(one: Law, case: Case) -> Verdict:
+    """Try a law on a case."""
+    try:
+        note = one.trial(case)
+    except DoesNotApply as why:
+        return Verdict("does not apply", str(why))
+    except PolyopError as error:
+        told = breach(one, case, error)
+        return Verdict("broken", told.problem, told)
+    except Exception as error:  # an author's rule may raise anything
+        told = breach(one, case, stumble(case, error))
+        told.__cause__ = error
+        return Verdict("broken", told.problem, told)
+    return Verdict("holds", note or "")
+
+
+def breach(one: Law, case: Case, cause: PolyopError) -> OpCheckError:
+    """Say which law an error breaks; all its parts are kept."""
+    told = OpCheckError(
+        f"{one.name}: {cause.problem}",
+        op=cause.op or case.op._schema,
+        argument=cause.argument,
+        declared=cause.declared,
+        seen=cause.seen,
+        source=cause.source or case.op.source,
+        fix=cause.fix or f"the law is: {one.sentence}",
+    )
+    told.__cause__ = cause
+    return told
+
+
+def stumble(case: Case, error: Exception) -> PolyopError:
+    """Describe an exception that is not ours, with the line that raised it."""
+    trace, where = error.__traceback__, str(case.kernel_source)
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if not code.co_filename.startswith("<"):
+            where = f"{code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return PolyopError(
+        f"{case.name} raised {type(error).__name__}: {error}",
+        source=where,
+        fix="make the operator and its rules take this sample, or change the sample",
+    )
+
+
+__all__ = ["LAWS", "Case", "DoesNotApply", "Law", "Verdict", "judge", "law", "law_named"]

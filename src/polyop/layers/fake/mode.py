@@ -1,0 +1,132 @@
+"""`FakeTensorMode`: inside it, and on the tensors that it made, nothing is computed.
+
+A mode owns a space of metas with the memo of what was computed in it, so all
+that it remembered goes with it, and fakes of two modes never mix.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Collection
+from typing import Any
+
+from polyop.devices import Device
+from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR, WRAPPED
+from polyop.dispatch.context import Word, entered
+from polyop.dispatch.context import word as current_word
+from polyop.errors import FakeError, UsageError, UsageTypeError
+from polyop.layers.fake.convert import symbolic_meta
+from polyop.symbolic import ShapeEnv
+from polyop.tensor.meta import Meta, MetaSpace, meta_of
+from polyop.tensor.storage import Version, share, version_of
+from polyop.tensor.tensor import Tensor, of_meta
+
+#: A fake's version, while it has no alias, or the one of its alias group.
+_Found = tuple["weakref.ref[Tensor]", Tensor]
+
+
+class FakeTensorMode(entered):
+    """Inside it, tensors are made without data, and calls compute shapes alone (S147).
+
+    Args:
+        allow_non_fake_inputs: take real tensors in fake calls as if they were fakes.
+        shape_env: where sizes that depend on data, and symbols of inputs, are made.
+        static_shapes: keep the sizes of inputs plain ints; by default, without `shape_env`.
+
+    Example:
+        >>> import numpy as np
+        >>> from polyop.tensor.tensor import of_array
+        >>> mode = FakeTensorMode()
+        >>> mode.from_tensor(of_array(np.zeros((2, 3), "float32")))
+        FakeTensor(..., size=(2, 3), dtype=float32, device=cpu)
+    """
+
+    def __init__(
+        self,
+        *,
+        allow_non_fake_inputs: bool = False,
+        shape_env: ShapeEnv | None = None,
+        static_shapes: bool | None = None,
+    ) -> None:
+        super().__init__()
+        if shape_env is not None and not isinstance(shape_env, ShapeEnv):
+            raise UsageTypeError("shape_env is a ShapeEnv", seen=repr(shape_env))
+        if shape_env is None and static_shapes is False:
+            raise UsageError("symbolic sizes need a ShapeEnv", fix="pass shape_env=ShapeEnv()")
+        self.allow_non_fake_inputs = allow_non_fake_inputs
+        self.shape_env = shape_env
+        self.static_shapes = shape_env is None if static_shapes is None else static_shapes
+        self.space = MetaSpace(self)
+        self.memo = self.space.memo
+        self.rule_words: weakref.WeakKeyDictionary[Any, Word] = weakref.WeakKeyDictionary()
+        self._made: dict[int, _Found] = {}
+        self._count = 0
+
+    def word(self) -> Word:
+        """Give the word to enter."""
+        return current_word().but(fake=self)
+
+    def from_tensor(
+        self, tensor: Tensor, *, dynamic: Collection[int] = (), source: str = ""
+    ) -> Tensor:
+        """Give the fake of a tensor, the same one each time; views of one base stay together.
+
+        Args:
+            tensor: a real tensor, one on the device `meta`, or a fake of this mode.
+            dynamic: the axes whose size gets a symbol of its own, whatever it is.
+            source: how a program finds the tensor; guards name its sizes by it.
+
+        Raises:
+            FakeError: it is a fake of another mode.
+        """
+        space = self._space_of(tensor)
+        if space is self.space:
+            return tensor
+        known = self._made.get(id(tensor))
+        if known is not None and known[0]() is tensor:
+            return known[1]
+        fake = self._fake(tensor, dynamic, source)
+        key = id(tensor)
+        self._made[key] = weakref.ref(tensor, lambda _: self._made.pop(key, None)), fake
+        return fake
+
+    def _space_of(self, tensor: Tensor) -> MetaSpace | None:
+        if not isinstance(tensor, Tensor):
+            raise UsageTypeError("a fake is made of a Tensor", seen=type(tensor).__name__)
+        payload = tensor.payload
+        space: MetaSpace | None = payload.space if payload.__class__ is Meta else None
+        if space is not None and space is not self.space and space.mode is not None:
+            raise FakeError(
+                "a fake tensor of one mode is used in another",
+                seen=repr(tensor),
+                fix="make all fakes with one FakeTensorMode",
+            )
+        if tensor.keys & WRAPPED:
+            raise FakeError("a value inside a transform has no fake", seen=repr(tensor))
+        return space
+
+    def _fake(self, tensor: Tensor, dynamic: Collection[int], source: str) -> Tensor:
+        fake = of_meta(self._meta(tensor, dynamic, source))
+        fake.keys |= tensor.keys & INFERENCE_TENSOR
+        view = getattr(tensor, "view", None)
+        if view is not None:
+            base = self.from_tensor(view[0], source=f"{source}._base" if source else "")
+            fake.version = share(base)
+            fake.view = (base, *view[1:])
+        elif tensor.version.__class__ is Version:
+            fake.version = version_of(tensor)
+        if tensor.keys & GRAD:
+            fake.requires_grad_()
+        return fake
+
+    def _meta(self, tensor: Tensor, dynamic: Collection[int], source: str) -> Meta:
+        if self.shape_env is None or (self.static_shapes and not dynamic):
+            return meta_of(tensor, self.space)
+        if not source:
+            source = f"t{self._count}"
+            self._count += 1
+        return symbolic_meta(tensor, self.space, self.shape_env, source, dynamic)
+
+    def meta(self, shape: Any, dtype: Any, strides: Any = None, device: Any = "cpu") -> Meta:
+        """Give a meta of this mode."""
+        return self.space.meta(tuple(shape), dtype, strides, Device(device))

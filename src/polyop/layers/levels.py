@@ -1,0 +1,132 @@
+"""Levels: the running transforms, `vmap` and `grad`, and which of them acts on a call.
+
+A transform wraps its inputs into tensors whose payload is a record of its
+own, with `.value` (the tensor below) and `.level`. A call with wrapped tensors
+belongs to the innermost level among them; it runs with that level off, so
+that outer levels, autograd, fakes and traces act on what it calls, each by
+its own keys. Two levels differ by identity: a wrapped tensor that outlives
+its transform belongs to a level that is no longer alive, whatever runs then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from polyop.dispatch.bits import BATCHED, LIFTED
+from polyop.dispatch.context import Word, reset_word, set_word, word
+from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.operator import Handler, OpOverload
+from polyop.dispatch.resolve import LAYERS, Way
+from polyop.dispatch.results import tensors_in
+from polyop.errors import AutogradError, PolyopError
+
+#: The bits of payloads that are records of levels.
+LEVEL_BITS = BATCHED | LIFTED
+
+
+class Level:
+    """One running transform.
+
+    Attributes:
+        depth: how many levels ran when it was made; the deepest of a call acts first.
+        alive: whether the transform is still running.
+        outer: the word that it was entered from.
+    """
+
+    #: What the transform is called, in errors, and the error of an escaped tensor.
+    kind: str = "level"
+    escape_error: type[PolyopError] = AutogradError
+
+    __slots__ = ("__weakref__", "_below", "alive", "depth", "outer")
+
+    def __init__(self) -> None:
+        self.outer = word()
+        self.depth = len(self.outer.levels)
+        self.alive = True
+        self._below: tuple[Word, Word] | None = None
+
+    def inner_word(self) -> Word:
+        """Give the word that the transformed function runs under."""
+        return self.outer.but(levels=(*self.outer.levels, self))
+
+    def below(self) -> Word:
+        """Give the current word with this level, and deeper ones, off."""
+        now, cached = word(), self._below
+        if cached is not None and cached[0] is now:
+            return cached[1]
+        made = self.below_of(now)
+        self._below = (now, made)
+        return made
+
+    def below_of(self, now: Word) -> Word:
+        """Make the word for `below`; cold."""
+        return now.but(levels=now.levels[: self.depth])
+
+    def run(self, op: OpOverload, args: Sequence[Any]) -> Any:
+        """Run a call whose innermost level is this one; all arguments in schema order."""
+        raise NotImplementedError
+
+    def escaped(self, op: OpOverload | None = None) -> NoReturn:
+        """Raise the error of a tensor that is used after its transform has ended."""
+        raise self.escape_error(
+            f"a tensor made inside {self.kind} is used after {self.kind} has ended",
+            op=op._schema if op is not None else "",
+            fix=f"return it from the function that {self.kind} transforms",
+        )
+
+
+@contextmanager
+def enter_level(level: Level) -> Iterator[Level]:
+    """Run a transformed function's body under its level."""
+    token = set_word(level.inner_word())
+    try:
+        yield level
+    finally:
+        level.alive = False
+        reset_word(token)
+
+
+def innermost(args: Sequence[Any]) -> Level | None:
+    """Give the deepest level among the tensors of a call, or None."""
+    found: Level | None = None
+    for tensor in tensors_in(tuple(args)):
+        if tensor.keys & LEVEL_BITS:
+            level: Level = tensor.payload.level
+            if found is None or level.depth > found.depth:
+                found = level
+    return found
+
+
+#: Makers of generated handlers, by exactly the level bits of the call; None leaves it to `run`.
+FAST: dict[int, Callable[[Way], Handler | None]] = {}
+
+
+class LevelsLayer:
+    """Hands a call with wrapped tensors to the innermost level among them."""
+
+    def handler(self, way: Way) -> Handler | None:
+        """Give the generated handler of the one kind of level, or the general one."""
+        bits = way.code & LEVEL_BITS
+        if not bits:
+            return None
+        make = FAST.get(bits)
+        made = make(way) if make is not None else None
+        return made if made is not None else general(way.op)
+
+
+def general(op: OpOverload) -> Handler:
+    """Make the handler that looks for the level at each call."""
+
+    def run(*args: Any) -> Any:
+        level = innermost(args)
+        assert level is not None
+        if not level.alive:
+            level.escaped(op)
+        return level.run(op, args)
+
+    return run
+
+
+LAYERS.setdefault(DispatchKey.FuncTorchDynamicLayerFrontMode, []).append(LevelsLayer())

@@ -1,0 +1,148 @@
+"""Operators without a batching rule: sample by sample, and stacked.
+
+Slow, and right for everything. With no samples there is nothing to run, so
+the results' shapes come from the operator on the device `meta`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from polyop import tree
+from polyop.devices import META
+from polyop.dispatch.bind import dispatch
+from polyop.dispatch.body import result_forms
+from polyop.dispatch.context import PLAIN, run_under
+from polyop.dispatch.operator import OpOverload
+from polyop.errors import PerformanceWarning, VmapError
+from polyop.layers.vmap.batch import VmapLevel, peel_all
+from polyop.layers.vmap.rules import wrap_results
+from polyop.ops.joining import stack
+from polyop.ops.views import select
+from polyop.tensor.meta import META_SPACE, meta_of
+from polyop.tensor.tensor import Tensor, of_array, of_meta
+from polyop.warn import warn_once
+
+Call = Callable[[OpOverload, Sequence[Any]], Any]
+
+
+def run_loop(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
+    """Run an operator for each sample, and say once that it is slow."""
+    warn_once(
+        PerformanceWarning,
+        f"{op.name()} has no vmap rule, so vmap runs it for each sample in turn; "
+        f"add a rule with polyop.library.register_vmap({op.name()!r}, rule)",
+        key=("vmap", op.name()),
+    )
+    return loop(level, op, args)
+
+
+def loop(level: VmapLevel, op: OpOverload, args: Sequence[Any], call: Call = dispatch) -> Any:
+    """Run an operator for each sample with the level off, and stack the results."""
+    values, dims = peel_all(level, op, args)
+    output = run_under(level.below(), _stacked, level, op, values, dims, call)
+    forms = result_forms(op._schema)
+    out_dims = tuple(None if kind == "value" else 0 for kind, _ in forms)
+    return wrap_results(level, op, args, output, out_dims)
+
+
+def _stacked(
+    level: VmapLevel, op: OpOverload, values: Sequence[Any], dims: Sequence[Any], call: Call
+) -> Any:
+    size = int(level.batch_size)
+    if size == 0:
+        return _of_no_samples(op, values, dims)
+    outputs = [call(op, sample(values, dims, i)) for i in range(size)]
+    forms = result_forms(op._schema)
+    if len(forms) <= 1:
+        return join(op, outputs) if forms else None
+    return [join(op, list(column)) for column in zip(*outputs, strict=True)]
+
+
+def sample(values: Any, dims: Any, i: int) -> list[Any]:
+    """Give the arguments of one sample."""
+    return [_pick(v, d, i) for v, d in zip(values, dims, strict=True)]
+
+
+def _pick(value: Any, dim: Any, i: int) -> Any:
+    if dim is None:
+        return value
+    if isinstance(dim, int):
+        return select(value, dim, i)
+    if isinstance(dim, list):
+        return sample(value, dim, i)
+    if isinstance(dim, dict):
+        return {k: _pick(v, dim[k], i) for k, v in value.items()}
+    return _pick_record(value, dim, i)
+
+
+def _pick_record(value: Any, dims: Any, i: int) -> Any:
+    names = value.__dataclass_fields__
+    return type(value)(**{n: _pick(getattr(value, n), getattr(dims, n), i) for n in names})
+
+
+def join(op: OpOverload, column: list[Any]) -> Any:
+    """Stack one result of all samples.
+
+    Raises:
+        VmapError: what is no tensor differs between samples, or shapes differ.
+    """
+    first = column[0]
+    if isinstance(first, (list, tuple)):
+        if any(len(item) != len(first) for item in column):
+            _differ(op, "the number of results", [len(item) for item in column])
+        return [join(op, list(items)) for items in zip(*column, strict=True)]
+    if isinstance(first, Tensor):
+        shapes = [x.shape for x in column]
+        if any(s != shapes[0] for s in shapes):
+            _differ(op, "the shape of a result", list(dict.fromkeys(shapes)))
+        return stack(column, axis=0)
+    for value in column:
+        if value != first and not (value != value and first != first):
+            _differ(op, "a result that is no tensor", [first, value])
+    return first
+
+
+def _differ(op: OpOverload, what: str, seen: Sequence[Any]) -> None:
+    raise VmapError(
+        f"{what} of {op.name()} differs from sample to sample inside vmap",
+        op=op._schema,
+        seen=", ".join(map(str, seen[:4])),
+        source=op.source,
+        fix="make it equal for all samples, or loop over the samples yourself",
+    )
+
+
+# -- no samples ---------------------------------------------------------------
+
+
+def _of_no_samples(op: OpOverload, values: Sequence[Any], dims: Sequence[Any]) -> Any:
+    one = [_sample_meta(v, d) for v, d in zip(values, dims, strict=True)]
+    output = run_under(PLAIN, dispatch, op, one)
+    forms = result_forms(op._schema)
+    outputs = [output] if len(forms) == 1 else list(output or ())
+    done = [tree.map_leaves(_none_of, value) for value in outputs]
+    return done[0] if len(forms) == 1 else done
+
+
+def _sample_meta(value: Any, dim: Any) -> Any:
+    if isinstance(dim, list):
+        return [_sample_meta(v, d) for v, d in zip(value, dim, strict=True)]
+    if isinstance(dim, dict):
+        return {k: _sample_meta(v, dim[k]) for k, v in value.items()}
+    if not isinstance(value, Tensor):
+        return value
+    meta = meta_of(value, META_SPACE, META)
+    if dim is not None:
+        shape = (*meta.shape[:dim], *meta.shape[dim + 1 :])
+        meta = META_SPACE.meta(shape, meta.dtype, None, META)
+    return of_meta(meta)
+
+
+def _none_of(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return of_array(np.empty((0, *value.shape), value.dtype))

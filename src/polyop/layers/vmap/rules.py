@@ -1,0 +1,140 @@
+"""Batching rules, the built-in ones and the authors': what they get, and checks of what they give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from polyop.dispatch.body import result_forms
+from polyop.dispatch.context import run_under
+from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.results import describe
+from polyop.errors import VmapError
+from polyop.layers.vmap.batch import VmapInfo, VmapLevel, batched, peel_all
+from polyop.tensor.storage import share
+from polyop.tensor.tensor import Tensor
+
+
+def run_rule(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
+    """Run the operator's batching rule with the level off, and wrap its results."""
+    values, dims = peel_all(level, op, args)
+    n = len(op._schema.positional)
+    names = [a.name for a in op._schema.keyword_only]
+    info = level.info
+    if names:
+        kwarg_dims = dict(zip(names, dims[n:], strict=True))
+        info = VmapInfo(level.batch_size, level.randomness, kwarg_dims)
+    named = dict(zip(names, values[n:], strict=True))
+    given = run_under(
+        level.below(), op.rule("vmap"), info, tuple(dims[:n]), *values[:n], **named
+    )
+    if not isinstance(given, tuple) or len(given) != 2:
+        _refuse(op, "must return two values", "(output, out_dims)", describe(given))
+    return wrap_results(level, op, args, *given)
+
+
+def wrap_results(
+    level: VmapLevel, op: OpOverload, args: Sequence[Any], output: Any, out_dims: Any
+) -> Any:
+    """Wrap each result by its axis.
+
+    Raises:
+        VmapError: number, structure, axis or size does not fit (S158).
+    """
+    forms = result_forms(op._schema)
+    if not forms:
+        return None
+    outputs = [output] if len(forms) == 1 else _several(op, output, len(forms), "results")
+    dims = _spread(op, out_dims, len(forms))
+    done = [
+        _result(level, op, args, i, *item)
+        for i, item in enumerate(zip(outputs, dims, forms, strict=True))
+    ]
+    return done[0] if len(forms) == 1 else tuple(done)
+
+
+def _several(op: OpOverload, value: Any, n: int, what: str) -> list[Any]:
+    if not isinstance(value, (tuple, list)) or len(value) != n:
+        _refuse(op, f"must give {n} {what}", f"{n} {what}", describe(value))
+    return list(value)
+
+
+def _spread(op: OpOverload, out_dims: Any, n: int) -> list[Any]:
+    """Give an entry of `out_dims` to each result; one number serves them all."""
+    if n == 1:
+        # A rule may write the axes of its only result as a tuple of one.
+        single = isinstance(out_dims, tuple) and len(out_dims) == 1
+        return [out_dims[0] if single else out_dims]
+    if out_dims is None or isinstance(out_dims, int):
+        return [out_dims] * n
+    return _several(op, out_dims, n, "out_dims")
+
+
+def _result(
+    level: VmapLevel,
+    op: OpOverload,
+    args: Sequence[Any],
+    i: int,
+    value: Any,
+    dim: Any,
+    form: tuple[str, int],
+) -> Any:
+    kind, position = form
+    if kind == "argument":
+        return args[position]
+    done = _wrap(level, op, f"result {i}", value, dim)
+    if kind == "view" and isinstance(done, Tensor) and done is not args[position]:
+        base = args[position]
+        done.version = share(base)
+        statics = tuple(a for j, a in enumerate(args) if j != position)
+        done.view = (base, op, statics)
+    elif kind == "views":
+        for t in done:
+            t.version = share(args[position])
+    return done
+
+
+def _wrap(level: VmapLevel, op: OpOverload, where: str, value: Any, dim: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        whole = dim is None or isinstance(dim, int)
+        dims = [dim] * len(value) if whole else _several(op, dim, len(value), "out_dims")
+        items = zip(value, dims, strict=True)
+        return [_wrap(level, op, f"{where}[{j}]", v, d) for j, (v, d) in enumerate(items)]
+    if dim is None:
+        return value
+    if not isinstance(value, Tensor) or not isinstance(dim, int):
+        _refuse(op, f"gives out_dims that do not fit {where}", f"an axis of {where}, or None",
+                f"{dim!r} for {describe(value)}", where)  # fmt: skip
+    return batched(value, check_axis(level, op, where, value, dim), level)
+
+
+def check_axis(level: VmapLevel, op: OpOverload, where: str, value: Tensor, dim: int) -> int:
+    """Give the batch axis of a result as a number from 0.
+
+    Raises:
+        VmapError: there is no such axis, or it has not the batch's size.
+    """
+    shape = value.payload.shape
+    if not -len(shape) <= dim < len(shape):
+        _refuse(op, f"gives an axis that {where} does not have", f"an axis of shape {shape}",
+                f"out_dims {dim}", where)  # fmt: skip
+    size, wanted = shape[dim], level.batch_size
+    if size is not wanted and size != wanted:
+        _refuse(op, f"gives an axis of {where} that has not the batch's size",
+                f"size {wanted}", f"size {size} at axis {dim} of shape {tuple(shape)}", where)  # fmt: skip
+    return dim % len(shape)
+
+
+def _refuse(
+    op: OpOverload, what: str, declared: object, seen: object, where: str = ""
+) -> NoReturn:
+    raise VmapError(
+        f"the vmap rule of {op.name()} {what}",
+        op=op._schema,
+        argument=where,
+        declared=declared,
+        seen=seen,
+        source=op.rule_source("vmap"),
+        fix="return (output, out_dims), with the axis of each result that counts the samples, "
+        "or None for a result without one",
+    )

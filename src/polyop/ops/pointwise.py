@@ -1,0 +1,128 @@
+"""How families of pointwise operators are defined: one tensor, two, or one and a number.
+
+A number has no dtype of its own and takes part in promotion as NumPy's Python
+numbers do.
+
+NOTE [The kernel knows its dtypes]
+The dtype of a fake result is asked from the kernel, once for each combination
+of dtypes, by running it on arrays without elements. A second table of dtype
+rules would have to repeat NumPy's promotion, the exceptions of each ufunc, and
+those of `ml_dtypes`, and would drift from what the kernel does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from polyop.devices import DType
+from polyop.errors import ArgumentError
+from polyop.ops.define import define
+from polyop.ops.shapes import broadcast, pointwise_strides
+from polyop.schema.tags import Tag
+from polyop.symbolic import SymBool, SymFloat, SymInt
+from polyop.tensor.meta import Meta
+
+Fn = Callable[..., Any]
+POINTWISE = (Tag.pointwise,)
+
+#: What stands for a number when only its type matters.
+_NUMBERS: dict[type, Any] = {
+    **dict.fromkeys((bool, SymBool), True),
+    **dict.fromkeys((int, SymInt), 1),
+    **dict.fromkeys((float, SymFloat), 1.0),
+    complex: 1j,
+}
+
+
+def unary(name: str, kernel: Fn, grad: str | None) -> Fn:
+    """Define an operator of one tensor; `grad` is the text of its gradient, or None."""
+    return pointwise(f"{name}(Tensor x)", kernel, None if grad is None else {"x": grad})
+
+
+def binary(
+    name: str,
+    kernel: Fn,
+    grads: tuple[str, str] | None,
+    number_grads: tuple[str, str] | None = None,
+) -> Fn:
+    """Define an operator of two tensors, of a tensor and a number, and the other way round.
+
+    Args:
+        name: of the operator.
+        kernel: on two bare arrays, or an array and a number.
+        grads: the texts of the gradients of both tensors; None if there are none.
+        number_grads: the texts when the other argument is a number, where they differ.
+    """
+    a, b = grads or ("", "")
+    a_beside, b_beside = number_grads or (a, b)
+
+    def overload(signature: str, texts: Mapping[str, str]) -> Fn:
+        return pointwise(f"{name}{signature}", kernel, texts if grads else None)
+
+    entry = overload("(Tensor a, Tensor b)", {"a": a, "b": b})
+    overload(".Scalar(Tensor a, Scalar b)", {"a": a_beside})
+    overload(".ScalarTensor(Scalar a, Tensor b)", {"b": b_beside})
+    return entry
+
+
+def pointwise(signature: str, kernel: Fn, grad: Mapping[str, str] | None = None) -> Fn:
+    """Define a pointwise operator with one result; `signature` has no result."""
+    name = signature.partition("(")[0]
+    fake = pointwise_meta(name, dtype_of_kernel(name, kernel))
+    return define(f"{signature} -> Tensor", kernel, fake=fake, grad=grad, tags=POINTWISE)
+
+
+def pointwise_meta(name: str, dtype_of: Fn) -> Fn:
+    """Give the fake rule of a pointwise operator.
+
+    Args:
+        name: of the operator, for errors.
+        dtype_of: maps the arguments, dtypes in the place of tensors, to the result's dtype.
+    """
+
+    def fake(*args: Any) -> Meta:
+        metas = [a for a in args if isinstance(a, Meta)]
+        shape = broadcast(name, *[m.shape for m in metas])
+        dtype = dtype_of(*[a.dtype if isinstance(a, Meta) else a for a in args])
+        strides = pointwise_strides(shape, metas)
+        return metas[0].space.meta(shape, dtype, strides, metas[0].device)
+
+    return fake
+
+
+def dtype_of_kernel(name: str, kernel: Fn) -> Fn:
+    """Give the dtype rule of a pointwise kernel: NOTE [The kernel knows its dtypes]."""
+    known: dict[Any, DType] = {}
+
+    def dtype_of(*args: Any) -> DType:
+        # By type: 2 == 2.0 == True, and a symbolic number must not be compared.
+        key = tuple([a if isinstance(a, np.dtype) else a.__class__ for a in args])
+        try:
+            return known[key]
+        except KeyError:
+            found = known[key] = _ask(name, kernel, args)
+            return found
+
+    return dtype_of
+
+
+def _ask(name: str, kernel: Fn, args: tuple[Any, ...]) -> DType:
+    try:
+        found: DType = kernel(*map(_empty, args)).dtype
+    except TypeError as error:
+        raise ArgumentError(
+            f"core::{name} does not take these dtypes",
+            op=f"core::{name}",
+            seen=", ".join(a.name if isinstance(a, np.dtype) else repr(a) for a in args),
+            fix="convert an argument with astype",
+        ) from error
+    return found
+
+
+def _empty(value: Any) -> Any:
+    if isinstance(value, np.dtype):
+        return np.empty(0, value)
+    return _NUMBERS.get(value.__class__, value)

@@ -1,0 +1,132 @@
+"""Functions that are a few views each: parts of a tensor as a list, and other spellings.
+
+They are compositions of the operators in `ops/views.py`, so every layer acts
+on them without a rule of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from polyop.ops import views
+from polyop.ops.shapes import normal_axis
+from polyop.ops.view_metas import moved_order, refuse
+from polyop.ops.views import broadcast_to, expand_dims, permute_dims, reshape, select, slice_axis
+
+# -- lists of views -----------------------------------------------------------
+
+
+def split(x: Any, split_size_or_sections: int | Sequence[int], axis: int = 0) -> list[Any]:
+    """Give parts of a tensor along an axis, of one size or of the given sizes.
+
+    Raises:
+        ArgumentError: the given sizes do not add up to that of the axis.
+    """
+    at = normal_axis("split", axis, x.ndim)
+    size = x.shape[at]
+    sizes = split_size_or_sections
+    if isinstance(sizes, Sequence):
+        if sum(sizes) != size:
+            refuse("split", f"the parts do not add up to the size {size} of axis {at}", seen=sizes)
+        return narrow_all(x, at, sizes)
+    if sizes <= 0:
+        refuse("split", "the size of a part is positive", seen=sizes)
+    starts = range(0, max(int(size), 1), sizes)
+    return [slice_axis(x, at, i, min(i + sizes, size)) for i in starts]
+
+
+def narrow_all(x: Any, axis: int, sizes: Sequence[int]) -> list[Any]:
+    """Give adjacent parts of the given sizes."""
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(slice_axis(x, axis, start, start + size))
+        start = start + size
+    return parts
+
+
+def chunk(x: Any, chunks: int, axis: int = 0) -> list[Any]:
+    """Give at most `chunks` parts of equal size along an axis, the last perhaps smaller."""
+    if chunks <= 0:
+        refuse("chunk", "there is at least one chunk", seen=chunks)
+    size = int(x.shape[normal_axis("chunk", axis, x.ndim)])
+    return split(x, max(-(-size // chunks), 1), axis)
+
+
+def unstack(x: Any, /, *, axis: int = 0) -> tuple[Any, ...]:
+    """Give the tensor at each place of an axis."""
+    at = normal_axis("unstack", axis, x.ndim)
+    return tuple(select(x, at, i) for i in range(int(x.shape[at])))
+
+
+def unbind(x: Any, axis: int = 0) -> tuple[Any, ...]:
+    """Give the tensor at each place of an axis."""
+    return unstack(x, axis=axis)
+
+
+def narrow(x: Any, axis: int, start: int, length: int) -> Any:
+    """Give `length` elements along an axis."""
+    return slice_axis(x, axis, start, start + length)
+
+
+# -- other spellings ----------------------------------------------------------
+
+
+def moveaxis(x: Any, source: Any, destination: Any, /) -> Any:
+    """Move one axis, or several, to other places."""
+    if isinstance(source, int) and isinstance(destination, int):
+        return views.moveaxis(x, source, destination)
+    pairs = [[a] if isinstance(a, int) else a for a in (source, destination)]
+    return permute_dims(x, moved_order(x.ndim, *pairs))
+
+
+def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Any:
+    """Make one axis of several adjacent ones; a view where possible."""
+    if not x.ndim:
+        return reshape(x, [1])
+    first, last = (normal_axis("flatten", axis, x.ndim) for axis in (start_axis, end_axis))
+    if first > last:
+        refuse("flatten", "the first axis is not behind the last", seen=(start_axis, end_axis))
+    shape = x.shape
+    return reshape(x, [*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]])
+
+
+def unflatten(x: Any, axis: int, sizes: Sequence[int]) -> Any:
+    """Make several axes of one."""
+    at = normal_axis("unflatten", axis, x.ndim)
+    if -1 in sizes:
+        known = -math.prod(sizes)
+        sizes = [x.shape[at] // known if n == -1 else n for n in sizes]
+    return reshape(x, [*x.shape[:at], *sizes, *x.shape[at + 1 :]])
+
+
+def ravel(x: Any) -> Any:
+    """Make one axis of all; a view where possible."""
+    return reshape(x, [-1]) if x.size else reshape(x, [0])
+
+
+def t(x: Any) -> Any:
+    """Transpose a matrix; a tensor of fewer axes stays as it is."""
+    if x.ndim > 2:
+        refuse("t", "t() takes at most two axes", seen=x.shape, fix="use .mT or permute_dims")
+    return views.transpose(x, 0, 1) if x.ndim == 2 else views.alias(x)
+
+
+def expand(x: Any, *sizes: Any) -> Any:
+    """Repeat axes of size one without a copy; -1 keeps a size."""
+    return broadcast_to(x, sizes_of(sizes))
+
+
+def sizes_of(sizes: tuple[Any, ...]) -> list[Any]:
+    """Read sizes that are given one by one, or as one sequence."""
+    if len(sizes) == 1 and isinstance(sizes[0], Sequence):
+        return list(sizes[0])
+    return list(sizes)
+
+
+def atleast(x: Any, ndim: int) -> Any:
+    """Give a tensor of at least `ndim` axes, with new ones in front."""
+    while x.ndim < ndim:
+        x = expand_dims(x, 0)
+    return x
