@@ -27,7 +27,7 @@ def same_bits(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         p, q = array_of(a), array_of(b)
         return p.dtype == q.dtype and p.shape == q.shape and p.tobytes() == q.tobytes()
-    return type(a) is type(b) and bool(a == b or (a != a and b != b))
+    return type(a) is type(b) and bool(a == b or repr(a) == repr(b) == "nan")
 
 
 def difference(a: Any, b: Any, tolerance: Tolerance = (None, None)) -> str:

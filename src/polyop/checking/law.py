@@ -16,6 +16,7 @@ from polyop.checking.sample import Sample
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import kernel_source
 from polyop.errors import OpCheckError, PolyopError, UsageError, nearest
+from polyop.source import PACKAGE
 
 Kind = Literal["holds", "broken", "does not apply"]
 
@@ -47,6 +48,10 @@ class Case:
     def kernel_source(self) -> Any:
         """The place of the kernel that most likely runs."""
         return kernel_source(self.op)
+
+    def sample_name(self, i: int) -> str:
+        """Name the sample's tensor of that number."""
+        return list(self.sample.named())[i][0]
 
     def run(self, sample: Sample | None = None) -> Any:
         """Call the operator on copies, without gradients."""
@@ -152,9 +157,10 @@ def stumble(case: Case, error: Exception) -> PolyopError:
     """Describe an exception that is not ours, with the line that raised it."""
     trace, where = error.__traceback__, str(case.kernel_source)
     while trace is not None:
-        code = trace.tb_frame.f_code
-        if not code.co_filename.startswith("<"):
-            where = f"{code.co_filename}:{trace.tb_lineno}"
+        file = trace.tb_frame.f_code.co_filename
+        # The author's line, not what it called in a library.
+        if not file.startswith((PACKAGE, "<")) and "site-packages" not in file:
+            where = f"{file}:{trace.tb_lineno}"
         trace = trace.tb_next
     return PolyopError(
         f"{case.name} raised {type(error).__name__}: {error}",

@@ -7,7 +7,7 @@ for; the author's own tensors are read, and never written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,15 @@ class Sample:
 
         return self.map(copied)
 
+    def rebuilt(self, tensors: Iterable[Any]) -> Sample:
+        """Give the sample with other tensors, in order."""
+        rest = iter(tensors)
+
+        def following(leaf: Any) -> Any:
+            return next(rest) if isinstance(leaf, Tensor) else leaf
+
+        return Sample(self.schema, tuple([_map(following, value) for value in self.values]))
+
     def replaced(self, position: int, value: Any) -> Sample:
         """Give the sample with one argument replaced."""
         values = list(self.values)
@@ -75,6 +84,10 @@ class Sample:
     def tensors(self) -> list[Tensor]:
         """Give all tensors, in order."""
         return [t for _, t in self.named()]
+
+    def at(self, position: int) -> list[Tensor]:
+        """Give the tensors in one argument."""
+        return [t for _, t in tensors_named("", self.values[position])]
 
     def written(self) -> set[int]:
         """Give the identities of the tensors that the schema says are written."""

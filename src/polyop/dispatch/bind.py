@@ -7,7 +7,7 @@ raises the error that says precisely which argument does not fit (S61 to S66).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from polyop import tree
@@ -17,6 +17,7 @@ from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import resolve
 from polyop.errors import ArgumentError, nearest
 from polyop.schema.model import MISSING, Argument
+from polyop.schema.types import leaf_kind
 from polyop.schema.values import Mismatch, convert
 
 
@@ -29,8 +30,8 @@ def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[
     if not op.alive:
         op.gone()
     values = _bind_names(op, list(given), rest, named)
-    if any(PARTS.is_array(leaf) for leaf in _leaves(values)):
-        return PARTS.call_foreign(op, values)
+    if _has_arrays(op, values):
+        return _call_foreign(op, values)
     try:
         values = _convert_all(op, values)
     except ArgumentError:
@@ -41,6 +42,26 @@ def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[
             op.notes[classes] = other[0].entry
         return dispatch(*other)
     return dispatch(op, values)
+
+
+def _has_arrays(op: OpOverload, values: Sequence[Any]) -> bool:
+    """Tell whether other libraries' arrays stand where tensors are declared."""
+    kinds = [leaf_kind(a.type) for a in op._schema.arguments]
+    return any(
+        PARTS.is_array(leaf)
+        for kind, value in zip(kinds, values, strict=True)
+        if kind != "static"
+        for leaf in tree.leaves(value)
+    )
+
+
+def _call_foreign(op: OpOverload, values: Sequence[Any]) -> Any:
+    """Answer in kind; what is no tensor is converted here, an array of integers too."""
+    bound = [
+        convert_argument(op, i, v) if leaf_kind(a.type) == "static" else v
+        for i, (a, v) in enumerate(zip(op._schema.arguments, values, strict=True))
+    ]
+    return PARTS.call_foreign(op, bound)
 
 
 #: The classes that decide alone which overload fits, whatever the value.
@@ -81,6 +102,9 @@ def _bind_names(
             f"{op.name()} got too many arguments",
             declared=f"{len(op._schema.positional)} positional arguments",
             seen=f"{len(op._schema.positional) + len(rest)}",
+            fix="give keyword-only arguments by name"
+            if op._schema.keyword_only
+            else "leave the last ones out",
         )
     places = {argument.name: i for i, argument in enumerate(arguments)}
     for name, value in named.items():
@@ -88,24 +112,39 @@ def _bind_names(
             _refuse(
                 op,
                 f"{op.name()} has no argument {name!r}{nearest(name, places)}",
-                declared=", ".join(places),
-                seen=name,
+                argument=name,
+                declared=f"the arguments {', '.join(places)}" if places else "no arguments",
+                seen=f"{name}={value!r:.80}",
+                fix="leave it out, or give it by its declared name",
             )
         i = places[name]
         if given[i] is not MISSING and given[i] is not arguments[i].default_value:
-            _refuse(op, f"{op.name()} got argument {name!r} twice", argument=_where(op, i))
+            _refuse(
+                op,
+                f"{op.name()} got argument {name!r} twice",
+                argument=_where(op, i),
+                declared=arguments[i],
+                seen=f"by position {given[i]!r:.60}, by name {value!r:.60}",
+                fix="give it once",
+            )
         given[i] = value
     for i, argument in enumerate(arguments):
         if given[i] is MISSING:
             given[i] = argument.default_value
         if given[i] is MISSING:
-            _refuse(
-                op,
-                f"{op.name()} misses argument {argument.name!r}",
-                argument=_where(op, i),
-                declared=argument,
-            )
+            _refuse_missing(op, i)
     return given
+
+
+def _refuse_missing(op: OpOverload, i: int) -> NoReturn:
+    argument = op._schema.arguments[i]
+    _refuse(
+        op,
+        f"{op.name()} misses argument {argument.name!r}",
+        argument=_where(op, i),
+        declared=argument,
+        fix=f"give {argument.name}=..., or let it have a default in the schema",
+    )
 
 
 def _convert_all(op: OpOverload, values: Sequence[Any]) -> list[Any]:
@@ -122,7 +161,7 @@ def convert_argument(op: OpOverload, i: int, value: Any) -> Any:
     if value is MISSING:
         value = argument.default_value
         if value is MISSING:
-            _bind_names(op, [MISSING] * len(op._schema.arguments), (), {})
+            _refuse_missing(op, i)
     try:
         return convert(argument.type, value)
     except Mismatch as mismatch:
@@ -134,11 +173,12 @@ def _misfit(
 ) -> NoReturn:
     _refuse(
         op,
-        f"{op.name()} cannot take {type(value).__name__} as argument {argument.name!r}",
+        f"{op.name()} cannot take {type(value).__name__} as argument {argument.name!r}"
+        + (f": {mismatch.reason}" if mismatch.reason else ""),
         argument=_where(op, i),
         declared=argument.type,
         seen=f"{value!r:.120} ({type(value).__name__})",
-        fix=str(mismatch) or f"give a value of type {argument.type}",
+        fix=f"give a value of type {argument.type}",
     )
 
 
@@ -171,38 +211,47 @@ def call_packet(packet: OpOverloadPacket, args: Sequence[Any], kwargs: Mapping[s
     """Call the first overload whose schema fits (S62)."""
     refused = []
     for op in packet.op_overloads():
-        if any(PARTS.is_array(leaf) for leaf in _leaves([*args, *kwargs.values()])):
-            return op.entry(*args, **kwargs)
         try:
-            values = bind(op, args, kwargs)
+            values = bind(op, *tree.map_leaves(_stand_in, (args, kwargs)))
         except ArgumentError as error:
             refused.append(f"{op._schema}: {error.problem}")
         else:
-            return dispatch(op, values)
+            foreign = any(map(PARTS.is_array, tree.leaves((args, kwargs))))
+            return op.entry(*args, **kwargs) if foreign else dispatch(op, values)
     raise ArgumentError(
         f"no overload of {packet._qualified_op_name} fits this call",
-        declared="\n             ".join(refused),
+        op=packet._qualified_op_name,
+        declared="\n            ".join(refused),
         seen=", ".join(type(a).__name__ for a in [*args, *kwargs.values()]),
+        source="; ".join(str(op.source) for op in packet.op_overloads()),
+        fix="give arguments that one of these takes",
     )
+
+
+def _stand_in(value: Any) -> Any:
+    """Put a tensor in the place of another library's array, to see what fits."""
+    if not PARTS.is_array(value):
+        return value
+    tensor = PARTS.Tensor()
+    tensor.payload, tensor.keys, tensor.version = value, 0, 0
+    return tensor
 
 
 # -- keys of arguments --------------------------------------------------------
 
 
-def _leaves(values: Sequence[Any]) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, (list, tuple, dict)):
-            yield from tree.leaves(value)
-        else:
-            yield value
-
-
 def keys_in(value: Any) -> int:
-    """OR the codes of the tensors in a tree."""
+    """OR the codes of the tensors in a tree.
+
+    Raises:
+        TypeError: there is another library's array; the entry takes the slow way then.
+    """
     code = 0
     for leaf in tree.leaves(value):
         if isinstance(leaf, PARTS.Tensor):
             code |= leaf.keys
+        elif PARTS.is_array(leaf):
+            raise TypeError
     return code
 
 
@@ -210,7 +259,9 @@ def code_of(values: Sequence[Any]) -> int:
     """OR the codes of the tensors among bound arguments."""
     code = 0
     for value in values:
-        code |= value.keys if isinstance(value, PARTS.Tensor) else keys_in(value)
+        for leaf in [value] if isinstance(value, PARTS.Tensor) else tree.leaves(value):
+            if isinstance(leaf, PARTS.Tensor):
+                code |= leaf.keys
     return code
 
 

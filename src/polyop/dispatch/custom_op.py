@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from polyop.dispatch import rules
-from polyop.dispatch.keys import DispatchKey
-from polyop.dispatch.library import check_qualname, kernel_keys, ordered_tags
+from polyop.dispatch.keys import DispatchKey, key_for_device
+from polyop.dispatch.library import check_function, check_qualname, kernel_keys, ordered_tags
 from polyop.dispatch.operator import LOCK, OpOverload
 from polyop.dispatch.registry import (
     DEFINITIONS,
     define,
-    disown,
+    find_operator,
     places_of,
-    put,
-
+    put_rule,
+    split_name,
 )
 from polyop.dispatch.table import Kernel
-from polyop.errors import DuplicateRegistrationError, PolyopWarning, UsageError, UsageTypeError
+from polyop.errors import DuplicateRegistrationError, PolyopWarning, UsageError
 from polyop.schema.infer import check_written, infer
 from polyop.schema.model import FunctionSchema
 from polyop.schema.parse import parse_schema
@@ -90,6 +90,16 @@ class CustomOpDef:
         """Register the fake rule; see `polyop.library.register_fake`."""
         return rules.register_fake(self._opoverload, fn)
 
+    def set_kernel_enabled(self, device_type: str, enabled: bool = True) -> KernelSwitch:
+        """Switch the kernel of a device type off or on, at once (S52).
+
+        Calls for that device use the default kernel while it is off. As a
+        context manager, the former state comes back at the end of the block.
+        """
+        switch = KernelSwitch(self._opoverload, key_for_device(device_type))
+        switch.set(enabled)
+        return switch
+
     def register_autograd(
         self, backward: Fn | None, /, *, setup_context: Fn | None = None
     ) -> None:
@@ -117,6 +127,42 @@ class CustomOpDef:
     def samples(self, fn: Any = None, /) -> Any:
         """Register sample inputs for `polyop check`: a function that gives argument lists."""
         return rules.register_samples(self._opoverload, fn)
+
+
+class KernelSwitch:
+    """A kernel that was switched; leaving the block switches it back."""
+
+    def __init__(self, op: OpOverload, key: DispatchKey) -> None:
+        self._op = op
+        self._key = key
+        self._former = op.disabled
+
+    def set(self, enabled: bool) -> None:
+        """Switch the kernel, or warn that there is nothing to switch."""
+        op, key = self._op, self._key
+        with LOCK:
+            if not op.alive:
+                op.gone()
+            if op.places.top(key) is None:
+                self._warn(f"{op.name()} has no kernel for {key.name.lower()}: nothing was changed")
+            elif enabled is (key not in op.disabled):
+                state = "enabled" if enabled else "disabled"
+                self._warn(f"the {key.name.lower()} kernel of {op.name()} is {state} already")
+            else:
+                op.disabled = op.disabled ^ {key}
+                op.changed()
+
+    def _warn(self, text: str) -> None:
+        warn_once(PolyopWarning, text, key=(self._op, text))
+
+    def __enter__(self) -> KernelSwitch:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with LOCK:
+            kept = self._op.disabled - {self._key}
+            self._op.disabled = kept | (self._former & {self._key})
+            self._op.changed()
 
 
 def custom_op(
@@ -160,17 +206,33 @@ def custom_op(
         tensor([0., 0.])
     """
     check_qualname(name)
+    _check_version(name, version)
+    keys = kernel_keys(device_types)
     source = caller()
 
     def make(function: Fn) -> CustomOpDef:
-        if not callable(function):
-            raise UsageTypeError("an operator is made of a function", op=name, seen=repr(function))
-        plan = _read(name, function, mutates_args, schema, ordered_tags(tags), version)
-        op = _define(*plan, source, function, replace=replace)
-        _put_kernel(op, function, device_types)
+        check_function(function, name)
+        schema_, tags_ = _read(name, function, mutates_args, schema, ordered_tags(tags), version)
+        rules.check_device_argument(schema_, device_types, source)
+        with LOCK:
+            op = _define(schema_, tags_, source, function, replace=replace)
+            kernel = Kernel(function, source_of(function), op.places)
+            for key in keys:
+                put_rule(op, key, kernel)
         return CustomOpDef(op, function)
 
     return make if fn is None else make(fn)
+
+
+def _check_version(name: str, version: Any) -> None:
+    said = split_name(name)[2]
+    if type(version) is not int or version < 1 or (said and version not in {1, said}):
+        raise UsageError(
+            "a version is a positive integer, said once",
+            op=name,
+            seen=f"version={version!r}",
+            fix='write custom_op("ns::name", version=2), or "ns::name@2"',
+        )
 
 
 def _read(
@@ -202,69 +264,47 @@ def _define(
     replace: bool,
 ) -> OpOverload:
     """Define the operator, or find the one that this definition repeats (S44)."""
-    with LOCK:
-        name = schema.qualified_name
-        owner = places_of(name)
-        there = DEFINITIONS.get(name)
-        if there is None:
-            return define(schema, tags, source, owner)
-        if there.op._schema == schema and not replace:
-            if all(known is not owner for known, _ in there.owners):
-                there.owners.append((owner, source))
-            there.op.tags = tags
-            return there.op
-        if not replace:
-            if there.op.source.file != source.file:
-                raise DuplicateRegistrationError(
-                    f"{name} is defined already, with another schema",
-                    op=there.op._schema,
-                    declared=there.op._schema,
-                    seen=schema,
-                    source=f"{there.op.source}; again at {source}",
-                    fix="choose another name, or pass replace=True",
-                )
-            warn_once(
-                PolyopWarning,
-                f"{name} was defined anew with another schema, at {source}; "
-                "handles of the former one raise OperatorGoneError",
-                key=(name, str(schema)),
-            )
-        op = define(schema, tags, source, owner, replace=True)
-        DEFINITIONS[name].owners[:] = [(places_of(name), source)]
-        return op
+    name = schema.qualified_name
+    there = DEFINITIONS.get(name)
+    if there is not None and there.op._schema == schema and not replace:
+        op, owner = there.op, places_of(name)
+        there.owners[:] = [o for o in there.owners if o[0] is not owner] + [(owner, source)]
+        op.tags, op.source = tags, source
+    else:
+        if there is not None and not replace:
+            _check_same_module(there.op, there.module, schema, source, fn)
+        op = define(schema, tags, source, None, replace=True)
+        DEFINITIONS[name].owners[:] = [(op.places, source)]
+    DEFINITIONS[name].module = getattr(fn, "__module__", "") or ""
+    return op
 
 
-def _put_kernel(op: OpOverload, fn: Fn, device_types: Any) -> None:
-    name = op._schema.qualified_name
-    if device_types is None:
-        kernel = Kernel(fn, source_of(fn), places_of(name))
-        put(name, DispatchKey.CompositeExplicitAutograd, kernel)
-        return
-    try:
-        kernel_keys(device_types)
-        rules.register_kernel(op, device_types, fn)
-    except UsageError:
-        # Refused after the definition: leave nothing behind.
-        from_registry(name)
-        raise
-
-
-def from_registry(name: str) -> None:
-    """Take back a definition that has no kernel yet."""
-    with LOCK:
-        there = DEFINITIONS.get(name)
-        if there is not None and not there.op.kernels():
-            disown(places_of(name))
+def _check_same_module(
+    op: OpOverload, module: str, schema: FunctionSchema, source: Source, fn: Fn
+) -> None:
+    """Let a module define its own operator anew, with a warning; refuse another's."""
+    name = schema.qualified_name
+    if not module or module != getattr(fn, "__module__", ""):
+        raise DuplicateRegistrationError(
+            f"{name} is defined already, with another schema",
+            op=op._schema,
+            declared=op._schema,
+            seen=schema,
+            source=f"{op.source}; again at {source}",
+            fix="choose another name, or pass replace=True",
+        )
+    warn_once(
+        PolyopWarning,
+        f"{name} was defined anew with another schema, at {source}; "
+        "handles of the former one raise OperatorGoneError",
+        key=(name, str(schema)),
+    )
 
 
 def _find(name: str) -> CustomOpDef:
     """Find an operator again, for pickles."""
-    op = DEFINITIONS[name].op if name in DEFINITIONS else rules.as_operator(name)
-    kernel = op.places.top(DispatchKey.CompositeExplicitAutograd) or next(
-        iter(op.kernels().values())
-    )
-    assert kernel.fn is not None
-    return CustomOpDef(op, kernel.fn)
-
-
-
+    base, overload, version = split_name(name)
+    op = find_operator(base, overload, version or 1)
+    kernel = op.places.top(DispatchKey.CompositeExplicitAutograd)
+    fn = kernel.fn if kernel else next((k.fn for k in op.kernels().values()), None)
+    return CustomOpDef(op, op if fn is None else fn)

@@ -6,16 +6,15 @@ handler that is remembered for the code. Anything rare goes to `bind.slow`:
 keywords for positional arguments, other arrays, numbers, and every error.
 
 When rules change, the entry is rewritten in place: its code is swapped, so
-that references which callers hold stay good. The kernel of each generation
-has a name of its own in the entry's globals; a call that is under way, or a
-swap seen half-way, thus never pairs old code with a new kernel.
+that references which callers hold stay good. The kernel is a constant of the
+code, so a call that is under way keeps the kernel that it began with, however
+often rules change meanwhile. (As a global it could be gone when it is read.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import count
 from types import FunctionType
 from typing import Any
 
@@ -29,6 +28,7 @@ from polyop.dispatch.resolve import DENSE, Way, resolve, way_of
 from polyop.dispatch.results import results
 from polyop.dispatch.table import Kernel
 from polyop.dispatch.write import (
+    KERNEL,
     Shape,
     base_scope,
     call_text,
@@ -41,18 +41,13 @@ from polyop.dispatch.write import (
 )
 from polyop.schema.model import MISSING
 
-_generations = count()
-
-
 def make_entry(op: OpOverload) -> Handler:
     """Write the entry of an operator."""
     shape = shape_of(op._schema)
     scope = scope_of(op)
     text, kernel = _text(op, shape)
-    suffix = f".{next(_generations)}"
-    scope["kernel" + suffix] = kernel
     name = op._opname
-    code = renamed(text, name, [a.name for a in op._schema.arguments], suffix)
+    code = renamed(text, name, [a.name for a in op._schema.arguments], kernel)
     values = [a.default_value if a.has_default_value() else MISSING for a in op._schema.arguments]
     n = shape.positional
     fn = FunctionType(code, scope, name, tuple(values[:n]))
@@ -65,17 +60,8 @@ def make_entry(op: OpOverload) -> Handler:
 def rewrite_entry(op: OpOverload, entry: Any) -> None:
     """Write the entry anew, in place."""
     text, kernel = _text(op, shape_of(op._schema))
-    suffix = f".{next(_generations)}"
-    scope = entry.__globals__
-    scope["kernel" + suffix] = kernel
     names = [a.name for a in op._schema.arguments]
-    entry.__code__ = renamed(text, entry.__name__, names, suffix)
-    for name in [n for n in scope if n.startswith("kernel.") and n != "kernel" + suffix]:
-        # A call under way has read its kernel already, or reads it in the next line.
-        if len(_old := scope.setdefault("old", [])) >= 2:
-            scope.pop(_old.pop(0), None)
-        if name not in _old:
-            _old.append(name)
+    entry.__code__ = renamed(text, entry.__name__, names, kernel)
 
 
 def scope_of(op: OpOverload, **more: Any) -> dict[str, Any]:
@@ -122,7 +108,8 @@ def wrap_views(base: Any, payloads: Any, keys: int, op: OpOverload, statics: Any
 def _text(op: OpOverload, shape: Shape) -> tuple[str, Any]:
     """Give an entry's text, and the kernel that it runs itself."""
     kernel = fused_kernel(op) if op.alive else None
-    body = [] if kernel is None else ["if _k == 1:", *indent(_body(op, shape, kernel, 1))]
+    lines = [] if kernel is None else [f"kernel = {KERNEL!r}", *_body(op, shape, kernel, 1)]
+    body = ["if _k == 1:", *indent(lines)] if lines else []
     given = f"({', '.join(shape.names)}{',' if shape.names else ''})"
     rest, named = ("()", "{}") if op.is_builtin else ("_rest", "_named")
     lines = [] if op.is_builtin else [f"if _named or _rest: return slow(op, {given}, _rest, _named)"]

@@ -8,8 +8,7 @@ the rules that are registered without a library.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from polyop.devices import DEVICE_TYPES, Device
@@ -20,10 +19,10 @@ from polyop.dispatch.registry import (
     define as define_schema,
     disown,
     places_of,
+    full_name,
     put,
-    split_name,
 )
-from polyop.dispatch.table import Kernel, put_fallback, remove_fallback
+from polyop.dispatch.table import Kernel, Places, put_fallback, remove_fallback
 from polyop.errors import (
     DuplicateRegistrationError,
     LibraryGoneError,
@@ -52,15 +51,17 @@ def fallthrough_kernel(*args: Any, **kwargs: Any) -> NoReturn:
     )
 
 
-class _Owner:
+class Owner:
     """What a library's registrations belong to; it outlives the library object."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.fallbacks: list[tuple[DispatchKey, Kernel]] = []
+        self.alive = True
 
     def undo(self) -> None:
         """Take back all that was registered."""
+        self.alive = False
         for key, kernel in self.fallbacks:
             remove_fallback(key, kernel)
         disown(self)
@@ -90,6 +91,8 @@ class Library:
     def __init__(self, ns: str, kind: str, dispatch_key: DispatchKey | str = "") -> None:
         if kind not in KINDS:
             raise UsageError(f"{kind!r} is no kind of library{nearest(kind, KINDS)}")
+        if not isinstance(ns, str) or not ns.isidentifier():
+            raise UsageError(f"{ns!r} is no namespace", fix="use your project's name as namespace")
         if ns in RESERVED or (ns == "core" and kind == "DEF"):
             raise UsageError(
                 f"the namespace {ns!r} is reserved", fix="use your project's name as namespace"
@@ -97,7 +100,7 @@ class Library:
         self.ns, self.kind = ns, kind
         self.dispatch_key = parse_key(dispatch_key) if dispatch_key else None
         self.source = caller()
-        self._owner = _Owner(f"library {ns}")
+        self._owner = Owner(f"library {ns}")
         self._alive = True
         if kind == "DEF":
             _claim(self)
@@ -117,6 +120,8 @@ class Library:
             DuplicateRegistrationError: the name has another schema.
         """
         self._check_alive()
+        if not isinstance(schema, str):
+            raise UsageTypeError("a schema is text", op=self, seen=repr(schema))
         if self.kind == "IMPL":
             raise RegistrationError(
                 f"an IMPL library of {self.ns!r} defines nothing",
@@ -130,7 +135,10 @@ class Library:
         space, found, _ = schema.rpartition("::") if "::" in schema.split("(")[0] else ("", "", "")
         if found and space.strip() != self.ns:
             raise RegistrationError(
-                f"a library of {self.ns!r} cannot define in {space.strip()!r}", seen=schema
+                f"a library of {self.ns!r} cannot define in {space.strip()!r}",
+                seen=schema,
+                source=self.source,
+                fix=f"make a library of {space.strip()!r}, or leave the namespace out",
             )
         parsed = parse_schema(schema if found else f"{self.ns}::{schema.strip()}")
         checked = ordered_tags(tags)
@@ -156,8 +164,7 @@ class Library:
             DuplicateRegistrationError: the place is taken, with `allow_override=False`.
         """
         self._check_alive()
-        if not callable(fn):
-            raise UsageTypeError("a kernel is a function", op=op_name, seen=repr(fn))
+        check_function(fn, op_name)
         name = self._full_name(op_name)
         key = self._key(dispatch_key)
         kernel = Kernel(
@@ -179,9 +186,12 @@ class Library:
             RegistrationError: the namespace is not `"_"`.
         """
         self._check_alive()
+        check_function(fn, "fallback")
         key = dispatch_key or self.dispatch_key
         if not key:
-            raise UsageError("a fallback needs a dispatch key")
+            raise UsageError(
+                "a fallback needs a dispatch key", fix='write lib.fallback(fn, "Negative")'
+            )
         if self.ns != "_":
             raise RegistrationError(
                 f"a fallback serves all operators, so {self.ns!r} cannot have one",
@@ -214,9 +224,7 @@ class Library:
 
     def _full_name(self, op_name: Any) -> str:
         if isinstance(op_name, str):
-            name = op_name if "::" in op_name else f"{self.ns}::{op_name}"
-            base, overload, version = split_name(name)
-            name = base + (f".{overload}" if overload else "") + (f"@{version}" if version > 1 else "")
+            name = full_name(op_name if "::" in op_name else f"{self.ns}::{op_name}")
         else:
             name = as_operator(op_name)._schema.qualified_name
         if name.partition("::")[0] != self.ns:
@@ -250,14 +258,18 @@ def _claim(library: Library) -> None:
         _def_libraries[library.ns] = weakref.ref(library)
 
 
-@contextmanager
-def scoped_library(ns: str, kind: str, dispatch_key: str = "") -> Iterator[Library]:
+class scoped_library:
     """Give a library that is destroyed at the end of the block."""
-    library = Library(ns, kind, dispatch_key)
-    try:
-        yield library
-    finally:
-        library.destroy()
+
+    def __init__(self, ns: str, kind: str, dispatch_key: DispatchKey | str = "") -> None:
+        self._made = (ns, kind, dispatch_key)
+
+    def __enter__(self) -> Library:
+        self._library = Library(*self._made)
+        return self._library
+
+    def __exit__(self, *error: object) -> None:
+        self._library.destroy()
 
 
 def ordered_tags(tags: Any) -> tuple[Tag, ...]:
@@ -265,12 +277,20 @@ def ordered_tags(tags: Any) -> tuple[Tag, ...]:
     return tuple(sorted(as_tags(() if tags is None else tags), key=lambda tag: tag.value))
 
 
-def owner_of(lib: Library | None, name: str) -> object:
+def owner_of(lib: Library | None, name: str | Places) -> object:
     """Give the owner of a rule: the library, or the operator itself."""
     if lib is None:
-        return places_of(name)
+        return places_of(name) if isinstance(name, str) else name
     lib._check_alive()
     return lib._owner
+
+
+def check_function(fn: Any, op: Any) -> None:
+    """Refuse a kernel that cannot be called."""
+    if not callable(fn):
+        raise UsageTypeError(
+            "a kernel is a function", op=op, seen=f"{fn!r:.80}", fix="give a function"
+        )
 
 
 # -- functions ----------------------------------------------------------------
@@ -304,8 +324,9 @@ def define(
     parsed = parse_schema(qualname + schema)
     checked = ordered_tags(tags)
     check_tags(parsed, frozenset(checked))
-    owner = owner_of(lib, parsed.qualified_name)
-    define_schema(parsed, checked, caller(), owner, replace=replace)
+    with LOCK:
+        owner = owner_of(lib, parsed.qualified_name)
+        define_schema(parsed, checked, caller(), owner, replace=replace)
     return None
 
 
@@ -342,14 +363,19 @@ def impl(
             return fn
 
         return register_in
-    base, overload, version = split_name(qualname)
-    name = base + (f".{overload}" if overload else "") + (f"@{version}" if version > 1 else "")
+    if isinstance(qualname, str):
+        check_qualname(qualname)
+        name = full_name(qualname)
+    else:
+        name = as_operator(qualname)._schema.qualified_name
     keys = kernel_keys(types)
 
     def register(fn: Callable[..., Any]) -> Callable[..., Any]:
-        kernel = Kernel(fn, source_of(fn), owner_of(lib, name))
-        for key in keys:
-            put(name, key, kernel)
+        check_function(fn, name)
+        with LOCK:
+            kernel = Kernel(fn, source_of(fn), owner_of(lib, name))
+            for key in keys:
+                put(name, key, kernel)
         return fn
 
     return register if func is None else register(func)
@@ -359,7 +385,9 @@ def kernel_keys(types: Any) -> list[DispatchKey]:
     """Give the keys that device types, `"default"` or key names stand for."""
     if types is None:
         return [DispatchKey.CompositeExplicitAutograd]
-    names: Iterable[Any] = [types] if isinstance(types, (str, DispatchKey, Device)) else types
+    if not isinstance(types, (str, DispatchKey, Device, Iterable)):
+        raise UsageTypeError("device types are strings", seen=repr(types), fix='write "cpu"')
+    names = [types] if isinstance(types, (str, DispatchKey, Device)) else types
     return [_kernel_key(name) for name in names]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import Token
 from typing import Any, NoReturn
 
 from polyop.dispatch.bits import MODES
@@ -56,14 +55,20 @@ class DispatchMode:
 
     def __enter__(self) -> Any:
         now = word()
-        self.__dict__.setdefault("_tokens", []).append(
-            set_word(now.but(modes=(*now.modes, self)))
-        )
+        # The word keeps what undoes it, because a mode may be entered by several threads.
+        new = now.but(modes=(*now.modes, self))
+        new.__dict__["_entered"] = (self, set_word(new))
         return self
 
     def __exit__(self, *error: object) -> None:
-        tokens: list[Token[Word]] = self.__dict__["_tokens"]
-        reset_word(tokens.pop())
+        mode, token = word().__dict__.get("_entered", (None, None))
+        if mode is not self:
+            raise ModeError(
+                f"{type(self).__name__} is left, and is not the innermost mode",
+                seen=", ".join(type(m).__name__ for m in word().modes) or "no mode",
+                fix="leave modes in the order opposite to their entering: use `with`",
+            )
+        reset_word(token)
 
 
 def shortened(op: OpOverload, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -22,25 +22,26 @@ class OpNamespace:
     """The operators of one namespace, as attributes."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.__name__ = name  # no operator is called that
         NAMESPACES.caches.append(self.__dict__)
 
     def __getattr__(self, name: str) -> OpOverloadPacket:
-        if name.startswith("__"):
-            raise OperatorNotFoundError(f"there is no operator {self.name}::{name}")
-        packet = find_packet(f"{self.name}::{name}")
+        packet = find_packet(f"{self.__dict__['__name__']}::{name}")
         self.__dict__[name] = packet
         return packet
 
     def __iter__(self) -> Iterator[str]:
-        prefix = f"{self.name}::"
-        return iter([name[len(prefix) :] for name in PACKETS if name.startswith(prefix)])
+        prefix = f"{self.__name__}::"
+        return iter([name[len(prefix) :] for name in list(PACKETS) if name.startswith(prefix)])
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self]
 
     def __repr__(self) -> str:
-        return f"<polyop.ops.{self.name}: {len(list(self))} operators>"
+        return f"<polyop.ops.{self.__name__}: {len(list(self))} operators>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (getattr, (ops, self.__name__))
 
 
 class HigherOrderNamespace:
@@ -79,10 +80,13 @@ class Ops:
         return namespace
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name.partition("::")[0] for name in PACKETS))
+        return iter(dict.fromkeys(name.partition("::")[0] for name in list(PACKETS)))
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self]
+
+    def __reduce__(self) -> str:
+        return "ops"
 
     def import_module(self, name: str) -> ModuleType:
         """Import a module for the operators that it registers."""

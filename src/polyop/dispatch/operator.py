@@ -55,6 +55,7 @@ class OpOverload(OperatorBase):
         self.memo: dict[int, Handler] = {}
         self.notes: dict[Any, Any] = {}  # what layers keep per operator; emptied with the memo
         self.alive = True
+        self.disabled: frozenset[DispatchKey] = frozenset()  # keys whose kernels are off (S52)
         self.packet: OpOverloadPacket | None = None
         self._entry: Handler | None = None
         self._table: _Table | None = None
@@ -130,12 +131,17 @@ class OpOverload(OperatorBase):
     @property
     def entry(self) -> Handler:
         """The function written from the schema, made on first use."""
-        if self._entry is None:
-            self._entry = PARTS.make_entry(self)
-            # From here on a call of this object runs the entry, with no frame between.
-            call = {"__call__": staticmethod(self._entry), "__module__": type(self).__module__}
-            self.__class__ = type(type(self).__name__, (type(self),), call)
-        return self._entry
+        return self._entry or self._write_entry()
+
+    def _write_entry(self) -> Handler:
+        # Under the lock: a registration between writing and keeping would be missed.
+        with LOCK:
+            if self._entry is None:
+                self._entry = PARTS.make_entry(self)
+                # From here on a call of this object runs the entry, with no frame between.
+                call = {"__call__": staticmethod(self._entry), "__module__": type(self).__module__}
+                self.__class__ = type(type(self).__name__, (type(self),), call)
+            return self._entry
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.entry(*args, **kwargs)
@@ -187,7 +193,8 @@ class OpOverload(OperatorBase):
 
     def kernels(self) -> Mapping[DispatchKey, Kernel]:
         """Give the kernel of each key that has one."""
-        return self.places.kernels()
+        found = self.places.kernels()
+        return {k: v for k, v in found.items() if k not in self.disabled} if self.disabled else found
 
     @property
     def table(self) -> Mapping[DispatchKey, Entry]:
@@ -221,9 +228,16 @@ class OpOverload(OperatorBase):
 
     def gone(self) -> NoReturn:
         """Raise the error of a removed operator."""
+        try:
+            successor = PARTS.find_operator(
+                self._schema.name, self._schema.overload_name, self._schema.version
+            )
+        except OperatorNotFoundError:
+            successor = None
         raise OperatorGoneError(
             f"{self.name()} was removed",
             op=self._schema,
+            seen=f"its successor {successor._schema}, of {successor.source}" if successor else "",
             source=self.source,
             fix=f"look it up again: polyop.ops.{self.namespace}.{self._opname}",
         )
@@ -256,6 +270,9 @@ class OpOverloadPacket:
     def __repr__(self) -> str:
         return f"<OpOverloadPacket(op='{self}')>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_find_packet, (self._qualified_op_name,))
+
     def __copy__(self) -> OpOverloadPacket:
         return self
 
@@ -265,6 +282,7 @@ class OpOverloadPacket:
     def add(self, op: OpOverload) -> None:
         """Take in an overload."""
         self._all[_label(op)] = op
+        self.__dict__.pop(op._overloadname, None)  # another version may be kept there
         op.packet = self
 
     def drop(self, op: OpOverload) -> None:
@@ -280,23 +298,25 @@ class OpOverloadPacket:
     def op_overloads(self) -> list[OpOverload]:
         """Give the newest version of each overload, in order of declaration."""
         newest: dict[str, OpOverload] = {}
-        for op in self._all.values():
+        for op in list(self._all.values()):  # a copy: other threads define
             seen = newest.get(op._overloadname)
             if seen is None or seen._schema.version < op._schema.version:
                 newest[op._overloadname] = op
         return list(newest.values())
 
-    def versions(self) -> list[int]:
-        """Give the versions of the default overload (S29)."""
-        return sorted({op._schema.version for op in self._all.values()})
+    def versions(self, overload: str = "") -> list[int]:
+        """Give the versions of the default overload, or of another (S29)."""
+        schemas = [op._schema for op in self._all.values()]
+        return sorted(s.version for s in schemas if s.overload_name == overload)
 
-    def at(self, version: int) -> OpOverload:
-        """Give one version."""
+    def at(self, version: int, overload: str = "") -> OpOverload:
+        """Give one version, of the default overload or of another."""
         for op in self._all.values():
-            if op._schema.version == version:
+            if op._schema.version == version and op._schema.overload_name == overload:
                 return op
         raise OperatorNotFoundError(
-            f"{self._qualified_op_name} has no version {version}", seen=self.versions()
+            f"{self._qualified_op_name} has no version {version}",
+            declared=f"versions {', '.join(map(str, self.versions(overload)))}",
         )
 
     def __getattr__(self, name: str) -> OpOverload:
@@ -320,12 +340,28 @@ class OpOverloadPacket:
         found = self.op_overloads()
         if len(found) == 1:
             return found[0].entry(*args, **kwargs)
+        if not found:
+            self.gone()
         return PARTS.call_packet(self, args, kwargs)
+
+    def gone(self) -> NoReturn:
+        """Raise the error of a name whose operators were all removed."""
+        raise OperatorGoneError(
+            f"{self._qualified_op_name} was removed",
+            op=self._qualified_op_name,
+            fix=f"look it up again: polyop.ops.{self}",
+        )
 
 
 def _label(op: OpOverload) -> str:
     version = op._schema.version
     return op._schema.overload_name + (f"@{version}" if version > 1 else "")
+
+
+def _find_packet(name: str) -> OpOverloadPacket | None:
+    """Find all overloads of a name again, for pickles."""
+    op: OpOverload = PARTS.find_operator(name, None, 0)
+    return op.packet
 
 
 def _find(name: str, overload: str, version: int) -> OpOverload:

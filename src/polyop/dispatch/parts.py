@@ -21,8 +21,9 @@ class Parts:
     bind: Callable[..., list[Any]]  # dispatch/bind.py
     code_of: Callable[[Sequence[Any]], int]  # dispatch/bind.py
     call_packet: Callable[..., Any]  # dispatch/bind.py
-    find_operator: Callable[[str, str, int], Any]  # dispatch/registry.py
+    find_operator: Callable[[str, str | None, int], Any]  # dispatch/registry.py
 
+    autocast_kernel: Callable[..., Any]  # layers/autocast.py
     functional_twin: Callable[[Any], Any]  # layers/functionalize
     Tensor: type[Any]  # tensor/tensor.py
     ndarray: type[Any]  # tensor/tensor.py

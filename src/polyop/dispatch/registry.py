@@ -8,30 +8,47 @@ come before changes, so that a refused registration leaves nothing behind (S4).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.keys import RUNTIME_KEYS, DispatchKey, key_for_device
+from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.operator import LOCK, OpOverload, OpOverloadPacket
 from polyop.dispatch.parts import PARTS
-from polyop.dispatch.table import Kernel, Place, Places, on_fallback_change
+from polyop.dispatch.resolve import DENSE
+from polyop.dispatch.table import (
+    Kernel,
+    Place,
+    Places,
+    compute_entry,
+    dump,
+    dump_table,
+    on_fallback_change,
+)
 from polyop.errors import (
     DuplicateRegistrationError,
     OperatorNotFoundError,
     RegistrationError,
+    UsageError,
     UsageTypeError,
     nearest,
 )
 from polyop.schema.model import FunctionSchema
 from polyop.schema.tags import Tag
+from polyop.schema.types import leaf_kind
 from polyop.source import Source
 
 
 @dataclass(slots=True)
 class Definition:
-    """An operator and who defined it where; it goes with the last of them."""
+    """An operator and who defined it where; it goes with the last of them.
+
+    `module` is that of the function which the operator was made of.
+    """
 
     op: OpOverload
+    module: str = ""
     owners: list[tuple[object, Source]] = field(default_factory=list)
 
 
@@ -82,7 +99,9 @@ def _add(
 ) -> OpOverload:
     name = schema.qualified_name
     op = OpOverload(schema, tags, source, places_of(name))
-    DEFINITIONS[name] = Definition(op, [(owner, source)])
+    DEFINITIONS[name] = Definition(op, "", [(owner, source)])
+    for place, kernel in list(op.places.items()):  # what came before the definition
+        _select_backend(op, place, kernel)
     packet = PACKETS.get(schema.name)
     if packet is None:
         packet = PACKETS[schema.name] = OpOverloadPacket(schema.name)
@@ -132,11 +151,29 @@ def put(name: str, place: Place, kernel: Kernel, *, allow_override: bool = True)
     """
     with LOCK:
         places = places_of(name)
-        if place in {"fake", DispatchKey.Meta}:
-            _refuse_fake_of_composite(name, places, kernel)
-        places.put(place, kernel, allow_override=allow_override)
+        try:
+            if place in {"fake", DispatchKey.Meta}:
+                _refuse_fake_of_composite(name, places, kernel)
+            places.put(place, kernel, allow_override=allow_override)
+        finally:
+            _drop_if_empty(name)
         if name in DEFINITIONS:
+            _select_backend(DEFINITIONS[name].op, place, kernel)
             DEFINITIONS[name].op.changed()
+
+
+def put_rule(op: OpOverload, place: Place, kernel: Kernel, *, allow_override: bool = True) -> None:
+    """Register a kernel or a rule of an operator that must still be there.
+
+    Raises:
+        OperatorGoneError: it was removed meanwhile.
+        DuplicateRegistrationError: the place is taken and may not be overridden.
+        RegistrationError: a fake rule for an operator that decomposes (S38).
+    """
+    with LOCK:
+        if not op.alive:
+            op.gone()
+        put(op._schema.qualified_name, place, kernel, allow_override=allow_override)
 
 
 def _refuse_fake_of_composite(name: str, places: Places, kernel: Kernel) -> None:
@@ -151,13 +188,6 @@ def _refuse_fake_of_composite(name: str, places: Places, kernel: Kernel) -> None
         )
 
 
-def take_back(name: str, place: Place, kernel: Kernel) -> None:
-    """Undo one registration; what others registered there stays."""
-    with LOCK:
-        if name in PLACES and PLACES[name].remove(place, kernel) and name in DEFINITIONS:
-            DEFINITIONS[name].op.changed()
-
-
 def disown(owner: object) -> None:
     """Undo all that an owner defined and registered."""
     with LOCK:
@@ -167,19 +197,17 @@ def disown(owner: object) -> None:
                 definition.owners[:] = kept
                 if not kept:
                     _remove(name)
+                    # What the operator registered for itself goes with it.
+                    PLACES[name].remove_owner(PLACES[name])
         for name, places in list(PLACES.items()):
             if places.remove_owner(owner) and name in DEFINITIONS:
                 DEFINITIONS[name].op.changed()
-        _sweep()
+            _drop_if_empty(name)
 
 
-def _sweep() -> None:
-    """Drop the rules that an operator registered for itself, once it is gone."""
-    for name, places in list(PLACES.items()):
-        if name not in DEFINITIONS:
-            places.remove_owner(places)
-            if not any(True for _ in places.items()):
-                del PLACES[name]
+def _drop_if_empty(name: str) -> None:
+    if name not in DEFINITIONS and not any(True for _ in PLACES[name].items()):
+        del PLACES[name]
 
 
 def _forget_all() -> None:
@@ -196,24 +224,38 @@ on_fallback_change.append(_forget_all)
 
 def split_name(name: str) -> tuple[str, str, int]:
     """Split `ns::op.overload@version`; version 0 means the newest."""
-    base, _, version = name.partition("@")
-    space, _, rest = base.partition("::")
+    base, at, version = name.partition("@")
+    space, found, rest = base.partition("::")
     op, _, overload = rest.partition(".")
+    if not found or (at and not version.isdigit()):
+        raise UsageError(
+            f"{name!r} is no operator name",
+            declared="namespace::name, namespace::name.overload, or either with @version",
+            fix='write it like "mylib::crop"',
+        )
     overload = "" if overload == "default" else overload
-    return f"{space}::{op}", overload, int(version) if version.isdigit() else 0
+    return f"{space}::{op}", overload, int(version or 0)
 
 
-def find_operator(name: str, overload: str = "", version: int = 0) -> OpOverload:
-    """Find one overload.
+def full_name(name: str) -> str:
+    """Spell a name as schemas do: `default` and `@1` are left out."""
+    base, overload, version = split_name(name)
+    return base + (f".{overload}" if overload else "") + (f"@{version}" if version > 1 else "")
+
+
+def find_operator(name: str, overload: str | None = "", version: int = 0) -> OpOverload:
+    """Find one overload, the first one for None; version 0 is the newest.
 
     Raises:
         OperatorNotFoundError: there is none; it names the nearest, and a
             kernel that waits for the definition.
     """
     packet = find_packet(name)
-    found = [op for op in packet.op_overloads() if op._schema.overload_name == overload]
-    if version:
-        found = [packet.at(version)]
+    found = packet.op_overloads()
+    if overload is not None:
+        found = [op for op in found if op._schema.overload_name == overload]
+        if found and version:
+            found = [packet.at(version, overload)]
     if not found:
         raise OperatorNotFoundError(
             f"{name} has no overload {overload or 'default'!r}",
@@ -227,7 +269,7 @@ def find_packet(name: str) -> OpOverloadPacket:
     packet = PACKETS.get(name)
     if packet is None:
         raise OperatorNotFoundError(
-            f"there is no operator {name!r}{nearest(name, PACKETS)}",
+            f"there is no operator {name!r}{nearest(name, list(PACKETS))}",
             source=_waiting(name),
             fix="define it with polyop.custom_op, or import the module that does",
         )
@@ -235,7 +277,7 @@ def find_packet(name: str) -> OpOverloadPacket:
 
 
 def _waiting(name: str) -> str:
-    for qualified, places in PLACES.items():
+    for qualified, places in list(PLACES.items()):
         if split_name(qualified)[0] == name:
             for _, kernel in places.items():
                 return f"a kernel waits for its definition: {kernel.source}"
@@ -257,7 +299,9 @@ def as_operator(op: Any) -> OpOverload:
         return inner
     if isinstance(inner, OpOverloadPacket):
         found = inner.op_overloads()
-        if len(found) != 1:
+        if not found:
+            inner.gone()
+        if len(found) > 1:
             raise UsageTypeError(
                 f"{inner} has several overloads",
                 seen=", ".join(inner.overloads()),
@@ -271,6 +315,80 @@ def as_operator(op: Any) -> OpOverload:
         seen=repr(op)[:120],
         fix='give the name "ns::op", an overload, or what custom_op returned',
     )
+
+
+# -- factories ----------------------------------------------------------------
+
+
+class _SelectBackend:
+    """The kernel at BackendSelect of an operator without tensors: goes where `device` says (S104)."""
+
+    def __init__(self, op: OpOverload, position: int) -> None:
+        self.op = op
+        self.name = op._schema.arguments[position].name
+        self.position = position
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        device = kwargs[self.name] if self.name in kwargs else args[self.position]
+        key = DispatchKey.CPU if device is None else key_for_device(device)
+        return self.op.redispatch(DispatchKeySet([key]), *args, **kwargs)
+
+
+def device_position(schema: FunctionSchema) -> int | None:
+    """Give the position of the argument that says where a call without tensors runs."""
+    arguments = schema.arguments
+    if any(leaf_kind(a.type) != "static" for a in arguments):
+        return None
+    found = [i for i, a in enumerate(arguments) if str(a.type) in {"Device", "Device?"}]
+    named = [i for i in found if arguments[i].name == "device"]
+    return (named or found or [None])[0]  # type: ignore[list-item]
+
+
+def _select_backend(op: OpOverload, place: Place, kernel: Kernel) -> None:
+    """Put a kernel at BackendSelect beside a device's kernel; it goes with that one's owner."""
+    position = device_position(op._schema) if place in DENSE else None
+    if position is None:
+        return
+    top = op.places.top(DispatchKey.BackendSelect)
+    if top is None or isinstance(top.fn, _SelectBackend):
+        selector = Kernel(_SelectBackend(op, position), kernel.source, kernel.owner)
+        op.places.put(DispatchKey.BackendSelect, selector)
+
+
+# -- dumps --------------------------------------------------------------------
+
+
+def dispatch_dump(op: Any) -> str:
+    """List an operator's registrations with file and line, the acting one of each place first."""
+    found = as_operator(op)
+    return dump(found.name(), found.places)
+
+
+def dispatch_dump_table(op: Any) -> str:
+    """List all keys of an operator's table, each with its reason and its kernel's place."""
+    found = as_operator(op)
+    return dump_table(found.name(), found.kernels())
+
+
+def dispatch_check_invariants(op: Any = None) -> None:
+    """Compute tables anew and compare; of all operators, or of one (S105).
+
+    Raises:
+        RegistrationError: a table that was kept is not what the registrations give.
+    """
+    ops = [d.op for d in list(DEFINITIONS.values())] if op is None else [as_operator(op)]
+    with LOCK:
+        for one in ops:
+            _check_table(one, (DispatchKey.Undefined, *RUNTIME_KEYS))
+
+
+def _check_table(op: OpOverload, keys: Iterable[DispatchKey]) -> None:
+    kernels: dict[DispatchKey, Kernel] = op.kernels()  # type: ignore[assignment]
+    wrong = [k for k in keys if op.table[k] != compute_entry(op.name(), kernels, k)]
+    if wrong:
+        raise RegistrationError(
+            f"the table of {op.name()} is stale", op=op._schema, seen=", ".join(map(str, wrong))
+        )
 
 
 PARTS.find_operator = find_operator

@@ -119,6 +119,10 @@ def _steps(op: OpOverload, keys: DispatchKeySet) -> Iterator[tuple[DispatchKey, 
         entry = op.table[key]
         if entry.reason is Reason.AMBIGUOUS:
             raise ambiguity(op.name(), op.kernels())
+        if key is DispatchKey.Meta:
+            # Ahead of a kernel for all backends, which would look into data.
+            for layer in LAYERS.get(key, ()):
+                yield key, layer
         if entry.kernel is not None and entry.kernel is not BUILT_IN:
             yield key, entry.kernel
         else:
@@ -218,21 +222,24 @@ def redispatch(op: OpOverload, keys: DispatchKeySet, args: Any, kwargs: Any) -> 
 def missing_kernel(way: Way) -> NoReturn:
     """Raise the error of a call that no kernel serves (S90, S91)."""
     op = way.op
-    key = way.keys.highest()
+    dense = [key for key in DENSE if way.keys.has(key)]
+    key = dense[-1] if dense else way.keys.highest()
     devices = sorted({k.name.lower() for k in op.kernels() if k in DENSE}) or ["none"]
-    if not way.code & TENSOR_BITS:
+    if dense and not way.code & TENSOR_BITS:
+        why = "its argument device asks for it"
+    elif not way.code & TENSOR_BITS:
         why = "the call has no Tensor, so no device says which kernel to run"
     elif way.acted:
         why = f"nobody acts below {way.acted[-1].name}"
     else:
         why = "every key of the call falls through"
-    backends = [k.name.lower() for k in backends_of(way.code)] or ["cpu"]
+    device = dense[-1].name.lower() if dense else "cpu"
     raise MissingKernelError(
-        f"{op.name()} has no kernel for {backends[-1]} (dispatch key {key.name}): {why}",
+        f"{op.name()} has no kernel for {device} (dispatch key {key.name}): {why}",
         op=op._schema,
         declared=f"kernels for: {', '.join(devices)}",
         source=op.source,
-        fix=f"polyop.library.register_kernel({op.name()!r}, {backends[-1]!r}, fn)",
+        fix=f"polyop.library.register_kernel({op.name()!r}, {device!r}, fn)",
     )
 
 

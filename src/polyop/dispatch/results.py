@@ -85,34 +85,69 @@ def _refuse(op: OpOverload, what: str, declared: object, seen: Any) -> NoReturn:
         declared=declared,
         seen=describe(seen),
         source=kernel_source(op),
-        fix="return what the schema declares, or change the annotation of the result",
+        fix=_fix(seen),
     )
+
+
+def _fix(seen: Any) -> str:
+    if PARTS.is_array(seen):
+        return "wrap the array: polyop.from_numpy(result)"
+    return "return what the schema declares, or change the annotation of the result"
 
 
 def _result(op: OpOverload, i: int, value: Any, form: Form, args: Sequence[Any]) -> Any:
     kind, position = form
     wanted = op._schema.returns[i].type
     if kind == "argument":
-        if value is not args[position] and value is not None:
+        if value is not args[position]:
             name = op._schema.arguments[position].name
             _refuse(op, f"must return its argument {name!r} itself", _declared(op), value)
         return args[position]
-    if leaf_kind(wanted) == "static" and isinstance(value, (bool, PARTS.Tensor)):
-        if str(wanted) not in {"bool", "Scalar"}:
-            _refuse(op, f"returned a wrong type as result {i}", wanted, value)
+    if _is_wrong(str(wanted), value):
+        _refuse(op, f"returned a wrong type as result {i}", wanted, value)
     try:
         done = convert(wanted, value)
     except Mismatch:
         _refuse(op, f"returned a wrong type as result {i}", wanted, value)
-    for tensor in tensors_in(done):
-        if tensor.keys & GRAD:  # a kernel runs below autograd; what it gives has no history
-            _strip(tensor)
+    if any(tensor.keys & GRAD for tensor in tensors_in(done)):
+        # A kernel runs below autograd: what it gives has no history.
+        done = tree.map_leaves(_without_grad, done)
+    if kind == "view":
+        return _view(op, done, position, args)
+    if kind == "views":
+        return [_view(op, one, position, args, n) for n, one in enumerate(done)]
     return done
 
 
-def _strip(tensor: Any) -> None:
-    tensor.keys &= ~GRAD
-    tensor.grad_node = None
+def _is_wrong(wanted: str, value: Any) -> bool:
+    """Tell whether a value is of a type that arguments may have and results may not."""
+    flag = isinstance(value, bool) and wanted in {"int", "SymInt", "float", "complex"}
+    return flag or (isinstance(value, PARTS.Tensor) and "Tensor" not in wanted)
+
+
+def _without_grad(value: Any) -> Any:
+    """Give another handle of a tensor that autograd does not follow; the tensor keeps its own."""
+    if not isinstance(value, PARTS.Tensor) or not value.keys & GRAD:
+        return value
+    return _handle(value, PARTS.share(value))
+
+
+def _handle(tensor: Any, version: Any) -> Any:
+    made = PARTS.Tensor()
+    made.payload, made.keys, made.version = tensor.payload, tensor.keys & ~GRAD, version
+    return made
+
+
+def _view(op: OpOverload, value: Any, position: int, args: Sequence[Any], *more: int) -> Any:
+    """Tie a declared view to what it is a view of, so that both count each other's writes."""
+    base = args[position]
+    if value.__class__ is not PARTS.Tensor or base.__class__ is not PARTS.Tensor:
+        return value
+    if not PARTS.shares_memory(value, base):
+        return value
+    made = _handle(value, PARTS.share(base))
+    made.view = (base, op, (*args[:position], *args[position + 1 :], *more))
+    return made
 
 
 def tensors_in(value: Any) -> Iterator[Any]:

@@ -11,14 +11,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from polyop.dispatch.keys import DispatchKey
+from polyop.devices import Device, as_dtype
+from polyop.dispatch.bind import bind, code_of
+from polyop.dispatch.context import word
+from polyop.dispatch.keys import DispatchKey, autocast_key_for, key_for_device, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
-from polyop.dispatch.library import Library, kernel_keys, owner_of
-from polyop.dispatch.operator import OpOverload
-from polyop.dispatch.registry import as_operator, put
+from polyop.dispatch.library import Library, Owner, kernel_keys, owner_of
+from polyop.dispatch.operator import LOCK, OpOverload
+from polyop.dispatch.parts import PARTS
+from polyop.dispatch.registry import as_operator, device_position, put_rule
+from polyop.dispatch.resolve import Way, keyset_of
 from polyop.dispatch.results import kernel_source
-from polyop.dispatch.table import Kernel
-from polyop.errors import RegistrationError, UsageError, UsageTypeError
+from polyop.dispatch.table import Kernel, Place, compute_entry
+from polyop.errors import (
+    MissingKernelError,
+    OperatorGoneError,
+    RegistrationError,
+    UsageError,
+    UsageTypeError,
+)
+from polyop.schema.model import FunctionSchema
 from polyop.schema.tags import Tag
 from polyop.schema.types import leaf_kind
 from polyop.source import Source, caller, source_of
@@ -34,19 +46,39 @@ class AutogradRule:
     setup_context: Rule | None
 
 
-def _file(op: OpOverload, slot: Any, rule: Any, source: Source, lib: Library | None) -> None:
-    name = op._schema.qualified_name
-    put(name, slot, Kernel(rule, source, owner_of(lib, name)))
+def _file(
+    op: OpOverload,
+    slot: Place,
+    rule: Any,
+    source: Source,
+    lib: Library | None,
+    *,
+    allow_override: bool = True,
+) -> None:
+    kernel = Kernel(rule, source, owner_of(lib, op.places))
+    put_rule(op, slot, kernel, allow_override=allow_override)
 
 
-def _registering(op: Any, slot: str, func: Rule | None, lib: Library | None) -> Any:
+def _check_rule(op: OpOverload, slot: str, rule: Any) -> None:
+    if not callable(rule):
+        raise UsageTypeError(
+            f"a {slot} rule is a function",
+            op=op._schema,
+            seen=f"{rule!r:.80}",
+            source=op.source,
+            fix=f"give a function, or decorate one with register_{slot}",
+        )
+
+
+def _registering(
+    op: Any, slot: str, func: Rule | None, lib: Library | None, *, allow_override: bool = True
+) -> Any:
     """File a function under a slot, now or when it decorates."""
     found = as_operator(op)
 
     def register(fn: Rule) -> Rule:
-        if not callable(fn):
-            raise UsageTypeError(f"a {slot} rule is a function", op=found.name(), seen=repr(fn))
-        _file(found, slot, fn, source_of(fn), lib)
+        _check_rule(found, slot, fn)
+        _file(found, slot, fn, source_of(fn), lib, allow_override=allow_override)
         return fn
 
     return register if func is None else register(func)
@@ -66,58 +98,87 @@ def register_kernel(
     Raises:
         UsageError: an unknown device type, or an operator without tensors and
             without an argument `device`.
+        UsageTypeError: `func` is no function.
     """
     found = as_operator(op)
     keys = kernel_keys(device_types)
+    check_device_argument(found._schema, device_types, found.source)
 
     def register(fn: Rule) -> Rule:
-        if not callable(fn):
-            raise UsageTypeError("a kernel is a function", op=found.name(), seen=repr(fn))
-        name = found._schema.qualified_name
-        kernel = Kernel(fn, source_of(fn), owner_of(lib, name))
-        if device_types is not None:
-            select_backend(found, lib)
+        _check_rule(found, "kernel", fn)
         for key in keys:
-            put(name, key, kernel)
+            _file(found, key, fn, source_of(fn), lib)
         return fn
 
     return register if func is None else register(func)
 
 
-def select_backend(op: OpOverload, lib: Library | None = None) -> None:
-    """Let a call without tensors find its backend by its argument `device` (S51, S104)."""
-    arguments = op._schema.arguments
-    if any(leaf_kind(a.type) != "static" for a in arguments):
+def check_device_argument(schema: FunctionSchema, device_types: Any, source: object) -> None:
+    """Refuse kernels for devices where no argument could say which device a call is for (S51)."""
+    if device_types is None or any(leaf_kind(a.type) != "static" for a in schema.arguments):
         return
-    position = device_position(op)
-    if position is None:
+    if device_position(schema) is None:
         raise UsageError(
-            f"{op.name()} has no Tensor argument, so a kernel for one device needs an "
-            "argument that says which device a call is for",
-            op=op._schema,
-            source=op.source,
-            fix="add an argument device: polyop.device",
+            f"{schema.qualified_name} has no Tensor argument, so a kernel for one device needs "
+            "an argument that says which device a call is for",
+            op=schema,
+            seen=f"device_types={device_types!r}",
+            source=source,
+            fix="add an argument device: polyop.device, or leave device_types out",
         )
 
-    def select(keys: DispatchKeySet, /, *args: Any, **kwargs: Any) -> Any:
-        device = kwargs["device"] if "device" in kwargs else args[position]
-        chosen = kernel_keys("cpu" if device is None else device.type)
-        return op.redispatch(DispatchKeySet(chosen), *args, **kwargs)
 
-    name = op._schema.qualified_name
-    put(
-        name,
-        DispatchKey.BackendSelect,
-        Kernel(select, caller(), owner_of(lib, name), with_keyset=True),
-    )
+@dataclass(frozen=True, slots=True)
+class KernelHandle:
+    """The kernel that acted at a key when `get_kernel` was asked; it goes on working (S55)."""
+
+    op: OpOverload
+    key: DispatchKey
+    kernel: Kernel
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self._run(None, args, kwargs)
+
+    def call_boxed(self, keyset: DispatchKeySet, /, *args: Any, **kwargs: Any) -> Any:
+        """Call it as if `keyset` had been extracted from the arguments."""
+        return self._run(keyset, args, kwargs)
+
+    def _run(self, keyset: DispatchKeySet | None, args: Any, kwargs: Any) -> Any:
+        self._check_alive()
+        values = bind(self.op, args, kwargs)
+        code = code_of(values) | word()
+        way = Way(self.op, code, keyset or keyset_of(code), (), (self.key,))
+        return PARTS.kernel_handler(way, self.key, self.kernel)(*values)
+
+    def _check_alive(self) -> None:
+        owner = self.kernel.owner
+        if not (owner.alive if isinstance(owner, Owner) else self.op.alive):
+            raise OperatorGoneError(
+                f"the kernel of {self.op.name()} for {self.key} is gone with its owner",
+                op=self.op._schema,
+                source=self.kernel.source,
+                fix="ask get_kernel again",
+            )
 
 
-def device_position(op: OpOverload) -> int | None:
-    """Give the position of the argument `device`."""
-    for i, argument in enumerate(op._schema.arguments):
-        if argument.name == "device" and str(argument.type) in {"Device", "Device?"}:
-            return i
-    return None
+def get_kernel(op: Any, key: DispatchKey | str) -> KernelHandle:
+    """Give the kernel that acts at a key now (S55).
+
+    Raises:
+        UsageError: an unknown key.
+        OperatorNotFoundError: no such operator.
+        MissingKernelError: no kernel acts there.
+    """
+    found, place = as_operator(op), parse_key(key)
+    entry = compute_entry(found.name(), found.kernels(), place)
+    if entry.kernel is None or entry.kernel.fn is None:
+        found.missing(
+            "kernel",
+            MissingKernelError,
+            problem=f"{found.name()} has no kernel at {place} ({entry.reason.value})",
+            declared=f"kernels at: {', '.join(map(str, found.kernels())) or 'none'}",
+        )
+    return KernelHandle(found, place, entry.kernel)
 
 
 def register_fake(
@@ -138,17 +199,7 @@ def register_fake(
         RegistrationError: the operator decomposes, so it needs none.
         DuplicateRegistrationError: it has one, with `allow_override=False`.
     """
-    found = as_operator(op)
-
-    def register(fn: Rule) -> Rule:
-        if not callable(fn):
-            raise UsageTypeError("a fake rule is a function", op=found.name(), seen=repr(fn))
-        name = found._schema.qualified_name
-        kernel = Kernel(fn, source_of(fn), owner_of(lib, name))
-        put(name, "fake", kernel, allow_override=allow_override)
-        return fn
-
-    return register if func is None else register(func)
+    return _registering(op, "fake", func, lib, allow_override=allow_override)
 
 
 def register_autograd(
@@ -174,8 +225,8 @@ def register_autograd(
     """
     found = as_operator(op)
     for rule in (backward, setup_context):
-        if rule is not None and not callable(rule):
-            raise UsageTypeError("a rule is a function", op=found.name(), seen=repr(rule))
+        if rule is not None:
+            _check_rule(found, "autograd", rule)
     if backward is not None and (found._schema.is_mutable or Tag.out in found.tags):
         raise RegistrationError(
             f"{found.name()} writes {', '.join(a.name for a in found._schema.written)}, "
@@ -203,11 +254,37 @@ def register_jvp(op: Any, func: Rule | None = None, /, *, lib: Library | None = 
 def register_autocast(
     op: Any, device_type: str, cast_inputs: Any, /, *, lib: Library | None = None
 ) -> None:
-    """Cast floating arguments to a dtype while autocast is on for a device type (S53)."""
+    """Cast floating arguments to a dtype while autocast is on for a device type (S53).
+
+    Args:
+        op: the operator, in any form.
+        device_type: `"cpu"`, ...
+        cast_inputs: the dtype, or its name.
+        lib: the library that owns the registration.
+
+    Raises:
+        UsageTypeError: the device type is no string, or `cast_inputs` no dtype.
+        UsageError: a device type without autocast.
+    """
     found = as_operator(op)
+    key = autocast_key(device_type)
+    dtype = as_dtype(cast_inputs)
+    cast = PARTS.autocast_kernel(found, Device(device_type), key, dtype)
+    with LOCK:
+        _file(found, f"autocast:{device_type}", dtype, caller(), lib)
+        _file(found, key, cast, caller(), lib)
+
+
+def autocast_key(device_type: Any) -> DispatchKey:
+    """Give the autocast key of a device type."""
     if not isinstance(device_type, str):
-        raise UsageTypeError("a device type is a string", op=found.name(), seen=repr(device_type))
-    _file(found, f"autocast:{device_type}", cast_inputs, caller(), lib)
+        raise UsageTypeError(
+            "a device type is a string", seen=repr(device_type), fix='write "cpu"'
+        )
+    key = autocast_key_for(key_for_device(device_type))
+    if key is None:
+        raise UsageError(f"the device type {device_type!r} has no autocast")
+    return key
 
 
 def register_dispatch(
@@ -215,13 +292,23 @@ def register_dispatch(
 ) -> Any:
     """Register the rule of one operator for a Tensor subclass or a mode (S54)."""
     found = as_operator(op)
+    if not isinstance(cls, type):
+        raise UsageTypeError(
+            "a dispatch rule is for a class", op=found._schema, seen=repr(cls)
+        )
+    slot = dispatch_slot(cls)
 
     def register(fn: Rule) -> Rule:
-        slot = f"dispatch:{cls.__module__}.{cls.__qualname__}"
+        _check_rule(found, "dispatch", fn)
         _file(found, slot, fn, source_of(fn), lib)
         return fn
 
     return register if func is None else register(func)
+
+
+def dispatch_slot(cls: type) -> str:
+    """Name the slot of the rule for a class."""
+    return f"dispatch:{cls.__module__}.{cls.__qualname__}"
 
 
 def register_samples(op: Any, func: Any = None, /, *, lib: Library | None = None) -> Any:

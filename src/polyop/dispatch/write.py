@@ -17,6 +17,7 @@ import linecache
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from keyword import iskeyword
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -112,18 +113,30 @@ def _check_text(i: int, kind: str, text: str) -> list[str]:
         # A copy, so that a list which the caller changes later changes nothing here.
         return [f"{a} = [*{a}] if {a}.__class__ is list else convert(op, {i}, {a})"]
     if text in _EXACT:
-        return [f"if {a}.__class__ is not {_EXACT[text]}: {convert}"]
+        return [f"if {_odd(a, text)}: {convert}"]
     if text.endswith("?") and text[:-1] in _EXACT:
-        return [f"if {a} is not None and {a}.__class__ is not {_EXACT[text[:-1]]}: {convert}"]
+        return [f"if {a} is not None and ({_odd(a, text[:-1])}): {convert}"]
     if text in _LISTS:
         return [
             f"if {a}.__class__ is list:",
             f"    {a} = [*{a}]",
             f"    for _x in {a}:",
-            f"        if _x.__class__ is not {_LISTS[text]}: {convert}; break",
+            f"        if {_odd('_x', text[:-2])}: {convert}; break",
             f"else: {convert}",
         ]
+    if text.endswith("?"):
+        return [f"if {a} is not None: {convert}"]
     return [convert]
+
+
+def _odd(value: str, text: str) -> str:
+    """Spell the test for values that need a closer look; integers beyond 30 bits are among them."""
+    small = f" or not {-SMALL} < {value} < {SMALL}" if _EXACT[text] == "int" else ""
+    return f"{value}.__class__ is not {_EXACT[text]}{small}"
+
+
+#: Integers below this compare fastest; larger ones may be outside 64 bits (S63).
+SMALL = 2**30 - 1
 
 
 def bumps_text(shape: Shape) -> list[str]:
@@ -173,7 +186,10 @@ def call_text(shape: Shape, *, payloads: bool, kernel: str = "kernel") -> str:
         values = [payload_of(i, kind) for i, kind in enumerate(shape.kinds)]
         return f"{kernel}({', '.join(values)})"
     names, n = shape.names, shape.positional
-    named = [f"{key}={a}" for key, a in zip(shape.keywords, names[n:], strict=True)]
+    named = [
+        f"**{{{key!r}: {a}}}" if iskeyword(key) else f"{key}={a}"
+        for key, a in zip(shape.keywords, names[n:], strict=True)
+    ]
     return f"{kernel}({', '.join([*names[:n], *named])})"
 
 
@@ -197,17 +213,22 @@ def compiled(text: str) -> CodeType:
     return found
 
 
-def renamed(text: str, name: str, arguments: Sequence[str], suffix: str = "") -> CodeType:
-    """Compile a text, with the author's names for its arguments.
+#: The constant of a text in whose place `renamed` puts a kernel.
+KERNEL = "<kernel>"
 
-    Local names get a dot in front, which no argument can have. `suffix` tells
-    the kernel of one generation of an entry from that of the next.
+
+def renamed(text: str, name: str, arguments: Sequence[str], kernel: Any = None) -> CodeType:
+    """Compile a text, with the author's names for its arguments, and a kernel as a constant.
+
+    Local names get a dot in front, which no argument can have.
     """
     code = compiled(text)
     names = {f"a{i}": argument for i, argument in enumerate(arguments)}
     local = tuple(names.get(v, f".{v}") for v in code.co_varnames)
-    used = tuple(n + suffix if n == "kernel" else n for n in code.co_names)
-    return code.replace(co_name=name, co_qualname=name, co_varnames=local, co_names=used)
+    constants = tuple(kernel if c == KERNEL else c for c in code.co_consts)
+    return code.replace(
+        co_name=name, co_qualname=name, co_varnames=local, co_consts=constants
+    )
 
 
 def make_function(

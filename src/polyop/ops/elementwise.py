@@ -18,6 +18,11 @@ from typing import Any
 
 import numpy as np
 
+# Formulas here name the operators of these files.
+import polyop.ops.broadcasting
+import polyop.ops.comparison
+import polyop.ops.rounding
+import polyop.ops.select  # noqa: F401
 from polyop.ops.define import ON_ARRAYS, ON_TENSORS
 from polyop.ops.pointwise import Fn, binary, pointwise, unary
 
@@ -101,12 +106,12 @@ def lerp_kernel(a: Array, b: Array, weight: Any) -> Array:
 
 def addcmul_kernel(x: Array, a: Array, b: Array, value: Any) -> Array:
     """Add a scaled product."""
-    return np.add(x, a * b if value == 1 else value * (a * b))
+    return np.add(x, value * (a * b))
 
 
 def addcdiv_kernel(x: Array, a: Array, b: Array, value: Any) -> Array:
     """Add a scaled quotient."""
-    return np.add(x, a / b if value == 1 else value * (a / b))
+    return np.add(x, value * (a / b))
 
 
 # -- arithmetic -----------------------------------------------------------------
@@ -118,12 +123,14 @@ divide = binary("divide", np.divide, ("g / conj(b)", "-g * conj(r / b)"))
 floor_divide = binary("floor_divide", np.floor_divide, ("g * 0", "g * 0"))
 remainder = binary("remainder", np.remainder, ("g", "-g * floor_divide(a, b)"))
 fmod = binary("fmod", np.fmod, ("g", "-g * trunc(a / b)"))
+# Zero stays zero when its exponent changes, unless that is negative.
+_FLAT = "(a == 0) & (real(b) >= 0)"
 pow = binary(
     "pow",
     np.power,
     (
         "where(b == 0, 0, g * conj(b * a ** where(b == 0, 1, b - 1)))",
-        "where((a == 0) & (real(b) >= 0), 0, g * conj(r * log(where(a == 0, 1, a))))",
+        f"where({_FLAT}, 0, g * conj(r * log(where({_FLAT}, 1, a))))",
     ),
     (
         "g * conj(b * a ** (b - 1)) if b != 0 else g * 0",
@@ -199,7 +206,9 @@ tan = unary("tan", np.tan, "g * conj(1 + r * r)")
 asin = unary("asin", np.arcsin, "g / conj(sqrt(1 - x * x))")
 acos = unary("acos", np.arccos, "-g / conj(sqrt(1 - x * x))")
 atan = unary("atan", np.arctan, "g / conj(1 + x * x)")
-atan2 = binary("atan2", np.arctan2, ("g * (b / (a * a + b * b))", "-g * (a / (a * a + b * b))"))
+# At the origin, where there is no angle, both gradients are zero.
+_SQUARES = "where((a == 0) & (b == 0), 1, a * a + b * b)"
+atan2 = binary("atan2", np.arctan2, (f"g * (b / {_SQUARES})", f"-g * (a / {_SQUARES})"))
 sinh = unary("sinh", np.sinh, "g * conj(cosh(x))")
 cosh = unary("cosh", np.cosh, "g * conj(sinh(x))")
 tanh = unary("tanh", np.tanh, "g * conj(1 - r * r)")

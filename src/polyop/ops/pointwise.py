@@ -98,8 +98,8 @@ def dtype_of_kernel(name: str, kernel: Fn) -> Fn:
     known: dict[Any, DType] = {}
 
     def dtype_of(*args: Any) -> DType:
-        # By type: 2 == 2.0 == True, and a symbolic number must not be compared.
-        key = tuple([a if isinstance(a, np.dtype) else a.__class__ for a in args])
+        # Numbers by type: 2 == 2.0 == True, and a symbolic one must not be compared.
+        key = tuple([a.__class__ if a.__class__ in _NUMBERS else a for a in args])
         try:
             return known[key]
         except KeyError:

@@ -19,10 +19,9 @@ Array = np.ndarray[Any, Any]
 
 def round_kernel(x: Array, decimals: int) -> Array:
     """Round halves to the even neighbour."""
-    if decimals == 0 and x.dtype.kind not in "iu":
-        # The method gives float16 for bools, and is slower.
-        return np.rint(x)
-    return x.round(decimals)
+    # The method is slower, and its dtype for bools depends on `decimals`.
+    kind = x.dtype.kind
+    return np.rint(x) if kind == "b" or (decimals == 0 and kind not in "iu") else x.round(decimals)
 
 
 def astype_kernel(x: Array, dtype: DType) -> Array:

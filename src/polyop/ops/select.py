@@ -7,13 +7,10 @@ from typing import Any
 import numpy as np
 
 from polyop.devices import as_dtype
+from polyop.errors import ArgumentError
 from polyop.ops.pointwise import binary, pointwise
 
 Array = np.ndarray[Any, Any]
-
-#: Which part of `clip` an element falls into.
-INSIDE, BELOW, ABOVE = 0, 1, 2
-
 
 def where_numbers_kernel(condition: Array, a: Any, b: Any) -> Array:
     """Choose between two numbers, whose dtype is that of a new tensor of them."""
@@ -23,8 +20,18 @@ def where_numbers_kernel(condition: Array, a: Any, b: Any) -> Array:
 
 def masked_fill_kernel(x: Array, mask: Array, value: Any) -> Array:
     """Put a value, converted to the dtype of `x`, where the mask holds."""
-    value = value.astype(x.dtype) if isinstance(value, np.ndarray) else x.dtype.type(value)
-    return np.where(mask, value, x)
+    if not isinstance(value, np.ndarray):
+        value = x.dtype.type(value)
+    elif value.dtype.kind == "c" and x.dtype.kind != "c":
+        raise ArgumentError(
+            "a complex value does not fit into real numbers",
+            op="core::masked_fill",
+            argument="value",
+            declared=x.dtype.name,
+            seen=value.dtype.name,
+            fix="give its real part",
+        )
+    return np.where(mask, value.astype(x.dtype), x)
 
 
 def clip_kernel(x: Array, min: Any, max: Any) -> Array:
@@ -35,12 +42,12 @@ def clip_kernel(x: Array, min: Any, max: Any) -> Array:
     return low if max is None else np.minimum(low, max)
 
 
-def clip_part_kernel(x: Array, min: Any, max: Any, part: int) -> Array:
+def clip_part_kernel(x: Array, min: Any, max: Any, part: str) -> Array:
     """Tell which elements `clip` keeps, or moves up to `min`, or down to `max`."""
-    if part == ABOVE:
+    if part == "above":
         above = x > max
         return above if min is None else above | (min > max)
-    if part == BELOW:
+    if part == "below":
         below = x < min
         return below if max is None else below & (min < max)
     inside = np.ones(x.shape, np.bool_) if min is None else x >= min
@@ -64,15 +71,16 @@ pointwise(
 )
 pointwise("where.Scalars(Tensor condition, Scalar a, Scalar b)", where_numbers_kernel)
 
+# The overload on tensors comes first: an entry that meets a number goes on to the others.
 masked_fill = pointwise(
-    "masked_fill(Tensor x, Tensor mask, Scalar value)",
-    masked_fill_kernel,
-    {"x": "where(mask, 0, g)"},
-)
-pointwise(
-    "masked_fill.Tensor(Tensor x, Tensor mask, Tensor value)",
+    "masked_fill(Tensor x, Tensor mask, Tensor value)",
     masked_fill_kernel,
     {"x": "where(mask, 0, g)", "value": "where(mask, g, 0)"},
+)
+pointwise(
+    "masked_fill.Scalar(Tensor x, Tensor mask, Scalar value)",
+    masked_fill_kernel,
+    {"x": "where(mask, 0, g)"},
 )
 
 maximum = binary(
@@ -88,23 +96,19 @@ minimum = binary(
 nextafter = binary("nextafter", np.nextafter, None)
 
 clip = pointwise(
-    "clip(Tensor x, Scalar? min=None, Scalar? max=None)",
-    clip_kernel,
-    {"x": f"where(clip_part(x, min, max, {INSIDE}), g, 0)"},
-)
-pointwise(
-    "clip.Tensor(Tensor x, Tensor? min=None, Tensor? max=None)",
+    "clip(Tensor x, Tensor? min=None, Tensor? max=None)",
     clip_kernel,
     {
-        "x": f"where(clip_part(x, min, max, {INSIDE}), g, 0)",
-        "min": f"where(clip_part(x, min, max, {BELOW}), g, 0)",
-        "max": f"where(clip_part(x, min, max, {ABOVE}), g, 0)",
+        "x": "where(clip_part(x, min, max, 'inside'), g, 0)",
+        "min": "where(clip_part(x, min, max, 'below'), g, 0)",
+        "max": "where(clip_part(x, min, max, 'above'), g, 0)",
     },
 )
-#: For the gradient of `clip`, whose sides may be None.
-clip_part = pointwise(
-    "clip_part(Tensor x, Scalar? min, Scalar? max, int part)", clip_part_kernel
-)
 pointwise(
-    "clip_part.Tensor(Tensor x, Tensor? min, Tensor? max, int part)", clip_part_kernel
+    "clip.Scalar(Tensor x, Scalar? min=None, Scalar? max=None)",
+    clip_kernel,
+    {"x": "where(clip_part(x, min, max, 'inside'), g, 0)"},
 )
+#: For the gradient of `clip`, whose sides may be None.
+clip_part = pointwise("clip_part(Tensor x, Tensor? min, Tensor? max, str part)", clip_part_kernel)
+pointwise("clip_part.Scalar(Tensor x, Scalar? min, Scalar? max, str part)", clip_part_kernel)

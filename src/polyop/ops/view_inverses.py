@@ -1,10 +1,9 @@
 """What undoes a view: put a part back into its base.
 
 `*_scatter` gives the base with a part replaced; `*_grad` puts a part into
-zeros, as the gradient of a view that leaves elements out; `sum_to` undoes
-broadcasting. `VIEW_INVERSES` says for every view how a new value of the view
-gives a new value of its base, which is how writes through views are done
-without writing.
+zeros, as the gradient of a view that leaves elements out. `VIEW_INVERSES` says
+for every view how a new value of the view gives a new value of its base, which
+is how writes through views are done without writing.
 """
 
 from __future__ import annotations
@@ -19,41 +18,11 @@ from polyop.ops import view_metas as metas
 from polyop.ops import views
 from polyop.ops.define import ON_ARRAYS, define
 from polyop.ops.shapes import normal_axis
-from polyop.ops.views import broadcast_to, front, reshape
+from polyop.ops.views import VIEW_INVERSES, broadcast_to, front, reshape
 from polyop.tensor.meta import Meta, Size
 
 Fn = Callable[..., Any]
 Array = Any
-
-
-# -- broadcasting ---------------------------------------------------------------
-
-
-def _sum_to(x: Array, shape: Sequence[int]) -> Array:
-    extra = x.ndim - len(shape)
-    wide = zip(x.shape[extra:], shape, strict=True)
-    axes = (*range(extra), *(i + extra for i, (n, m) in enumerate(wide) if m == 1 != n))
-    return np.add.reduce(x, axes, keepdims=True).reshape(shape) if axes else x.copy()
-
-
-def _sum_to_meta(x: Meta, shape: Sequence[Size]) -> Meta:
-    metas.expanded_shape(tuple(shape), x.shape)
-    return x.space.meta(tuple(shape), x.dtype, None, x.device)
-
-
-def _sum_to_batched(info: Any, in_dims: Sequence[Any], x: Any, shape: Sequence[Any]) -> Any:
-    x = front(x, in_dims[0])
-    missing = [1] * (x.ndim - 1 - len(shape))
-    return reshape(sum_to(x, [x.shape[0], *missing, *shape]), [x.shape[0], *shape]), 0
-
-
-sum_to: Fn = define(
-    "sum_to(Tensor x, SymInt[] shape) -> Tensor",
-    _sum_to,
-    fake=_sum_to_meta,
-    grad={"x": "broadcast_to(g, x.shape)"},
-    vmap=_sum_to_batched,
-)
 
 
 # -- parts --------------------------------------------------------------------
@@ -136,12 +105,21 @@ def _define_pair(name: str, signature: str, statics: str, fake: Fn, shift: Fn) -
 
 
 #: Zeros of one tensor's shape; formulas need it, and `zeros_like` has keyword-only arguments.
-zero_like = define(
+zero_like: Fn = define(
     "zero_like(Tensor x) -> Tensor",
     lambda x: np.zeros(x.shape, x.dtype),
     fake=lambda x: x.space.meta(x.shape, x.dtype, None, x.device),
     grad={},
-    vmap=lambda info, in_dims, x: (zero_like(front(x, in_dims[0])), 0),
+    vmap=views.behind(lambda x, _: zero_like(x)),
+)
+
+#: A copy whose elements lie in order; `clone` keeps the order that they have.
+contiguous_copy: Fn = define(
+    "contiguous_copy(Tensor x) -> Tensor",
+    lambda x: x.copy("C"),
+    fake=lambda x: x.space.meta(x.shape, x.dtype, None, x.device),
+    grad={"x": "g"},
+    vmap=views.behind(lambda x, _: contiguous_copy(x)),
 )
 
 select_scatter, select_grad = _define_pair(
@@ -191,21 +169,22 @@ def _refuse(base: Any, value: Any, *statics: Any) -> NoReturn:
     )
 
 
-#: By view operator: `(base, new value of the view, *static arguments) -> new value of the base`.
-VIEW_INVERSES: dict[str, Fn] = {
-    "core::reshape": _reshaped,
-    "core::view": _reshaped,
-    "core::squeeze": _reshaped,
-    "core::expand_dims": _reshaped,
-    "core::permute_dims": _unpermuted,
-    "core::transpose": lambda base, value, a, b: views.transpose(value, a, b),
-    "core::matrix_transpose": lambda base, value: views.matrix_transpose(value),
-    "core::moveaxis": lambda base, value, a, b: views.moveaxis(value, b, a),
-    "core::flip": lambda base, value, axis: views.flip(value, axis),
-    "core::alias": _itself,
-    "core::detach": _itself,
-    "core::select": select_scatter,
-    "core::slice": slice_scatter,
-    "core::diagonal": diagonal_scatter,
-    "core::broadcast_to": _refuse,
-}
+VIEW_INVERSES.update(
+    {
+        "core::reshape": _reshaped,
+        "core::view": _reshaped,
+        "core::squeeze": _reshaped,
+        "core::expand_dims": _reshaped,
+        "core::permute_dims": _unpermuted,
+        "core::transpose": lambda _, value, a, b: views.transpose(value, a, b),
+        "core::matrix_transpose": lambda _, value: views.matrix_transpose(value),
+        "core::moveaxis": lambda _, value, a, b: views.moveaxis(value, b, a),
+        "core::flip": lambda _, value, axis: views.flip(value, axis),
+        "core::alias": _itself,
+        "core::detach": _itself,
+        "core::select": select_scatter,
+        "core::slice": slice_scatter,
+        "core::diagonal": diagonal_scatter,
+        "core::broadcast_to": _refuse,
+    }
+)

@@ -22,6 +22,10 @@ Fn = Callable[..., Any]
 Array = Any
 WHOLE = slice(None)
 
+#: By view operator: `(base, new value of the view, *static arguments) -> new value of the base`;
+#: filled in `ops/view_inverses.py`.
+VIEW_INVERSES: dict[str, Fn] = {}
+
 
 def front(x: Any, axis: int) -> Any:
     """Give a tensor with an axis moved to the front."""

@@ -67,6 +67,7 @@ class Plan:
         self.forms: tuple[Form, ...] = result_forms(op._schema)
         self.texts = {self.names.index(name): text for name, text in texts.items() if text}
         self.parts: dict[tuple[int, ...], Part] = {}
+        self.written: dict[Any, Any] = {}
 
     @cached_property
     def diff(self) -> tuple[int, ...]:

@@ -46,9 +46,8 @@ def _symbolic_strides(plain: Meta, sizes: Shape, env: ShapeEnv, source: str) -> 
     for axis in sorted(range(plain.ndim), key=lambda i: (plain.strides[i], -i)):
         stride, size = plain.strides[axis], plain.shape[axis]
         if stride not in explained:
-            explained[stride] = env.create_symbol(
-                stride, f"{source}.stride({axis})", dynamic=True  # type: ignore[arg-type]
-            )
+            place = f"{source}.stride({axis})"
+            explained[stride] = env.create_symbol(int(stride), place, dynamic=True)
         strides[axis] = explained[stride]
         explained.setdefault(stride * size, strides[axis] * sizes[axis])
     return normal_strides(sizes, strides)

@@ -21,7 +21,6 @@ from polyop.tensor.meta import Meta, MetaSpace, meta_of
 from polyop.tensor.storage import Version, share, version_of
 from polyop.tensor.tensor import Tensor, of_meta
 
-#: A fake's version, while it has no alias, or the one of its alias group.
 _Found = tuple["weakref.ref[Tensor]", Tensor]
 
 
@@ -58,7 +57,7 @@ class FakeTensorMode(entered):
         self.static_shapes = shape_env is None if static_shapes is None else static_shapes
         self.space = MetaSpace(self)
         self.memo = self.space.memo
-        self.rule_words: weakref.WeakKeyDictionary[Any, Word] = weakref.WeakKeyDictionary()
+        self.rule_words: dict[Any, Word] = {}
         self._made: dict[int, _Found] = {}
         self._count = 0
 
@@ -85,10 +84,21 @@ class FakeTensorMode(entered):
         known = self._made.get(id(tensor))
         if known is not None and known[0]() is tensor:
             return known[1]
+        return self._keep(tensor, source, dynamic)
+
+    def _keep(self, tensor: Tensor, source: str | None, dynamic: Collection[int] = ()) -> Tensor:
+        """Make a fake, and remember it while the tensor lives."""
         fake = self._fake(tensor, dynamic, source)
         key = id(tensor)
         self._made[key] = weakref.ref(tensor, lambda _: self._made.pop(key, None)), fake
         return fake
+
+    def constant(self, tensor: Tensor) -> Tensor:
+        """Give the fake of a tensor whose sizes are part of the program, and stay plain ints."""
+        if self._space_of(tensor) is self.space:
+            return tensor
+        known = self._made.get(id(tensor))
+        return known[1] if known is not None and known[0]() is tensor else self._keep(tensor, None)
 
     def _space_of(self, tensor: Tensor) -> MetaSpace | None:
         if not isinstance(tensor, Tensor):
@@ -105,12 +115,12 @@ class FakeTensorMode(entered):
             raise FakeError("a value inside a transform has no fake", seen=repr(tensor))
         return space
 
-    def _fake(self, tensor: Tensor, dynamic: Collection[int], source: str) -> Tensor:
+    def _fake(self, tensor: Tensor, dynamic: Collection[int], source: str | None) -> Tensor:
         fake = of_meta(self._meta(tensor, dynamic, source))
         fake.keys |= tensor.keys & INFERENCE_TENSOR
         view = getattr(tensor, "view", None)
         if view is not None:
-            base = self.from_tensor(view[0], source=f"{source}._base" if source else "")
+            base = self._base(view[0], source)
             fake.version = share(base)
             fake.view = (base, *view[1:])
         elif tensor.version.__class__ is Version:
@@ -119,8 +129,13 @@ class FakeTensorMode(entered):
             fake.requires_grad_()
         return fake
 
-    def _meta(self, tensor: Tensor, dynamic: Collection[int], source: str) -> Meta:
-        if self.shape_env is None or (self.static_shapes and not dynamic):
+    def _base(self, base: Tensor, source: str | None) -> Tensor:
+        if source is None:
+            return self.constant(base)
+        return self.from_tensor(base, source=f"{source}._base" if source else "")
+
+    def _meta(self, tensor: Tensor, dynamic: Collection[int], source: str | None) -> Meta:
+        if self.shape_env is None or source is None or (self.static_shapes and not dynamic):
             return meta_of(tensor, self.space)
         if not source:
             source = f"t{self._count}"

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from polyop import tree
 from polyop.devices import Device, DType
 from polyop.dispatch.bits import BATCHED, LEVELS
-from polyop.dispatch.context import PLAIN, Word
+from polyop.dispatch.context import PLAIN, Word, word
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import VmapError
 from polyop.layers.levels import Level
@@ -108,13 +108,21 @@ class VmapLevel(Level):
 
     kind = "vmap"
     escape_error = VmapError
-    __slots__ = ("batch_size", "info", "randomness")
+    __slots__ = ("batch_size", "randomness")
 
     def __init__(self, batch_size: Any, randomness: str) -> None:
-        super().__init__()
+        # Without the base's `__init__`, a frame that every mapped call would pay.
+        self.outer = outer = word()
+        self.depth = len(outer.levels)
+        self.alive = True
+        self._below = None
         self.batch_size = batch_size
         self.randomness = randomness
-        self.info = VmapInfo(batch_size, randomness)
+
+    @property
+    def info(self) -> VmapInfo:
+        """What rules get to know."""
+        return VmapInfo(self.batch_size, self.randomness)
 
     def inner_word(self) -> Word:
         """Give the word that the function runs under."""

@@ -29,7 +29,9 @@ from polyop.warn import warn_once
 Call = Callable[[OpOverload, Sequence[Any]], Any]
 
 
-def run_loop(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
+def run_loop(
+    level: VmapLevel, op: OpOverload, args: Sequence[Any], call: Call = dispatch
+) -> Any:
     """Run an operator for each sample, and say once that it is slow."""
     warn_once(
         PerformanceWarning,
@@ -37,7 +39,7 @@ def run_loop(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
         f"add a rule with polyop.library.register_vmap({op.name()!r}, rule)",
         key=("vmap", op.name()),
     )
-    return loop(level, op, args)
+    return loop(level, op, args, call)
 
 
 def loop(level: VmapLevel, op: OpOverload, args: Sequence[Any], call: Call = dispatch) -> Any:

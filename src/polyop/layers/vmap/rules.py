@@ -18,19 +18,24 @@ from polyop.tensor.tensor import Tensor
 def run_rule(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
     """Run the operator's batching rule with the level off, and wrap its results."""
     values, dims = peel_all(level, op, args)
-    n = len(op._schema.positional)
-    names = [a.name for a in op._schema.keyword_only]
-    info = level.info
-    if names:
-        kwarg_dims = dict(zip(names, dims[n:], strict=True))
-        info = VmapInfo(level.batch_size, level.randomness, kwarg_dims)
-    named = dict(zip(names, values[n:], strict=True))
-    given = run_under(
-        level.below(), op.rule("vmap"), info, tuple(dims[:n]), *values[:n], **named
-    )
+    given = run_under(level.below(), _call, level, op, values, dims)
     if not isinstance(given, tuple) or len(given) != 2:
         _refuse(op, "must return two values", "(output, out_dims)", describe(given))
     return wrap_results(level, op, args, *given)
+
+
+def _call(
+    level: VmapLevel, op: OpOverload, values: Sequence[Any], dims: Sequence[Any]
+) -> Any:
+    rule, n = op.rule("vmap"), len(op._schema.positional)
+    if op.is_builtin or n == len(values):
+        # Built-in rules are ours and take all by position, as kernels do.
+        return rule(level.info, tuple(dims), *values)
+    names = [a.name for a in op._schema.keyword_only]
+    kwarg_dims = dict(zip(names, dims[n:], strict=True))
+    info = VmapInfo(level.batch_size, level.randomness, kwarg_dims)
+    named = dict(zip(names, values[n:], strict=True))
+    return rule(info, tuple(dims[:n]), *values[:n], **named)
 
 
 def wrap_results(

@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from polyop import tree
 from polyop.dispatch.bind import bump_in, dispatch
 from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import run_under
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import VmapError
-from polyop.layers.vmap.batch import VmapLevel, dims_in, peel_all
-from polyop.layers.vmap.loop import join, run_loop, sample
+from polyop.layers.vmap.batch import VmapLevel, dims_in, peel, peel_all
+from polyop.layers.vmap.loop import join, run_loop
 from polyop.layers.vmap.pointwise import front, line_up
-from polyop.layers.vmap.rules import run_rule, wrap_results
+from polyop.layers.vmap.rules import run_rule
 from polyop.ops.inplace import INPLACE_TWINS, copy_
+from polyop.ops.rounding import clone
 from polyop.tensor.tensor import Tensor
-from polyop import tree
 
 
 def written(op: OpOverload) -> list[int]:
@@ -50,4 +51,88 @@ def check_written(op: OpOverload, values: Sequence[Any], dims: Sequence[Any]) ->
                 fix=f"give {name!r} a batch axis in in_dims, or use the operator that "
                 "returns a new tensor",
             )
-"""placeholder"""
+
+
+def run_pointwise_write(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
+    """Write a pointwise result into the caller's memory, with the axes lined up."""
+    values, dims = peel_all(level, op, args)
+    check_written(op, values, dims)
+    target = values[written(op)[0]]
+    lined = line_up(values, dims, len(target.payload.shape) - 1)
+    bump_written(op, args)
+    run_under(level.below(), dispatch, op, lined)
+    return given_back(op, args)
+
+
+def run_twin_write(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
+    """Run the functional twin on the whole batch, and copy its result back."""
+    values, dims = peel_all(level, op, args)
+    check_written(op, values, dims)
+    bump_written(op, args)
+    new, axis = peel(dispatch(INPLACE_TWINS[op.name()], args), level)
+    i = written(op)[0]
+    if dims[i] is None:  # nothing is batched here
+        run_under(level.below(), copy_, values[i], new)
+    else:
+        run_under(level.below(), _copy_aligned, values[i], dims[i], new, axis)
+    return given_back(op, args)
+
+
+def _copy_aligned(target: Tensor, axis: int, new: Tensor, new_axis: int | None) -> None:
+    copy_(front(target, axis), new if new_axis is None else front(new, new_axis))
+
+
+def run_written_rule(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
+    """Run the batching rule of an operator that writes."""
+    values, dims = peel_all(level, op, args)
+    check_written(op, values, dims)
+    bump_written(op, args)
+    return run_rule(level, op, args)
+
+
+def run_written_loop(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
+    """Run the functional twin for each sample, and write the new values back (S159)."""
+    values, dims = peel_all(level, op, args)
+    check_written(op, values, dims)
+    bump_written(op, args)
+    news: list[list[Any]] = []
+
+    def twin(op: OpOverload, values: Sequence[Any]) -> Any:
+        values = list(values)
+        for i in written(op):
+            values[i] = tree.map_leaves(_clone, values[i])
+        result = dispatch(op, values)
+        news.append([t for i in written(op) for t in tree.leaves(values[i])])
+        return result
+
+    result = run_loop(level, op, args, twin)
+    run_under(level.below(), _write_back, op, values, dims, news)
+    return result
+
+
+def _clone(x: Any) -> Any:
+    return clone(x) if isinstance(x, Tensor) else x
+
+
+def _write_back(
+    op: OpOverload, values: Sequence[Any], dims: Sequence[Any], news: Sequence[Sequence[Any]]
+) -> None:
+    targets = [t for i in written(op) for t in tree.leaves(values[i])]
+    axes = [d for i in written(op) for d in dims_in(dims[i])]
+    columns = zip(*news, strict=True)
+    for target, axis, column in zip(targets, axes, columns, strict=False):
+        copy_(front(target, axis), join(op, list(column)))
+
+
+def bump_written(op: OpOverload, args: Sequence[Any]) -> None:
+    """Count the write to each written argument."""
+    for i in written(op):
+        bump_in(args[i])
+
+
+def given_back(op: OpOverload, args: Sequence[Any]) -> Any:
+    """Give the results of an operator that returns what it was given."""
+    done = [args[position] for _, position in result_forms(op._schema)]
+    if not done:
+        return None
+    return done[0] if len(done) == 1 else tuple(done)

@@ -1,0 +1,177 @@
+"""Finding the operators of a file or module, and their samples."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from polyop.checking.sample import Sample, sample_of
+from polyop.dispatch.operator import OpOverload, OpOverloadPacket
+from polyop.dispatch.registry import DEFINITIONS, as_operator
+from polyop.errors import PolyopError, UsageError
+
+
+@dataclass(frozen=True)
+class Found:
+    """An operator, its samples, and what is wrong with them, if anything."""
+
+    op: OpOverload
+    samples: tuple[Sample, ...]
+    problem: str = ""
+
+
+def find(target: str) -> list[Found]:
+    """Load a file or module, and give each operator that it defines.
+
+    Args:
+        target: the path of a Python file, or the name of a module.
+
+    Raises:
+        UsageError: there is no such file or module, or it defines no operator.
+    """
+    known = set(DEFINITIONS)
+    module = load(target)
+    ops = operators_of(module, known)
+    if not ops:
+        raise UsageError(
+            f"{target} defines no operator",
+            seen=f"{module.__name__} from {module.__file__}",
+            fix="name the file or module that calls polyop.custom_op or polyop.library",
+        )
+    return [_with_samples(op, module) for op in ops]
+
+
+def load(target: str) -> ModuleType:
+    """Run a file, or import a module.
+
+    Raises:
+        UsageError: there is no such file or module.
+    """
+    path = Path(target)
+    if path.suffix == ".py" or path.is_file():
+        return _load_file(path)
+    if path.is_dir():
+        target = str(path).strip("./").replace("/", ".")
+    try:
+        return importlib.import_module(target)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"there is no module {target!r}",
+            seen=str(error),
+            fix="give the path of a file, or the dotted name of a module that can be imported",
+        ) from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"there is no file {str(path)!r}", seen=str(path.absolute()))
+    path = path.resolve()
+    name = f"polyop_checked_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # annotations and pickles of its classes are looked up there
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+# -- operators ----------------------------------------------------------------
+
+
+def operators_of(module: ModuleType, known: Iterable[str] = ()) -> list[OpOverload]:
+    """Give the operators that a module's files define, or that it holds.
+
+    Args:
+        module: where they come from.
+        known: the names that were defined before the module was loaded.
+    """
+    before = set(known)
+    held = {id(op) for op in _held(module)}
+    return [
+        d.op
+        for name, d in DEFINITIONS.items()
+        if not d.op.is_builtin
+        and (name not in before or id(d.op) in held or _within(d.op.source.file, module))
+    ]
+
+
+def _held(module: ModuleType) -> list[OpOverload]:
+    values = (getattr(value, "_opoverload", None) for value in vars(module).values())
+    return [op for op in values if isinstance(op, OpOverload)]
+
+
+def _within(file: str, module: ModuleType) -> bool:
+    own = module.__file__
+    if own is None:
+        return False
+    here = Path(own).resolve()
+    there = Path(file).resolve()
+    return there == here or (here.name == "__init__.py" and here.parent in there.parents)
+
+
+# -- samples ------------------------------------------------------------------
+
+
+def _with_samples(op: OpOverload, module: ModuleType) -> Found:
+    try:
+        given = samples_of(op, module)
+        if not given:
+            return Found(op, (), f"no samples; add @{op._opname}.samples, or a list "
+                         f"{op._opname}_samples beside the operator")  # fmt: skip
+        return Found(op, tuple([sample_of(op, *split(one)) for one in given]))
+    except PolyopError as error:
+        return Found(op, (), str(error))
+    except Exception as error:  # the author's function may raise anything
+        return Found(op, (), f"the samples raised {type(error).__name__}: {error}")
+
+
+def samples_of(op: OpOverload, module: ModuleType) -> list[Any]:
+    """Give an operator's samples: its rule, or a list in the module that defines it."""
+    for given in (op.rule("samples"), *_beside(op, module)):
+        if given is not None:
+            return list(given() if callable(given) else given)
+    return []
+
+
+def _beside(op: OpOverload, module: ModuleType) -> list[Any]:
+    homes = [module, *(m for m in list(sys.modules.values()) if _is_home(m, op))]
+    found: list[Any] = []
+    for home in homes:
+        table = getattr(home, "SAMPLES", None)
+        if isinstance(table, Mapping):
+            found += [given for key, given in table.items() if _names(key, op)]
+        found.append(getattr(home, f"{op._opname}_samples", None))
+    return found
+
+
+def _is_home(module: Any, op: OpOverload) -> bool:
+    return getattr(module, "__file__", None) == op.source.file
+
+
+def _names(key: Any, op: OpOverload) -> bool:
+    if isinstance(key, str):
+        return key in {op.name(), op._schema.name, op._opname}
+    if isinstance(key, OpOverloadPacket) or hasattr(key, "_opoverload"):
+        return as_operator(key) is op
+    return key is op
+
+
+def split(given: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Split one sample into positional arguments and arguments by name."""
+    if isinstance(given, Mapping):
+        return (), given
+    if not isinstance(given, (tuple, list)):
+        return (given,), {}
+    if len(given) == 2 and isinstance(given[0], (tuple, list)) and isinstance(given[1], dict):
+        return given[0], given[1]
+    return given, {}

@@ -1,0 +1,143 @@
+"""Widening: other inputs made from an author's sample.
+
+Values come from the sample, so that they stay in the operator's domain; what
+changes is the layout, the sizes, the dtypes, or which optionals are given. A
+made input that the operator refuses says nothing about the operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from polyop.checking.sample import Array, Sample, array_of
+from polyop.schema.types import OptionalType
+from polyop.tensor.tensor import Tensor, is_floating, of_array
+
+Relay = Callable[[Array], Array]
+
+
+# -- layouts ------------------------------------------------------------------
+
+
+def layouts(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give the sample in other layouts; values, shapes and dtypes stay."""
+    for name, relay in RELAYS.items():
+
+        def moved(t: Tensor, relay: Relay = relay) -> Tensor:
+            return of_array(relay(array_of(t)))
+
+        yield name, sample.map(moved)
+
+
+def transposed(array: Array) -> Array:
+    """Put the axes into memory in the other order."""
+    return np.array(array, order="F", copy=True)
+
+
+def sliced(array: Array) -> Array:
+    """Lie in every second element of a larger array."""
+    if not array.ndim:
+        return array.copy()
+    wide = np.repeat(array, 2, axis=-1)
+    return wide[..., ::2]
+
+
+def backward(array: Array) -> Array:
+    """Lie in memory from the last element to the first."""
+    flip = (slice(None, None, -1),) * array.ndim
+    return array[flip].copy()[flip]
+
+
+def offset(array: Array) -> Array:
+    """Begin in the middle of a larger array."""
+    room = np.empty(array.size + 1, array.dtype)
+    if array.size:
+        room[0] = array.reshape(-1)[0]
+    made = room[1:].reshape(array.shape)
+    made[...] = array
+    return made
+
+
+RELAYS: dict[str, Relay] = {
+    "transposed": transposed,
+    "sliced": sliced,
+    "reversed": backward,
+    "shifted": offset,
+}
+
+
+# -- sizes --------------------------------------------------------------------
+
+#: How many size changes are tried.
+MAX_SIZES = 12
+
+
+def resized(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give the sample at other sizes; axes of one size keep one size."""
+    sizes = sorted({n for t in sample.tensors() for n in t.payload.shape})
+    for change in _changes(sizes)[:MAX_SIZES]:
+
+        def at(t: Tensor, change: Mapping[int, int] = change) -> Tensor:
+            return of_array(_resize(array_of(t), change))
+
+        said = ", ".join(f"{old} -> {new}" for old, new in change.items())
+        yield f"size {said}", sample.map(at)
+
+
+def _changes(sizes: list[int]) -> list[dict[int, int]]:
+    """List changes of sizes: all at once, then one at a time to 0, 1 and more."""
+    if not sizes:
+        return []
+    more = {n: n + 3 + 2 * i for i, n in enumerate(sizes)}
+    larger = {n: m for n, m in more.items() if n != 1}
+    together = [larger, more] if larger and larger != more else [more]
+    single = [{n: m} for n in sizes for m in (0, 1, more[n]) if n != m]
+    return together + [c for c in single if c not in together]
+
+
+def _resize(array: Array, change: Mapping[int, int]) -> Array:
+    shape = tuple(change.get(n, n) for n in array.shape)
+    made = np.resize(array, shape).astype(array.dtype, copy=False)
+    least = min([m for n, m in change.items() if m < n], default=0)
+    if array.dtype.kind in "iu" and least:
+        # Indices into an axis that shrank must stay inside it.
+        made = np.clip(made, None, least - 1).astype(array.dtype, copy=False)
+    return made
+
+
+# -- dtypes -------------------------------------------------------------------
+
+
+def cast(sample: Sample, dtype: str) -> Sample:
+    """Give the sample with all floating tensors in another dtype."""
+    wanted = np.dtype(dtype)
+    complex_too = np.dtype("complex64" if wanted.itemsize <= 4 else "complex128")
+
+    def converted(t: Tensor) -> Tensor:
+        array = array_of(t)
+        if array.dtype.kind == "c":
+            return of_array(array.astype(complex_too))
+        return of_array(array.astype(wanted)) if is_floating(array.dtype) else t
+
+    return sample.map(converted)
+
+
+# -- optionals ----------------------------------------------------------------
+
+
+def without_optionals(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give the sample with None for each optional argument in turn, then for all."""
+    given = [
+        (i, a.name)
+        for i, a in enumerate(sample.schema.arguments)
+        if isinstance(a.type, OptionalType) and sample.values[i] is not None
+    ]
+    for i, name in given:
+        yield f"{name}=None", sample.replaced(i, None)
+    if len(given) > 1:
+        bare = sample
+        for i, _ in given:
+            bare = bare.replaced(i, None)
+        yield ", ".join(f"{name}=None" for _, name in given), bare

@@ -1,0 +1,159 @@
+"""The law of batches: one batched call gives what a loop over the batch gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice, product
+from typing import Any
+
+import numpy as np
+
+from polyop.checking.compare import compare_leaves
+from polyop.checking.law import Case, DoesNotApply, law
+from polyop.checking.laws.determinism import Leaves, outcome
+from polyop.checking.sample import Array, Sample, array_of
+from polyop.errors import OpCheckError, PolyopError
+from polyop.layers.vmap import vmap
+from polyop.schema.tags import Tag
+from polyop.tensor.tensor import Tensor, of_array
+
+Dims = tuple[int | None, ...]
+#: How many patterns of in_dims are tried for one sample.
+MAX_PATTERNS = 27
+#: Another sample of a batch, made of the first: its elements, moved by one place.
+BATCH = 2
+
+
+@law("test_vmap", "vmap gives what a loop over the batch gives, for every in_dims and nested.")
+def batching_law(case: Case) -> None:
+    """Compare a batched call with the loop, for each pattern of in_dims."""
+    if case.op.rule("vmap") is None:
+        raise DoesNotApply("there is no vmap rule, so vmap is the loop")
+    if Tag.nondeterministic_seeded in case.op.tags:
+        raise DoesNotApply("results are random (Tag.nondeterministic_seeded)")
+    if not case.sample.tensors():
+        raise DoesNotApply("the sample has no tensor")
+    variants = variants_of(case)
+    for dims in patterns(case.sample):
+        compare_batch(case, variants, dims)
+    compare_nested(case, variants)
+
+
+def variants_of(case: Case) -> list[list[Array]]:
+    """Give the sample's arrays, then arrays of the same shapes with other values."""
+    first = [array_of(t) for t in case.sample.tensors()]
+    moved = [np.roll(a, 1) for a in first]
+    try:
+        case.run(case.sample.rebuilt([of_array(a) for a in moved]))
+    except Exception:  # outside of the operator's domain: a batch of equals
+        moved = first
+    return [first, moved]
+
+
+def patterns(sample: Sample) -> Iterator[Dims]:
+    """Give in_dims for each tensor: not batched, in front, behind the first axis, last."""
+    tensors, written = sample.tensors(), sample.written()
+    choices = []
+    for t in tensors:
+        places: list[int | None] = [0] if not t.ndim else [0, 1]
+        # What is written must be batched when anything is.
+        choices.append(places if id(t) in written else [*places, None])
+    if len(tensors) == 1 and tensors[0].ndim > 1:
+        choices[0].insert(2, -1)
+    some = (dims for dims in product(*choices) if any(d is not None for d in dims))
+    return islice(some, MAX_PATTERNS)
+
+
+def compare_batch(case: Case, variants: Sequence[Sequence[Array]], dims: Dims) -> None:
+    """Compare for one pattern.
+
+    Raises:
+        OpCheckError: batched call and loop differ.
+    """
+    given = [
+        of_array(columns[0].copy() if dim is None else stack(columns, dim))
+        for columns, dim in zip(zip(*variants, strict=True), dims, strict=True)
+    ]
+    said = f"in_dims={dims if len(dims) > 1 else dims[0]}"
+    got = _attempt(case, said, flat_function(case), dims, given)
+    runs = [_single(case, variants, dims, i) for i in range(BATCH)]
+    _compare(case, said, got, stacked(runs))
+
+
+def stack(columns: Sequence[Array], dim: int) -> Array:
+    """Put arrays side by side along a new axis; its memory order is not the axes' order."""
+    return np.stack(columns, axis=dim)
+
+
+def _single(case: Case, variants: Sequence[Sequence[Array]], dims: Dims, i: int) -> Leaves:
+    chosen = [variants[0 if d is None else i][k] for k, d in enumerate(dims)]
+    return _tensors(outcome(case, case.sample.rebuilt([of_array(a.copy()) for a in chosen])))
+
+
+def flat_function(case: Case) -> Any:
+    """Give the operator as a function of its tensors, which gives what is new or written."""
+
+    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(t for _, t in _tensors(outcome(case, case.sample.rebuilt(tensors))))
+
+    return flat
+
+
+def _tensors(leaves: Leaves) -> Leaves:
+    return [(name, t) for name, t in leaves if isinstance(t, Tensor)]
+
+
+def stacked(runs: Sequence[Leaves]) -> Leaves:
+    """Stack the leaves of several runs, batch in front."""
+    return [
+        (column[0][0], of_array(np.stack([array_of(t) for _, t in column])))
+        for column in zip(*runs, strict=True)
+    ]
+
+
+def compare_nested(case: Case, variants: Sequence[Sequence[Array]]) -> None:
+    """Compare a vmap inside a vmap with two loops.
+
+    Raises:
+        OpCheckError: they differ.
+    """
+    first = [np.stack(columns) for columns in zip(*variants, strict=True)]
+    again = [a[::-1] for a in first]
+    given = [of_array(np.stack(pair)) for pair in zip(first, again, strict=True)]
+    inner = vmap(flat_function(case))
+    said = "in_dims=0, nested"
+    got = _attempt(case, said, inner, (0,) * len(given), given)
+    dims = (0,) * len(given)
+    runs = [_single(case, variants, dims, i) for i in range(BATCH)]
+    _compare(case, said, got, stacked([stacked(runs), stacked(runs[::-1])]))
+
+
+def _attempt(case: Case, said: str, fn: Any, dims: Dims, given: Sequence[Tensor]) -> Any:
+    try:
+        return vmap(fn, in_dims=dims)(*given)
+    except PolyopError as error:
+        error.problem = f"{error.problem} (with {said})"
+        raise
+    except Exception as error:  # an author's rule may raise anything
+        raise OpCheckError(
+            f"the vmap rule of {case.name} raised {type(error).__name__} with {said}: {error}",
+            op=case.op._schema,
+            source=case.op.rule_source("vmap"),
+            fix="make the rule take this in_dims",
+        ) from error
+
+
+def _compare(case: Case, said: str, got: Sequence[Tensor], wanted: Leaves) -> None:
+    named = [(name, t) for (name, _), t in zip(wanted, got, strict=True)]
+    compare_leaves(
+        named,
+        wanted,
+        case.tolerance,
+        f"the vmap rule of {case.name} gives a wrong {{}} with {said}",
+        op=case.op._schema,
+        argument=said,
+        declared="what a loop over the batch gives",
+        source=case.op.rule_source("vmap"),
+        fix="move each batched axis from in_dims[i] to where the rule wants it, and return in "
+        "out_dims where the results have it",
+    )

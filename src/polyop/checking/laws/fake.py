@@ -1,0 +1,227 @@
+"""The law of fakes: a call without data says what a call with data gives.
+
+One sample cannot tell a rule that computes a shape from one that remembers
+it, so the sample is tried at other sizes too, 0 and 1 among them, at other
+dtypes, and with symbols for sizes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from polyop.checking.inputs import cast, resized, without_optionals
+from polyop.checking.law import Case, DoesNotApply, law
+from polyop.checking.sample import Sample, leaves_named
+from polyop.errors import MetadataMismatchError, MissingFakeError
+from polyop.layers.fake import FakeTensorMode
+from polyop.symbolic import ShapeEnv, SymBool, SymFloat, SymInt
+from polyop.tensor.storage import shares_memory
+from polyop.tensor.tensor import Tensor
+
+Named = Sequence[tuple[str, Any]]
+Pairs = list[tuple[str, Any, Any]]
+
+
+@law("test_faketensor", "A fake call gives the real results' shapes, dtypes, strides and devices.")
+def fake_law(case: Case) -> str | None:
+    """Compare fake and real results at the sample, at other sizes, and with symbols."""
+    compare_fake(case, case.sample.copy(), "")
+    compare_fake(case, case.sample.copy(), " with symbolic sizes", symbolic=True)
+    return widen(case, resized(case.sample), "sizes")
+
+
+@law("test_dtypes", "A fake call gives the real results' dtypes, for every dtype that is taken.")
+def dtypes_law(case: Case) -> str | None:
+    """Compare fake and real results with floating arguments in other dtypes."""
+    if not any(t.dtype.kind in "fc" for t in case.sample.tensors()):
+        raise DoesNotApply("no tensor of the sample is floating")
+    names = ("float32", "float64", "float16")
+    return widen(case, [(f"dtype {d}", cast(case.sample, d)) for d in names], "dtypes")
+
+
+@law("test_none_patterns", "Each optional argument may be None, for the fake as for the kernel.")
+def none_law(case: Case) -> str | None:
+    """Compare fake and real results with optional arguments left out."""
+    made = list(without_optionals(case.sample))
+    if not made:
+        raise DoesNotApply("the sample gives no optional argument")
+    return widen(case, made, "patterns of None")
+
+
+def widen(case: Case, made: Iterable[tuple[str, Sample]], what: str) -> str | None:
+    """Compare at made inputs; those that the operator refuses say nothing.
+
+    Raises:
+        MetadataMismatchError: a fake result differs, or the rule refuses all
+            made inputs though the operator takes some.
+    """
+    agreed, refused = 0, []
+    for name, sample in made:
+        real = take(case, sample)
+        if real is None:
+            continue
+        try:
+            compare_fake(case, sample, f" at {name}", real=real)
+            agreed += 1
+        except MetadataMismatchError:
+            raise
+        except MissingFakeError:
+            raise DoesNotApply("there is no fake rule") from None
+        except Exception as error:  # the rule may check more than the kernel does
+            refused.append((name, error))
+    if refused and not agreed:
+        _refuses(case, *refused[0])
+    return None if agreed or refused else f"the operator takes no other {what} than the sample's"
+
+
+def take(case: Case, sample: Sample) -> tuple[Sample, Any] | None:
+    """Run the operator on made inputs; None if it refuses them."""
+    given = sample.copy()
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            return given, given.call(case.op)
+    except Exception:  # any refusal says nothing
+        return None
+
+
+def _refuses(case: Case, name: str, error: Exception) -> None:
+    raise MetadataMismatchError(
+        f"the fake rule of {case.name} works only at the sample's own sizes and dtypes",
+        op=case.op._schema,
+        declared=f"the operator takes {name}",
+        seen=f"the rule raised {type(error).__name__}: {str(error).splitlines()[0]}",
+        source=fake_source(case),
+        fix="compute the result from the arguments' own shape and dtype",
+    ) from error
+
+
+def fake_source(case: Case) -> Any:
+    """Give the place of the fake rule, or of what stands in for it."""
+    has = case.op.rule("fake") is not None
+    return case.op.rule_source("fake") if has else case.kernel_source
+
+
+# -- one comparison -----------------------------------------------------------
+
+
+def compare_fake(
+    case: Case,
+    sample: Sample,
+    at: str,
+    *,
+    symbolic: bool = False,
+    real: tuple[Sample, Any] | None = None,
+) -> None:
+    """Compare a fake call with a real one.
+
+    Raises:
+        MetadataMismatchError: they differ.
+    """
+    env = ShapeEnv()
+    mode = FakeTensorMode(shape_env=env, static_shapes=not symbolic)
+    fakes = sample.map(mode.from_tensor)
+    with mode:
+        given = fakes.call(case.op)
+    # The kernel may write its arguments: only now may it have them.
+    owner, result = real or (sample, sample.call(case.op))
+    count = len(case.op._schema.returns)
+    comparison = Comparison(case, env, at)
+    pairs = comparison.paired(leaves_named(given, count), leaves_named(result, count))
+    for name, fake, value in pairs:
+        comparison.leaf(name, fake, value)
+    if not symbolic:
+        comparison.sharing(pairs, fakes, owner)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is compared, where sizes are symbols of `env`, and what to call the input."""
+
+    case: Case
+    env: ShapeEnv
+    at: str
+
+    def paired(self, told: Named, seen: Named) -> Pairs:
+        """Put each leaf of a fake result beside the real one."""
+        if [name for name, _ in told] != [name for name, _ in seen]:
+            self.differ("the results", "number", len(told), len(seen))
+        return [(name, fake, real) for (name, fake), (_, real) in zip(told, seen, strict=True)]
+
+    def leaf(self, name: str, fake: Any, real: Any) -> None:
+        """Compare one leaf."""
+        if isinstance(real, Tensor) and isinstance(fake, Tensor):
+            self.tensor(name, fake, real)
+        elif isinstance(real, Tensor) or isinstance(fake, Tensor) or not self.agree(fake, real):
+            self.differ(name, "value", fake, real)
+
+    def tensor(self, name: str, fake: Tensor, real: Tensor) -> None:
+        """Compare what is known of a tensor without its data."""
+        sizes: tuple[Any, ...] = real.shape
+        if not self.all_agree(fake.shape, sizes):
+            self.differ(name, "shape", list(fake.shape), list(sizes))
+        for what in ("dtype", "device"):
+            if getattr(fake, what) != getattr(real, what):
+                self.differ(name, what, getattr(fake, what), getattr(real, what))
+        told, seen = fake.stride(), real.stride()
+        # Strides of axes that have one element, or none, are never used.
+        used = [i for i, n in enumerate(sizes) if n > 1 and 0 not in sizes]
+        if not self.all_agree([told[i] for i in used], [seen[i] for i in used]):
+            self.differ(name, "strides", list(told), list(seen))
+
+    def all_agree(self, told: Sequence[Any], seen: Sequence[Any]) -> bool:
+        """Tell whether all numbers fit."""
+        return len(told) == len(seen) and all(map(self.agree, told, seen))
+
+    def agree(self, fake: Any, real: Any) -> bool:
+        """Tell whether a number of a fake result fits the real one."""
+        if not isinstance(fake, (SymInt, SymFloat, SymBool)):
+            return type(fake) is type(real) and bool(fake == real or repr(fake) == repr(real))
+        if getattr(fake, "hint", None) is not None:
+            return bool(fake.hint == real)
+        if isinstance(fake, SymInt):
+            least, most = self.env.range_of(fake)
+            return bool(least <= real <= most)
+        return True
+
+    def sharing(self, pairs: Pairs, fakes: Sample, given: Sample) -> None:
+        """Compare who shares memory with whom."""
+        arguments = list(zip(fakes.named(), given.named(), strict=True))
+        tensors = [p for p in pairs if isinstance(p[2], Tensor) and p[2].size]
+        for name, fake, real in tensors:
+            for (other, fake_arg), (_, real_arg) in arguments:
+                told, seen = shares_memory(fake, fake_arg), shares_memory(real, real_arg)
+                if told != seen and not _shared_twice(given, real_arg):
+                    said = {True: f"shares memory with {other!r}", False: "new memory"}
+                    self.differ(name, "sharing", said[told], said[seen])
+
+    def differ(self, name: str, what: str, fake: object, real: object) -> NoReturn:
+        """Say what differs."""
+        raise MetadataMismatchError(
+            f"the fake rule of {self.case.name} gives {name} another {what} "
+            f"than the kernel{self.at}",
+            op=self.case.op._schema,
+            argument=name,
+            declared=f"{what} {fake} (the fake rule)",
+            seen=f"{what} {real} (the kernel)",
+            source=fake_source(self.case),
+            fix=_fix(what, self.at),
+        )
+
+
+def _shared_twice(given: Sample, argument: Tensor) -> bool:
+    """Tell whether arguments share memory, which their fakes cannot show."""
+    return sum(shares_memory(argument, t) for t in given.tensors()) > 1
+
+
+def _fix(what: str, at: str) -> str:
+    if what == "shape" and at:
+        return "compute the shape from the arguments' shapes (x.shape), not from the sample's"
+    if what in {"shape", "dtype", "device", "strides"}:
+        return f"make the fake rule give the kernel's {what}, or the kernel the rule's"
+    return "make the fake rule and the kernel agree"

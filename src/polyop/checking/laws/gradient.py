@@ -1,0 +1,213 @@
+"""The laws of gradients: what backward gives is what finite differences give.
+
+Inputs move off the sample a little, because samples like to sit where
+functions have kinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from polyop.checking.inputs import cast, resized
+from polyop.checking.law import Case, DoesNotApply, law
+from polyop.checking.laws.fake import take
+from polyop.checking.sample import Array, Sample, array_of, leaves_named
+from polyop.checking.slope import Reading, Slope, directions, read
+from polyop.dispatch.keys import AUTOGRAD_KEYS, DispatchKey
+from polyop.errors import AutogradError, GradcheckError, MissingGradientError
+from polyop.layers.autograd.api import grad
+from polyop.schema.tags import Tag
+from polyop.tensor.tensor import Tensor, is_differentiable, of_array
+
+#: How many other sizes are tried.
+MADE_SIZES = 1
+
+
+@law(
+    "test_autograd_registration", "A result requires grad because of a gradient that is registered."
+)
+def registration_law(case: Case) -> None:
+    """Look whether results have a history that no rule gave them."""
+    if not any(t.requires_grad for t in case.sample.tensors()):
+        raise DoesNotApply("no argument of the sample requires grad")
+    if gradient_source(case) is not None:
+        return
+    given = case.sample.copy(grad=True)
+    for name, t in leaves_named(given.call(case.op), len(case.op._schema.returns)):
+        if isinstance(t, Tensor) and t.requires_grad and _has_history(t, given):
+            raise AutogradError(
+                f"{name} of {case.name} requires grad, but no gradient is registered",
+                op=case.op._schema,
+                argument=name,
+                declared="no backward, and no kernel at an autograd key",
+                seen=f"{name} has a history that the kernel recorded",
+                source=case.kernel_source,
+                fix="register the gradient: polyop.library.register_autograd(op, backward)",
+            )
+
+
+def _has_history(result: Tensor, given: Sample) -> bool:
+    """Tell whether backward through a result works, rather than saying that none is there."""
+    wanted = [t for t in given.tensors() if t.requires_grad]
+    ones = of_array(np.ones_like(array_of(result)))
+    try:
+        found = grad([result], wanted, [ones], allow_unused=True)
+    except MissingGradientError:
+        return False
+    return any(g is not None for g in found)
+
+
+@law("test_gradient", "Gradients equal finite differences, and one that is missing is said to be.")
+def gradient_law(case: Case) -> None:
+    """Compare at the sample, and at another size."""
+    _needs_gradient(case)
+    for sample in _bases(case):
+        compare(Slope(case, sample, targets_of(sample), 1))
+
+
+@law("test_second_order", "Gradients of gradients equal finite differences.")
+def second_order_law(case: Case) -> None:
+    """Compare the gradient's own gradient."""
+    _needs_gradient(case)
+    sample = next(_bases(case))
+    slope = Slope(case, sample, targets_of(sample), 2)
+    try:
+        compare(slope)
+    except GradcheckError:
+        raise
+    except AutogradError as error:
+        raise DoesNotApply(f"the gradient cannot be differentiated: {error.problem}") from error
+
+
+def gradient_source(case: Case) -> Any:
+    """Give the place of the gradient, None if none is registered."""
+    op = case.op
+    for slot in ("backward", "formula"):
+        if op.rule(slot) is not None:
+            return op.rule_source(slot)
+    for key in (DispatchKey.CompositeImplicitAutograd, DispatchKey.Autograd, *AUTOGRAD_KEYS):
+        if op.places.top(key) is not None:
+            return op.rule_source(key)
+    return None
+
+
+def _needs_gradient(case: Case) -> None:
+    """Stop where there is nothing to compare.
+
+    Raises:
+        DoesNotApply: so it is.
+        MissingGradientError: the sample asks for a gradient, and there is none.
+    """
+    if case.op._schema.is_mutable:
+        raise DoesNotApply("the operator writes its arguments")
+    if Tag.nondeterministic_seeded in case.op.tags:
+        raise DoesNotApply("results are random (Tag.nondeterministic_seeded)")
+    if not targets_of(case.sample):
+        raise DoesNotApply("no tensor of the sample is floating")
+    rule = case.op.rule("backward")
+    if rule is not None and rule.backward is None:
+        raise DoesNotApply("the author says that there is no gradient")
+    if gradient_source(case) is None:
+        _refuse_missing(case)
+
+
+def _refuse_missing(case: Case) -> None:
+    asked = [name for name, t in case.sample.named() if t.requires_grad]
+    if not asked:
+        raise DoesNotApply("no gradient is registered, and the sample does not ask for one")
+    raise MissingGradientError(
+        f"{case.name} has no gradient, though {', '.join(asked)} of the sample requires grad",
+        op=case.op._schema,
+        argument=asked[0],
+        declared="no backward",
+        seen="a sample that requires grad",
+        source=case.op.source,
+        fix=f"add polyop.library.register_autograd({case.name!r}, backward), or say that there "
+        f"is none: register_autograd({case.name!r}, None)",
+    )
+
+
+def targets_of(sample: Sample) -> list[int]:
+    """Give the positions of the tensors to differentiate: those marked, or all floating ones."""
+    tensors = sample.tensors()
+    floating = [i for i, t in enumerate(tensors) if is_differentiable(t.dtype)]
+    return [i for i in floating if tensors[i].requires_grad] or floating
+
+
+def _bases(case: Case) -> Iterator[Sample]:
+    """Give the sample in double precision and off its kinks, then another size of it."""
+    marks = [t.requires_grad for t in case.sample.tensors()]
+    double = cast(case.sample, "float64")
+    base = double if take(case, double) is not None else case.sample
+    off = base.rebuilt([_moved(t) for t in base.tensors()])
+    base = off if take(case, off) is not None else base
+    sizes = (s for _, s in resized(base) if take(case, s) is not None)
+    for sample in (base, *[s for s, _ in zip(sizes, range(MADE_SIZES), strict=False)]):
+        yield sample.rebuilt(map(_marked, sample.tensors(), marks))
+
+
+def _moved(t: Tensor) -> Tensor:
+    array = array_of(t)
+    if not is_differentiable(array.dtype):
+        return t
+    noise = np.random.default_rng(7).uniform(0.5, 1.0, array.shape) * 1e-2
+    return of_array((array + noise * np.maximum(np.abs(array), 0.1)).astype(array.dtype))
+
+
+def _marked(t: Tensor, mark: bool) -> Tensor:
+    made = of_array(array_of(t))
+    return made.requires_grad_() if mark else made
+
+
+# -- comparing ----------------------------------------------------------------
+
+
+def compare(slope: Slope) -> None:
+    """Compare the gradients of a slope with finite differences.
+
+    Raises:
+        GradcheckError: one differs.
+    """
+    names = [slope.case.sample_name(i) for i in slope.targets]
+    for i, name, told in zip(slope.targets, names, slope.gradients(), strict=True):
+        readings = [read(slope, i, told, way) for way in directions(slope.start()[i])]
+        if any(r.wrong for r in readings):
+            _refuse(slope, name, told, readings)
+
+
+def _refuse(slope: Slope, name: str, told: Array | None, readings: Sequence[Reading]) -> None:
+    case, worst = slope.case, next(r for r in readings if r.wrong)
+    which = {1: "gradient", 2: "second gradient"}[slope.order]
+    where = f" at {list(worst.place)}" if worst.place else ""
+    factor = _factor([r for r in readings if r.place is not None])
+    problem, fix = f"the {which} of {case.name} for {name!r} is wrong", _FIX_OTHER
+    if told is None:
+        problem = f"the {which} of {case.name} for {name!r} is missing"
+        fix = f"return a gradient for {name!r} from backward, not None"
+    elif factor is not None:
+        problem += f": every element is {factor:.6g} times what it should be"
+        fix = f"divide the gradient for {name!r} by {factor:.6g} in the backward"
+    raise GradcheckError(
+        problem,
+        op=case.op._schema,
+        argument=name,
+        declared=f"{'no gradient' if told is None else f'{worst.told:.8g}'}{where} (the backward)",
+        seen=f"{worst.seen:.8g}{where} (finite differences)",
+        source=gradient_source(case),
+        fix=fix,
+    )
+
+
+_FIX_OTHER = "compare the backward with the derivative of the kernel; also what setup_context saves"
+
+
+def _factor(readings: Sequence[Reading]) -> float | None:
+    """Give the factor by which all readings are off, if there is one."""
+    ratios = [r.told / r.seen for r in readings if abs(r.seen) > 1e-6]
+    if not ratios or abs(ratios[0]) < 1e-9 or abs(ratios[0] - 1) < 1e-3:
+        return None
+    same = all(abs(ratio - ratios[0]) <= 1e-2 * abs(ratios[0]) for ratio in ratios)
+    return ratios[0] if same else None

@@ -1,0 +1,139 @@
+"""The laws of traces: a recorded program gives what the call gives, gradients included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from polyop.checking.compare import compare_leaves
+from polyop.checking.inputs import resized
+from polyop.checking.law import Case, DoesNotApply, law
+from polyop.checking.laws.determinism import outcome
+from polyop.checking.laws.fake import fake_source, take
+from polyop.checking.laws.gradient import gradient_source, targets_of
+from polyop.checking.sample import Sample, array_of
+from polyop.checking.slope import weights
+from polyop.errors import DynamicOutputShapeError
+from polyop.layers.autograd.api import grad
+from polyop.layers.trace import make_fx
+from polyop.schema.tags import Tag
+from polyop.tensor.tensor import Tensor, is_differentiable
+
+Tensors = Sequence[Tensor]
+
+
+@law("test_aot_dispatch_dynamic", "A traced program with symbolic sizes gives what the call gives.")
+def dynamic_law(case: Case) -> None:
+    """Trace with symbols for sizes, and run at the sample's and at other sizes."""
+    _needs_values(case)
+    program = _trace(case, "symbolic")
+    _compare(case, program, case.sample, "")
+    for name, sample in resized(case.sample):
+        if 0 not in _sizes(sample) and 1 not in _sizes(sample) and take(case, sample) is not None:
+            if _guards_hold(program, inputs_of(case, sample)):
+                _compare(case, program, sample, f" at {name}")
+            break
+
+
+@law("test_aot_dispatch_static", "A traced program gives what the call gives.")
+def static_law(case: Case) -> None:
+    """Trace with the sample's own sizes, and run."""
+    _needs_values(case)
+    try:
+        program = _trace(case, "fake")
+    except DynamicOutputShapeError as error:
+        raise DoesNotApply("sizes of results depend on data") from error
+    _compare(case, program, case.sample, "")
+
+
+def _needs_values(case: Case) -> None:
+    if Tag.nondeterministic_seeded in case.op.tags:
+        raise DoesNotApply("results are random (Tag.nondeterministic_seeded)")
+    if not case.sample.tensors():
+        raise DoesNotApply("the sample has no tensor")
+
+
+def _sizes(sample: Sample) -> set[Any]:
+    return {n for t in sample.tensors() for n in t.shape}
+
+
+def _guards_hold(program: Any, inputs: Tensors) -> bool:
+    """Tell whether a program was traced for the sizes of other inputs too."""
+    env = program.shape_env
+    sizes = {
+        f"arg{i}.shape[{axis}]": n
+        for i, t in enumerate(inputs)
+        for axis, n in enumerate(array_of(t).shape)
+    }
+    if not set(env.sources) <= set(sizes):
+        return False  # strides have symbols too
+    return env.check_guards(env.bind(sizes)) is None
+
+
+# -- the program --------------------------------------------------------------
+
+
+def joint(case: Case) -> Callable[..., tuple[Tensor, ...]]:
+    """Give results and gradients as one function of arguments, then weights of the results."""
+    count = len(case.sample.tensors())
+
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+        given, scale = tensors[:count], tensors[count:]
+        leaves = outcome(case, case.sample.rebuilt(given))
+        found = [t for _, t in leaves if isinstance(t, Tensor)]
+        floating = [t for t in found if is_differentiable(t.dtype)]
+        pairs = [(t, w) for t, w in zip(floating, scale, strict=False) if t.requires_grad]
+        inputs = [t for t in given if t.requires_grad]
+        if not pairs or not inputs:
+            return tuple(found)
+        outputs, ones = zip(*pairs, strict=True)
+        gradients = grad(outputs, inputs, ones, allow_unused=True)
+        return (*found, *[g for g in gradients if g is not None])
+
+    return run
+
+
+def inputs_of(case: Case, sample: Sample) -> list[Tensor]:
+    """Give fresh arguments, those that have gradients marked, then weights."""
+    marked = set(targets_of(sample)) if _has_gradient(case) else set()
+    fresh = sample.copy()
+    tensors = fresh.tensors()
+    results = [t for _, t in outcome(case, sample.copy()) if isinstance(t, Tensor)]
+    scale = weights([t for t in results if is_differentiable(t.dtype)])
+    for i in marked:
+        tensors[i].requires_grad_()
+    return [*tensors, *scale]
+
+
+def _has_gradient(case: Case) -> bool:
+    rule = case.op.rule("backward")
+    if case.op._schema.is_mutable or (rule is not None and rule.backward is None):
+        return False
+    return gradient_source(case) is not None
+
+
+def _trace(case: Case, mode: str) -> Any:
+    return make_fx(joint(case), mode)(*inputs_of(case, case.sample))
+
+
+def _compare(case: Case, program: Any, sample: Sample, at: str) -> None:
+    wanted = joint(case)(*inputs_of(case, sample))
+    given = program(*inputs_of(case, sample))
+    got = given if isinstance(given, (tuple, list)) else (given,)
+    compare_leaves(
+        _named(case, got),
+        _named(case, wanted),
+        case.tolerance,
+        f"{{}} of the traced {case.name} differs from the call{at}",
+        op=case.op._schema,
+        declared="what the call gives",
+        source=fake_source(case),
+        fix="let kernel, fake rule and backward depend on their arguments alone; "
+        "what is read elsewhere was fixed when the program was traced",
+    )
+
+
+def _named(case: Case, tensors: Tensors) -> list[tuple[str, Any]]:
+    count = len([t for _, t in outcome(case, case.sample.copy()) if isinstance(t, Tensor)])
+    names = [f"result {i}" if i < count else f"gradient {i - count}" for i in range(len(tensors))]
+    return list(zip(names, tensors, strict=True))

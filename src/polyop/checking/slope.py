@@ -1,0 +1,168 @@
+"""Slopes: a number made of an operator's results, its gradient, and finite differences.
+
+The results are weighted by random numbers and summed, so one backward gives
+every gradient; each is then read along single elements, and along one random
+direction through all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from polyop.checking.law import Case
+from polyop.checking.sample import Array, Sample, array_of, leaves_named
+from polyop.layers.autograd.api import grad
+from polyop.tensor.tensor import Tensor, is_differentiable, of_array
+
+#: How many single elements of each argument are tried.
+MAX_ELEMENTS = 8
+
+Arrays = list[Array]
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A weighted sum of results (order 1), or of gradients (order 2), and its gradient."""
+
+    case: Case
+    sample: Sample
+    targets: list[int]
+    order: int
+
+    def start(self) -> Arrays:
+        """Give the values at which the slope is taken."""
+        return [array_of(t) for t in self.sample.tensors()]
+
+    def fresh(self, arrays: Sequence[Array]) -> tuple[Sample, list[Tensor]]:
+        """Give the sample with other values, and the tensors that require grad."""
+        made = [of_array(a.copy()) for a in arrays]
+        for i in self.targets:
+            made[i].requires_grad_()
+        return self.sample.rebuilt(made), [made[i] for i in self.targets]
+
+    def terms(self, arrays: Sequence[Array]) -> tuple[list[Tensor], list[Tensor]]:
+        """Give the tensors that are weighted and summed, and what they depend on."""
+        sample, inputs = self.fresh(arrays)
+        found = _differentiable(self.case, sample.call(self.case.op))
+        if self.order == 1 or not found:
+            return found, inputs
+        gradients = grad(found, inputs, weights(found), create_graph=True, allow_unused=True)
+        return [g for g in gradients if g is not None and g.requires_grad], inputs
+
+    def gradients(self) -> list[Array | None]:
+        """Give the gradient of the sum for each target, by autograd."""
+        found, inputs = self.terms(self.start())
+        if not found:
+            return [None] * len(inputs)
+        given = grad(found, inputs, weights(found), allow_unused=True)
+        return [None if g is None else array_of(g) for g in given]
+
+    def value(self, arrays: Sequence[Array]) -> float:
+        """Give the sum at other values."""
+        found, _ = self.terms(arrays) if self.order == 2 else (self.plain(arrays), [])
+        pairs = zip(found, weights(found), strict=True)
+        return float(sum(np.sum((np.conj(array_of(w)) * array_of(t)).real) for t, w in pairs))
+
+    def plain(self, arrays: Sequence[Array]) -> list[Tensor]:
+        """Give the results that the sum is of, without gradients."""
+        result = self.case.run(self.sample.rebuilt([of_array(a) for a in arrays]))
+        leaves = leaves_named(result, len(self.case.op._schema.returns))
+        return [t for _, t in leaves if isinstance(t, Tensor) and is_differentiable(t.dtype)]
+
+
+def _differentiable(case: Case, result: Any) -> list[Tensor]:
+    leaves = leaves_named(result, len(case.op._schema.returns))
+    return [t for _, t in leaves if isinstance(t, Tensor) and t.requires_grad]
+
+
+def weights(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Give the same random weights each time, one for each element."""
+    rng = np.random.default_rng(3)
+    made = []
+    for t in tensors:
+        shape = array_of(t).shape
+        w: Any = rng.uniform(0.5, 1.5, shape)
+        if t.dtype.kind == "c":
+            w = w + 1j * rng.uniform(0.5, 1.5, shape)
+        made.append(of_array(np.asarray(w).astype(t.dtype)))
+    return made
+
+
+# -- readings -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How far finite differences step, and how far they may be off."""
+
+    step: float
+    rtol: float
+    atol: float
+
+
+#: Where all that matters is in double precision, and where it is not.
+FINE, COARSE = Precision(1e-5, 1e-4, 1e-6), Precision(1e-2, 3e-2, 3e-2)
+
+
+def precision_of(slope: Slope) -> Precision:
+    """Choose by the least precise of the results and of what they depend on."""
+    tensors = slope.sample.tensors()
+    values = [*slope.plain(slope.start()), *[tensors[i] for i in slope.targets]]
+    return FINE if all(t.dtype.name in {"float64", "complex128"} for t in values) else COARSE
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """A direction through an array; `place` is the one element that it moves, if so."""
+
+    place: tuple[int, ...] | None
+    by: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Along one direction: what autograd says, and what finite differences say."""
+
+    place: tuple[int, ...] | None
+    told: float
+    seen: float
+    wrong: bool
+
+
+def directions(array: Array) -> Iterator[Direction]:
+    """Give directions: single elements, then all elements at once."""
+    rng = np.random.default_rng(5)
+    parts = [1.0, 1j] if array.dtype.kind == "c" else [1.0]
+    picks = rng.choice(array.size, min(array.size, MAX_ELEMENTS), replace=False)
+    for flat in sorted(int(i) for i in picks):
+        place = tuple(int(i) for i in np.unravel_index(flat, array.shape))
+        for part in parts:
+            one = np.zeros(array.shape, array.dtype)
+            one[place] = part
+            yield Direction(place, one)
+    if array.size > 1:
+        whole: Any = rng.uniform(-1.0, 1.0, array.shape)
+        yield Direction(None, np.asarray(whole).astype(array.dtype))
+
+
+def read(slope: Slope, target: int, told: Array | None, direction: Direction) -> Reading:
+    """Compare a gradient with finite differences along one direction."""
+    precision, start = precision_of(slope), slope.start()
+    step = precision.step
+
+    def at(distance: float) -> float:
+        moved = [*start]
+        moved[target] = (start[target] + distance * direction.by).astype(start[target].dtype)
+        return slope.value(moved)
+
+    before, here, after = at(-step), at(0.0), at(step)
+    seen = (after - before) / (2 * step)
+    says = 0.0 if told is None else float(np.sum((np.conj(told) * direction.by).real))
+    room = precision.atol + precision.rtol * max(abs(seen), abs(says))
+    # Where the slope is another on each side there is a kink, and no gradient to compare.
+    kink = abs((after - here) - (here - before)) / step > 10 * room + 2 * abs(seen)
+    return Reading(direction.place, says, seen, not kink and not abs(says - seen) <= room)

@@ -1,0 +1,164 @@
+"""The command `polyop`: check operators, show one, list all."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+import polyop.assembly  # noqa: F401 - operators need all layers
+from polyop.checking.find import Found, find, load
+from polyop.checking.law import LAWS, Law
+from polyop.checking.page import page_of
+from polyop.checking.report import data_of, print_report
+from polyop.checking.run import OperatorReport, check_operator, chosen_laws
+from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.registry import DEFINITIONS, find_packet, split_name
+from polyop.dispatch.table import dump_table
+from polyop.errors import PolyopError
+
+OK, BROKEN, MISUSED = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; gives the exit status.
+
+    0 is all well, 1 a broken law or an operator that could not be checked,
+    2 a wrong use of the command.
+    """
+    options = parser().parse_args(argv)
+    try:
+        status: int = options.run(options)
+    except PolyopError as error:
+        print(error, file=sys.stderr)
+        return MISUSED
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    top = argparse.ArgumentParser(prog="polyop", description="Operators, checked and shown.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_check(
+        commands.add_parser("check", help="try the laws on the operators of files or modules")
+    )
+    _add_show(commands.add_parser("show", help="show an operator: schema, rules, dispatch table"))
+    _add_list(commands.add_parser("list", help="list operators"))
+    return top
+
+
+# -- check --------------------------------------------------------------------
+
+
+def _add_check(command: argparse.ArgumentParser) -> None:
+    command.add_argument("targets", nargs="+", metavar="FILE_OR_MODULE")
+    command.add_argument(
+        "--law", action="append", metavar="NAME", help="only this law; may be given again"
+    )
+    command.add_argument("--html", metavar="PAGE", help="write the report as a page")
+    command.add_argument("--json", metavar="FILE", help="write the report as data; - is stdout")
+    command.add_argument("--quiet", action="store_true", help="print failures only")
+    command.set_defaults(run=check)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Try the laws, print and write the report."""
+    laws = chosen_laws(law_names(options.law))
+    found = [one for target in options.targets for one in find(target)]
+    reports = list(reports_of(found, laws, quiet=options.quiet))
+    if options.json == "-":
+        print(json.dumps(data_of(reports), indent=2))
+    else:
+        print_report(reports, Console(), quiet=options.quiet)
+    if options.json and options.json != "-":
+        Path(options.json).write_text(json.dumps(data_of(reports), indent=2) + "\n", "utf-8")
+    if options.html:
+        Path(options.html).write_text(page_of(reports), "utf-8")
+    return OK if all(report.ok for report in reports) else BROKEN
+
+
+def law_names(given: Sequence[str] | None) -> list[str] | None:
+    """Read the names of laws; `test_` may be left out."""
+    if given is None:
+        return None
+    return [
+        name if name in LAWS or f"test_{name}" not in LAWS else f"test_{name}" for name in given
+    ]
+
+
+def reports_of(
+    found: Sequence[Found], laws: Sequence[Law], *, quiet: bool
+) -> Iterator[OperatorReport]:
+    """Check one operator after another, and show how far it is."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task("checking", total=len(found))
+        for one in found:
+            bar.update(task, description=f"checking {one.op.name()}")
+            yield check_operator(one.op, one.samples, laws, problem=one.problem)
+            bar.advance(task)
+
+
+# -- show and list ------------------------------------------------------------
+
+
+def _add_show(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", help="ns::name, or ns::name.overload")
+    command.add_argument("--load", action="append", default=[], metavar="FILE_OR_MODULE")
+    command.set_defaults(run=show)
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print all overloads of a name with their rules and tables."""
+    for target in options.load:
+        load(target)
+    name, overload, _ = split_name(options.name)
+    for op in find_packet(name).op_overloads():
+        if "." not in options.name or op._schema.overload_name == overload:
+            print("\n".join(description(op)))
+    return OK
+
+
+def description(op: OpOverload) -> list[str]:
+    """Describe an operator, line by line."""
+    rules = [
+        f"  {slot.name if isinstance(slot, DispatchKey) else slot}: {kernel.source}"
+        for slot, kernel in op.places.items()
+    ]
+    tags = ", ".join(tag.name for tag in op.tags) or "none"
+    table = dump_table(op.name(), op.kernels()).splitlines()[1:]
+    return [
+        str(op._schema),
+        f"  defined: {op.source}",
+        f"  tags: {tags}",
+        "rules:",
+        *rules,
+        "dispatch table:",
+        *(f"  {line}" for line in table),
+    ]
+
+
+def _add_list(command: argparse.ArgumentParser) -> None:
+    command.add_argument("namespace", nargs="?", help="only this namespace")
+    command.add_argument("--load", action="append", default=[], metavar="FILE_OR_MODULE")
+    command.set_defaults(run=list_operators)
+
+
+def list_operators(options: argparse.Namespace) -> int:
+    """Print the schemas of all operators, or of one namespace."""
+    for target in options.load:
+        load(target)
+    for definition in sorted(DEFINITIONS.values(), key=lambda d: d.op.name()):
+        if options.namespace in {None, definition.op.namespace}:
+            print(definition.op._schema)
+    return OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

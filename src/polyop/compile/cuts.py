@@ -1,0 +1,98 @@
+"""A function that looks at data runs in parts: calls are recorded, and run as graphs between looks.
+
+Nothing of the function's code is read. It runs once per call; operators are
+recorded on fakes, and when it looks at data, what was recorded runs as one
+graph, and the tensors that still live become real, in place. The programs of
+the parts are kept by their text, so a part that comes again is not compiled again.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from polyop import tree
+from polyop.dispatch.bits import FAKE, GRAD, NUMPY
+from polyop.dispatch.context import Word, run_under, word
+from polyop.dispatch.modes import DispatchMode
+from polyop.layers.fake import FakeTensorMode
+from polyop.layers.trace.tracer import Tracer
+from polyop.symbolic import ShapeEnv
+from polyop.tensor.tensor import Tensor
+
+
+def run_in_parts(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Call a function, its operators recorded and run in parts.
+
+    Where gradients are needed the call is eager: autograd records each
+    operator when it runs, which a part would do too late.
+    """
+    leaves = tree.leaves((args, kwargs))
+    if word().grad and any(isinstance(x, Tensor) and x.keys & GRAD for x in leaves):
+        return fn(*args, **kwargs)
+    recorder = Recorder(word())
+    under = word().but(tracer=recorder.tracer, fake=recorder.mode, modes=(recorder,), grad=False)
+    out = run_under(under, fn, *args, **kwargs)
+    recorder.flush()
+    return out
+
+
+class Recorder(DispatchMode):
+    """Records calls, and knows which of their results still live."""
+
+    def __init__(self, outer: Word) -> None:
+        self.outer = outer
+        # Data is known at a look, so a size that depends on it is cut there too.
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
+        self.tracer = Part(self)
+        self.live: list[weakref.ref[Tensor]] = []
+
+    def __dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run a call on fakes, under the trace, and note its results."""
+        if any(isinstance(x, Tensor) and x.keys & GRAD for x in tree.leaves((args, kwargs))):
+            # A parameter from elsewhere: from here on autograd must see the calls.
+            self.flush()
+            return run_under(self.outer, op, *args, **(kwargs or {}))
+        result = op(*args, **(kwargs or {}))
+        for leaf in tree.leaves(result):
+            if isinstance(leaf, Tensor) and leaf.keys & FAKE:
+                self.live.append(weakref.ref(leaf))
+        return result
+
+    def flush(self) -> None:
+        """Run what was recorded, and make the tensors that still live real."""
+        found = [t for t in (ref() for ref in self.live) if t is not None and t.keys & FAKE]
+        self.live.clear()
+        tensors = list({id(t): t for t in found}.values())
+        plain = self.outer
+        if len(self.tracer.graph.nodes):
+            module = run_under(plain, self.tracer.finish, tensors)
+            values = run_under(plain.without_grad, module)
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.payload = value.payload
+                tensor.keys = NUMPY
+                del tensor.graph_node
+        self.tracer.restart()
+
+
+class Part(Tracer):
+    """The calls since the last look."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = weakref.ref(recorder)
+
+    def restart(self) -> None:
+        """Begin the next part."""
+        fresh = Tracer()
+        for name in ("graph", "constants", "sizes", "_lifted"):
+            setattr(self, name, getattr(fresh, name))
+
+    def look(self, tensor: Tensor, what: str) -> Any:
+        """Run what was recorded, and give the data."""
+        recorder = self.recorder()
+        assert recorder is not None
+        if tensor.keys & FAKE:
+            recorder.flush()
+        return tensor.payload

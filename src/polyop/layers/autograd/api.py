@@ -1,0 +1,271 @@
+"""`backward`, `grad`, hooks, and what autograd adds to `Tensor`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR, WRAPPED
+from polyop.errors import AutogradError, UsageError, UsageTypeError
+from polyop.layers.autograd.arrays import zeros
+from polyop.layers.autograd.engine import run
+from polyop.layers.autograd.hooks import add_hook, call_hooks, keep_grad
+from polyop.layers.autograd.node import Node, leaf_node
+from polyop.ops.define import ON_TENSORS
+from polyop.tensor.tensor import Tensor, is_differentiable, of_array
+
+Tensors = Tensor | Sequence[Tensor]
+
+
+def backward(
+    tensors: Tensors,
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensors | None = None,
+) -> None:
+    """Add the gradients of leaves to their `.grad`.
+
+    Args:
+        tensors: what to differentiate.
+        grad_tensors: the gradient of each; None for the one of a scalar.
+        retain_graph: whether the graph can be used again; by default, if `create_graph`.
+        create_graph: whether the gradients can be differentiated.
+        inputs: the leaves to add to; None for all.
+
+    Raises:
+        AutogradError: a tensor does not require grad, a gradient does not fit,
+            or the graph was freed.
+    """
+    roots = _roots(_listed(tensors), grad_tensors)
+    wanted = None if inputs is None else frozenset(map(_node, _listed(inputs)))
+    retain = create_graph if retain_graph is None else retain_graph
+    found = run(roots, retain=retain, create_graph=create_graph, wanted=wanted)
+    for node, g in found.items():
+        _accumulate(node, g)
+
+
+def grad(
+    outputs: Tensors,
+    inputs: Tensors,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    materialize_grads: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """Give the gradients of outputs with respect to inputs; no `.grad` changes.
+
+    Args:
+        outputs: what to differentiate.
+        inputs: with respect to what; leaves or not.
+        grad_outputs: the gradient of each output; None for the one of a scalar.
+        retain_graph: whether the graph can be used again; by default, if `create_graph`.
+        create_graph: whether the gradients can be differentiated.
+        allow_unused: whether an input that is not reached gives None.
+        materialize_grads: whether it gives zeros.
+
+    Raises:
+        AutogradError: an input is not reached or does not require grad, a
+            gradient does not fit, or the graph was freed.
+    """
+    wanted = _listed(inputs)
+    nodes = [_node(t, i) for i, t in enumerate(wanted)]
+    roots = _roots(_listed(outputs), grad_outputs)
+    retain = create_graph if retain_graph is None else retain_graph
+    found = run(roots, retain=retain, create_graph=create_graph, wanted=frozenset(nodes))
+    done = []
+    for i, (tensor, node) in enumerate(zip(wanted, nodes, strict=True)):
+        g = found.get(node)
+        if g is not None and node in nodes[:i]:
+            g = ON_TENSORS["clone"](g)
+        if g is not None and node.seq == 0:
+            g = call_hooks(node.hooks, g)
+        done.append(_unused(i, tensor, allow_unused, materialize_grads) if g is None else g)
+    return tuple(done)
+
+
+def _unused(i: int, tensor: Tensor, allow: bool | None, materialize: bool) -> Tensor | None:
+    if materialize:
+        return zeros(tensor.payload.shape, tensor.payload.dtype, tensor)  # type: ignore[no-any-return]
+    if not allow:
+        raise AutogradError(
+            f"input {i} is not reached from the outputs",
+            argument=f"inputs[{i}]",
+            seen=f"shape {tuple(tensor.shape)}",
+            fix="pass allow_unused=True to get None for it, or materialize_grads=True for zeros",
+        )
+    return None
+
+
+def _listed(tensors: Any) -> list[Tensor]:
+    found = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    for tensor in found:
+        if not isinstance(tensor, Tensor):
+            raise UsageTypeError("not a Tensor", seen=f"{type(tensor).__name__} {tensor!r:.60}")
+    return found
+
+
+def _node(tensor: Tensor, i: int = 0) -> Node:
+    if not tensor.keys & GRAD:
+        raise AutogradError(
+            f"input {i} does not require grad",
+            argument=f"inputs[{i}]",
+            seen=f"shape {tuple(tensor.shape)}, dtype {tensor.dtype}",
+            fix="call requires_grad_() on it before it is used",
+        )
+    found: Node = tensor.grad_node
+    return found
+
+
+def _roots(outputs: Sequence[Tensor], given: Any) -> list[tuple[Node, Tensor]]:
+    if given is None or isinstance(given, Tensor):
+        given = [given] * len(outputs) if given is None else [given]
+    given = list(given)
+    if len(given) != len(outputs):
+        raise AutogradError(
+            "there must be one gradient per output",
+            declared=f"{len(outputs)} outputs",
+            seen=f"{len(given)} gradients",
+        )
+    return [_root(i, t, g) for i, (t, g) in enumerate(zip(outputs, given, strict=True))]
+
+
+def _root(i: int, output: Tensor, g: Tensor | None) -> tuple[Node, Tensor]:
+    if not output.keys & GRAD:
+        raise AutogradError(
+            f"output {i} does not require grad, so it has no gradient",
+            argument=f"outputs[{i}]",
+            seen=f"shape {tuple(output.shape)}, dtype {output.dtype}",
+            fix="call requires_grad_() on an input, and compute outside of no_grad",
+        )
+    if g is None:
+        g = _one(i, output)
+    elif tuple(g.shape) != tuple(output.shape):
+        raise AutogradError(
+            f"the gradient of output {i} has the wrong shape",
+            argument=f"grad_outputs[{i}]",
+            declared=f"shape {tuple(output.shape)}",
+            seen=f"shape {tuple(g.shape)}",
+        )
+    return output.grad_node, g
+
+
+def _one(i: int, output: Tensor) -> Tensor:
+    payload = output.payload
+    if payload.shape != () and output.size != 1:
+        raise AutogradError(
+            f"output {i} is no scalar, so its gradient must be given",
+            argument=f"outputs[{i}]",
+            declared="one element",
+            seen=f"shape {tuple(payload.shape)}",
+            fix="sum it, or pass a gradient of its shape",
+        )
+    if payload.__class__ is np.ndarray:
+        return of_array(np.ones(payload.shape, payload.dtype))
+    one: Tensor = ON_TENSORS["ones_like"](output)
+    return one
+
+
+def _accumulate(node: Node, g: Tensor) -> None:
+    if node.seq:
+        raise UsageError("only leaves have a .grad to add to", fix="use polyop.autograd.grad")
+    g = call_hooks(node.hooks, g)
+    node.kept = g if node.kept is None else ON_TENSORS["add"](node.kept, g)
+
+
+# -- methods of Tensor --------------------------------------------------------
+
+
+def requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
+    """Make it a leaf that gradients flow to, or one that they do not.
+
+    Raises:
+        AutogradError: its dtype has no gradients, it is no leaf, or it belongs to a transform.
+    """
+    if requires_grad == bool(self.keys & GRAD):
+        return self
+    if not requires_grad:
+        if not self.is_leaf:
+            raise AutogradError(
+                "a tensor that was computed cannot stop requiring grad", fix="use .detach()"
+            )
+        self.keys &= ~GRAD
+        return self
+    if not is_differentiable(self.dtype):
+        raise AutogradError(
+            "only floating-point and complex tensors can require grad", seen=self.dtype
+        )
+    if self.keys & WRAPPED:
+        raise AutogradError(
+            "a tensor inside a transform cannot be made to require grad",
+            fix="use polyop.func.grad inside the transformed function",
+        )
+    if self.keys & INFERENCE_TENSOR:
+        raise AutogradError(
+            "a tensor made under inference_mode cannot require grad",
+            fix="clone it outside of inference_mode",
+        )
+    self.grad_node = leaf_node(self.dtype)
+    self.keys |= GRAD
+    return self
+
+
+def _get_grad(self: Tensor) -> Tensor | None:
+    node = getattr(self, "grad_node", None)
+    return None if node is None else getattr(node, "kept", None)
+
+
+def _set_grad(self: Tensor, value: Tensor | None) -> None:
+    if value is not None:
+        if not isinstance(value, Tensor):
+            raise UsageTypeError("a gradient is a Tensor", seen=type(value).__name__)
+        if tuple(value.shape) != tuple(self.shape):
+            raise AutogradError(
+                "a gradient has the shape of its tensor",
+                declared=f"shape {tuple(self.shape)}",
+                seen=f"shape {tuple(value.shape)}",
+            )
+    if getattr(self, "grad_node", None) is None:
+        self.grad_node = leaf_node(self.dtype)
+    self.grad_node.kept = value
+
+
+def _backward(
+    self: Tensor,
+    gradient: Tensor | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensors | None = None,
+) -> None:
+    """Add the gradients of leaves to their `.grad`; see `polyop.autograd.backward`."""
+    backward(self, None if gradient is None else [gradient], retain_graph, create_graph, inputs)
+
+
+def _register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Any:
+    """Call `hook(gradient)` in backward; what it returns replaces the gradient."""
+    return add_hook(_node(self), hook)
+
+
+def _retain_grad(self: Tensor) -> None:
+    """Keep `.grad` of a tensor that is no leaf."""
+    keep_grad(_node(self))
+
+
+def _grad_fn(self: Tensor) -> Node | None:
+    node = self.grad_node if self.keys & GRAD else None
+    return node if node is not None and node.seq else None
+
+
+_METHODS: dict[str, Any] = {
+    "requires_grad_": requires_grad_,
+    "backward": _backward,
+    "register_hook": _register_hook,
+    "retain_grad": _retain_grad,
+    "grad": property(_get_grad, _set_grad, doc="The gradient that backward added up, or None."),
+    "grad_fn": property(_grad_fn, doc="The node that computed it, or None for a leaf."),
+}
+for _name, _method in _METHODS.items():
+    setattr(Tensor, _name, _method)

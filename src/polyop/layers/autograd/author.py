@@ -1,0 +1,217 @@
+"""Gradients that authors register: `setup_context` after forward, `backward` with what it kept.
+
+The author's functions always work on tensors, and run below autograd unless
+the gradient is itself differentiated. All checks of what they return are here
+and in `mirror.py`, so that a mistake is told in the author's words.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from types import SimpleNamespace
+from typing import Any
+
+from polyop.dispatch.context import run_under, word
+from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.rules import AutogradRule
+from polyop.layers.autograd.arrays import adapted, fill_tensors, send
+from polyop.layers.autograd.context import Context, refuse
+from polyop.layers.autograd.mirror import NodeOf, describe, matched, needs_of, nodes_in, spec_of
+from polyop.layers.autograd.node import Node, next_seq, result_node
+from polyop.layers.autograd.write import facts
+from polyop.schema.types import leaf_kind
+from polyop.tensor.tensor import GRAD, Tensor, is_differentiable
+
+#: The operator whose backward is running, for errors of second gradients (S133).
+RUNNING: ContextVar[Any] = ContextVar("running", default=None)
+
+
+class Inputs(tuple[Any, ...]):
+    """The positional arguments; `box` has every argument by name."""
+
+    box: SimpleNamespace
+
+
+class AuthorRecorder:
+    """Records calls of one operator with an author's gradient."""
+
+    def __init__(self, op: OpOverload, rule: AutogradRule) -> None:
+        self.op = op
+        self.rule = rule
+        self.source = op.rule_source("backward")
+        self.names = [a.name for a in op._schema.arguments]
+        self.positional = len(op._schema.positional)
+        self.setup = None if rule.setup_context is None else setup_caller(rule.setup_context)
+        kinds = [leaf_kind(a.type) for a in op._schema.keyword_only]
+        self.keywords_count = any(kind != "static" for kind in kinds)
+
+    def record(
+        self,
+        outer: Sequence[Any],
+        values: Sequence[Any],
+        out: Any,
+        results: Any,
+        kept: bool,
+        node_of: NodeOf,
+        plain: bool,
+    ) -> None:
+        """Record a call.
+
+        Args:
+            outer: the arguments, whose nodes `node_of` gives.
+            values: the same arguments as the author sees them.
+            out: the results as the author sees them.
+            results: the results that get the history.
+            kept: whether `out` and `results` differ, as they do under a level.
+            node_of: gives the node of a tensor that requires grad, or None.
+            plain: whether all is NumPy.
+        """
+        specs = [spec_of(a, node_of) for a in outer]
+        nodes = tuple(node for spec in specs for node in nodes_in(spec))
+        if not nodes:
+            return
+        ctx = Context(tuple(map(needs_of, specs)))
+        if self.setup is not None:
+            run_under(
+                word().without_grad,
+                self.setup,
+                ctx,
+                self._inputs(values),
+                self._keywords(values),
+                out,
+            )
+        flat, shape = flatten_results(results)
+        inner = flatten_results(out)[0]
+        ctx.seal(list(zip(self.names, values, strict=True)), inner, inner if kept else None)
+        node = Node()
+        node.backward = author_backward
+        node.op = self.op
+        node.seq = next_seq()
+        node.n0 = nodes
+        node.s0 = ctx
+        node.s1 = specs
+        node.more = ([facts(t) for t in flat], self, shape)
+        give_node(node, flat, inner, ctx._without)
+
+    def _inputs(self, values: Sequence[Any]) -> Inputs:
+        inputs = Inputs(values[: self.positional])
+        inputs.box = SimpleNamespace(**dict(zip(self.names, values, strict=True)))
+        return inputs
+
+    def _keywords(self, values: Sequence[Any]) -> dict[str, Any]:
+        n = self.positional
+        return dict(zip(self.names[n:], values[n:], strict=True))
+
+    def laid_out(self, given: Any) -> Sequence[Any]:
+        """Give what backward returned as one value per argument.
+
+        Raises:
+            AutogradError: the count, or a name, is wrong.
+        """
+        names, n = self.names, len(self.names)
+        if isinstance(given, dict) and (n != 1 or set(given) == set(names)):
+            unknown = [k for k in given if k not in names]
+            if unknown:
+                raise refuse(
+                    self.op,
+                    f"backward returned a gradient for {unknown[0]!r}, which is no argument",
+                    declared=", ".join(names), seen=describe(given), source=self.source,
+                    fix="name arguments of the schema",
+                )  # fmt: skip
+            return [given.get(name) for name in names]
+        values = list(given) if isinstance(given, tuple) else [given]
+        if len(values) == self.positional and not self.keywords_count:
+            values += [None] * (n - self.positional)
+        if len(values) != n:
+            count = n if self.keywords_count else self.positional
+            raise refuse(
+                self.op,
+                "backward returned a wrong number of gradients",
+                declared=f"{count} ({', '.join(names[:count])})",
+                seen=describe(given),
+                source=self.source,
+                fix="return one value per argument, None where there is no gradient",
+            )
+        return values
+
+
+def flatten_results(results: Any) -> tuple[list[Any], list[Any]]:
+    """Give the single results in a row, and which of them make each result.
+
+    A result that is a list is mirrored by a list of numbers.
+    """
+    flat: list[Any] = []
+    shape: list[Any] = []
+    for result in results if results.__class__ is tuple else (results,):
+        if result.__class__ is list:
+            shape.append(list(range(len(flat), len(flat) + len(result))))
+            flat += result
+        else:
+            shape.append(len(flat))
+            flat.append(result)
+    return flat, shape
+
+
+def give_node(
+    node: Node, flat: Sequence[Any], inner: Sequence[Any], without: tuple[int, ...] = ()
+) -> None:
+    """Give results their history, those that gradients can flow through."""
+    single = len(flat) == 1
+    for number, (result, seen) in enumerate(zip(flat, inner, strict=True)):
+        if not isinstance(result, Tensor) or id(seen) in without:
+            continue
+        if is_differentiable(result.payload.dtype):
+            result.keys |= GRAD
+            result.grad_node = node if single else result_node(node, number)
+
+
+def _author_backward(n: Node, g: Any, grads: dict[Node, Any], push: Callable[[Node], Any]) -> None:
+    recorder: AuthorRecorder = n.more[1]
+    rule = recorder.rule.backward
+    assert rule is not None
+    ctx = n.s0.running(n)
+    given = call_backward(n, ctx, g, n.more[2], rule)
+    for name, spec, value in zip(recorder.names, n.s1, recorder.laid_out(given), strict=True):
+        for node, d in matched(recorder.op, recorder.source, name, spec, value):
+            send(node, d, grads, push)
+
+
+author_backward = adapted(_author_backward)
+
+
+def call_backward(n: Node, ctx: Context, g: Any, shape: Any, rule: Callable[..., Any]) -> Any:
+    """Call an author's backward, with one gradient per result."""
+    flat = g if g.__class__ is list else [g]
+    if ctx._materialize and g.__class__ is list:
+        flat = fill_tensors(n, flat)
+    given = [[flat[j] for j in i] if i.__class__ is list else flat[i] for i in shape]
+    token = RUNNING.set(n.op)
+    try:
+        return rule(ctx, *given)
+    finally:
+        RUNNING.reset(token)
+
+
+def setup_caller(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `(ctx, inputs, keywords, output)` for an author's `setup_context` of any form (S124)."""
+    wanted = ("ctx", "inputs", "keyword_only_inputs", "output")
+    try:
+        names = list(inspect.signature(fn).parameters)
+    except (TypeError, ValueError):
+        names = ["", "", ""]
+    if set(names) <= set(wanted):
+        places = [wanted.index(name) for name in names]
+
+        def by_name(*given: Any) -> Any:
+            return fn(**{wanted[i]: given[i] for i in places})
+
+        return by_name
+    if len(names) == 4:
+        return fn
+
+    def by_position(ctx: Any, inputs: Any, keywords: Any, output: Any) -> Any:
+        return fn(ctx, inputs, output)
+
+    return by_position

@@ -1,0 +1,114 @@
+"""`ctx`: what an author's gradient keeps from forward to backward (S125)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from polyop.errors import AutogradError, UsageTypeError
+from polyop.layers.autograd.node import Node
+from polyop.layers.autograd.saved import Twin, check, count_of, revive, twin
+from polyop.tensor.tensor import Tensor
+
+
+class Context:
+    """What `setup_context` fills and `backward` reads; any attribute may be set on it.
+
+    Attributes:
+        needs_input_grad: one bool per argument of the schema, lists for lists.
+    """
+
+    needs_input_grad: Any
+
+    def __init__(self, needs: Any = ()) -> None:
+        self.needs_input_grad = needs
+        self._saved: tuple[Any, ...] = ()
+        self._versions: tuple[int, ...] = ()
+        self._names: tuple[str, ...] = ()
+        self._without: tuple[int, ...] = ()
+        self._dirty: tuple[int, ...] = ()
+        self._materialize = True
+        self._node: Node | None = None
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Keep tensors; that nobody writes to them until backward is checked."""
+        for tensor in tensors:
+            if tensor is not None and not isinstance(tensor, Tensor):
+                raise UsageTypeError(
+                    "save_for_backward takes tensors and None",
+                    seen=f"{type(tensor).__name__} {tensor!r:.80}",
+                    fix="keep anything else as an attribute: ctx.name = value",
+                )
+        self._saved = tensors
+        self._versions = tuple(0 if t is None else count_of(t) for t in tensors)
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        """What was saved.
+
+        Raises:
+            AutogradError: a saved tensor was written since.
+        """
+        return tuple(self._load(i, saved) for i, saved in enumerate(self._saved))
+
+    def _load(self, i: int, saved: Any) -> Any:
+        if saved is None:
+            return None
+        node, inner = self._node, saved.tensor if saved.__class__ is Twin else saved
+        if node is None:
+            return inner
+        name = self._names[i] if i < len(self._names) else f"saved tensor {i}"
+        check(node, name, inner, self._versions[i])
+        return revive(node, saved)
+
+    def mark_non_differentiable(self, *results: Tensor) -> None:
+        """Say that results do not require grad."""
+        self._without += tuple(map(id, results))
+
+    def mark_dirty(self, *inputs: Tensor) -> None:
+        """Say that inputs of a `Function` were written."""
+        self._dirty += tuple(map(id, inputs))
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Say whether absent gradients come as zeros (they do) or as None."""
+        self._materialize = value
+
+    def seal(self, named: Sequence[tuple[str, Any]], results: Sequence[Any], kept: Any) -> None:
+        """End the forward: name what was saved, and keep no result itself.
+
+        Args:
+            named: arguments and their names.
+            results: the tensors that will have this node.
+            kept: what to keep of each, or None for a twin (NOTE [Saved results]).
+        """
+        self._names = tuple(_name(saved, i, named) for i, saved in enumerate(self._saved))
+        if any(saved is not None for saved in self._saved):
+            self._saved = tuple(_sealed(saved, results, kept) for saved in self._saved)
+
+    def running(self, node: Node) -> Context:
+        """Give the context as backward sees it: the same attributes, and the node that runs."""
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        made._node = node
+        return made
+
+
+def _name(saved: Any, i: int, named: Sequence[tuple[str, Any]]) -> str:
+    for name, value in named:
+        if value is saved:
+            return name
+    return f"saved tensor {i}"
+
+
+def _sealed(saved: Any, results: Sequence[Any], kept: Any) -> Any:
+    for number, result in enumerate(results):
+        if saved is result and saved is not None:
+            if kept is not None:
+                return kept[number]
+            return twin(saved, number if len(results) > 1 else -1)
+    return saved
+
+
+def refuse(op: Any, problem: str, **parts: Any) -> AutogradError:
+    """Make the error of a gradient that does not fit."""
+    return AutogradError(problem, op=getattr(op, "_schema", op), **parts)

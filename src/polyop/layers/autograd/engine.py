@@ -1,0 +1,220 @@
+"""The engine: walks a graph backwards, the latest node first.
+
+Gradients live in a table of the run, never on nodes, so that runs may nest
+and several threads may run on graphs that share nodes. A straight line needs
+no order; only when more than one node waits is there a heap.
+
+NOTE [Two modes]
+A gradient that nobody watches is computed on bare NumPy arrays: no dispatch,
+no tensors. That is when the roots are plain, `create_graph` is off, and no
+mode, level or trace is active. Otherwise the same formulas run on tensors.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+
+from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
+from polyop.dispatch.context import Word, reset_word, set_word, word
+from polyop.layers.autograd.arrays import cast_array, cast_tensor, send
+from polyop.layers.autograd.author import RUNNING
+from polyop.layers.autograd.node import Node, edges, freed
+from polyop.ops.define import ON_TENSORS
+from polyop.tensor.tensor import Tensor, of_array
+
+Grads = dict[Node, Any]
+
+
+def run_arrays(root: Node, grads: Grads, retain: bool) -> None:
+    """Walk back from one node, on bare arrays."""
+    pending: list[Node] = []
+    push, take = pending.append, grads.pop
+    heap: list[tuple[int, Node]] = []
+    n = root
+    while True:
+        n.backward(n, take(n), grads, push)
+        if not retain:
+            n.backward = freed
+            n.s0 = n.s1 = n.s2 = None
+        if heap or len(pending) != 1:
+            for m in pending:
+                heappush(heap, (-m.seq, m))
+            pending.clear()
+            if not heap:
+                return
+            n = heappop(heap)[1]
+        else:
+            n = pending.pop()
+
+
+def run_all(
+    roots: Iterable[Node],
+    grads: Grads,
+    retain: bool,
+    *,
+    tensors: bool,
+    wanted: frozenset[Node] = frozenset(),
+    needed: set[Node] | None = None,
+) -> Grads:
+    """Walk back from several nodes; give the gradients of inner nodes that are wanted.
+
+    Args:
+        roots: where to begin; their gradients are in `grads`.
+        grads: the table; gradients of leaves stay in it.
+        retain: whether the graph is used again.
+        tensors: whether gradients are tensors.
+        wanted: nodes whose gradient is asked for.
+        needed: the nodes to visit, or None for all.
+    """
+    found: Grads = {}
+    pending: list[Node] = []
+    heap = [(-n.seq, n) for n in set(roots) if n.seq]
+    heap.sort()
+    while heap:
+        n = heappop(heap)[1]
+        g = grads.pop(n)
+        if n in wanted:
+            found[n] = g
+        if needed is not None and n not in needed:
+            continue
+        _step(n, g, grads, pending.append, tensors)
+        if not retain:
+            n.backward = freed
+            n.s0 = n.s1 = n.s2 = None
+        for m in pending:
+            heappush(heap, (-m.seq, m))
+        pending.clear()
+    return found
+
+
+def _step(n: Node, g: Any, grads: Grads, push: Callable[[Node], Any], tensors: bool) -> None:
+    if not tensors:
+        n.backward(n, g, grads, push)
+        return
+    token = RUNNING.set(n.op)
+    try:
+        n.backward.tensor(n, g, grads, push)
+    finally:
+        RUNNING.reset(token)
+
+
+def on_the_way(roots: Iterable[Node], wanted: frozenset[Node]) -> set[Node]:
+    """Give the nodes from which a wanted node can be reached."""
+    seen: dict[Node, list[Node]] = {}
+    stack = list(roots)
+    while stack:
+        n = stack.pop()
+        if n not in seen:
+            seen[n] = list(edges(n))
+            stack += seen[n]
+    reach = set(wanted)
+    # Inputs are older than their node, so upwards by number all inputs come first.
+    for n in sorted(seen, key=lambda n: n.seq):
+        if any(m in reach for m in seen[n]):
+            reach.add(n)
+    # A wanted node itself is left only towards other wanted ones.
+    return {n for n in reach if any(m in reach for m in seen.get(n, ()))}
+
+
+def plain_run(tensors: Sequence[Tensor], create_graph: bool) -> bool:
+    """Tell whether gradients may be computed on bare arrays (NOTE [Two modes])."""
+    if create_graph or int(word()) & ~NO_GRAD:
+        return False
+    return all(not t.keys & ~(NUMPY | GRAD) for t in tensors)
+
+
+def run(
+    roots: Sequence[tuple[Node, Tensor]],
+    *,
+    retain: bool,
+    create_graph: bool,
+    wanted: frozenset[Node] | None = None,
+    under: Word | None = None,
+) -> Grads:
+    """Run backward, and give the gradients of leaves, or of the wanted nodes, as tensors.
+
+    Args:
+        roots: nodes, and their gradients.
+        retain: whether the graph is used again.
+        create_graph: whether gradients are recorded.
+        wanted: the nodes whose gradients are asked for; None for all leaves.
+        under: the word to run under, if not the current one with grad mode set.
+    """
+    arrays = under is None and plain_run([g for _, g in roots], create_graph)
+    grads: Grads = {}
+    for node, g in roots:
+        send(node, g.payload if arrays else g, grads, _nothing)
+    found: Grads = {}
+    if wanted is None and arrays and len(roots) == 1:
+        if roots[0][0].seq:
+            run_arrays(roots[0][0], grads, retain)
+    else:
+        nodes = list(grads)
+        needed = None if wanted is None else on_the_way(nodes, wanted)
+        now = word()
+        token = set_word(under or (now.with_grad if create_graph else now.without_grad))
+        try:
+            found = run_all(
+                nodes,
+                grads,
+                retain,
+                tensors=not arrays,
+                wanted=wanted or frozenset(),
+                needed=needed,
+            )
+        finally:
+            reset_word(token)
+    leaves = {n: g for n, g in grads.items() if wanted is None or n in wanted}
+    del grads
+    return _finished(found | leaves, arrays, create_graph or under is not None)
+
+
+def _finished(found: Grads, arrays: bool, recorded: bool) -> Grads:
+    done: Grads = {}
+    while found:
+        node, g = found.popitem()
+        done[node] = _owned_array(node, g) if arrays else _owned_tensor(node, g, done, recorded)
+        del g
+    return done
+
+
+def _nothing(node: Node) -> None:
+    pass
+
+
+# -- gradients that are handed out --------------------------------------------
+
+
+def _baseline() -> int:
+    fresh = np.empty(0)
+    return sys.getrefcount(fresh)
+
+
+#: The references that a fresh array has inside a function: more, and somebody shares it.
+#: One for the caller's variable is added below.
+UNSHARED = _baseline() + 1
+
+
+def _owned_array(node: Node, g: Any) -> Tensor:
+    """Make a gradient of its own: no two leaves, and no saved value, share memory."""
+    if node.seq == 0:
+        g = cast_array(g, node.more)
+    if g.__class__ is not np.ndarray:
+        return of_array(np.array(g))
+    # Two references more than `UNSHARED`'s one are the caller's variable and this call's.
+    if g.base is not None or sys.getrefcount(g) > UNSHARED or not g.flags.writeable:
+        g = g.copy()
+    return of_array(g)
+
+
+def _owned_tensor(node: Node, g: Tensor, done: Grads, recorded: bool) -> Tensor:
+    if node.seq == 0:
+        g = cast_tensor(g, node.more)
+    if any(g is other for other in done.values()):
+        g = ON_TENSORS["clone"](g)
+    return g

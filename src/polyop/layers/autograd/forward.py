@@ -1,0 +1,99 @@
+"""The autograd layer: runs a call below itself, and records how its results came to be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
+from polyop.dispatch.keys import AUTOGRAD_KEYS, DispatchKey, Functionality
+from polyop.dispatch.operator import Handler
+from polyop.dispatch.resolve import LAYERS, Way
+from polyop.dispatch.table import Kernel
+from polyop.errors import AutogradError
+from polyop.layers.autograd.inplace import writing
+from polyop.layers.autograd.node import node_of
+from polyop.layers.autograd.plan import Plan
+from polyop.layers.autograd.recorders import FormulaRecorder, Recorder, recorder_of
+from polyop.layers.autograd.write import fused
+from polyop.schema.tags import Tag
+
+#: More inputs than this, and the branches of a fused forward would double once too often.
+MAX_FUSED = 2
+
+
+class AutogradLayer:
+    """Records calls with tensors that require grad."""
+
+    def handler(self, way: Way) -> Handler | None:
+        """Give the handler that records, or None if there is nothing to record."""
+        if not way.code & GRAD or way.code & NO_GRAD:
+            return None
+        if sum(key in AUTOGRAD_KEYS for key in way.acted) > 1:
+            return None  # the same call, seen by the autograd key of another backend
+        op = way.op
+        if Tag.out in op.tags or Tag.out_variant in op.tags:
+            return _refuse_out(way)
+        if op._schema.is_mutable:
+            return writing(op, way.handler())
+        found = recorder_of(op)
+        if found is None:
+            return None
+        kernel = _bare_kernel(way) if isinstance(found, FormulaRecorder) else None
+        if kernel is not None and isinstance(found, FormulaRecorder) and _fits(found.plan):
+            assert kernel.fn is not None
+            return fused(found.plan, kernel.fn)
+        return recording(found, way.handler(), plain=way.code == NUMPY | GRAD)
+
+
+def recording(found: Recorder, below: Handler, *, plain: bool) -> Handler:
+    """Make the handler that runs a call below and records it."""
+
+    def run(*args: Any) -> Any:
+        out = below(*args)
+        found.record(args, args, out, out, False, node_of, plain)
+        return out
+
+    return run
+
+
+def _bare_kernel(way: Way) -> Kernel | None:
+    """Give the kernel on bare arrays that comes next, if nothing else acts before it."""
+    if way.code != NUMPY | GRAD:
+        return None
+    for i, (_, step) in enumerate(way.steps):
+        if isinstance(step, Kernel):
+            return step if step.payload and not step.with_keyset and not step.takes_op else None
+        rest = Way(way.op, way.code, way.keys, way.steps[i + 1 :], way.acted)
+        if step.handler(rest) is not None:
+            return None
+    return None
+
+
+def _fits(plan: Plan) -> bool:
+    """Tell whether the fused forward covers these arguments and results."""
+    if plan.forms != (("new", -1),) or len(plan.diff) > MAX_FUSED:
+        return False
+    if any(plan.shape.kinds[i] != "tensor" for i in plan.diff):
+        return False
+    return Tag.pointwise in plan.op.tags or Tag.reduction in plan.op.tags or plan.op.is_builtin
+
+
+def _refuse_out(way: Way) -> Handler:
+    def refuse(*args: Any) -> Any:
+        raise AutogradError(
+            f"{way.op.name()} writes its result into a given tensor, which has no gradient",
+            op=way.op._schema,
+            source=way.op.source,
+            fix="call the operator that returns a new tensor, or call this one under no_grad",
+        )
+
+    return refuse
+
+
+_LAYER = AutogradLayer()
+for _key in (
+    Functionality.AutogradFunctionality,
+    DispatchKey.AutogradOther,
+    DispatchKey.AutogradNestedTensor,
+):
+    LAYERS.setdefault(_key, []).append(_LAYER)

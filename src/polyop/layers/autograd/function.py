@@ -1,0 +1,231 @@
+"""`Function`: a gradient written as a class, for code that is no operator (S137)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from polyop.dispatch.bits import GRAD
+from polyop.dispatch.context import run_under, word
+from polyop.dispatch.results import tensors_in
+from polyop.errors import AutogradError, MissingGradientError, MutationError
+from polyop.layers.autograd.arrays import adapted, send
+from polyop.layers.autograd.author import call_backward, flatten_results, give_node
+from polyop.layers.autograd.context import Context, refuse
+from polyop.layers.autograd.mirror import describe, matched, needs_of, nodes_in, spec_of
+from polyop.layers.autograd.node import Node, next_seq, node_of
+from polyop.layers.autograd.transforms import GradLevel
+from polyop.layers.autograd.write import facts
+from polyop.layers.levels import innermost
+from polyop.ops.define import ON_TENSORS
+from polyop.source import source_of
+from polyop.tensor.tensor import Tensor
+
+Apply = Callable[[type["Function"], Sequence[Any]], Any]
+
+#: By kind of level (its class): how it applies a `Function`. `vmap` puts its own here.
+APPLY: dict[type, Callable[[Any, type[Function], Sequence[Any]], Any]] = {}
+
+
+class Traits:
+    """What a `Function` class defines, read once."""
+
+    def __init__(self, cls: type[Function]) -> None:
+        self.cls = cls
+        self.source = source_of(cls.forward)
+
+    @cached_property
+    def setup(self) -> Callable[..., Any] | None:
+        """Its `setup_context`, or None if `forward` takes `ctx`."""
+        found: Callable[..., Any] | None = getattr(self.cls, "setup_context", None)
+        return found
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the arguments."""
+        names = list(inspect.signature(self.cls.forward).parameters)
+        return names if self.setup is not None else names[1:]
+
+    def name(self) -> str:
+        """Name the class, in errors."""
+        return self.cls.__name__
+
+
+class Function:
+    """A differentiable function: subclass it, and call it by `apply`.
+
+    Define `forward(ctx, *args)`, or `forward(*args)` with
+    `setup_context(ctx, inputs, output)`; and `backward(ctx, *grads)`, which
+    returns one gradient per argument. All are static methods. Under transforms
+    the second form is needed, and `vmap(info, in_dims, *args)` or
+    `generate_vmap_rule = True` for `vmap`.
+    """
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        """Compute the results."""
+        raise NotImplementedError("a Function defines forward")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """Give one gradient per argument."""
+        raise NotImplementedError("a Function defines backward, or vjp")
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Call it."""
+        traits = traits_of(cls)
+        level = innermost(args)
+        if level is None:
+            return _apply(traits, args)
+        if not level.alive:
+            level.escaped()
+        if traits.setup is None:
+            raise AutogradError(
+                f"{cls.__name__} cannot run under {level.kind}: its forward takes ctx",
+                op=cls.__name__, source=traits.source,
+                fix="write forward(*args), and setup_context(ctx, inputs, output)",
+            )  # fmt: skip
+        for kind in type(level).__mro__:
+            if kind in APPLY:
+                return APPLY[kind](level, cls, args)
+        raise AutogradError(f"{cls.__name__} cannot run under {level.kind}", op=cls.__name__)
+
+
+_traits: dict[type, Traits] = {}
+
+
+def traits_of(cls: type[Function]) -> Traits:
+    """Give what a class defines."""
+    if cls not in _traits:
+        _traits[cls] = Traits(cls)
+    return _traits[cls]
+
+
+def _apply(traits: Traits, args: Sequence[Any]) -> Any:
+    specs = [spec_of(a, node_of) for a in args]
+    ctx = Context(tuple(map(needs_of, specs)))
+    nodes = tuple(node for spec in specs for node in nodes_in(spec))
+    out = run_under(word().without_grad, _forward, traits, ctx, args)
+    if not nodes or not word().grad:
+        return out
+    out = _no_inputs(ctx, args, out)
+    attach(traits, ctx, specs, nodes, args, out, out, kept=False)
+    return out
+
+
+def _forward(traits: Traits, ctx: Context, args: Sequence[Any]) -> Any:
+    cls = traits.cls
+    if traits.setup is None:
+        return cls.forward(ctx, *args)
+    out = cls.forward(*args)
+    traits.setup(ctx, tuple(args), out)
+    return out
+
+
+def _no_inputs(ctx: Context, args: Sequence[Any], out: Any) -> Any:
+    """Give another tensor in the place of an input that is returned; check dirty ones."""
+    given = list(tensors_in(tuple(args)))
+    for t in given:
+        if id(t) in ctx._dirty and t.keys & GRAD and t.grad_node.seq == 0:
+            raise MutationError(
+                "a Function writes a leaf that requires grad",
+                seen=f"shape {tuple(t.shape)}", fix="write a clone",
+            )  # fmt: skip
+
+    def fresh(value: Any) -> Any:
+        if isinstance(value, Tensor) and id(value) not in ctx._dirty:
+            if any(value is t for t in given):
+                copy = run_under(word().without_grad, ON_TENSORS["alias"], value)
+                ctx._without += (id(copy),) if id(value) in ctx._without else ()
+                return copy
+        return value
+
+    return tuple(map(fresh, out)) if isinstance(out, tuple) else fresh(out)
+
+
+def attach(
+    traits: Traits,
+    ctx: Context,
+    specs: Sequence[Any],
+    nodes: tuple[Node, ...],
+    args: Sequence[Any],
+    out: Any,
+    results: Any,
+    *,
+    kept: bool,
+) -> None:
+    """Give results the history of a call."""
+    flat, shape = flatten_results(results)
+    inner = flatten_results(out)[0]
+    ctx.seal(list(zip(traits.names, args, strict=False)), inner, inner if kept else None)
+    node = Node()
+    node.backward = function_backward
+    node.op = traits
+    node.seq = next_seq()
+    node.n0 = nodes
+    node.s0 = ctx
+    node.s1 = specs
+    node.more = ([facts(t) for t in flat], traits, shape)
+    give_node(node, flat, inner, ctx._without)
+
+
+def _function_backward(
+    n: Node, g: Any, grads: dict[Node, Any], push: Callable[[Node], Any]
+) -> None:
+    traits: Traits = n.more[1]
+    cls = traits.cls
+    if cls.backward is Function.backward:
+        raise MissingGradientError(
+            f"{cls.__name__} has no backward", op=cls.__name__, source=traits.source,
+            fix="define the static method backward(ctx, *grads)",
+        )  # fmt: skip
+    given = call_backward(n, n.s0.running(n), g, n.more[2], cls.backward)
+    values = list(given) if isinstance(given, tuple) else [given]
+    if len(values) > len(n.s1) and all(v is None for v in values[len(n.s1) :]):
+        values = values[: len(n.s1)]
+    if len(values) != len(n.s1):
+        raise refuse(
+            cls.__name__, f"{cls.__name__}.backward returned a wrong number of gradients",
+            declared=str(len(n.s1)), seen=describe(given), source=traits.source,
+            fix="return one value per argument of forward, None where there is no gradient",
+        )  # fmt: skip
+    names = [*traits.names, *[f"argument {i}" for i in range(len(traits.names), len(values))]]
+    for name, spec, value in zip(names, n.s1, values, strict=False):
+        for node, d in matched(cls.__name__, traits.source, name, spec, value):
+            send(node, d, grads, push)
+
+
+function_backward = adapted(_function_backward)
+
+
+def _apply_at_level(level: GradLevel, cls: type[Function], args: Sequence[Any]) -> Any:
+    """Apply it below a gradient level, and record it there."""
+    traits = traits_of(cls)
+    values = [level.peel(a) for a in args]
+    recorded = word().grad
+    specs = [spec_of(a, level.node_of) for a in args]
+    ctx = Context(tuple(map(needs_of, specs)))
+
+    def below() -> Any:
+        # Outer levels and plain autograd have the call as a `Function` of their own.
+        out = cls.apply(*values)
+        assert traits.setup is not None
+        run_under(word().without_grad, traits.setup, ctx, tuple(values), out)
+        results = level.wrap_all(out)
+        nodes = tuple(node for spec in specs for node in nodes_in(spec))
+        if recorded and nodes:
+            attach(traits, ctx, specs, nodes, values, out, results, kept=True)
+        return results
+
+    return run_under(level.below(), below)
+
+
+APPLY[GradLevel] = _apply_at_level
+
+
+__all__ = ["APPLY", "Function", "attach", "traits_of"]

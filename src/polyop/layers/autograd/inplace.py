@@ -1,0 +1,251 @@
+"""Writes to tensors whose history is recorded, and views of them.
+
+A write gives its tensor a new history: the node of the functional twin, with
+the former history as an input. What the gradient reads of the old value is
+copied before the write.
+
+NOTE [Writes through views]
+A write to a view is a write to a part of its base. The base gets a node whose
+backward sends to the old base the gradient with that part replaced: `g +
+V'(d - V g)`, where V takes the view (its operators, run again), V' is V's own
+gradient, and d is the gradient of the written part. Made of operators only,
+this works in every mode and can be differentiated. All living views of the
+base then get their history anew. They are found through the one `Version`
+that aliases share: only if more hold it than we know of do we search.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from polyop.dispatch.bind import dispatch
+from polyop.dispatch.bits import GRAD
+from polyop.dispatch.body import result_forms
+from polyop.dispatch.context import run_under, word
+from polyop.dispatch.operator import Handler, OpOverload
+from polyop.dispatch.results import tensors_in
+from polyop.errors import MutationError
+from polyop.layers.autograd.arrays import adapted, send
+from polyop.layers.autograd.engine import run
+from polyop.layers.autograd.node import Node, edges, leaf_node, next_seq, node_of
+from polyop.layers.autograd.recorders import FormulaRecorder, Recorder, recorder_of
+from polyop.layers.autograd.saved import bare
+from polyop.ops.define import ON_TENSORS
+from polyop.ops.inplace import INPLACE_TWINS
+from polyop.tensor.storage import Version
+from polyop.tensor.tensor import Tensor
+
+#: One operator of a view, and its arguments after the base.
+Step = tuple[OpOverload, tuple[Any, ...]]
+
+
+def writing(op: OpOverload, below: Handler) -> Handler:
+    """Make the handler of an operator that writes."""
+    found = recorder_of(INPLACE_TWINS.get(op.name(), op))
+    places = [i for i, a in enumerate(op._schema.arguments) if a.is_write]
+
+    def handler(*args: Any) -> Any:
+        written = [t for i in places for t in tensors_in(args[i])]
+        for tensor in written:
+            refuse_leaf(op, tensor)
+        if found is None or not written:
+            return below(*args)
+        if len(written) > 1:
+            return _write_many(found, below, args, written)
+        return _write(found, below, args, written[0])
+
+    return handler
+
+
+def refuse_leaf(op: OpOverload, tensor: Tensor) -> None:
+    """Refuse a write to a leaf that requires grad, or to a view of one.
+
+    Raises:
+        MutationError: before anything is changed.
+    """
+    root, steps = history(tensor)
+    for seen, what in ((tensor, "a leaf"), (root, "a view of a leaf")):
+        if seen.keys & GRAD and seen.grad_node.seq == 0:
+            raise MutationError(
+                f"{op.name()} writes {what} that requires grad",
+                op=op._schema,
+                seen=f"shape {tuple(tensor.shape)}",
+                source=op.source,
+                fix="write under no_grad, or use the operator that returns a new tensor",
+            )
+
+
+def history(tensor: Tensor) -> tuple[Tensor, list[Step]]:
+    """Give the base whose history a tensor has a part in, and the way from it to the tensor."""
+    steps: list[Step] = []
+    while True:
+        view = getattr(tensor, "view", None)
+        if view is None or recorder_of(view[1]) is None:
+            return tensor, steps[::-1]
+        steps.append((view[1], view[2]))
+        tensor = view[0]
+
+
+def take(steps: Sequence[Step], tensor: Any) -> Any:
+    """Take a view again, of another base."""
+    for op, statics in steps:
+        if result_forms(op._schema)[0][0] == "views":
+            tensor = dispatch(op, [tensor, *statics[:-1]])[statics[-1]]
+        else:
+            tensor = dispatch(op, [tensor, *statics])
+    return tensor
+
+
+# -- the write ----------------------------------------------------------------
+
+
+def _write(found: Recorder, below: Handler, args: Sequence[Any], x: Tensor) -> Any:
+    root, steps = history(x)
+    old = _before(found, x)
+    capture: Node | None = None
+    if steps and old.keys & GRAD:
+        old.grad_node = capture = leaf_node(x.dtype)
+    out = below(*args)
+    values = [old if a is x else a for a in args]
+    after = bare(x)
+    found.record(values, values, after, after, False, node_of, False)
+    inner = node_of(after)
+    if not steps:
+        _renew(x, inner)
+    elif inner is not None or root.keys & GRAD:
+        root.grad_node = region_node(root, x, steps, inner, capture)
+        root.keys |= GRAD
+    refresh(root, x)
+    return out
+
+
+def _before(found: Recorder, x: Tensor) -> Tensor:
+    """Give a tensor that keeps the old value, as far as the gradient reads it."""
+    old = Tensor()
+    old.payload, old.keys, old.version = x.payload, x.keys, 0
+    if isinstance(found, FormulaRecorder):
+        reads = found.plan.part(found.plan.diff).reads
+        if any(read.kind == "tensor" and read.index == 0 for read in reads):
+            copy = run_under(word().without_grad, ON_TENSORS["clone"], bare(x))
+            old.payload = copy.payload
+    if x.keys & GRAD:
+        old.grad_node = x.grad_node
+    return old
+
+
+def _renew(x: Tensor, node: Node | None) -> None:
+    if node is None and x.keys & GRAD:
+        node = _end(x.grad_node.op)
+    if node is not None:
+        x.keys |= GRAD
+        x.grad_node = node
+
+
+def _end(op: Any) -> Node:
+    """Make the node of a value that depends on nothing, which still requires grad."""
+    node = Node()
+    node.backward = _stop
+    node.op, node.seq, node.n0 = op, next_seq(), ()
+    return node
+
+
+def _stop(node: Node, g: Any, grads: Any, push: Any) -> None:
+    pass
+
+
+_stop.tensor = _stop  # type: ignore[attr-defined]
+
+
+def _write_many(
+    found: Recorder, below: Handler, args: Sequence[Any], written: Sequence[Tensor]
+) -> Any:
+    """Write several tensors at once: an author's operator, which has no gradient (S131)."""
+    out = below(*args)
+    for x in written:
+        after = bare(x)
+        found.record(args, args, after, after, False, node_of, False)
+        _renew(x, node_of(after))
+    return out
+
+
+# -- views --------------------------------------------------------------------
+
+
+def region_node(
+    root: Tensor, x: Tensor, steps: list[Step], inner: Node | None, capture: Node | None
+) -> Node:
+    """Make the node of a base of which a part was written (NOTE [Writes through views])."""
+    node = Node()
+    node.backward = region_backward
+    node.seq = next_seq()
+    node.op = steps[-1][0]
+    former = node_of(root)
+    others = () if inner is None else tuple(n for n in edges(inner) if n is not capture)
+    node.n0 = others if former is None else (former, *others)
+    node.s0 = steps
+    node.s1 = inner
+    node.s2 = (former, capture)
+    return node
+
+
+def _region_backward(n: Node, g: Any, grads: dict[Node, Any], push: Callable[[Node], Any]) -> None:
+    steps, inner, (former, capture) = n.s0, n.s1, n.s2
+    part, own = take(steps, g), {}
+    if inner is not None:
+        inner.backward.tensor(inner, part, own, _ignore)
+    written = own.pop(capture, None)
+    for node, d in own.items():
+        send(node, d, grads, push)
+    if former is not None:
+        change = ON_TENSORS["negative"](part)
+        if written is not None:
+            change = ON_TENSORS["add"](change, written)
+        send(former, ON_TENSORS["add"](g, put_back(steps, g, change)), grads, push)
+
+
+region_backward = adapted(_region_backward)
+
+
+def put_back(steps: Sequence[Step], like: Tensor, part: Tensor) -> Tensor:
+    """Give a tensor like the base that is zero but for one part."""
+    proxy = bare(like)
+    proxy.grad_node = leaf_node(like.dtype)
+    proxy.keys |= GRAD
+    taken = run_under(word().with_grad, take, steps, proxy)
+    leaf: Node = proxy.grad_node
+    found = run(
+        [(taken.grad_node, part)], retain=False, create_graph=word().grad, wanted=frozenset([leaf])
+    )
+    return found[leaf]
+
+
+def _ignore(node: Node) -> None:
+    pass
+
+
+def refresh(root: Tensor, x: Tensor) -> None:
+    """Give all living views of a base their history anew."""
+    if not root.keys & GRAD:
+        return
+    views = _views(root)
+    if x is not root and not any(v is x for v in views):
+        views.append(x)
+    for view in sorted(views, key=lambda v: len(history(v)[1])):
+        fresh = take(history(view)[1][-1:], view.view[0])
+        view.grad_node = fresh.grad_node
+        view.keys |= GRAD
+
+
+#: References to a version that are always there: its base's, and this function's two.
+KNOWN = 3
+
+
+def _views(root: Tensor) -> list[Tensor]:
+    version = root.version
+    if version.__class__ is not Version or sys.getrefcount(version) <= KNOWN:
+        return []
+    holders = [t for t in gc.get_referrers(version) if isinstance(t, Tensor)]
+    return [t for t in holders if t is not root and history(t)[0] is root]

@@ -1,0 +1,350 @@
+"""The layers of fakes, and the handler that each operator gets from them.
+
+A handler looks up the metas of the arguments, and the other arguments by
+value, in the memo of their space, and wraps what it finds: one frame, and no
+loop over arguments (PERFORMANCE section 8). Everything else (a call not seen
+before, a real tensor, a value without a hash) is `compute`'s.
+
+NOTE [What answers a fake call]
+In this order: the fake rule; a kernel at `Meta`; the decomposition; nothing,
+if the operator returns nothing new; a kernel that was put by hand at
+`CompositeExplicitAutograd`. A `custom_op`'s own function stands there too, and
+never answers: it looks into data (S146).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from polyop.dispatch.bind import bump_in
+from polyop.dispatch.bits import (
+    BACKENDS,
+    FAKE,
+    FAKE_MODE,
+    INFERENCE,
+    INFERENCE_TENSOR,
+)
+from polyop.dispatch.body import result_forms
+from polyop.dispatch.keys import DispatchKey, functionality_of
+from polyop.dispatch.operator import Handler, OpOverload
+from polyop.dispatch.resolve import LAYERS, Way
+from polyop.dispatch.table import Kernel
+from polyop.dispatch.write import Shape, base_scope, bumps_text, indent, make_function, shape_of
+from polyop.errors import DataDependentOutputError, MissingFakeError
+from polyop.layers.fake.compute import (
+    Plan,
+    author_plan,
+    builtin_plan,
+    compute,
+    compute_new,
+    current_space,
+)
+from polyop.schema.tags import Tag
+from polyop.tensor.meta import META_SPACE, Meta
+from polyop.tensor.storage import share
+from polyop.tensor.tensor import META_KEYS, keys_of_meta, of_meta
+
+
+class FakeLayer:
+    """Acts on fakes, and on every call inside a fake mode."""
+
+    def handler(self, way: Way) -> Handler | None:
+        """Give the handler, if the call has fakes or a mode is entered."""
+        return make_handler(way) if way.code & (FAKE | FAKE_MODE) else None
+
+
+class MetaLayer:
+    """Acts on tensors on the device `meta`, unless a kernel is registered there."""
+
+    def handler(self, way: Way) -> Handler | None:
+        """Give the handler, if the operator has no kernel at `Meta`."""
+        if way.op.places.top(DispatchKey.Meta) is not None:
+            return None
+        return make_handler(way)
+
+
+FAKE_LAYER = FakeLayer()
+LAYERS.setdefault(functionality_of(DispatchKey.Python), []).append(FAKE_LAYER)
+LAYERS.setdefault(DispatchKey.Meta, []).append(MetaLayer())
+
+
+# -- which rule ---------------------------------------------------------------
+
+
+def make_handler(way: Way) -> Handler:
+    """Make the handler of an operator's fake calls; see NOTE [What answers a fake call]."""
+    op = way.op
+    if Tag.data_dependent_output in op.tags:
+        return partial(_looks_at_data, op)
+    plan = plan_of(op)
+    if plan is None:
+        decomposed = op.places.top(DispatchKey.CompositeImplicitAutograd)
+        if decomposed is not None:
+            return by_name(op, function_of(decomposed, way))
+        if not returns_arguments(op):
+            op.missing("fake", MissingFakeError)
+    return generate(way, plan)
+
+
+def plan_of(op: OpOverload) -> Plan | None:
+    """Give the plan of an operator that has a rule; one plan for all its codes."""
+    if "fake" not in op.notes:
+        op.notes["fake"] = _make_plan(op)
+    found: Plan | None = op.notes["fake"]
+    return found
+
+
+def _make_plan(op: OpOverload) -> Plan | None:
+    rule = op.rule("fake")
+    if rule is not None:
+        return author_plan(op, rule, op.rule_source("fake"))
+    if op.rule("meta") is not None:
+        return builtin_plan(op, op.rule("meta"))
+    at_meta = op.places.top(DispatchKey.Meta)
+    if at_meta is not None and at_meta.fn is not None:
+        return author_plan(op, at_meta.fn, at_meta.source)
+    if op.places.top(DispatchKey.CompositeImplicitAutograd) or returns_arguments(op):
+        return None
+    by_hand = op.places.top(DispatchKey.CompositeExplicitAutograd)
+    if by_hand is not None and by_hand.owner is not op.places and by_hand.fn is not None:
+        return author_plan(op, by_hand.fn, by_hand.source)
+    return None
+
+
+def returns_arguments(op: OpOverload) -> bool:
+    """Tell whether an operator returns nothing but arguments that it wrote (S146)."""
+    return all(form == "argument" for form, _ in result_forms(op._schema))
+
+
+def function_of(kernel: Kernel, way: Way) -> Callable[..., Any]:
+    """Give the function of a kernel, which may ask for the key set first."""
+    assert kernel.fn is not None
+    return partial(kernel.fn, way.keys) if kernel.with_keyset else kernel.fn
+
+
+def by_name(op: OpOverload, fn: Callable[..., Any]) -> Handler:
+    """Call an author's function, with keyword-only arguments by name."""
+    names = tuple(a.name for a in op._schema.keyword_only)
+    if not names:
+        return fn
+    n = len(op._schema.positional)
+    return lambda *values: fn(*values[:n], **dict(zip(names, values[n:], strict=True)))
+
+
+def _looks_at_data(op: OpOverload, *values: Any) -> Any:
+    raise DataDependentOutputError(
+        f"{op.name()} looks at the data of a fake tensor, which has none",
+        op=op._schema,
+        source=op.source,
+        fix="compute sizes from shapes alone, or leave this call out of the traced part",
+    )
+
+
+# -- the text -----------------------------------------------------------------
+
+
+def generate(way: Way, plan: Plan | None) -> Handler:
+    """Write the handler: look up, bump, wrap."""
+    op, shape = way.op, shape_of(way.op._schema)
+    scope = base_scope(
+        op, plan=plan, compute=compute, compute_new=compute_new, current_space=current_space,
+        meta_space=META_SPACE, freeze=freeze, Meta=Meta, keys_of=keys_of_meta, shares=shares,
+        wrap_value=wrap_value, wrap_metas=wrap_metas, wrap_meta_views=wrap_meta_views,
+        bump_in=bump_in, context=plan and plan.context,
+    )  # fmt: skip
+    names = [a.name for a in op._schema.arguments]
+    if plan is not None:
+        key = f"def f({', '.join(shape.names)}):\n    return {key_text(op, shape)}"
+        scope["key_of"] = make_function(key, scope, op._opname, names)
+    lines = [] if plan is None else lookup_text(op, shape, way.code, plan)
+    lines += bumps_text(shape) + results_text(op, shape, way.code)
+    text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(lines)])
+    return make_function(text, scope, op._opname, names)
+
+
+def lookup_text(op: OpOverload, shape: Shape, code: int, plan: Plan) -> list[str]:
+    """Lines that leave the metas of the results in `_r`."""
+    given = f"({', '.join(shape.names)}{',' if shape.names else ''})"
+    space, memo = _space_text(shape, code)
+    # A first tensor that is real names no space; then the long way finds one.
+    known = "None" if "payload" in space else space
+    miss = f"_r = compute(plan, {known}, key_of, {given})"
+    if not plan.fixed:
+        return [miss]
+    return [
+        "try:",
+        f"    _k = {key_text(op, shape)}",
+        f"    _r = {memo}[_k]",
+        "except KeyError: _r = None",
+        # A real tensor has no memo, and an array or a list no hash.
+        "except (TypeError, AttributeError, IndexError): _r = _k = None",
+        # Not in the clauses: what a rule raises is no consequence of a memo's KeyError.
+        "if _r is None:",
+        f"    if _k is None: {miss}",
+        f"    else: _r = compute_new(plan, {space}, _k, {given})",
+    ]
+
+
+def _space_text(shape: Shape, code: int) -> tuple[str, str]:
+    """Spell the space of a call, and its memo."""
+    if code & FAKE_MODE:
+        return "current_space()", "word().fake.memo"
+    if not code & FAKE:
+        return "meta_space", "meta_space.memo"
+    for a in shape.of("tensor"):
+        return f"{a}.payload.space", f"{a}.payload.memo"
+    for a in shape.of("tensor[]"):
+        return f"{a}[0].payload.space", f"{a}[0].payload.memo"
+    return "None", "None"  # None has no items, and the long way finds the space
+
+
+def key_text(op: OpOverload, shape: Shape) -> str:
+    """Spell the memo key of a call: the rule, the metas, the other arguments by value."""
+    parts = ["context"]
+    for i, kind in enumerate(shape.kinds):
+        parts.append(_key_part(f"a{i}", kind, shape.types[i], op.is_builtin))
+    return f"({', '.join(parts)},)"
+
+
+def _key_part(a: str, kind: str, text: str, builtin: bool) -> str:
+    if kind == "tensor":
+        return f"{a}.payload"
+    if kind == "tensor?":
+        return f"(None if {a} is None else {a}.payload)"
+    if kind == "tensor[]":
+        return f"(*[_x.payload for _x in {a}],)"
+    if kind == "tensor?[]":
+        return f"(*[None if _x is None else _x.payload for _x in {a}],)"
+    base = _LENGTH.sub("[]", text.removesuffix("?"))
+    if kind == "static" and base in _HASHED:
+        return a
+    # 1 == 1.0 == True: where the schema allows several classes, the class is in the key, and an
+    # author's rule may tell them apart where ours does not.
+    if kind == "static" and base in _BY_CLASS and builtin:
+        return f"{a}, {a}.__class__"
+    if kind == "static" and base in _PLAIN:
+        return a if builtin else f"{a}, {a}.__class__"
+    if kind == "static" and base in _LISTS and builtin:
+        return f"(None if {a} is None else (*{a},))" if text.endswith("?") else f"(*{a},)"
+    return f"freeze({a})"
+
+
+#: The length in `int[2]`; a value is a list all the same.
+_LENGTH = re.compile(r"\[\d+\]")
+_HASHED = frozenset({"str", "Device", "ScalarType", "Layout", "MemoryFormat"})
+_BY_CLASS = frozenset({"Scalar", "number", "float"})
+_PLAIN = frozenset({"int", "SymInt", "bool"})
+_LISTS = frozenset({"int[]", "SymInt[]", "bool[]"})
+
+
+def freeze(value: Any) -> Any:
+    """Give a key for a value of any class; equal values of two classes have two keys."""
+    kind = value.__class__
+    if kind in {list, tuple}:
+        return kind, tuple([freeze(v) for v in value])
+    if kind is dict:
+        return kind, tuple([(freeze(k), freeze(v)) for k, v in value.items()])
+    if kind is float or kind is complex:
+        return kind, repr(value)  # 0.0 == -0.0
+    payload = getattr(value, "payload", None)
+    return payload if payload.__class__ is Meta else (kind, value)
+
+
+# -- results ------------------------------------------------------------------
+
+
+def results_text(op: OpOverload, shape: Shape, code: int) -> list[str]:
+    """Lines that wrap the metas in `_r` and return."""
+    forms = result_forms(op._schema)
+    if not forms:
+        return ["return None"]
+    if all(form == "argument" for form, _ in forms):
+        return [f"return {', '.join(f'a{i}' for _, i in forms)}"]
+    keys = _keys_text(shape, code)
+    if len(forms) == 1:
+        return [*_wrap_text(op, shape, forms[0], keys, "_r"), "return _t"]
+    names = [f"_r{i}" for i in range(len(forms))]
+    lines = [f"{', '.join(names)} = _r"]
+    for name, form in zip(names, forms, strict=True):
+        lines += [*_wrap_text(op, shape, form, keys, name), f"{name} = _t"]
+    return [*lines, f"return {', '.join(names)}"]
+
+
+def _keys_text(shape: Shape, code: int) -> str:
+    more = INFERENCE_TENSOR if code & INFERENCE else 0
+    moves = any(text.startswith(("Device", "Any")) for text in shape.types)
+    if not code & (FAKE | FAKE_MODE):
+        return str(META_KEYS | more)
+    if code & BACKENDS or moves or not any(k.startswith("tensor") for k in shape.kinds):
+        return f"keys_of({{}}) | {more}" if more else "keys_of({})"
+    return str(FAKE | more)
+
+
+def _wrap_text(op: OpOverload, shape: Shape, form: tuple[str, int], keys: str, r: str) -> list[str]:
+    kind, i = form
+    more = INFERENCE_TENSOR if keys.endswith(f"| {INFERENCE_TENSOR}") else 0
+    if kind == "argument":
+        return [f"_t = a{i}"]
+    if kind == "value":
+        return [f"_t = wrap_value({r}, {more})"]
+    if kind == "list":
+        return [f"_t = wrap_metas({r}, {more})"]
+    statics = ", ".join(a for a in shape.names if a != f"a{i}")
+    statics = f"({statics}{',' if statics else ''})"
+    if kind == "views":
+        return [f"_t = wrap_meta_views(a{i}, {r}, {more}, op, {statics})"]
+    whole = [f"_t = Tensor(); _t.payload = {r}; _t.keys = {keys.format(r)}; _t.version = 0"]
+    if kind == "new":
+        return whole
+    alias = [f"_t.version = share(a{i})", f"_t.view = (a{i}, op, {statics})"]
+    if Tag.maybe_aliasing_or_mutating not in op.tags:
+        return [*whole, *alias]
+    return [*whole, f"if shares({r}, a{i}.payload):", *indent(alias)]
+
+
+def shares(result: Meta, argument: Any) -> bool:
+    """Tell whether a result that may be a view is one: a copy would lie in order."""
+    if result is argument:
+        return True
+    if result.dtype is not argument.dtype or result.device is not argument.device:
+        return False
+    return argument.__class__ is Meta and (argument._strides is None or result._strides is not None)
+
+
+def wrap_metas(metas: Any, more: int) -> list[Any]:
+    """Make a tensor of each meta."""
+    made = [of_meta(meta) for meta in metas]
+    if more:
+        for t in made:
+            t.keys |= more
+    return made
+
+
+def wrap_meta_views(
+    base: Any, metas: Any, more: int, op: OpOverload, statics: tuple[Any, ...]
+) -> list[Any]:
+    """Make tensors of several views of one base."""
+    made = wrap_metas(metas, more)
+    for i, t in enumerate(made):
+        t.version = share(base)
+        t.view = (base, op, (*statics, i))
+    return made
+
+
+def wrap_value(value: Any, more: int) -> Any:
+    """Make a tensor of each meta in a result of any type."""
+    if value.__class__ is Meta:
+        t = of_meta(value)
+        t.keys |= more
+        return t
+    if value.__class__ in {list, tuple}:
+        return value.__class__([wrap_value(v, more) for v in value])
+    if value.__class__ is dict:
+        return {k: wrap_value(v, more) for k, v in value.items()}
+    return value
+
+
+__all__ = ["FAKE_LAYER", "FakeLayer", "MetaLayer", "plan_of", "returns_arguments"]

@@ -1,0 +1,174 @@
+"""The layer that records calls, and the handler that each operator gets from it.
+
+A handler runs the call below it (on fakes, or on data), then adds a node with
+plain stores: one frame, and no loop over arguments (PERFORMANCE section 9).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polyop.dispatch.bits import FAKE, FAKE_MODE, TRACE
+from polyop.dispatch.body import result_forms
+from polyop.dispatch.keys import DispatchKey, functionality_of
+from polyop.dispatch.operator import Handler, OpOverload
+from polyop.dispatch.resolve import LAYERS, Way
+from polyop.dispatch.write import Shape, base_scope, indent, make_function, shape_of
+from polyop.graph import Node
+from polyop.graph.node import CALL_FUNCTION
+from polyop.layers.fake.handlers import FAKE_LAYER, by_name, function_of
+from polyop.layers.trace.tracer import describe
+from polyop.schema.values import thaw
+from polyop.tensor.tensor import Tensor
+
+
+class TraceLayer:
+    """Records a call, and runs it below."""
+
+    def handler(self, way: Way) -> Handler | None:
+        """Give the handler, if a trace records."""
+        if not way.code & TRACE:
+            return None
+        decomposed = way.op.places.top(DispatchKey.CompositeImplicitAutograd)
+        if decomposed is not None and not _has_own_kernel(way.op):
+            # What it is made of is recorded instead (S209).
+            return by_name(way.op, function_of(decomposed, way))
+        return generate(way)
+
+
+def _has_own_kernel(op: OpOverload) -> bool:
+    return bool({DispatchKey.CPU, DispatchKey.CompositeExplicitAutograd} & set(op.kernels()))
+
+
+_LAYERS = LAYERS.setdefault(functionality_of(DispatchKey.Python), [])
+_LAYERS.insert(_LAYERS.index(FAKE_LAYER), TraceLayer())
+
+
+def generate(way: Way) -> Handler:
+    """Write the handler: run, make the node, link it, name the results by it."""
+    op, shape = way.op, shape_of(way.op._schema)
+    scope = base_scope(
+        op, below=way.handler(), Node=Node, CALL=CALL_FUNCTION, describe=describe,
+        is_default=is_default, instead=instead, plain=_PLAIN, TensorType=Tensor,
+    )  # fmt: skip
+    for i, argument in enumerate(op._schema.arguments):
+        if argument.has_default_value():
+            scope[f"d{i}"] = thaw(argument.default_value)
+    lines = [
+        "_tr = word().tracer",
+        f"if _tr.table and op in _tr.table: return instead(_tr, op, {_tuple(shape.names)})",
+        f"_r = below({', '.join(shape.names)})",
+        "_g = _tr.graph",
+        *nodes_text(shape),
+        "_n = Node(); _n.op = CALL; _n.target = op; _n.users = {}",
+        *arguments_text(op, shape),
+        *users_text(shape),
+        # After the arguments: these may have added nodes of their own.
+        "_l = _g.last; _n.graph = _g; _n.prev = _l; _l.next = _n; _g.last = _n",
+        *results_text(op, shape, way.code),
+    ]
+    text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(lines)])
+    return make_function(text, scope, op._opname, [a.name for a in op._schema.arguments])
+
+
+def instead(tracer: Any, op: OpOverload, values: tuple[Any, ...]) -> Any:
+    """Run the function that a decomposition table has for an operator."""
+    return by_name(op, tracer.table[op])(*values)
+
+
+def _tuple(items: list[str]) -> str:
+    return f"({', '.join(items)}{',' if items else ''})"
+
+
+def nodes_text(shape: Shape) -> list[str]:
+    """Lines that leave the node, or constant, of each argument in `_x0`, `_x1`, ..."""
+    lines = []
+    for i, kind in enumerate(shape.kinds):
+        a, x = f"a{i}", f"_x{i}"
+        if kind == "tensor":
+            lines += _node_text(a, x)
+        elif kind == "tensor?":
+            lines += [f"if {a} is None: {x} = None", "else:", *indent(_node_text(a, x))]
+        elif kind in {"tensor[]", "tensor?[]"}:
+            lines.append(f"{x} = [None if _y is None else _tr.node_of(_y) for _y in {a}]")
+        else:
+            lines.append(f"{x} = {a} if {a}.__class__ in plain else _tr.value({a})")
+    return lines
+
+
+def _node_text(a: str, x: str) -> list[str]:
+    return [
+        f"try: {x} = {a}.graph_node",
+        f"except AttributeError: {x} = _tr.lift({a})",
+        "else:",
+        # The node may be of an earlier trace, or of one around this one.
+        f"    if {x}.graph is not _g: {x} = _tr.lift({a})",
+    ]
+
+
+_PLAIN = frozenset({int, float, bool, str, complex, type(None)})
+
+
+def arguments_text(op: OpOverload, shape: Shape) -> list[str]:
+    """Lines that set the node's arguments, without those that equal their defaults (S65)."""
+    n = shape.positional
+    given = [f"_x{i}" for i in range(n)]
+    optional = [i for i in shape.optional if i < n]
+    if not optional:
+        lines = [f"_n.args = {_tuple(given)}"]
+    else:
+        lines = [f"_m = {n}"]
+        for depth, i in enumerate(reversed(optional)):
+            test = f"if is_default(a{i}, d{i}):"
+            lines += [f"{'    ' * depth}{test}", f"{'    ' * (depth + 1)}_m = {i}"]
+        lines.append(f"_n.args = {_tuple(given)}[:_m]")
+    lines.append("_n.kwargs = _kw = {}")
+    for i, name in enumerate(shape.keywords, n):
+        keep = f"_kw[{name!r}] = _x{i}"
+        lines.append(f"if not is_default(a{i}, d{i}): {keep}" if i in shape.optional else keep)
+    return lines
+
+
+def is_default(value: Any, default: Any) -> bool:
+    """Tell whether a value is the default, class and all."""
+    if value.__class__ is not default.__class__:
+        return False
+    if value.__class__ is list:
+        return len(value) == len(default) and all(map(is_default, value, default))
+    return (
+        value is default
+        or (value.__class__ in _PLAIN and value == default)
+        or (
+            value.__class__ not in _PLAIN
+            and not isinstance(value, Tensor)
+            and bool(value == default)
+        )
+    )
+
+
+def users_text(shape: Shape) -> list[str]:
+    """Lines that tell the arguments' nodes who reads them."""
+    lines = []
+    for i, kind in enumerate(shape.kinds):
+        a, x = f"a{i}", f"_x{i}"
+        if kind == "tensor":
+            lines.append(f"{x}.users[_n] = None")
+        elif kind == "tensor?":
+            lines.append(f"if {x} is not None: {x}.users[_n] = None")
+        elif kind in {"tensor[]", "tensor?[]"}:
+            lines += [f"for _y in {x}:", "    if _y is not None: _y.users[_n] = None"]
+        else:
+            lines.append(f"if {a}.__class__ not in plain: _tr.add_users(_n, {x})")
+    return lines
+
+
+def results_text(op: OpOverload, shape: Shape, code: int) -> list[str]:
+    """Lines that note the result in the node, and the node in the tensors of the result."""
+    forms = result_forms(op._schema)
+    if len(forms) == 1 and forms[0][0] in {"new", "view"}:
+        val = "_r.payload" if code & (FAKE | FAKE_MODE) else "describe(_r)"
+        return [f"_n.val = {val}; _r.graph_node = _n", "return _r"]
+    if len(forms) == 1 and forms[0][0] == "argument":
+        return [f"_n.val = describe(_r); _tr.written(a{forms[0][1]}, _n)", "return _r"]
+    written = [f"a{i}" for form, i in forms if form == "argument"]
+    return [f"_tr.results(_n, _r, {_tuple(written)})", "return _r"]

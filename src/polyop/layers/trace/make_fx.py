@@ -1,0 +1,138 @@
+"""`make_fx`: the program that a function runs on some inputs, as a graph (S209)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from polyop import tree
+from polyop.dispatch.bits import GRAD
+from polyop.dispatch.context import run_under, word
+from polyop.dispatch.registry import as_operator
+from polyop.errors import UsageError, nearest
+from polyop.graph import GraphModule
+from polyop.graph.node import identifier
+from polyop.layers.fake.mode import FakeTensorMode
+from polyop.layers.trace.tracer import Tracer
+from polyop.symbolic import ShapeEnv
+from polyop.tensor.meta import Meta
+from polyop.tensor.storage import share
+from polyop.tensor.tensor import Tensor
+
+MODES = ("real", "fake", "symbolic")
+
+
+def make_fx(
+    f: Callable[..., Any],
+    tracing_mode: str = "real",
+    pre_dispatch: bool = False,
+    decomposition_table: Mapping[Any, Callable[..., Any]] | None = None,
+) -> Callable[..., GraphModule]:
+    """Give a function that traces `f` on its arguments.
+
+    Args:
+        f: a function of tensors, in any nesting of containers.
+        tracing_mode: run it on the data (`"real"`), on fakes (`"fake"`), or on fakes with
+            symbolic sizes (`"symbolic"`).
+        pre_dispatch: record calls as written, before autograd and decompositions act.
+        decomposition_table: functions that are traced instead of operators.
+
+    Returns:
+        A function of the same arguments; it gives a `GraphModule`, whose inputs are the leaves
+        of the arguments, and whose `shape_env` has the guards.
+
+    Raises:
+        UsageError: an unknown mode.
+
+    Example:
+        >>> import numpy as np
+        >>> import polyop.assembly
+        >>> from polyop.ops.elementwise import add, sin
+        >>> from polyop.tensor.tensor import of_array
+        >>> x = of_array(np.zeros(3, "float32"))
+        >>> print(make_fx(lambda x: add(sin(x), 1), "fake")(x).graph)
+        graph(x: f32[3]):
+            sin: f32[3] = core.sin(x)
+            add: f32[3] = core.add.Scalar(sin, 1)
+            return add
+    """
+    if tracing_mode not in MODES:
+        raise UsageError(
+            f"{tracing_mode!r} is no tracing mode{nearest(tracing_mode, MODES)}",
+            declared=", ".join(MODES),
+        )
+    if pre_dispatch:
+        raise UsageError("make_fx cannot trace before dispatch yet", argument="pre_dispatch")
+    table = {as_operator(op): fn for op, fn in (decomposition_table or {}).items()}
+
+    def trace(*args: Any) -> GraphModule:
+        leaves, spec = tree.flatten(args)
+        mode = _mode(tracing_mode, leaves)
+        tracer = Tracer(table=table)
+        names = leaf_names(f, args)
+        inputs = [_input(tracer, mode, *pair) for pair in zip(names, leaves, strict=True)]
+        under = word().but(tracer=tracer, fake=mode)
+        result = run_under(under, f, *tree.unflatten(spec, inputs))
+        env = None if mode is None else mode.shape_env
+        module: GraphModule = run_under(under.but(tracer=None), tracer.finish, result, env)
+        module.__dict__["shape_env"] = env
+        return module
+
+    return trace
+
+
+def _mode(tracing_mode: str, leaves: Sequence[Any]) -> FakeTensorMode | None:
+    """Give the mode of fake inputs, or a new one."""
+    for leaf in leaves:
+        if isinstance(leaf, Tensor) and leaf.payload.__class__ is Meta and leaf.payload.space.mode:
+            found: FakeTensorMode = leaf.payload.space.mode
+            return found
+    if tracing_mode == "real":
+        active: FakeTensorMode | None = word().fake
+        return active
+    env = ShapeEnv() if tracing_mode == "symbolic" else None
+    # Tensors that the function closes over become constants of the program.
+    return FakeTensorMode(allow_non_fake_inputs=True, shape_env=env)
+
+
+def leaf_names(f: Callable[..., Any], args: Sequence[Any]) -> list[str]:
+    """Name the leaves of the arguments: by parameter, and by number inside containers."""
+    try:
+        parameters = list(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    names = []
+    for i, arg in enumerate(args):
+        positional = i < len(parameters) and parameters[i].kind in _POSITIONAL
+        name = identifier(parameters[i].name) if positional else f"arg{i}"
+        count = len(tree.leaves(arg))
+        single = count == 1 and not isinstance(arg, (list, tuple, dict))
+        names += [name] if single else [f"{name}_{k}" for k in range(count)]
+    return names
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _input(tracer: Tracer, mode: FakeTensorMode | None, name: str, leaf: Any) -> Any:
+    """Add the placeholder of an input, and give what the function gets for it."""
+    value = leaf
+    if isinstance(leaf, Tensor):
+        value = fresh_input(leaf, mode, name)
+    elif type(leaf) is int and mode is not None and mode.shape_env and not mode.static_shapes:
+        value = mode.shape_env.create_symbol(leaf, name)
+    tracer.placeholder(name, value)
+    return value
+
+
+def fresh_input(tensor: Tensor, mode: FakeTensorMode | None, source: str) -> Tensor:
+    """Give a new tensor with the contents of an input, so that the caller's is not marked."""
+    found = tensor if mode is None else mode.from_tensor(tensor, source=source)
+    fresh = Tensor()
+    fresh.payload = found.payload
+    fresh.keys = found.keys & ~GRAD
+    fresh.version = share(found)
+    if tensor.keys & GRAD:
+        fresh.requires_grad_()
+    return fresh

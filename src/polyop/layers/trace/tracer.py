@@ -1,0 +1,186 @@
+"""The tracer: the graph that is being recorded, and what is known of its values.
+
+A tensor knows the newest node that made it; whether that node is of this
+graph is asked at each use, since tensors outlive their traces. A tensor from
+elsewhere becomes a constant of the program.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from polyop import tree
+from polyop.errors import DataDependentOutputError
+from polyop.graph import Graph, GraphModule, Node
+from polyop.graph.node import CALL_FUNCTION, GET_ATTR, PLACEHOLDER, collect
+from polyop.layers.trace.sizes import Sizes, add_assertions
+from polyop.source import caller
+from polyop.symbolic import ShapeEnv, is_symbolic
+from polyop.tensor.meta import META_SPACE, Meta, meta_of
+from polyop.tensor.tensor import Tensor
+
+
+class Tracer:
+    """Records calls in a graph.
+
+    Args:
+        graph: where the nodes go.
+        table: for an operator, the function that is traced instead of it.
+
+    Attributes:
+        constants: the values of the `get_attr` nodes, by name.
+    """
+
+    def __init__(
+        self, graph: Graph | None = None, table: Mapping[Any, Callable[..., Any]] | None = None
+    ) -> None:
+        self.graph = Graph() if graph is None else graph
+        self.table = table or {}
+        self.constants: dict[str, Any] = {}
+        self.sizes = Sizes(self.graph)
+        self._lifted: dict[int, tuple[Tensor, Node]] = {}
+
+    # -- values to nodes ------------------------------------------------------
+
+    def placeholder(self, name: str, value: Any) -> Node:
+        """Add an input; a tensor is known by it from now on."""
+        val = describe(value) if isinstance(value, Tensor) else value
+        node = self.graph.create_node(PLACEHOLDER, name, val=val)
+        if isinstance(value, Tensor):
+            value.graph_node = node
+        return node
+
+    def node_of(self, tensor: Tensor) -> Node:
+        """Give the node of a tensor, which becomes a constant if it is from elsewhere."""
+        try:
+            node: Node = tensor.graph_node
+        except AttributeError:
+            return self.lift(tensor)
+        return node if node.graph is self.graph else self.lift(tensor)
+
+    def is_tracked(self, tensor: Tensor) -> bool:
+        """Tell whether some node of this graph made a tensor."""
+        node = getattr(tensor, "graph_node", None)
+        return node is not None and node.graph is self.graph
+
+    def lift(self, tensor: Tensor) -> Node:
+        """Give the node of a tensor that no call of this trace made: a constant."""
+        known = self._lifted.get(id(tensor))
+        if known is not None:
+            return known[1]
+        name = f"_tensor_constant{len(self._lifted)}"
+        self.constants[name] = tensor
+        node = self.graph.create_node(GET_ATTR, name, val=describe(tensor))
+        # The tensor is kept, so its id stays its own; its `graph_node` may be another trace's.
+        self._lifted[id(tensor)] = (tensor, node)
+        return node
+
+    def written(self, tensor: Tensor, node: Node) -> None:
+        """Let a tensor be known by the node that wrote it last."""
+        if id(tensor) in self._lifted:
+            self._lifted[id(tensor)] = (tensor, node)
+        else:
+            tensor.graph_node = node
+
+    def value(self, value: Any) -> Any:
+        """Give what stands for a value of any kind among a node's arguments."""
+        if value.__class__ in _PLAIN:
+            return value
+        if isinstance(value, Tensor):
+            return self.node_of(value)
+        if is_symbolic(value):
+            return self.sizes.node(value)
+        if value.__class__ is list:
+            return [self.value(v) for v in value]
+        if not isinstance(value, (tuple, dict)):
+            return value
+        return tree.map_leaves(self.value, value)
+
+    # -- calls ----------------------------------------------------------------
+
+    def record(
+        self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
+    ) -> Node:
+        """Add a call of anything, with values for arguments, and what it gave."""
+        given = tuple([self.value(a) for a in args])
+        named = {k: self.value(v) for k, v in kwargs.items()}
+        node = self.graph.create_node(CALL_FUNCTION, target, given, named)
+        self.results(node, result, [a for a in args if isinstance(a, Tensor)])
+        return node
+
+    def results(self, node: Node, result: Any, written: Sequence[Tensor] = ()) -> None:
+        """Let the tensors of a result be known by a node, and by the items taken out of it."""
+        node.val = described(result)
+        if isinstance(result, Tensor):
+            if any(result is t for t in written):
+                self.written(result, node)
+            else:
+                result.graph_node = node
+        elif result.__class__ in {tuple, list}:
+            for i, item in enumerate(result):
+                self._item(node, i, item, written)
+        elif isinstance(result, dict):
+            for key, item in result.items():
+                self._item(node, key, item, written)
+
+    def _item(self, node: Node, key: Any, item: Any, written: Sequence[Tensor]) -> None:
+        if isinstance(item, (Tensor, list, tuple, dict)) or is_symbolic(item):
+            taken = self.graph.create_node(CALL_FUNCTION, operator.getitem, (node, key))
+            self.results(taken, item, written)
+
+    def add_users(self, node: Node, value: Any) -> None:
+        """Tell the nodes inside an argument that a node reads them."""
+        found: dict[Node, None] = {}
+        collect(value, found)
+        for given in found:
+            given.users[node] = None
+
+    # -- data -----------------------------------------------------------------
+
+    def look(self, tensor: Tensor, what: str) -> Any:
+        """Give the data of a constant, or refuse: a traced value has no data yet.
+
+        Raises:
+            DataDependentOutputError: the tensor was computed in the trace.
+        """
+        payload = tensor.payload
+        if not self.is_tracked(tensor) and not hasattr(payload, "look"):
+            return payload
+        raise DataDependentOutputError(
+            f"{what}() looks at the data of a traced tensor, which is known only at run time",
+            seen=f"{describe(tensor)}",
+            source=caller(),
+            fix="leave this out of the traced function, or make an operator of it",
+        )
+
+    # -- the end --------------------------------------------------------------
+
+    def finish(
+        self, result: Any, env: ShapeEnv | None = None, class_name: str = "GraphModule"
+    ) -> GraphModule:
+        """Add the assertions and the result, and give the program."""
+        if env is not None:
+            add_assertions(self.sizes, env)
+        leaves, spec = tree.flatten(result)
+        self.graph.output(tree.unflatten(spec, [self.value(leaf) for leaf in leaves]))
+        return GraphModule(self.constants, self.graph, class_name)
+
+
+_PLAIN = frozenset({int, float, bool, str, complex, type(None)})
+
+
+def describe(tensor: Tensor) -> Meta:
+    """Give the meta that a node keeps of a tensor: its arrays are not kept alive."""
+    payload = tensor.payload
+    return payload if payload.__class__ is Meta else meta_of(tensor, META_SPACE)
+
+
+def described(result: Any) -> Any:
+    """Give what a node keeps of a result of any kind."""
+    if isinstance(result, Tensor):
+        return describe(result)
+    if result.__class__ in {tuple, list}:
+        return result.__class__([described(x) for x in result])
+    return result

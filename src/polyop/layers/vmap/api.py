@@ -1,0 +1,126 @@
+"""`vmap`: a function of one sample becomes a function of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from polyop.dispatch.context import reset_word, set_word
+from polyop.errors import UsageError, UsageTypeError, nearest
+from polyop.layers.vmap.axes import Input, batch_size, join_chunks, spread_inputs, take
+from polyop.layers.vmap.batch import Batch, VmapLevel, batched
+from polyop.layers.vmap.results import collect
+from polyop.tensor.tensor import Tensor
+from polyop.tree import TreeSpec, unflatten
+
+RANDOMNESS = ("error", "different", "same")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a vmap was asked to do."""
+
+    func: Callable[..., Any]
+    in_dims: Any
+    out_dims: Any
+    randomness: str
+
+
+def vmap(
+    func: Callable[..., Any],
+    in_dims: Any = 0,
+    out_dims: Any = 0,
+    randomness: str = "error",
+    *,
+    chunk_size: int | None = None,
+) -> Callable[..., Any]:
+    """Map a function over an axis of its arguments, in one run for the whole batch.
+
+    Args:
+        func: a function of one sample; takes and returns trees of tensors.
+        in_dims: the axis to map over, for all arguments or for each: a tree
+            with the outer structure of the arguments; None is not mapped.
+            Keyword arguments are not mapped.
+        out_dims: where results have the mapped axis; None for results that do
+            not depend on the sample.
+        randomness: `"error"`, `"different"` (per sample) or `"same"` (one draw).
+        chunk_size: how many samples run at once; None is all.
+
+    Raises:
+        UsageError: an unknown `randomness`, or a `chunk_size` below 1.
+        VmapError: in the call, where the axes do not fit the arguments (S154).
+    """
+    _check_options(func, randomness, chunk_size)
+    spec = Spec(func, in_dims, out_dims, randomness)
+
+    @wraps(func, updated=())
+    def mapped(*args: Any, **kwargs: Any) -> Any:
+        if chunk_size is not None:
+            return _in_chunks(spec, chunk_size, args, kwargs)
+        if len(args) == 1 and not kwargs and spec.in_dims.__class__ is int:
+            x = args[0]
+            if x.__class__ is Tensor and spec.in_dims == 0 and x.payload.shape:
+                # By far the most common call.
+                return _run_one(spec, x)
+        inputs, structure = spread_inputs(spec, args)
+        return _run(spec, inputs, structure, kwargs)
+
+    return mapped
+
+
+def _check_options(func: Any, randomness: Any, chunk_size: Any) -> None:
+    if not callable(func):
+        raise UsageTypeError("vmap takes a function", seen=repr(func))
+    if randomness not in RANDOMNESS:
+        raise UsageError(
+            f"{randomness!r} is no randomness{nearest(randomness, RANDOMNESS)}",
+            declared=", ".join(RANDOMNESS),
+            seen=repr(randomness),
+        )
+    if chunk_size is not None and (type(chunk_size) is not int or chunk_size < 1):
+        raise UsageError("chunk_size is a number of samples from 1", seen=repr(chunk_size))
+
+
+def _run_one(spec: Spec, x: Tensor) -> Any:
+    level = VmapLevel(x.payload.shape[0], spec.randomness)
+    token = set_word(level.inner_word())
+    try:
+        out = spec.func(batched(x, 0, level))
+    finally:
+        level.alive = False
+        reset_word(token)
+    return _given(spec, out, level)
+
+
+def _run(spec: Spec, inputs: list[Input], structure: TreeSpec, kwargs: dict[str, Any]) -> Any:
+    level = VmapLevel(batch_size(spec, inputs), spec.randomness)
+    leaves = [x.value if x.axis is None else batched(x.value, x.axis, level) for x in inputs]
+    token = set_word(level.inner_word())
+    try:
+        out = spec.func(*unflatten(structure, leaves), **kwargs)
+    finally:
+        level.alive = False
+        reset_word(token)
+    return _given(spec, out, level)
+
+
+def _given(spec: Spec, out: Any, level: VmapLevel) -> Any:
+    """Take the level off the results."""
+    if out.__class__ is Tensor and spec.out_dims == 0:
+        record = out.payload
+        if record.__class__ is Batch and record.level is level and record.axis == 0:
+            return record.value
+    return collect(spec, out, level)
+
+
+def _in_chunks(spec: Spec, size: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    inputs, structure = spread_inputs(spec, args)
+    total = int(batch_size(spec, inputs))
+    starts = range(0, total, size) if total else [0]
+    outs = [
+        _run(spec, [take(x, start, start + size) for x in inputs], structure, kwargs)
+        for start in starts
+    ]
+    return join_chunks(spec.out_dims, outs)

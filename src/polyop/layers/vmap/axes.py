@@ -1,0 +1,182 @@
+"""The axes of vmap's arguments: one for each leaf, checked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+import optree
+
+from polyop import tree
+from polyop.errors import VmapError
+from polyop.ops.joining import concat
+from polyop.ops.views import slice_axis
+from polyop.tensor.tensor import Tensor, of_array
+
+
+class Asked(Protocol):
+    """What of a vmap's options is read here."""
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        """The mapped function."""
+
+    @property
+    def in_dims(self) -> Any:
+        """The axes of the arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A leaf of the arguments, where it is, and its axis from 0, or None."""
+
+    value: Any
+    axis: int | None
+    where: str
+
+
+def spread_inputs(spec: Asked, args: tuple[Any, ...]) -> tuple[list[Input], tree.TreeSpec]:
+    """Give each leaf of the arguments its axis.
+
+    Raises:
+        VmapError: `in_dims` does not fit the arguments, or an axis is out of range.
+    """
+    if not args:
+        _refuse("vmap needs an argument to map over", fix="give a positional argument")
+    leaves, structure = tree.flatten(args)
+    dims = spec.in_dims
+    if isinstance(dims, list):
+        dims = tuple(dims)
+    pairs = list(spread(dims, args, "", "in_dims"))
+    names = _names(spec.func, len(args))
+    inputs = [
+        _input(leaf, dim, _where(names, path))
+        for leaf, (dim, path) in zip(leaves, pairs, strict=True)
+    ]
+    if all(x.axis is None for x in inputs):
+        _refuse("vmap has nothing to map over", declared=f"in_dims={spec.in_dims!r}",
+                seen="no Tensor with an axis", fix="give in_dims an axis for some argument")  # fmt: skip
+    return inputs, structure
+
+
+def spread(dims: Any, values: Any, path: str, what: str) -> Iterator[tuple[Any, str]]:
+    """Give the axis and the path of each leaf of `values`; `dims` is a tree above it.
+
+    Raises:
+        VmapError: the structures do not fit.
+    """
+    if dims is None or type(dims) is int:
+        for name in tree.paths(values):
+            yield dims, path + name
+        return
+    names, parts = children(values)
+    dim_names, dim_parts = children(dims)
+    if parts is None or type(dims) is not type(values) or names != dim_names:
+        _refuse(
+            f"the structure of {what} does not fit",
+            argument=path or "all",
+            declared=f"{what} {dims!r}",
+            seen=_outline(values),
+            fix=f"write {what} as a number, None, or with the same containers",
+        )
+    for name, dim, part in zip(names, dim_parts or (), parts, strict=True):
+        yield from spread(dim, part, f"{path}[{name!r}]", what)
+
+
+def children(value: Any) -> tuple[list[Any], list[Any] | None]:
+    """Give the names and values one level down, or None for a leaf."""
+    if value is None or optree.tree_is_leaf(value, namespace=tree.NAMESPACE):
+        return [], None
+    parts, _, names, _ = optree.tree_flatten_one_level(value, namespace=tree.NAMESPACE)
+    return list(names), list(parts)
+
+
+def _outline(values: Any) -> str:
+    spec = tree.structure(values)
+    return str(spec).removeprefix("PyTreeSpec(").removesuffix(f", namespace={tree.NAMESPACE!r})")
+
+
+def _names(func: Callable[..., Any], n: int) -> list[str]:
+    try:
+        parameters = [
+            p.name
+            for p in inspect.signature(func).parameters.values()
+            if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}
+        ]
+    except (TypeError, ValueError):
+        parameters = []
+    return [*parameters[:n], *(f"args[{i}]" for i in range(len(parameters), n))]
+
+
+def _where(names: Sequence[str], path: str) -> str:
+    head, _, rest = path[1:].partition("]")
+    return f"{names[int(head)]}{rest} (position {head})"
+
+
+def _input(leaf: Any, dim: int | None, where: str) -> Input:
+    if isinstance(leaf, np.ndarray):
+        leaf = of_array(leaf)
+    if dim is None:
+        return Input(leaf, None, where)
+    if not isinstance(leaf, Tensor):
+        _refuse("vmap maps over the axis of a Tensor, and this argument is none", argument=where,
+                declared=f"in_dims {dim}", seen=f"{leaf!r:.80} ({type(leaf).__name__})",
+                fix="pass None in in_dims for this argument, or a tensor")  # fmt: skip
+    rank = len(leaf.payload.shape)
+    if not -rank <= dim < rank:
+        _refuse("vmap maps over an axis that the argument does not have", argument=where,
+                declared=f"in_dims {dim}", seen=f"shape {leaf.shape}",
+                fix=f"give an axis from {-rank} to {rank - 1}" if rank else
+                "pass None in in_dims for a tensor without axes")  # fmt: skip
+    return Input(leaf, dim % rank, where)
+
+
+def batch_size(spec: Asked, inputs: Sequence[Input]) -> Any:
+    """Give the one size of the mapped axes.
+
+    Raises:
+        VmapError: two sizes differ.
+    """
+    mapped = [x for x in inputs if x.axis is not None]
+    first = mapped[0]
+    size = first.value.payload.shape[first.axis]
+    for x in mapped[1:]:
+        other = x.value.payload.shape[x.axis]
+        if other is not size and other != size:
+            _refuse("vmap maps over axes of different sizes", argument=x.where,
+                    declared=f"size {size}, as axis {first.axis} of {first.where} has",
+                    seen=f"size {other} at axis {x.axis} of shape {x.value.shape}",
+                    fix="make the sizes equal, or correct in_dims")  # fmt: skip
+    return size
+
+
+def _refuse(problem: str, **parts: Any) -> NoReturn:
+    raise VmapError(problem, **parts)
+
+
+# -- chunks -------------------------------------------------------------------
+
+
+def take(x: Input, start: int, stop: int) -> Input:
+    """Give some of the samples of an input."""
+    if x.axis is None:
+        return x
+    return replace(x, value=slice_axis(x.value, x.axis, start, stop))
+
+
+def join_chunks(out_dims: Any, outs: Sequence[Any]) -> Any:
+    """Put the results of chunks together along their batch axes."""
+    if len(outs) == 1:
+        return outs[0]
+    columns = zip(*[tree.leaves(out) for out in outs], strict=True)
+    dims = [dim for dim, _ in spread(out_dims, outs[0], "", "out_dims")]
+    joined = [
+        column[0] if dim is None else concat(list(column), axis=dim)
+        for column, dim in zip(columns, dims, strict=True)
+    ]
+    return tree.unflatten(tree.structure(outs[0]), joined)
+
+

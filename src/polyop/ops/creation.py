@@ -1,0 +1,166 @@
+"""Making tensors from data, and from arrays of other libraries.
+
+Filled tensors (`zeros`, ...) are in `ops/factories.py`, and can be had here too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from polyop.devices import CPU, META, Device, as_dtype
+from polyop.dispatch.bits import NUMPY
+from polyop.errors import UsageError, UsageTypeError
+from polyop.ops.define import ON_TENSORS
+from polyop.ops.factories import (
+    COMPLEX64,
+    FLOAT32,
+    INT64,
+    arange,
+    dtype_of_number,
+    empty,
+    empty_like,
+    eye,
+    full,
+    full_like,
+    linspace,
+    new_full,
+    on_cpu,
+    on_meta,
+    ones,
+    ones_like,
+    zeros,
+    zeros_like,
+)
+from polyop.ops.views import detach
+from polyop.tensor.meta import META_SPACE
+from polyop.tensor.tensor import Tensor, of_array, of_meta
+
+__all__ = [
+    "COMPLEX64", "FLOAT32", "INT64", "arange", "as_tensor", "asarray", "dtype_of_number",
+    "empty", "empty_like", "eye", "from_dlpack", "from_numpy", "full", "full_like", "linspace",
+    "new_full", "on_cpu", "on_device", "ones", "ones_like", "tensor", "zeros", "zeros_like",
+]  # fmt: skip
+Array = Any
+
+
+def from_numpy(array: Any) -> Tensor:
+    """Wrap a NumPy array; the memory is shared.
+
+    Raises:
+        UsageTypeError: it is no NumPy array.
+    """
+    if array.__class__ is not np.ndarray:
+        array = _plain_array(array)
+    t = Tensor()
+    t.payload = array
+    t.keys = NUMPY
+    t.version = 0
+    return t
+
+
+def _plain_array(array: Any) -> Array:
+    if not isinstance(array, np.ndarray):
+        raise UsageTypeError(
+            "from_numpy takes a NumPy array", seen=type(array).__name__, fix="call polyop.tensor"
+        )
+    return array.view(np.ndarray)
+
+
+def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
+    """Wrap an array of another library by its memory."""
+    on_cpu(None if device is None else Device(device))
+    return of_array(np.from_dlpack(x, copy=copy))
+
+
+def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+    """Make a tensor of numbers, nested sequences or an array; the data is copied.
+
+    Raises:
+        UsageTypeError: the data is no array of numbers.
+    """
+    if isinstance(data, Tensor):
+        made = _converted(detach(data), dtype, device, copy=True)
+    else:
+        made = _placed(np.array(_as_array(data, dtype)), device)
+    return made.requires_grad_() if requires_grad else made
+
+
+def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Any:
+    """Give a tensor of some data, which is shared if possible, and if `copy` does not say else.
+
+    Raises:
+        UsageError: `copy` is false, and the data cannot be shared.
+    """
+    if isinstance(obj, Tensor):
+        return _converted(obj, dtype, device, copy)
+    array = _as_array(obj, dtype)
+    shared = isinstance(obj, np.ndarray) and np.may_share_memory(array, obj)
+    if copy is False and not shared:
+        raise UsageError("the data cannot be shared", seen=type(obj).__name__, fix="leave out copy")
+    return _placed(array.copy() if copy and shared else array, device)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Any:
+    """Give a tensor of some data, which is shared if possible."""
+    return asarray(data, dtype=dtype, device=device)
+
+
+def _converted(x: Any, dtype: Any, device: Any, copy: bool | None) -> Any:
+    if dtype is not None and as_dtype(dtype) != x.dtype:
+        if copy is False:
+            raise UsageError("another dtype needs a copy", declared=x.dtype, seen=dtype)
+        x = ON_TENSORS["astype"](x, as_dtype(dtype))
+    elif copy:
+        x = ON_TENSORS["clone"](x)
+    return x if device is None else on_device(x, device)
+
+
+def on_device(x: Any, device: Any) -> Any:
+    """Give a tensor on a device: itself, or one without data on `meta`."""
+    device = Device(device)
+    if device is x.device:
+        return x
+    if device is META:
+        return of_meta(META_SPACE.meta(tuple(x.shape), x.dtype, None, META))
+    if x.device is META:
+        raise UsageError("a tensor on the device meta has no data to move", seen=f"to {device}")
+    return on_cpu(device)
+
+
+def _as_array(data: Any, dtype: Any) -> Array:
+    wanted = None if dtype is None else as_dtype(dtype)
+    if not isinstance(data, np.ndarray) and _holds_tensors(data):
+        data = _bare(data)
+    array = np.asarray(data) if wanted is None else np.asarray(data, wanted)
+    if array.dtype.kind not in "biufcV":
+        raise UsageTypeError(
+            "the data is no array of numbers", seen=f"{type(data).__name__} of {array.dtype}"
+        )
+    if wanted is None and not hasattr(data, "dtype"):
+        array = array.astype(_DEFAULTS.get(array.dtype.name, array.dtype), copy=False)
+    return array
+
+
+_DEFAULTS = {"float64": FLOAT32, "complex128": COMPLEX64}
+
+
+def _holds_tensors(data: Any) -> bool:
+    return isinstance(data, (list, tuple)) and any(
+        isinstance(x, Tensor) or _holds_tensors(x) for x in data
+    )
+
+
+def _bare(data: Any) -> Any:
+    if isinstance(data, (list, tuple)):
+        return [_bare(x) for x in data]
+    return data.numpy(force=True) if isinstance(data, Tensor) else data
+
+
+def _placed(array: Array, device: Any) -> Any:
+    device = CPU if device is None else Device(device)
+    if on_meta(device):
+        return of_meta(META_SPACE.meta(array.shape, array.dtype, None, META))
+    on_cpu(device)
+    return of_array(array)

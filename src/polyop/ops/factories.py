@@ -1,0 +1,286 @@
+"""Filled tensors: zeros, ones, ranges, and others like a given tensor.
+
+Each comes from an operator (`core::zeros`, ...), so traces record it and fake
+modes answer it. The public functions read sizes given one by one or as one
+sequence, and make tensors on the device `meta`, which hold nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from polyop.devices import CPU, META, Device, DType, as_dtype
+from polyop.dispatch.bits import FAKE_MODE
+from polyop.dispatch.context import word
+from polyop.errors import UsageError
+from polyop.ops.define import define
+from polyop.ops.splitting import sizes_of
+from polyop.ops.view_metas import refuse
+from polyop.ops.views import behind
+from polyop.symbolic import SymInt, sym_max
+from polyop.tensor.meta import META_SPACE, Meta, Size
+from polyop.tensor.tensor import of_meta
+
+Fn = Callable[..., Any]
+Array = Any
+FLOAT32, INT64, BOOL = np.dtype(np.float32), np.dtype(np.int64), np.dtype(np.bool_)
+COMPLEX64 = np.dtype(np.complex64)
+
+
+# -- devices and dtypes -------------------------------------------------------
+
+
+def dtype_of_number(*numbers: Any) -> DType:
+    """Give the dtype of a tensor made of Python numbers: float32 and int64, not float64."""
+    if all(isinstance(n, bool) for n in numbers):
+        return BOOL
+    if all(isinstance(n, (int, SymInt)) for n in numbers):
+        return INT64
+    return COMPLEX64 if any(isinstance(n, complex) for n in numbers) else FLOAT32
+
+
+def on_cpu(device: Device | None) -> None:
+    """Refuse a device that has no memory here.
+
+    Raises:
+        UsageError: it is neither `cpu` nor `meta`.
+    """
+    if device is not None and device is not CPU:
+        raise UsageError(
+            f"polyop makes no tensors on the device {device}",
+            declared="cpu, meta, or any device inside a fake mode",
+            seen=device,
+            fix="make it on the CPU, or register a backend for the device",
+        )
+
+
+def on_meta(device: Device | None) -> bool:
+    """Tell whether a new tensor shall hold nothing, and no fake mode answers."""
+    return device is META and not word() & FAKE_MODE
+
+
+# -- operators ----------------------------------------------------------------
+
+
+def _factory(name: str, signature: str, kernel: Fn, describe: Fn) -> Fn:
+    """Define an operator that makes a tensor, and the public way to call it.
+
+    Args:
+        name: of the operator.
+        signature: of its static arguments, without dtype and device.
+        kernel: `(static arguments, dtype or None) -> array`.
+        describe: `(static arguments, dtype or None) -> (shape, dtype)`.
+    """
+
+    def on_arrays(*args: Any) -> Array:
+        *statics, dtype, device = args
+        on_cpu(device)
+        return kernel(*statics, dtype)
+
+    def fake(*args: Any) -> Meta:
+        *statics, dtype, device = args
+        shape, dtype = describe(*statics, dtype)
+        return META_SPACE.meta(tuple(shape), dtype, None, device or CPU)
+
+    entry = define(
+        f"{name}({signature}, *, ScalarType? dtype=None, Device? device=None) -> Tensor",
+        on_arrays,
+        fake=fake,
+        grad={},
+    )
+
+    def make(*statics: Any, dtype: Any = None, device: Any = None, grad: bool = False) -> Any:
+        device = None if device is None else Device(device)
+        dtype = None if dtype is None else as_dtype(dtype)
+        if on_meta(device):
+            made = of_meta(fake(*statics, dtype, device))
+        else:
+            made = entry(*statics, dtype=dtype, device=device)
+        return made.requires_grad_() if grad else made
+
+    return make
+
+
+def _sized(size: Sequence[Size], dtype: DType | None) -> Any:
+    if any(isinstance(n, int) and n < 0 for n in size):
+        refuse("zeros", "a size is not negative", argument="size", seen=tuple(size))
+    return size, dtype or FLOAT32
+
+
+def _filled(size: Sequence[Size], value: Any, dtype: DType | None) -> Any:
+    return _sized(size, dtype or dtype_of_number(value))
+
+
+def _arange_described(start: Any, stop: Any, step: Any, dtype: DType | None) -> Any:
+    if step == 0:
+        refuse("arange", "the step is not zero", argument="step", seen=step)
+    span = stop - start
+    if any(isinstance(n, float) for n in (start, stop, step)):
+        length: Size = max(math.ceil(span / step), 0)
+    else:
+        length = -(-span // step)
+        length = sym_max(length, 0) if isinstance(length, SymInt) else max(length, 0)
+    return (length,), dtype or dtype_of_number(start, stop, step)
+
+
+def _arange(start: Any, stop: Any, step: Any, dtype: DType | None) -> Array:
+    (length,), found = _arange_described(start, stop, step, dtype)
+    make: Any = np.arange  # its overloads say less than it takes
+    return make(start, stop, step, found)[:length]
+
+
+_zeros = _factory("zeros", "SymInt[] size", lambda size, d: np.zeros(*_sized(size, d)), _sized)
+_ones = _factory("ones", "SymInt[] size", lambda size, d: np.ones(*_sized(size, d)), _sized)
+_empty = _factory("empty", "SymInt[] size", lambda size, d: np.empty(*_sized(size, d)), _sized)
+_full = _factory(
+    "full",
+    "SymInt[] size, Scalar value",
+    lambda size, value, d: np.full(size, value, _filled(size, value, d)[1]),
+    _filled,
+)
+_range = _factory("arange", "Scalar start, Scalar stop, Scalar step", _arange, _arange_described)
+_line = _factory(
+    "linspace",
+    "Scalar start, Scalar stop, SymInt num, bool endpoint",
+    lambda start, stop, num, end, d: np.linspace(start, stop, num, end, dtype=d or FLOAT32),
+    lambda start, stop, num, _, d: ((num,), d or dtype_of_number(start + 0.0, stop)),
+)
+_eye = _factory(
+    "eye",
+    "SymInt n, SymInt m, int k",
+    lambda n, m, k, d: np.eye(n, m, k, d or FLOAT32),
+    lambda n, m, _, d: ((n, m), d or FLOAT32),
+)
+
+
+# -- filled with numbers ------------------------------------------------------
+
+
+def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+    """Make a tensor of zeros; sizes one by one, or as one sequence."""
+    return _zeros(sizes_of(size), dtype=dtype, device=device, grad=requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+    """Make a tensor of ones; sizes one by one, or as one sequence."""
+    return _ones(sizes_of(size), dtype=dtype, device=device, grad=requires_grad)
+
+
+def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+    """Make a tensor whose elements may be anything."""
+    return _empty(sizes_of(size), dtype=dtype, device=device, grad=requires_grad)
+
+
+def full(
+    shape: Any,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
+    """Make a tensor of one number."""
+    size = list(shape) if isinstance(shape, Sequence) else [shape]
+    return _full(size, fill_value, dtype=dtype, device=device, grad=requires_grad)
+
+
+def arange(
+    start: Any,
+    /,
+    stop: Any = None,
+    step: Any = 1,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
+    """Make the numbers from `start` up to `stop`, which is left out."""
+    ends = (0, start) if stop is None else (start, stop)
+    return _range(*ends, step, dtype=dtype, device=device, grad=requires_grad)
+
+
+def linspace(
+    start: Any,
+    stop: Any,
+    /,
+    num: int | None = None,
+    *,
+    steps: int | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    endpoint: bool = True,
+    requires_grad: bool = False,
+) -> Any:
+    """Make `num` (or `steps`) numbers that lie evenly from `start` to `stop`."""
+    count = num if num is not None else steps
+    if count is None:
+        refuse("linspace", "linspace needs the number of its elements", argument="num")
+    dtype = dtype or dtype_of_number(start + 0.0, stop)
+    return _line(start, stop, count, endpoint, dtype=dtype, device=device, grad=requires_grad)
+
+
+def eye(
+    n_rows: int,
+    n_cols: int | None = None,
+    /,
+    *,
+    k: int = 0,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
+    """Make a matrix with ones on a diagonal."""
+    n_cols = n_rows if n_cols is None else n_cols
+    return _eye(n_rows, n_cols, k, dtype=dtype, device=device, grad=requires_grad)
+
+
+# -- like another tensor ------------------------------------------------------
+
+
+def _like(name: str, signature: str, kernel: Fn) -> Fn:
+    def on_arrays(x: Array, *args: Any) -> Array:
+        *statics, dtype, device = args if len(args) > 1 else (*args, None, None)
+        on_cpu(device)
+        return kernel(x.shape, *statics, dtype or x.dtype)
+
+    def fake(x: Meta, *args: Any) -> Meta:
+        *_, dtype, device = args
+        return x.space.meta(x.shape, dtype or x.dtype, None, device or x.device)
+
+    entry: Fn = define(
+        f"{name}(Tensor x{signature}, *, ScalarType? dtype=None, Device? device=None) -> Tensor",
+        on_arrays,
+        fake=fake,
+        grad={},
+        vmap=behind(lambda x, _, *args: entry(x, *args[:-2], dtype=args[-2], device=args[-1])),
+    )
+
+    def make(
+        x: Any, *statics: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    ) -> Any:
+        device = None if device is None else Device(device)
+        if on_meta(device):
+            made = of_meta(META_SPACE.meta(x.shape, as_dtype(dtype or x.dtype), None, META))
+        else:
+            made = entry(x, *statics, dtype=dtype, device=device)
+        return made.requires_grad_() if requires_grad else made
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = f"Make a tensor of the shape and dtype of another, as `{name[:-5]}` does."
+    return make
+
+
+zeros_like = _like("zeros_like", "", np.zeros)
+ones_like = _like("ones_like", "", np.ones)
+empty_like = _like("empty_like", "", np.empty)
+full_like = _like("full_like", ", Scalar fill_value", np.full)
+
+
+def new_full(x: Any, size: Sequence[Any], value: Any, dtype: Any = None, device: Any = None) -> Any:
+    """Make a tensor of one number, with the dtype and device of another where none is given."""
+    dtype = x.dtype if dtype is None else dtype
+    return full(size, value, dtype=dtype, device=x.device if device is None else device)

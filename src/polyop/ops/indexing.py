@@ -1,0 +1,304 @@
+"""Indexing with tensors of integers, and what is written with it.
+
+`index` and its relatives take one entry per axis: a tensor of integers, or
+None for an axis that is taken whole. The tensors are broadcast together; their
+axes stand where the first one stood, or in front if a None lies between two
+(NumPy's rule). Masks become integers before, in `true_places`, because the
+number of elements that they choose depends on data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from polyop.ops.define import define
+from polyop.ops.joining import in_order
+from polyop.ops.shapes import broadcast, normal_axis
+from polyop.ops.view_inverses import in_front
+from polyop.ops.view_metas import refuse
+from polyop.ops.views import broadcast_to, front, permute_dims, reshape
+from polyop.schema.tags import Tag
+from polyop.tensor.meta import Meta, Shape, Size
+
+Fn = Callable[..., Any]
+Array = Any
+Indices = Sequence[Any]
+WHOLE = slice(None)
+
+
+def spelled(indices: Indices) -> tuple[Any, ...]:
+    """Give the index that NumPy takes."""
+    return tuple(WHOLE if i is None else i for i in indices)
+
+
+def layout(indices: Indices) -> tuple[int, int]:
+    """Give where the tensors' axes stand in the result, and how many axes are indexed."""
+    given = [i for i, index in enumerate(indices) if index is not None]
+    if not given:
+        refuse("index", "at least one index is a tensor", argument="indices", seen=list(indices))
+    together = given[-1] - given[0] + 1 == len(given)
+    return (given[0] if together else 0), len(given)
+
+
+def _out_of_range(op: str, shape: Shape, indices: Indices, error: Exception) -> NoReturn:
+    refuse(
+        op,
+        f"the indices do not fit the shape {tuple(shape)}: {error}",
+        argument="indices",
+        seen=[None if i is None else f"{i.dtype}{list(i.shape)}" for i in indices],
+    )
+
+
+def _index(x: Array, indices: Indices) -> Any:
+    try:
+        if len(indices) == 1 and indices[0] is not None:
+            return x.take(indices[0], 0) if indices[0].ndim else x[indices[0]].copy()
+        return in_order(np.asarray(x[spelled(indices)]))
+    except IndexError as error:
+        _out_of_range("index", x.shape, indices, error)
+
+
+def index_shape(shape: Shape, indices: Indices) -> Shape:
+    """Give the shape of what is chosen.
+
+    Raises:
+        ArgumentError: too many indices, or they do not broadcast.
+    """
+    if len(indices) > len(shape):
+        refuse("index", f"{len(indices)} indices for {len(shape)} axes", argument="indices")
+    place, _ = layout(indices)
+    chosen = broadcast("index", *[i.shape for i in indices if i is not None])
+    padded = [*indices, *[None] * (len(shape) - len(indices))]
+    rest = [n for n, i in zip(shape, padded, strict=True) if i is None]
+    return (*rest[:place], *chosen, *rest[place:])
+
+
+def _index_meta(x: Meta, indices: Indices) -> Meta:
+    return x.space.meta(index_shape(x.shape, indices), x.dtype, None, x.device)
+
+
+# -- writing ------------------------------------------------------------------
+
+
+def _index_put(x: Array, indices: Indices, values: Array, accumulate: bool) -> Array:
+    return _index_put_(x.copy(), indices, values, accumulate)
+
+
+def _index_put_(x: Array, indices: Indices, values: Array, accumulate: bool) -> Array:
+    try:
+        if accumulate:
+            np.add.at(x, spelled(indices), values)
+        else:
+            x[spelled(indices)] = values
+    except (IndexError, ValueError, TypeError) as error:
+        _out_of_range("index_put", x.shape, indices, error)
+    return x
+
+
+def _index_put_meta(x: Meta, indices: Indices, values: Meta, accumulate: bool) -> Meta:
+    wanted = index_shape(x.shape, indices)
+    if broadcast("index_put", wanted, values.shape) != wanted:
+        refuse("index_put", f"values of shape {values.shape} do not fit {wanted}")
+    return x.space.meta(x.shape, x.dtype, None, x.device)
+
+
+def _index_grad(part: Array, shape: Sequence[int], indices: Indices) -> Array:
+    return _index_put_(np.zeros(shape, part.dtype), indices, part, True)
+
+
+def _index_grad_meta(part: Meta, shape: Sequence[Size], indices: Indices) -> Meta:
+    return part.space.meta(tuple(shape), part.dtype, None, part.device)
+
+
+# -- batching -----------------------------------------------------------------
+
+
+def batched_indices(info: Any, dims: Sequence[Any], indices: Indices) -> tuple[list[Any], int]:
+    """Give indices with the batch in front and equal rank, and that rank without the batch."""
+    ranks = [i.ndim - (d is not None) for d, i in zip(dims, indices, strict=True) if i is not None]
+    rank = max(ranks)
+    full = []
+    for d, i in zip(dims, indices, strict=True):
+        if i is None or d is None:
+            full.append(i)
+            continue
+        lined = front(i, d)
+        ones = [1] * (rank + 1 - lined.ndim)
+        full.append(reshape(lined, [lined.shape[0], *ones, *lined.shape[1:]]))
+    return full, rank
+
+
+def _count(info: Any, indices: Indices, rank: int) -> Any:
+    """Give the batch's own index: each sample's number, along the batch's axis."""
+    some = next(i for i in indices if i is not None)
+    return batch_numbers(some, info.batch_size, rank)
+
+
+def _index_batched(info: Any, in_dims: Any, x: Any, indices: Indices) -> Any:
+    x_dim, dims = in_dims
+    place, _ = layout(indices)
+    dims = [None] * len(indices) if dims is None else dims
+    full, rank = batched_indices(info, dims, indices)
+    if all(d is None for d in dims):
+        chosen = index(front(x, x_dim), [None, *full])
+        return chosen, (0 if layout([None, *full])[0] else rank)
+    if x_dim is None:
+        return index(x, full), place
+    whole = index(front(x, x_dim), [_count(info, full, rank), *full])
+    return _moved(whole, 1, rank, 1 + place), 0
+
+
+def _moved(x: Any, start: int, count: int, target: int) -> Any:
+    """Move `count` adjacent axes from `start` to `target`."""
+    if start == target or not count:
+        return x
+    rest = [i for i in range(x.ndim) if not start <= i < start + count]
+    rest[target:target] = range(start, start + count)
+    return permute_dims(x, rest)
+
+
+def _put_batched(put: Callable[[], Fn]) -> Fn:
+    def rule(info: Any, in_dims: Any, x: Any, indices: Indices, values: Any, add: bool) -> Any:  # noqa: PLR0917
+        x = in_front(info, in_dims[0], x)
+        dims = in_dims[1] or [None] * len(indices)
+        logical = [_Logical(d, i) for d, i in zip(dims, indices, strict=True)]
+        shapes = [None if i is None else s for i, s in zip(indices, logical, strict=True)]
+        wanted = index_shape(x.shape[1:], shapes)
+        full, rank = batched_indices(info, dims, indices)
+        full = [_count(info, full, rank), *full]
+        values = _spread(in_front(info, in_dims[2], values), wanted)
+        place, _ = layout(indices)
+        # The batch's own index stands first: with it, the tensors' axes come to the front.
+        return put()(x, full, _moved(values, 1 + place, rank, 1), add), 0
+
+    return rule
+
+
+def _spread(values: Any, shape: Sequence[Any]) -> Any:
+    """Broadcast values behind their batch."""
+    ones = [1] * (len(shape) + 1 - values.ndim)
+    values = reshape(values, [values.shape[0], *ones, *values.shape[1:]])
+    return broadcast_to(values, [values.shape[0], *shape])
+
+
+class _Logical:
+    """The shape of an index without its batch."""
+
+    def __init__(self, axis: int | None, index: Any) -> None:
+        shape = tuple(index.shape) if index is not None else ()
+        self.shape = shape if axis is None else shape[:axis] + shape[axis + 1 :]
+
+
+def _index_grad_batched(info: Any, in_dims: Any, part: Any, shape: Any, indices: Indices) -> Any:
+    zeros = zero_of(part, [info.batch_size, *shape])
+    dims = (0, in_dims[2], in_dims[0])
+    return _put_batched(lambda: index_put)(info, dims, zeros, indices, part, True)
+
+
+def _batch_numbers(some: Array, count: int, rank: int) -> Array:
+    return np.arange(count).reshape(count, *[1] * rank)
+
+
+#: 0, 1, ... along the first of several axes.
+batch_numbers = define(
+    "batch_numbers(Tensor some, SymInt count, int rank) -> Tensor",
+    _batch_numbers,
+    fake=lambda some, count, rank: some.space.meta(
+        (count, *[1] * rank), np.dtype(np.int64), None, some.device
+    ),
+    grad={},
+)
+#: Zeros of a tensor's dtype and of another shape.
+zero_of: Fn = define(
+    "zero_of(Tensor some, SymInt[] shape) -> Tensor",
+    lambda some, shape: np.zeros(shape, some.dtype),
+    fake=lambda some, shape: some.space.meta(tuple(shape), some.dtype, None, some.device),
+    grad={},
+    vmap=lambda info, _, some, shape: (zero_of(some, [info.batch_size, *shape]), 0),
+)
+
+index: Fn = define(
+    "index(Tensor x, Tensor?[] indices) -> Tensor",
+    _index,
+    fake=_index_meta,
+    grad={"x": "index_grad(g, x.shape, indices)"},
+    vmap=_index_batched,
+)
+index_grad: Fn = define(
+    "index_grad(Tensor part, SymInt[] shape, Tensor?[] indices) -> Tensor",
+    _index_grad,
+    fake=_index_grad_meta,
+    grad={"part": "index(g, indices)"},
+    vmap=_index_grad_batched,
+)
+index_put: Fn = define(
+    "index_put(Tensor x, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor",
+    _index_put,
+    fake=_index_put_meta,
+    grad={
+        "x": "g if accumulate else index_put(g, indices, zero_like(index(g, indices)))",
+        "values": "sum_to(index(g, indices), values.shape)",
+    },
+    vmap=_put_batched(lambda: index_put),
+)
+index_put_: Fn = define(
+    "index_put_(Tensor(a!) x, Tensor?[] indices, Tensor values, bool accumulate=False)"
+    " -> Tensor(a!)",
+    _index_put_,
+    fake=_index_put_meta,
+    vmap=_put_batched(lambda: index_put_),
+    tags=(Tag.inplace,),
+)
+
+
+# -- masks --------------------------------------------------------------------
+
+
+def _true_places(mask: Array) -> Array:
+    return np.stack(mask.nonzero()) if mask.ndim else np.zeros((0, int(mask)), np.int64)
+
+
+def _true_places_meta(mask: Meta, *, new_size: Fn) -> Meta:
+    known = all(isinstance(n, int) for n in mask.shape)
+    most = math.prod(mask.shape) if known else None
+    return mask.space.meta((mask.ndim, new_size(0, most)), np.dtype(np.int64), None, mask.device)
+
+
+#: The indices at which a mask holds: one row per axis.
+true_places = define(
+    "true_places(Tensor mask) -> Tensor",
+    _true_places,
+    fake=_true_places_meta,
+    tags=(Tag.dynamic_output_shape,),
+)
+
+
+# -- compositions -------------------------------------------------------------
+
+
+def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
+    """Take the elements at some places of an axis; it may be left out for one axis."""
+    if axis is None:
+        if x.ndim != 1:
+            refuse("take", "a tensor of several axes needs to know which", argument="axis")
+        axis = 0
+    return index_select(x, axis, indices)
+
+
+def index_select(x: Any, axis: int, index_: Any) -> Any:
+    """Take the elements at some places of an axis."""
+    return index(x, [*[None] * normal_axis("take", axis, x.ndim), index_])
+
+
+def index_add(x: Any, axis: int, index_: Any, source: Any) -> Any:
+    """Add a tensor to the places of an axis."""
+    return index_put(x, [*[None] * normal_axis("index_add", axis, x.ndim), index_], source, True)
+
+
+def index_copy(x: Any, axis: int, index_: Any, source: Any) -> Any:
+    """Put a tensor into the places of an axis."""
+    return index_put(x, [*[None] * normal_axis("index_copy", axis, x.ndim), index_], source)

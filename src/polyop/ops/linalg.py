@@ -1,0 +1,286 @@
+"""Linear algebra: inverse, determinant, equations, Cholesky, norms, trace.
+
+Matrices are the last two axes. Integers are computed with as float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from polyop.devices import DType
+from polyop.errors import ArgumentError
+from polyop.ops.axes import Axes, batch_first
+from polyop.ops.comparison import not_equal
+from polyop.ops.define import ON_TENSORS, define
+from polyop.ops.elementwise import abs, conj
+from polyop.ops.reductions import max as greatest
+from polyop.ops.reductions import min as least
+from polyop.ops.reductions import reduction, sum_kernel
+from polyop.ops.reductions import sum as total
+from polyop.ops.shapes import broadcast, promote
+from polyop.ops.views import diagonal, expand_dims, matrix_transpose, squeeze
+from polyop.tensor.meta import Meta, Shape
+
+Fn = Callable[..., Any]
+Array = Any
+
+
+def float_of(dtype: DType) -> DType:
+    """Give the dtype that linear algebra computes in."""
+    return np.dtype(np.float64) if dtype.kind in "biu" else dtype
+
+
+def require_square(name: str, shape: Shape) -> None:
+    """Refuse what is no square matrix.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    if len(shape) < 2 or not (shape[-1] is shape[-2] or shape[-1] == shape[-2]):
+        raise ArgumentError(
+            f"core::{name} takes square matrices", op=f"core::{name}", seen=f"shape {shape}"
+        )
+
+
+def guarded(name: str, compute: Fn) -> Fn:
+    """Give the kernel of a function on square matrices, with errors of ours."""
+
+    def kernel(x: Array, *more: Array) -> Array:
+        require_square(name, x.shape)
+        try:
+            return np.asarray(compute(x, *more), order="C")
+        except np.linalg.LinAlgError as error:
+            raise ArgumentError(
+                f"core::{name} cannot compute this: {error}",
+                op=f"core::{name}",
+                seen=f"{x.dtype.name}{list(x.shape)}",
+                fix="look at the matrix: it is singular, or not positive definite",
+            ) from None
+
+    return kernel
+
+
+def square_fake(name: str) -> Fn:
+    """Give the fake rule of a function from square matrices to matrices."""
+
+    def fake(x: Meta) -> Meta:
+        require_square(name, x.shape)
+        return x.but(dtype=float_of(x.dtype), strides=None)
+
+    return fake
+
+
+def stack_vmap(name: str) -> Fn:
+    """Give the batching rule of a function that takes stacks of matrices anyway."""
+
+    def batched(info: Any, in_dims: Sequence[Any], x: Any) -> Any:
+        return ON_TENSORS[name](batch_first(x, in_dims[0])), 0
+
+    return batched
+
+
+def square(name: str, compute: Fn, grad: str | None, fake: Fn | None = None) -> Fn:
+    """Define a function of square matrices."""
+    return define(
+        f"{name}(Tensor x) -> Tensor",
+        guarded(name, compute),
+        fake=fake or square_fake(name),
+        grad=None if grad is None else {"x": grad},
+        vmap=stack_vmap(name),
+    )
+
+
+# -- inverse and determinant ----------------------------------------------------
+
+
+def _cofactors(x: Array) -> Array:
+    """Give the gradient of the determinant, of singular matrices too.
+
+    With `x = U S V^H` it is `det(U) det(V^H) U S' V^H`, where each element of S'
+    is the product of all other singular values.
+    """
+    u, s, vh = np.linalg.svd(x)
+    n = s.shape[-1]
+    others = np.ones_like(s)
+    for i in range(n):
+        others[..., i] = np.multiply.reduce(np.delete(s, i, -1), -1)
+    phase = np.linalg.det(u) * np.linalg.det(vh)
+    return phase.conj()[..., None, None] * ((u * others[..., None, :]) @ vh)
+
+
+def _det_fake(x: Meta) -> Meta:
+    require_square("det", x.shape)
+    return x.but(shape=x.shape[:-2], dtype=float_of(x.dtype), strides=None)
+
+
+def _column(text: str) -> str:
+    """Spell a number for each matrix as something that multiplies matrices."""
+    return f"expand_dims(expand_dims({text}, -1), -1)"
+
+
+_INV = "matrix_transpose(conj(r))"
+inv = square("inv", np.linalg.inv, f"-matmul({_INV}, matmul(g, {_INV}))")
+det = square("det", np.linalg.det, f"{_column('g')} * cofactors(x)", _det_fake)
+cofactors = square(
+    "cofactors",
+    _cofactors,
+    # Of invertible matrices: that of singular ones would need minors of minors.
+    f"({_column('sum(conj(g) * r, axis=[-2, -1])')} * r "
+    f"- matmul(matmul(r, matrix_transpose(conj(g))), r)) / {_column('conj(det(x))')}",
+)
+
+
+# -- equations ----------------------------------------------------------------
+
+
+def _solve_fake(a: Meta, b: Meta) -> Meta:
+    require_square("solve", a.shape)
+    if b.ndim < 2 or not (a.shape[-1] is b.shape[-2] or a.shape[-1] == b.shape[-2]):
+        raise _unsolvable(a.shape, b.shape)
+    batch = broadcast("solve", a.shape[:-2], b.shape[:-2])
+    dtype = float_of(promote(a.dtype, b.dtype))
+    return a.but(shape=(*batch, *b.shape[-2:]), dtype=dtype, strides=None)
+
+
+def _unsolvable(a: Shape, b: Shape) -> ArgumentError:
+    return ArgumentError(
+        f"equations with a matrix of shape {a} and a right side of shape {b} do not fit",
+        op="core::solve",
+        declared="the right side has one row for each row of the matrix",
+        seen=f"{a[-1]} and {b[-2] if len(b) > 1 else b}",
+    )
+
+
+def _solve(a: Array, b: Array) -> Array:
+    if b.ndim < 2 or b.shape[-2] != a.shape[-1]:
+        raise _unsolvable(a.shape, b.shape)
+    return np.linalg.solve(a, b)
+
+
+def _solve_vmap(info: Any, in_dims: Sequence[Any], a: Any, b: Any) -> Any:
+    given = zip((a, b), in_dims, strict=False)
+    ndim = max([len(v.shape) - (d is not None) for v, d in given])
+    a, b = (_padded(v, d, ndim) for v, d in zip((a, b), in_dims, strict=False))
+    return solve_matrix(a, b), 0
+
+
+def _padded(x: Any, dim: int | None, ndim: int) -> Any:
+    """Put axes of size one behind the batch."""
+    if dim is None or len(x.shape) > ndim:
+        return batch_first(x, dim)
+    x = batch_first(x, dim)
+    ones = [1] * (ndim + 1 - len(x.shape))
+    return ON_TENSORS["reshape"](x, [x.shape[0], *ones, *x.shape[1:]])
+
+
+_ADJOINT = "solve_matrix(matrix_transpose(conj(a)), g)"
+solve_matrix = define(
+    "solve_matrix(Tensor a, Tensor b) -> Tensor",
+    guarded("solve", _solve),
+    fake=_solve_fake,
+    grad={
+        "a": f"-sum_to(matmul({_ADJOINT}, matrix_transpose(conj(r))), a.shape)",
+        "b": f"sum_to({_ADJOINT}, b.shape)",
+    },
+    vmap=_solve_vmap,
+)
+
+
+def solve(a: Any, b: Any) -> Any:
+    """Give `x` with `a @ x == b`; `b` with one axis is a vector, else a stack of matrices."""
+    if len(b.shape) != 1:
+        return solve_matrix(a, b)
+    return squeeze(solve_matrix(a, expand_dims(b, -1)), -1)
+
+
+# -- Cholesky -------------------------------------------------------------------
+
+
+def _half_tril(x: Array) -> Array:
+    """Keep the lower triangle and half the diagonal."""
+    return np.tril(x) - np.eye(x.shape[-1], dtype=x.dtype) * (x * x.dtype.type(0.5))
+
+
+def _hermitian(x: Array) -> Array:
+    return (x + x.conj().swapaxes(-1, -2)) * x.dtype.type(0.5)
+
+
+def _lower(x: Array) -> Array:
+    # Both triangles are read, so that the gradient is that of a symmetric argument.
+    return np.linalg.cholesky(x)
+
+
+_MH = "matrix_transpose(conj(r))"
+half_tril = square("half_tril", _half_tril, "half_tril(g)")
+hermitian_part = square("hermitian_part", _hermitian, "hermitian_part(g)")
+cholesky_lower = square(
+    "cholesky_lower",
+    _lower,
+    f"hermitian_part(matmul(solve_matrix({_MH}, half_tril(matmul({_MH}, g))), inv(r)))",
+)
+
+
+def cholesky(x: Any, *, upper: bool = False) -> Any:
+    """Give the triangular `L` with `L @ L^H == x`, or with `upper` the `U` with `U^H @ U == x`."""
+    lower = cholesky_lower(x)
+    return conj(matrix_transpose(lower)) if upper else lower
+
+
+# -- norms and trace --------------------------------------------------------------
+
+
+def norm2_kernel(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
+    """Give the Euclidean length."""
+    x = x.astype(float_of(x.dtype), copy=False)
+    squares = (x * x.conj()).real if x.dtype.kind == "c" else x * x
+    return np.sqrt(sum_kernel(squares, axis, None, keepdims))
+
+
+norm2 = reduction(
+    "norm2",
+    norm2_kernel,
+    "spread(g * (r != 0) / (r + (r == 0)), x.shape, axis, keepdims) * x",
+)
+
+
+def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: float = 2.0) -> Any:
+    """Give the norm of vectors: `sum(|x| ** ord) ** (1 / ord)`.
+
+    Args:
+        x: the vectors.
+        axis: the axes that hold the elements of a vector; None for all.
+        keepdims: keep those axes, with size one.
+        ord: any number; infinite ones give the greatest and the least size, 0
+            the count of the elements that are not zero.
+    """
+    given = {"axis": axis, "keepdims": keepdims}
+    if ord == 2:
+        return norm2(x, **given)
+    size = abs(x)
+    if ord == 0:
+        return total(ON_TENSORS["astype"](not_equal(x, 0), size.dtype), **given)
+    if ord == 1:
+        return total(size, **given)
+    if ord in {np.inf, -np.inf}:
+        return (greatest if ord > 0 else least)(size, **given)
+    return total(size**ord, **given) ** (1 / ord)
+
+
+def trace(x: Any, *, offset: int = 0, dtype: Any = None) -> Any:
+    """Sum the diagonal of matrices."""
+    return total(diagonal(x, offset, -2, -1), axis=[-1], dtype=dtype)
+
+
+__all__ = [
+    "cholesky",
+    "cofactors",
+    "det",
+    "inv",
+    "norm2",
+    "solve",
+    "trace",
+    "vector_norm",
+]

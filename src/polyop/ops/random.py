@@ -1,0 +1,256 @@
+"""Random tensors. Every generator has a lock, so threads may share one.
+
+Without `generator`, numbers come from the process's default one, which
+`manual_seed` starts anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from polyop.devices import CPU, META, Device, DType, as_dtype
+from polyop.dispatch.bits import FAKE_MODE
+from polyop.dispatch.context import word
+from polyop.errors import ArgumentError
+from polyop.ops.creation import FLOAT32, INT64, on_cpu
+from polyop.ops.define import define
+from polyop.ops.inplace import refuse_write
+from polyop.ops.splitting import sizes_of
+from polyop.schema.tags import Tag
+from polyop.schema.values import register_generator
+from polyop.tensor.meta import META_SPACE, Meta
+from polyop.tensor.tensor import of_meta
+
+Fn = Callable[..., Any]
+Array = Any
+SEEDED = (Tag.nondeterministic_seeded,)
+
+
+class Generator:
+    """A stream of random numbers.
+
+    Args:
+        seed: where it starts; without it, somewhere unpredictable.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._lock = Lock()
+        self.manual_seed(np.random.SeedSequence().entropy if seed is None else seed)
+
+    def manual_seed(self, seed: Any) -> Generator:
+        """Start anew from a seed."""
+        with self._lock:
+            self._seed = int(seed)
+            self._stream = np.random.Generator(np.random.PCG64(self._seed))
+        return self
+
+    def initial_seed(self) -> int:
+        """Give the seed that it started from."""
+        return self._seed
+
+    def get_state(self) -> dict[str, Any]:
+        """Give where it stands, for `set_state`."""
+        with self._lock:
+            return dict(self._stream.bit_generator.state)
+
+    def set_state(self, state: dict[str, Any]) -> Generator:
+        """Stand where another stood."""
+        with self._lock:
+            self._stream.bit_generator.state = state
+        return self
+
+    def draw(self, method: str, *args: Any, **kwargs: Any) -> Array:
+        """Call a method of NumPy's generator."""
+        with self._lock:
+            return np.asarray(getattr(self._stream, method)(*args, **kwargs))
+
+
+register_generator(Generator)
+DEFAULT = Generator()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Start the default generator anew from a seed."""
+    return DEFAULT.manual_seed(seed)
+
+
+def default_generator() -> Generator:
+    """Give the process's default generator."""
+    return DEFAULT
+
+
+def draw(generator: Any, method: str, *args: Any, **kwargs: Any) -> Array:
+    """Draw from a generator: ours, NumPy's, or the default one."""
+    if isinstance(generator, np.random.Generator):
+        return np.asarray(getattr(generator, method)(*args, **kwargs))
+    return (generator or DEFAULT).draw(method, *args, **kwargs)
+
+
+def _floats(generator: Any, method: str, size: Sequence[int], dtype: DType | None) -> Array:
+    dtype = dtype or FLOAT32
+    if dtype.kind == "c":
+        parts = [
+            _floats(generator, method, size, np.dtype(f"f{dtype.itemsize // 2}")) for _ in "ri"
+        ]
+        scale = 0.5**0.5 if method == "standard_normal" else 1.0
+        return ((parts[0] + 1j * parts[1]) * scale).astype(dtype)
+    if dtype.kind not in "fV":
+        raise ArgumentError(
+            "random numbers are floats", op="core::rand", argument="dtype", seen=dtype
+        )
+    native = dtype if dtype.name in {"float32", "float64"} else FLOAT32
+    return draw(generator, method, tuple(size), native).astype(dtype, copy=False)
+
+
+# -- new tensors --------------------------------------------------------------
+
+
+def _define_sized(name: str, signature: str, kernel: Fn, default: DType) -> Fn:
+    """Define an operator that makes a random tensor of a size, and the way to call it."""
+
+    def on_arrays(*args: Any) -> Array:
+        *statics, size, generator, dtype, device = args
+        on_cpu(device)
+        return kernel(generator, *statics, size, dtype or default)
+
+    def fake(*args: Any) -> Meta:
+        *_, size, _, dtype, device = args
+        return META_SPACE.meta(tuple(size), dtype or default, None, device or CPU)
+
+    entry = define(
+        f"{name}({signature}SymInt[] size, *, Generator? generator=None, "
+        "ScalarType? dtype=None, Device? device=None) -> Tensor",
+        on_arrays,
+        fake=fake,
+        grad={},
+        tags=SEEDED,
+    )
+
+    def make(
+        *args: Any,
+        generator: Any = None,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+    ) -> Any:
+        device = None if device is None else Device(device)
+        dtype = None if dtype is None else as_dtype(dtype)
+        if device is META and not word() & FAKE_MODE:
+            made = of_meta(fake(*args, generator, dtype, device))
+        else:
+            made = entry(*args, generator=generator, dtype=dtype, device=device)
+        return made.requires_grad_() if requires_grad else made
+
+    return make
+
+
+def _integers(generator: Any, low: int, high: int, size: Sequence[int], dtype: DType) -> Array:
+    if low >= high:
+        raise ArgumentError(
+            "no integer lies in an empty range", op="core::randint", declared="low < high",
+            seen=f"{low} to {high}",
+        )  # fmt: skip
+    return draw(generator, "integers", low, high, tuple(size)).astype(dtype, copy=False)
+
+
+_rand = _define_sized("rand", "", lambda g, size, d: _floats(g, "random", size, d), FLOAT32)
+_randn = _define_sized(
+    "randn", "", lambda g, size, d: _floats(g, "standard_normal", size, d), FLOAT32
+)
+_randint = _define_sized("randint", "int low, int high, ", _integers, INT64)
+_randperm = _define_sized(
+    "randperm",
+    "",
+    lambda g, size, d: draw(g, "permutation", size[0]).astype(d, copy=False),
+    INT64,
+)
+
+
+def rand(*size: Any, **options: Any) -> Any:
+    """Make random numbers from 0 to 1; sizes one by one, or as one sequence."""
+    return _rand(sizes_of(size), **options)
+
+
+def randn(*size: Any, **options: Any) -> Any:
+    """Make random numbers of the normal distribution."""
+    return _randn(sizes_of(size), **options)
+
+
+def randint(low: int, high: Any, size: Any = None, **options: Any) -> Any:
+    """Make random integers from `low` to `high`, which is left out."""
+    if size is None:
+        low, high, size = 0, low, high
+    return _randint(low, high, list(size), **options)
+
+
+def randperm(n: int, **options: Any) -> Any:
+    """Make a random order of 0 to `n - 1`."""
+    return _randperm([n], **options)
+
+
+def rand_like(x: Any, **options: Any) -> Any:
+    """Make random numbers from 0 to 1 in the shape of a tensor."""
+    return rand(list(x.shape), **{"dtype": x.dtype, "device": x.device} | options)
+
+
+def randn_like(x: Any, **options: Any) -> Any:
+    """Make random numbers of the normal distribution in the shape of a tensor."""
+    return randn(list(x.shape), **{"dtype": x.dtype, "device": x.device} | options)
+
+
+def normal(mean: float, std: float, size: Any, **options: Any) -> Any:
+    """Make random numbers of a normal distribution."""
+    return randn(list(size), **options) * std + mean
+
+
+# -- from tensors -------------------------------------------------------------
+
+
+def _bernoulli(x: Array, generator: Any) -> Array:
+    if x.size and not ((x >= 0) & (x <= 1)).all():
+        raise ArgumentError(
+            "a probability lies from 0 to 1", op="core::bernoulli", argument="x (position 0)",
+            seen=f"{x.min()} to {x.max()}",
+        )  # fmt: skip
+    return (draw(generator, "random", x.shape) < x).astype(x.dtype)
+
+
+bernoulli = define(
+    "bernoulli(Tensor x, *, Generator? generator=None) -> Tensor",
+    _bernoulli,
+    fake=lambda x, _: x.space.meta(x.shape, x.dtype, None, x.device),
+    grad={},
+    tags=SEEDED,
+)
+
+
+def _define_writing(name: str, signature: str, kernel: Fn) -> Fn:
+    def on_arrays(x: Array, *args: Any) -> None:
+        *statics, generator = args
+        try:
+            np.copyto(x, kernel(generator, x.shape, *statics), casting="same_kind")
+        except (TypeError, ValueError) as error:
+            refuse_write(name, x, tuple(statics), error)
+
+    return define(
+        f"{name}(Tensor(a!) x{signature}, *, Generator? generator=None) -> Tensor(a!)",
+        on_arrays,
+        fake=lambda x, *_: x,
+        tags=(*SEEDED, Tag.inplace),
+    )
+
+
+uniform_ = _define_writing(
+    "uniform_",
+    ", float low=0.0, float high=1.0",
+    lambda g, shape, low, high: draw(g, "uniform", low, high, shape),
+)
+normal_ = _define_writing(
+    "normal_",
+    ", float mean=0.0, float std=1.0",
+    lambda g, shape, mean, std: draw(g, "normal", mean, std, shape),
+)
