@@ -1,1 +1,288 @@
-"""polyop: tensor operators, written once."""
+"""polyop: write a tensor operator once; use it, checked, in every array library.
+
+This is the list for users. `polyop.extend` is the list for builders of modes,
+transforms and backends; neither holds logic.
+"""
+
+from polyop import assembly as _assembly  # first: it imports what registers itself
+from polyop import autograd, errors, fake, func, graph, library, schema, symbolic, tree
+from polyop.compile import compile
+from polyop.devices import Device as device
+from polyop.devices import DType as dtype
+from polyop.devices import Layout as layout
+from polyop.devices import MemoryFormat as memory_format
+from polyop.dispatch.custom_op import custom_op
+from polyop.dispatch.library import Library, scoped_library
+from polyop.dispatch.namespaces import ops
+from polyop.layers.autograd import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from polyop.layers.vmap import vmap
+from polyop.checking import opcheck
+from polyop.numbers import (
+    bfloat16,
+    bool,
+    cdouble,
+    cfloat,
+    complex64,
+    complex128,
+    double,
+    e,
+    float,
+    float8_e4m3fn,
+    float8_e5m2,
+    float16,
+    float32,
+    float64,
+    half,
+    inf,
+    int,
+    int8,
+    int16,
+    int32,
+    int64,
+    long,
+    nan,
+    newaxis,
+    pi,
+    short,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
+from polyop.ops.elementwise import (
+    abs,
+    acos,
+    acosh,
+    add,
+    addcdiv,
+    addcmul,
+    angle,
+    asin,
+    asinh,
+    atan,
+    atan2,
+    atanh,
+    conj,
+    copysign,
+    cos,
+    cosh,
+    divide,
+    exp,
+    exp2,
+    expm1,
+    floor_divide,
+    fmod,
+    hypot,
+    imag,
+    lerp,
+    log,
+    log10,
+    log1p,
+    log2,
+    logaddexp,
+    multiply,
+    negative,
+    positive,
+    pow,
+    real,
+    reciprocal,
+    relu,
+    remainder,
+    rsqrt,
+    sigmoid,
+    sign,
+    sin,
+    sinh,
+    softplus,
+    sqrt,
+    square,
+    subtract,
+    tan,
+    tanh,
+)
+from polyop.ops.comparison import (
+    bitwise_and,
+    bitwise_invert,
+    bitwise_left_shift,
+    bitwise_or,
+    bitwise_right_shift,
+    bitwise_xor,
+    equal,
+    greater,
+    greater_equal,
+    isfinite,
+    isinf,
+    isnan,
+    less,
+    less_equal,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    not_equal,
+    signbit,
+)
+from polyop.ops.rounding import (
+    astype,
+    ceil,
+    clone,
+    floor,
+    nan_to_num,
+    round,
+    trunc,
+)
+from polyop.ops.select import (
+    clip,
+    masked_fill,
+    maximum,
+    minimum,
+    nextafter,
+    where,
+)
+from polyop.ops.closeness import (
+    allclose,
+    array_equal,
+    isclose,
+)
+from polyop.ops.reductions import (
+    all,
+    any,
+    argmax,
+    argmin,
+    count_nonzero,
+    max,
+    min,
+    prod,
+    sum,
+)
+from polyop.ops.statistics import (
+    cumulative_prod,
+    cumulative_sum,
+    log_softmax,
+    logsumexp,
+    mean,
+    softmax,
+    std,
+    var,
+)
+from polyop.ops.linear import (
+    dot,
+    matmul,
+    mv,
+    outer,
+    tensordot,
+    vecdot,
+)
+from polyop.ops.searching import (
+    argsort,
+    put_along_axis,
+    searchsorted,
+    sort,
+    take_along_axis,
+    topk,
+)
+from polyop.ops.sets import (
+    argwhere,
+    nonzero,
+    unique_all,
+    unique_counts,
+    unique_inverse,
+    unique_values,
+)
+from polyop.ops.views import (
+    broadcast_to,
+    detach,
+    diagonal,
+    expand_dims,
+    flip,
+    matrix_transpose,
+    moveaxis,
+    permute_dims,
+    reshape,
+    select,
+    squeeze,
+    transpose,
+    unsqueeze,
+    view,
+)
+from polyop.ops.splitting import (
+    chunk,
+    expand,
+    flatten,
+    narrow,
+    ravel,
+    split,
+    t,
+    unbind,
+    unflatten,
+    unstack,
+)
+from polyop.ops.joining import (
+    concat,
+    hstack,
+    meshgrid,
+    pad,
+    repeat,
+    roll,
+    stack,
+    tile,
+    tril,
+    triu,
+    vstack,
+)
+from polyop.ops.indexing import (
+    index_add,
+    index_put,
+    index_select,
+    take,
+)
+from polyop.ops.creation import (
+    as_tensor,
+    asarray,
+    from_dlpack,
+    from_numpy,
+    tensor,
+)
+from polyop.ops.factories import (
+    arange,
+    empty,
+    empty_like,
+    eye,
+    full,
+    full_like,
+    linspace,
+    ones,
+    ones_like,
+    zeros,
+    zeros_like,
+)
+from polyop.ops.random import (
+    Generator,
+    bernoulli,
+    manual_seed,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
+)
+from polyop.schema.tags import Tag
+from polyop.symbolic import check, statically_known_true, sym_max, sym_min
+from polyop.tensor.tensor import Tensor
+
+# The names of PyTorch for functions that the Array API standard calls otherwise.
+amax, amin, cat, cumsum, cumprod = max, min, concat, cumulative_sum, cumulative_prod
+div, eq, ge, gt, le, lt, mul, ne, neg, permute, sub = (
+    divide, equal, greater_equal, greater, less_equal, less, multiply, not_equal, negative,
+    permute_dims, subtract,
+)  # fmt: skip
+
+__version__ = "0.1.0"

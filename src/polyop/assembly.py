@@ -1,31 +1,36 @@
-"""Puts the parts together: importing this imports every file that registers something."""
+"""Puts the parts together: each of these files registers something when it is imported.
 
-from __future__ import annotations
+Operators, methods and layers are found in tables; the order of `LAYERS` is
+written in the files that fill it, and the order of these lines does not matter.
+"""
 
-import importlib
-from importlib.util import find_spec
+from polyop import graph
+from polyop.dispatch import entry, modes, registry
+from polyop.layers import autograd, fake, functionalize, levels, trace, vmap
+from polyop.layers.trace import make_fx
+from polyop.ops import (
+    creation,
+    elementwise,
+    indexing,
+    inplace,
+    joining,
+    linalg,
+    linear,
+    methods,
+    random,
+    reductions,
+    searching,
+    sets,
+    statistics,
+    views,
+)
+from polyop.tensor import foreign, storage
 
-for _name in (
-    "polyop.dispatch.entry",
-    "polyop.tensor.storage",
-    "polyop.tensor.foreign",
-    "polyop.ops.elementwise",
-    "polyop.ops.reductions",
-    "polyop.ops.linear",
-    "polyop.ops.searching",
-    "polyop.ops.views",
-    "polyop.ops.joining",
-    "polyop.ops.indexing",
-    "polyop.ops.creation",
-    "polyop.ops.random",
-    "polyop.ops.inplace",
-    "polyop.ops.methods",
-    "polyop.layers.levels",
-    "polyop.layers.autograd",
-    "polyop.layers.vmap",
-    "polyop.layers.functionalize",
-    "polyop.layers.trace",
-    "polyop.layers.fake",
-):
-    if find_spec(_name) is not None:
-        importlib.import_module(_name)
+PARTS = (
+    autograd, creation, elementwise, entry, fake, foreign, functionalize, indexing, inplace,
+    joining, levels, linalg, linear, methods, modes, random, reductions, registry, searching,
+    sets, statistics, storage, trace, views, vmap,
+)  # fmt: skip
+
+# `make_fx` stands above the graph, and is looked for beside it.
+graph.make_fx = make_fx  # type: ignore[attr-defined]

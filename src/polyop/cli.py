@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PolyopError as error:
         print(error, file=sys.stderr)
         return MISUSED
+    except BrokenPipeError:
+        # Who read the output has seen enough; what is left must not raise at exit.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
+        return OK
     return status
 
 

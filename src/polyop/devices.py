@@ -75,7 +75,9 @@ class Device:
         return f"device({str(self)!r})"
 
     def __eq__(self, other: object) -> bool:
-        return self is (Device(other) if isinstance(other, str) else other)
+        if isinstance(other, str):
+            return other == str(self) or other == (self.type if self.index is None else "")
+        return self is other
 
     def __hash__(self) -> int:
         return hash((self.type, self.index))

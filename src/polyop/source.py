@@ -34,7 +34,7 @@ UNKNOWN = Source("<unknown>", 0)
 def caller_frame() -> FrameType | None:
     """Find the innermost frame outside this package."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame is not None and frame.f_code.co_filename.startswith((PACKAGE, "<polyop ")):
         frame = frame.f_back
     return frame
 

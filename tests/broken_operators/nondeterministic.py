@@ -12,7 +12,7 @@ rng = np.random.default_rng()
 
 @custom_op("broken::nondeterministic", mutates_args=())
 def nondeterministic(x: Tensor) -> Tensor:
-    return of_array(x.numpy() + rng.normal(size=x.shape))
+    return of_array(x.numpy() + rng.normal(size=x.shape).astype(x.dtype))
 
 
 @nondeterministic.register_fake

@@ -7,12 +7,12 @@ import numpy as np
 from polyop.dispatch.custom_op import custom_op
 from polyop.tensor.tensor import Tensor, of_array
 
-kept: dict[tuple[int, ...], np.ndarray] = {}
+kept: dict[tuple[object, ...], np.ndarray] = {}
 
 
 @custom_op("broken::writes_kept_global", mutates_args=())
 def writes_kept_global(x: Tensor) -> Tensor:
-    buffer = kept.setdefault(tuple(x.shape), np.empty(x.shape, x.dtype))
+    buffer = kept.setdefault((x.dtype.name, *x.shape), np.empty(x.shape, x.dtype))
     np.multiply(x.numpy(), 2, out=buffer)
     return of_array(buffer)
 

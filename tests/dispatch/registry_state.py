@@ -15,12 +15,10 @@ from polyop.dispatch.table import fallback_of
 from polyop.errors import PolyopError
 
 E = TypeVar("E", bound=PolyopError)
-gc.freeze()  # what is imported by now is not looked at in each collection
 
 
 def snapshot() -> dict[str, Any]:
-    """Everything that is registered, by value; libraries that nobody holds are collected first."""
-    gc.collect()
+    """Everything that is registered, by value."""
     return {
         "definitions": {
             name: (id(d.op), str(d.op._schema), d.op.tags, d.op.disabled, list(map(str, d.owners)))
@@ -32,11 +30,17 @@ def snapshot() -> dict[str, Any]:
     }
 
 
+def settled() -> dict[str, Any]:
+    """Everything that is registered, once libraries that nobody holds are collected."""
+    gc.collect()
+    return snapshot()
+
+
 @contextmanager
 def refused(error: type[E], *words: str) -> Iterator[Any]:
     """Expect an error whose text has all these words, and that nothing is registered or lost."""
-    before = snapshot()
     gc.disable()  # a library of an earlier test may go at any collection
+    before = snapshot()
     try:
         with pytest.raises(error) as caught:
             yield caught

@@ -143,7 +143,8 @@ SMOOTH = [
         ((5, 2, 3), (5, 2, 4), [3, 4]), ((5, 2, 3), (5, 2), [3]), ((3,), (5, 4), [5, 3, 4]))],
     Case("vecdot", ((3,), (3,), -1), torch.linalg.vecdot),
     Case("vecdot", ((2, 3, 4), (3, 1), -2), lambda a, b: torch.linalg.vecdot(a, b, dim=-2)),
-    Case("take_along_axis", (A34, INDEX, 1), lambda x: torch.take_along_dim(x, torch.tensor(INDEX), 1)),
+    Case("take_along_axis", (A34, INDEX, 1),
+         lambda x: torch.take_along_dim(x, torch.tensor(INDEX), 1)),
     Case("take_along_axis", (A34, INDEX[:1], -1),
          lambda x: torch.take_along_dim(x, torch.tensor(INDEX[:1]), -1)),
     Case("scatter_along_axis", ((3, 3), INDEX, [3, 4], 1)),
@@ -172,12 +173,15 @@ OTHER = [
     *[Case(n, (A234, axis, False), lambda x, f=f, axis=axis: f(x, _all_axes(x, axis)), np.round)
       for n, f in (("any", torch.any), ("all", torch.all), ("count_nonzero", torch.count_nonzero))
       for axis in (None, [0], [1, -1])],
-    *[Case("argsort", (A234, axis, down, True), lambda x, axis=axis, down=down: x.argsort(
-        axis, descending=down, stable=True), np.round) for axis in (0, 1, -1) for down in (False, True)],
+    *[Case("argsort", (A234, axis, down, True), lambda x, axis=axis, down=down: torch.argsort(
+        x, dim=axis, descending=down, stable=True), np.round)
+      for axis in (0, 1, -1) for down in (False, True)],
     *[Case("topk", (A234, 2, axis, big, True), lambda x, axis=axis, big=big: tuple(x.topk(
         2, axis, big))) for axis in (0, 1, -1) for big in (False, True)],
-    *[Case("searchsorted", (np.arange(5.0) - 2, A34, side, None), lambda x, side=side: torch.searchsorted(
-        torch.arange(5.0, dtype=x.dtype) - 2, x, side=side), np.round) for side in ("left", "right")],
+    *[Case("searchsorted", (np.arange(5.0) - 2, A34, side, None),
+           lambda x, side=side: torch.searchsorted(
+               torch.arange(5.0, dtype=x.dtype) - 2, x, side=side), np.round)
+      for side in ("left", "right")],
     Case("peaks", (A34, (3,), [1], False)),
     Case("peaks", (A34, (3, 1), [1], True)),
     Case("prod_pairs", (A34, A34, [1])),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import polyop.assembly  # noqa: F401
 from polyop.ops import broadcasting, comparison, elementwise, rounding, select
 from polyop.ops.define import ON_ARRAYS, operator_of
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.ops.formulas import gradient, operator, overloads, torch_gradients
 
 import polyop.assembly  # noqa: F401
 from polyop.ops import comparison
 from polyop.tensor.tensor import of_array
-from tests.ops.formulas import gradient, operator, overloads, torch_gradients
 
 FLOATS = ("float32", "float64")
 COMPLEX = ("complex64", "complex128")
@@ -235,9 +235,7 @@ def test_sigmoid_and_softplus_do_not_overflow() -> None:
     assert operator("softplus")(x).payload.tolist() == [0, 0, np.log(2), 800, 1e4]
 
 
-@pytest.mark.parametrize(
-    "name", "equal not_equal less less_equal greater greater_equal".split()
-)
+@pytest.mark.parametrize("name", "equal not_equal less less_equal greater greater_equal".split())
 def test_comparisons_equal_torch(name: str) -> None:
     """A comparison gives bools, NaN and infinities included."""
     points = np.array([0.0, -0.0, 1.0, np.nan, np.inf, -np.inf])
@@ -274,7 +272,7 @@ def test_logical_operators_equal_torch(name: str) -> None:
 
 
 def test_every_differentiable_operator_has_a_gradient() -> None:
-    """An operator without a gradient gives no floating-point results, or PyTorch has none either."""
+    """An operator without a gradient gives bools, or has none in PyTorch either."""
     without = {op.name() for op in overloads() if op.rule("formula") is None}
     bools = {f"core::{n}" for n in vars(comparison) if hasattr(vars(comparison)[n], "op")}
     bools |= {"core::nextafter", "core::clip_part", "core::where.Scalars"}

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.ops.cases import CASES, Case, arrays_in
 
+import polyop.assembly  # noqa: F401
 from polyop.errors import ArgumentError
 from polyop.ops.axes import call
 from polyop.ops.define import ON_TENSORS, operator_of
 from polyop.symbolic import ShapeEnv
-from polyop.tensor.meta import Meta, MetaSpace, meta_of, normal_strides
+from polyop.tensor.meta import Meta, MetaSpace, meta_of
 from polyop.tensor.tensor import of_array
-from tests.ops.cases import CASES, Case, arrays_in
 
 DTYPES = ("bool", "int8", "uint8", "int32", "int64", "float16", "float32", "float64", "complex64")
 
@@ -37,11 +38,13 @@ def described(name: str, values: list[Any], **more: Any) -> list[Any]:
 
 
 def agree(fake: Meta, real: Any) -> None:
-    """Shape, dtype and strides are the same."""
+    """Shape, dtype and strides are the same; strides of axes of size one say nothing."""
     whole = meta_of(of_array(real), fake.space)
     assert fake.shape == whole.shape
     assert fake.dtype == whole.dtype
-    assert normal_strides(fake.shape, fake.strides) == whole._strides
+    if 0 not in fake.shape:
+        wide = [i for i, n in enumerate(fake.shape) if n != 1]
+        assert [fake.strides[i] for i in wide] == [whole.strides[i] for i in wide]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -67,16 +70,19 @@ def laid_out(draw: Any) -> Any:
     dtype = draw(st.sampled_from(DTYPES))
     x = np.arange(np.prod([2 * n for n in shape], dtype=int)).reshape([2 * n for n in shape])
     x = (x % 5).astype(dtype)
-    parts = [draw(st.sampled_from([slice(0, n), slice(0, 2 * n, 2), slice(n - 1, None, -1) if n else slice(0)]))
-             for n in shape]  # fmt: skip
+    back = [slice(n - 1, None, -1) if n else slice(0) for n in shape]
+    parts = [
+        draw(st.sampled_from([slice(0, n), slice(0, 2 * n, 2), b]))
+        for n, b in zip(shape, back, strict=True)
+    ]
     x = x[tuple(parts)]
-    return x[tuple([slice(0, n) for n in shape])].transpose(draw(st.permutations(range(len(shape)))))
+    return np.asarray(x).transpose(draw(st.permutations(range(len(shape)))))
 
 
 @settings(max_examples=300, deadline=None)
 @given(laid_out(), st.sampled_from(REDUCTIONS), st.data())
 def test_reductions_keep_the_order_of_axes(x: Any, which: Any, data: Any) -> None:
-    """For any layout and axes, the fake of a reduction is the real one, and refuses what it does."""
+    """For any layout and axes, the fake of a reduction is the real one, or refuses too."""
     name, *middle = which
     axis = data.draw(st.none() | st.lists(st.integers(0, max(x.ndim - 1, 0)), unique=True))
     axis = axis if x.ndim else None
@@ -128,7 +134,9 @@ def test_symbolic_sizes_stand_for_the_real_ones(case: Case) -> None:
     values = case.values()
     metas = [symbolic(v, env, space) if isinstance(v, np.ndarray) else v for v in values]
     found = case.op.rule("meta")(*metas)
-    for fake, real in zip(found if isinstance(found, tuple) else [found], run(case.name, values), strict=True):
+    for fake, real in zip(
+        found if isinstance(found, tuple) else [found], run(case.name, values), strict=True
+    ):
         assert tuple([n if isinstance(n, int) else n.hint for n in fake.shape]) == real.shape
         assert fake.dtype == real.dtype
 
@@ -195,7 +203,9 @@ def test_a_batching_rule_equals_the_loop(case: Case) -> None:
         out_dims = out_dims if isinstance(out_dims, tuple) else (out_dims,)
         for n, (found, dim) in enumerate(zip(outs, out_dims, strict=True)):
             for k in range(3):
-                one = [samples[k][i] if d is not None else samples[0][i] for i, d in enumerate(dims)]
+                one = [
+                    samples[k][i] if d is not None else samples[0][i] for i, d in enumerate(dims)
+                ]
                 wanted = run(case.name, one)[n]
                 np.testing.assert_allclose(
                     np.take(found.payload, k, dim), wanted, rtol=1e-9, atol=1e-12

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.ops.cases import CASES, SMOOTH, Case, arrays_in
 
+import polyop.assembly  # noqa: F401
 from polyop.errors import ArgumentError
 from polyop.ops import linalg, linear, reductions, searching, sets, statistics
 from polyop.ops.axes import call
 from polyop.ops.define import ON_ARRAYS
 from polyop.tensor.tensor import Tensor, of_array
-from tests.ops.cases import CASES, SMOOTH, Case, arrays_in
 
 ORACLES = [c for c in CASES if c.oracle is not None]
 NO_COMPLEX = {
@@ -37,7 +38,9 @@ def grads(case: Case, values: list[Any], g: Any, r: Any) -> dict[int, Any]:
     scope = {**ON_ARRAYS, **several, "g": g, "g0": g, **names}
     texts = case.op.rule("formula").text
     return {
-        i: np.asarray(eval(texts[a.name], scope)) for i, a in enumerate(arguments) if a.name in texts
+        i: np.asarray(eval(texts[a.name], scope))
+        for i, a in enumerate(arguments)
+        if a.name in texts
     }
 
 
@@ -47,6 +50,10 @@ def test_values_and_gradients_are_pytorchs(case: Case, dtype: str) -> None:
     """Each operator gives PyTorch's values, and its text PyTorch's gradients."""
     if dtype.startswith("complex") and case.name in NO_COMPLEX:
         pytest.skip("complex numbers have no order, or PyTorch has no such function of them")
+    if dtype.startswith("complex") and case.name == "cholesky_lower":
+        # The law of differences covers it; PyTorch lets the gradient of the imaginary part
+        # of the diagonal, which is zero by definition, through.
+        pytest.skip("PyTorch's gradient is not Hermitian")
     values = case.values(dtype=dtype)
     at = arrays_in(values, case)
     leaves = [torch.tensor(values[i], requires_grad=True) for i in at]
@@ -91,7 +98,7 @@ def test_gradients_are_those_of_differences(case: Case, dtype: str) -> None:
         ends = []
         for sign in (step, -step):
             moved = list(values)
-            moved[i] = values[i] + sign * d
+            moved[i] = np.asarray(values[i] + sign * d)
             ends.append(run(case, moved))
         wanted = np.vdot(g, (ends[0] - ends[1]) / (2 * step)).real
         assert grad.shape == values[i].shape

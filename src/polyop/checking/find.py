@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from polyop.checking.sample import Sample, sample_of
+from polyop.dispatch.custom_op import CustomOpDef
 from polyop.dispatch.operator import OpOverload, OpOverloadPacket
 from polyop.dispatch.registry import DEFINITIONS, as_operator
 from polyop.errors import PolyopError, UsageError
@@ -101,13 +102,20 @@ def operators_of(module: ModuleType, known: Iterable[str] = ()) -> list[OpOverlo
         d.op
         for name, d in DEFINITIONS.items()
         if not d.op.is_builtin
+        and not _is_twin(d.op)
         and (name not in before or id(d.op) in held or _within(d.op.source.file, module))
     ]
 
 
+def _is_twin(op: OpOverload) -> bool:
+    """Tell whether an operator is the functional twin that was made of another (S174)."""
+    if not op._overloadname.endswith("functional") or op.packet is None:
+        return False
+    return any(other._schema.is_mutable for other in op.packet.op_overloads())
+
+
 def _held(module: ModuleType) -> list[OpOverload]:
-    values = (getattr(value, "_opoverload", None) for value in vars(module).values())
-    return [op for op in values if isinstance(op, OpOverload)]
+    return [v._opoverload for v in vars(module).values() if isinstance(v, CustomOpDef)]
 
 
 def _within(file: str, module: ModuleType) -> bool:
@@ -126,13 +134,19 @@ def _with_samples(op: OpOverload, module: ModuleType) -> Found:
     try:
         given = samples_of(op, module)
         if not given:
-            return Found(op, (), f"no samples; add @{op._opname}.samples, or a list "
-                         f"{op._opname}_samples beside the operator")  # fmt: skip
+            text = f"no samples; add @{op._opname}.samples, or a list {label(op)}_samples"
+            return Found(op, (), f"{text} beside the operator")
         return Found(op, tuple([sample_of(op, *split(one)) for one in given]))
     except PolyopError as error:
         return Found(op, (), str(error))
     except Exception as error:  # the author's function may raise anything
         return Found(op, (), f"the samples raised {type(error).__name__}: {error}")
+
+
+def label(op: OpOverload) -> str:
+    """Give an operator's name as the beginning of a variable's."""
+    overload = op._schema.overload_name
+    return f"{op._opname}_{overload}" if overload else op._opname
 
 
 def samples_of(op: OpOverload, module: ModuleType) -> list[Any]:
@@ -150,8 +164,14 @@ def _beside(op: OpOverload, module: ModuleType) -> list[Any]:
         table = getattr(home, "SAMPLES", None)
         if isinstance(table, Mapping):
             found += [given for key, given in table.items() if _names(key, op)]
-        found.append(getattr(home, f"{op._opname}_samples", None))
+        names = [label(op), *(n for n, value in vars(home).items() if _is(value, op))]
+        found += [getattr(home, f"{name}_samples", None) for name in names]
     return found
+
+
+def _is(value: Any, op: OpOverload) -> bool:
+    inner = value._opoverload if isinstance(value, CustomOpDef) else value
+    return inner is op
 
 
 def _is_home(module: Any, op: OpOverload) -> bool:
@@ -160,10 +180,8 @@ def _is_home(module: Any, op: OpOverload) -> bool:
 
 def _names(key: Any, op: OpOverload) -> bool:
     if isinstance(key, str):
-        return key in {op.name(), op._schema.name, op._opname}
-    if isinstance(key, OpOverloadPacket) or hasattr(key, "_opoverload"):
-        return as_operator(key) is op
-    return key is op
+        return key in {op.name(), op.name().partition("::")[2]}
+    return _is(key, op) or (isinstance(key, OpOverloadPacket) and as_operator(key) is op)
 
 
 def split(given: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:

@@ -103,7 +103,7 @@ def _resize(array: Array, change: Mapping[int, int]) -> Array:
     least = min([m for n, m in change.items() if m < n], default=0)
     if array.dtype.kind in "iu" and least:
         # Indices into an axis that shrank must stay inside it.
-        made = np.clip(made, None, least - 1).astype(array.dtype, copy=False)
+        made = np.asarray(np.clip(made, None, least - 1), array.dtype)
     return made
 
 
@@ -118,8 +118,8 @@ def cast(sample: Sample, dtype: str) -> Sample:
     def converted(t: Tensor) -> Tensor:
         array = array_of(t)
         if array.dtype.kind == "c":
-            return of_array(array.astype(complex_too))
-        return of_array(array.astype(wanted)) if is_floating(array.dtype) else t
+            return of_array(array.astype(complex_too, order="C"))
+        return of_array(array.astype(wanted, order="C")) if is_floating(array.dtype) else t
 
     return sample.map(converted)
 

@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from polyop.checking.sample import Sample
+import numpy as np
+
+from polyop.checking.compare import same_bits
+from polyop.checking.sample import Sample, leaves_named
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import kernel_source
 from polyop.errors import OpCheckError, PolyopError, UsageError, nearest
+from polyop.schema.tags import Tag
 from polyop.source import PACKAGE
 
 Kind = Literal["holds", "broken", "does not apply"]
@@ -58,9 +62,40 @@ class Case:
         return (sample or self.sample).copy().call(self.op)
 
     @cached_property
-    def result(self) -> Any:
-        """What the operator gives for the sample; laws read it, and never write it."""
-        return self.run()
+    def repeats(self) -> bool:
+        """Whether two calls give the same bits."""
+        runs = [outcome(self, self.sample.copy()) for _ in range(2)]
+        return all(same_bits(a, b) for (_, a), (_, b) in zip(*runs, strict=True))
+
+    def needs_determinism(self) -> None:
+        """Stop a law that compares bits, where the operator says that they differ.
+
+        Raises:
+            DoesNotApply: so it is.
+        """
+        for tag in (Tag.nondeterministic_seeded, Tag.nondeterministic_bitwise):
+            if tag in self.op.tags:
+                raise DoesNotApply(f"the operator has the tag {tag.name}")
+
+    def needs_repeats(self) -> None:
+        """Stop a law that compares values, where two calls differ anyway.
+
+        Raises:
+            DoesNotApply: so it is.
+        """
+        self.needs_determinism()
+        if not self.repeats:
+            raise DoesNotApply("two equal calls differ, as test_determinism says")
+
+
+def outcome(case: Case, sample: Sample) -> list[tuple[str, Any]]:
+    """Give the results of a call, and the new values of what it writes."""
+    result = sample.call(case.op)
+    written = sample.written()
+    return [
+        *leaves_named(result, len(case.op._schema.returns)),
+        *((f"argument {name!r}", t) for name, t in sample.named() if id(t) in written),
+    ]
 
 
 Trial = Callable[[Case], str | None]
@@ -125,7 +160,9 @@ def law_named(name: str) -> Law:
 def judge(one: Law, case: Case) -> Verdict:
     """Try a law on a case."""
     try:
-        note = one.trial(case)
+        # Infinities and nan are compared as any other value; NumPy need not warn of them.
+        with np.errstate(all="ignore"):
+            note = one.trial(case)
     except DoesNotApply as why:
         return Verdict("does not apply", str(why))
     except PolyopError as error:

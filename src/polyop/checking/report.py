@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -16,12 +17,14 @@ from rich.table import Table
 from polyop.checking.run import Finding, OperatorReport
 from polyop.errors import OpCheckError
 
+#: More operators than these are rows of the table, and laws columns with numbers.
+MAX_COLUMNS = 3
 MARKS = {"holds": "[green]ok[/]", "broken": "[bold red]BROKEN[/]", "does not apply": "[dim]-[/]"}
 
 
 def print_report(reports: Sequence[OperatorReport], console: Console, *, quiet: bool) -> None:
     """Print the table, the failures, and one line that sums up."""
-    if reports and not quiet:
+    if law_names(reports) and not quiet:
         console.print(table_of(reports))
     for report in reports:
         print_failures(report, console)
@@ -31,7 +34,25 @@ def print_report(reports: Sequence[OperatorReport], console: Console, *, quiet: 
 
 
 def table_of(reports: Sequence[OperatorReport]) -> Table:
-    """Make the table: a row for each law, a column for each operator."""
+    """Make the table: laws down and operators across, the other way round for many operators."""
+    return _wide(reports) if len(reports) > MAX_COLUMNS else _narrow(reports)
+
+
+def _wide(reports: Sequence[OperatorReport]) -> Table:
+    names = law_names(reports)
+    legend = ", ".join(f"{i} {name.removeprefix('test_')}" for i, name in enumerate(names, 1))
+    look: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
+    table = Table(title="operators and laws", title_justify="left", caption=legend, **look)
+    table.add_column("operator", overflow="fold")
+    for i in range(1, len(names) + 1):
+        table.add_column(str(i), justify="center", no_wrap=True)
+    for report in reports:
+        marks = [_mark(report, name).replace("BROKEN", "X") for name in names]
+        table.add_row(escape(report.op.name()), *marks)
+    return table
+
+
+def _narrow(reports: Sequence[OperatorReport]) -> Table:
     table = Table(title="operators and laws", title_justify="left")
     table.add_column("law", no_wrap=True)
     for report in reports:

@@ -138,7 +138,23 @@ def check_operator(
     """
     cases = [Case(op, sample) for sample in samples]
     tried = list(LAWS.values()) if laws is None else laws
-    return OperatorReport(op, len(cases), [try_law(one, cases) for one in tried], problem)
+    findings = without_echoes([try_law(one, cases) for one in tried])
+    return OperatorReport(op, len(cases), findings, problem)
+
+
+def without_echoes(findings: Sequence[Finding]) -> list[Finding]:
+    """Keep the first finding of each breach: a call that fails does so under every law."""
+    first: dict[Any, str] = {}
+    kept = []
+    for found in findings:
+        error = found.verdict.error
+        if error is not None:
+            breach = (error.problem.removeprefix(f"{found.law}: "), error.source)
+            if first.setdefault(breach, found.law) != found.law:
+                again = Verdict("does not apply", f"fails as {first[breach]} does")
+                found = Finding(found.law, again)  # noqa: PLW2901
+        kept.append(found)
+    return kept
 
 
 def try_law(one: Law, cases: Sequence[Case]) -> Finding:

@@ -24,6 +24,7 @@ from polyop.layers.trace.make_fx import fresh_input
 from polyop.layers.trace.tracer import Tracer, describe
 from polyop.source import caller
 from polyop.symbolic import ShapeEnv
+from polyop.tensor.storage import shares_memory
 from polyop.tensor.tensor import Tensor, of_meta
 
 
@@ -143,8 +144,7 @@ def _finish(
 def _refuse_shared(inputs: Sequence[Any], results: Sequence[Any], grown: Sequence[int]) -> None:
     for i in grown:
         for x in inputs:
-            shared = isinstance(x, Tensor) and (results[i] is x or results[i].version is x.version)
-            if shared:
+            if isinstance(x, Tensor) and (results[i] is x or shares_memory(results[i], x)):
                 raise CaptureError(
                     f"result {i} shares storage with an input, and a gradient is needed",
                     fix="return a copy: .clone()",

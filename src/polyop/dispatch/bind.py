@@ -168,9 +168,7 @@ def convert_argument(op: OpOverload, i: int, value: Any) -> Any:
         _misfit(op, i, argument, value, mismatch)
 
 
-def _misfit(
-    op: OpOverload, i: int, argument: Argument, value: Any, mismatch: Mismatch
-) -> NoReturn:
+def _misfit(op: OpOverload, i: int, argument: Argument, value: Any, mismatch: Mismatch) -> NoReturn:
     _refuse(
         op,
         f"{op.name()} cannot take {type(value).__name__} as argument {argument.name!r}"

@@ -78,7 +78,7 @@ def _wrap_text(shape: Shape, form: Form, tags: Sequence[Tag], keys: int, r: str)
     whole = [f"if {r}.__class__ is not ndarray: {r} = asarray({r})", *new_text(r, keys)]
     if kind == "new":
         return whole
-    alias = [f"_t.version = share(a{i})", f"_t.view = (a{i}, op, ({statics}{',' if statics else ''}))"]
+    alias = [f"_t.version = share(a{i})", f"_t.view_of = (a{i}, op, ({statics}{',' if statics else ''}))"]
     if Tag.maybe_aliasing_or_mutating not in tags:
         return [*whole, *alias]
     p = f"a{i}.payload"
@@ -107,7 +107,7 @@ def tensor_body(shape: Shape, forms: Sequence[Form], *, guarded: bool, plain: bo
     arguments = f"({', '.join(shape.names)}{',' if shape.names else ''})"
     check = f"return results(op, _r, {arguments})"
     if not forms:
-        return [*lines, f"if _r is not None: {check}"]
+        return [*lines, f"if _r is not None: {check}", "return None"]
     if not plain or forms != (("new", -1),):
         return [*lines, check]
     return [*lines, *_looks_text(shape, check), "return _r"]

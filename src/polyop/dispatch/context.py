@@ -136,24 +136,28 @@ def run_under(new: Word, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> A
         reset_word(token)
 
 
+#: What each open block of this thread or task will put back, innermost last.
+_open: ContextVar[tuple[Any, ...]] = ContextVar("open", default=())
+
+
 class entered:
     """A context manager and decorator that enters a word made from the current one.
 
-    Subclasses say which, in `word`. Each entry keeps its own token, so one
-    object may be entered again inside itself, and by several threads.
+    Subclasses say which, in `word`. What a block puts back is kept in the
+    context, not on the object: one object may be entered again inside itself,
+    and by several threads and tasks.
     """
 
-    __slots__ = ("_tokens",)
-
-    def __init__(self) -> None:
-        self._tokens: list[Token[Word]] = []
+    __slots__ = ()
 
     def word(self) -> Word:
         """Give the word to enter."""
         raise NotImplementedError
 
     def __enter__(self) -> Any:
-        self._tokens.append(set_word(self.word()))
+        new = self.word()
+        _open.set((*_open.get(), (self, _word.get())))
+        _word.set(new)
         return self
 
     def __exit__(
@@ -162,7 +166,12 @@ class entered:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        reset_word(self._tokens.pop())
+        blocks = _open.get()
+        i = len(blocks) - 1
+        while blocks[i][0] is not self:
+            i -= 1
+        _open.set(blocks[:i])
+        _word.set(blocks[i][1])
 
     def __call__(self, fn: F) -> F:
         """Run all of `fn` under the word."""
@@ -180,7 +189,6 @@ class under(entered):
     __slots__ = ("_new",)
 
     def __init__(self, new: Word) -> None:
-        super().__init__()
         self._new = new
 
     def word(self) -> Word:

@@ -74,6 +74,7 @@ class CustomOpDef:
         return self
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the operator."""
         # From the second call on, the entry itself is this object's `__call__`.
         entry = self._opoverload.entry
         call = {"__call__": staticmethod(entry), "__module__": CustomOpDef.__module__}
@@ -100,9 +101,7 @@ class CustomOpDef:
         switch.set(enabled)
         return switch
 
-    def register_autograd(
-        self, backward: Fn | None, /, *, setup_context: Fn | None = None
-    ) -> None:
+    def register_autograd(self, backward: Fn | None, /, *, setup_context: Fn | None = None) -> None:
         """Register the gradient; see `polyop.library.register_autograd`."""
         rules.register_autograd(self._opoverload, backward, setup_context=setup_context)
 
@@ -212,7 +211,9 @@ def custom_op(
 
     def make(function: Fn) -> CustomOpDef:
         check_function(function, name)
-        schema_, tags_ = _read(name, function, mutates_args, schema, ordered_tags(tags), version)
+        schema_, tags_ = _read(
+            name, function, mutates_args, schema, tags=ordered_tags(tags), version=version
+        )
         rules.check_device_argument(schema_, device_types, source)
         with LOCK:
             op = _define(schema_, tags_, source, function, replace=replace)
@@ -240,6 +241,7 @@ def _read(
     fn: Fn,
     mutates_args: Any,
     text: str | None,
+    *,
     tags: tuple[Tag, ...],
     version: int,
 ) -> tuple[FunctionSchema, tuple[Tag, ...]]:
@@ -272,7 +274,7 @@ def _define(
         op.tags, op.source = tags, source
     else:
         if there is not None and not replace:
-            _check_same_module(there.op, there.module, schema, source, fn)
+            _check_same_module(there.op, there.module, schema, source=source, fn=fn)
         op = define(schema, tags, source, None, replace=True)
         DEFINITIONS[name].owners[:] = [(op.places, source)]
     DEFINITIONS[name].module = getattr(fn, "__module__", "") or ""
@@ -280,7 +282,7 @@ def _define(
 
 
 def _check_same_module(
-    op: OpOverload, module: str, schema: FunctionSchema, source: Source, fn: Fn
+    op: OpOverload, module: str, schema: FunctionSchema, *, source: Source, fn: Fn
 ) -> None:
     """Let a module define its own operator anew, with a warning; refuse another's."""
     name = schema.qualified_name

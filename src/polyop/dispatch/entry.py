@@ -97,7 +97,7 @@ def wrap_views(base: Any, payloads: Any, keys: int, op: OpOverload, statics: Any
     for i, payload in enumerate(payloads):
         t = wrap(payload, keys)
         t.version = PARTS.share(base)
-        t.view = (base, op, (*statics, i))
+        t.view_of = (base, op, (*statics, i))
         made.append(t)
     return made
 

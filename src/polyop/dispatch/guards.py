@@ -28,7 +28,6 @@ class include_keys(entered):
     __slots__ = ("_keys",)
 
     def __init__(self, keys: Any) -> None:
-        super().__init__()
         self._keys = DispatchKeySet(keys)
 
     def word(self) -> Word:
@@ -43,7 +42,6 @@ class exclude_keys(entered):
     __slots__ = ("_keys",)
 
     def __init__(self, keys: Any) -> None:
-        super().__init__()
         self._keys = DispatchKeySet(keys)
 
     def word(self) -> Word:
@@ -58,7 +56,6 @@ class force_keys(entered):
     __slots__ = ("_exclude", "_include")
 
     def __init__(self, include: Any, exclude: Any) -> None:
-        super().__init__()
         self._include = DispatchKeySet(include)
         self._exclude = DispatchKeySet(exclude)
 

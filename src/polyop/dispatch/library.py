@@ -16,11 +16,13 @@ from polyop.dispatch.keys import DispatchKey, key_for_device, parse_key
 from polyop.dispatch.operator import LOCK
 from polyop.dispatch.registry import (
     as_operator,
-    define as define_schema,
     disown,
-    places_of,
     full_name,
+    places_of,
     put,
+)
+from polyop.dispatch.registry import (
+    define as define_schema,
 )
 from polyop.dispatch.table import Kernel, Places, put_fallback, remove_fallback
 from polyop.errors import (
@@ -132,7 +134,7 @@ class Library:
             raise UsageError(
                 f"{alias_analysis!r} is no alias analysis{nearest(alias_analysis, ALIAS_ANALYSES)}"
             )
-        space, found, _ = schema.rpartition("::") if "::" in schema.split("(")[0] else ("", "", "")
+        space, found, _ = schema.partition("(")[0].rpartition("::")
         if found and space.strip() != self.ns:
             raise RegistrationError(
                 f"a library of {self.ns!r} cannot define in {space.strip()!r}",
@@ -177,7 +179,11 @@ class Library:
         put(name, key, kernel, allow_override=allow_override)
 
     def fallback(
-        self, fn: Callable[..., Any], dispatch_key: DispatchKey | str = "", *, with_keyset: bool = False
+        self,
+        fn: Callable[..., Any],
+        dispatch_key: DispatchKey | str = "",
+        *,
+        with_keyset: bool = False,
     ) -> None:
         """Register `fn(op, *args, **kwargs)` for every operator at a key (S40).
 
@@ -335,7 +341,12 @@ def check_qualname(name: Any) -> None:
     text = name if isinstance(name, str) else ""
     space, found, rest = text.partition("::")
     parts = rest.partition("@")[0].split(".")
-    if not found or not space.isidentifier() or len(parts) > 2 or not all(map(str.isidentifier, parts)):
+    if (
+        not found
+        or not space.isidentifier()
+        or len(parts) > 2
+        or not all(map(str.isidentifier, parts))
+    ):
         raise UsageError(
             f"{name!r} is no operator name",
             declared="namespace::name, or namespace::name.overload",
@@ -392,20 +403,19 @@ def kernel_keys(types: Any) -> list[DispatchKey]:
 
 
 def _kernel_key(name: Any) -> DispatchKey:
-    if name == "default":
-        return DispatchKey.CompositeExplicitAutograd
     if isinstance(name, DispatchKey):
         return name
-    if isinstance(name, Device) or name in DEVICE_TYPES:
+    if isinstance(name, Device):
         return key_for_device(name)
-    try:
-        return key_for_device(name)
-    except UsageError:
-        pass
-    try:
-        return parse_key(name)
-    except UsageError:
-        raise UsageError(
-            f"{name!r} is neither a device type nor a dispatch key{nearest(name, DEVICE_TYPES)}",
-            declared=", ".join(DEVICE_TYPES),
-        ) from None
+    if name == "default":
+        return DispatchKey.CompositeExplicitAutograd
+    for read in (key_for_device, parse_key):
+        try:
+            return read(name)
+        except UsageError:
+            continue
+    raise UsageError(
+        f"{name!r} is neither a device type nor a dispatch key{nearest(name, DEVICE_TYPES)}",
+        declared=", ".join(DEVICE_TYPES),
+        fix='write "cpu", or None for every device',
+    )

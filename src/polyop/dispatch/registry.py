@@ -321,7 +321,7 @@ def as_operator(op: Any) -> OpOverload:
 
 
 class _SelectBackend:
-    """The kernel at BackendSelect of an operator without tensors: goes where `device` says (S104)."""
+    """The kernel at BackendSelect of an operator without tensors: it goes where `device` says."""
 
     def __init__(self, op: OpOverload, position: int) -> None:
         self.op = op

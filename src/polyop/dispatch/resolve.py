@@ -22,6 +22,7 @@ from polyop.dispatch.bits import (
     FAKE_MODE,
     FUNCTIONAL,
     FUNCTIONALIZE,
+    GRAD,
     INCLUDE_SHIFT,
     INFERENCE,
     INFERENCE_TENSOR,
@@ -169,7 +170,8 @@ def tensor_keys(code: int) -> DispatchKeySet:
         autocast = autocast_key_for(backend)
         if autocast is not None:
             keys |= DispatchKeySet([autocast])
-        if not code & INFERENCE_TENSOR:
+        # A tensor that requires grad was not made under inference mode, whatever stands beside it.
+        if code & GRAD or not code & INFERENCE_TENSOR:
             keys |= DispatchKeySet([DispatchKey.ADInplaceOrView, autograd_key_for(backend)])
     if code & (FAKE | SUBCLASS):
         keys |= DispatchKeySet([DispatchKey.Python, DispatchKey.PythonTLSSnapshot])

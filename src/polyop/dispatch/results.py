@@ -18,7 +18,6 @@ from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.errors import AliasError, ReturnError
-from polyop.schema.types import leaf_kind
 from polyop.schema.values import Mismatch, convert
 
 
@@ -146,7 +145,7 @@ def _view(op: OpOverload, value: Any, position: int, args: Sequence[Any], *more:
     if not PARTS.shares_memory(value, base):
         return value
     made = _handle(value, PARTS.share(base))
-    made.view = (base, op, (*args[:position], *args[position + 1 :], *more))
+    made.view_of = (base, op, (*args[:position], *args[position + 1 :], *more))
     return made
 
 
@@ -179,9 +178,7 @@ def _check_aliases(
                 seen.append((name, tensor))
 
 
-def _check_alias(
-    op: OpOverload, tensor: Any, name: str, allowed: int, args: Sequence[Any]
-) -> None:
+def _check_alias(op: OpOverload, tensor: Any, name: str, allowed: int, args: Sequence[Any]) -> None:
     for j, argument in enumerate(args):
         if j == allowed:
             continue

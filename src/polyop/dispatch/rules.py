@@ -137,6 +137,7 @@ class KernelHandle:
     kernel: Kernel
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Run the kernel on arguments, bound and converted as a call of the operator does."""
         return self._run(None, args, kwargs)
 
     def call_boxed(self, keyset: DispatchKeySet, /, *args: Any, **kwargs: Any) -> Any:
@@ -239,9 +240,7 @@ def register_autograd(
     _file(found, "backward", AutogradRule(backward, setup_context), source, lib)
 
 
-def register_vmap(
-    op: Any, func: Rule | None = None, /, *, lib: Library | None = None
-) -> Any:
+def register_vmap(op: Any, func: Rule | None = None, /, *, lib: Library | None = None) -> Any:
     """Register `func(info, in_dims, *args, **kwargs) -> (output, out_dims)` (S155)."""
     return _registering(op, "vmap", func, lib)
 
@@ -278,9 +277,7 @@ def register_autocast(
 def autocast_key(device_type: Any) -> DispatchKey:
     """Give the autocast key of a device type."""
     if not isinstance(device_type, str):
-        raise UsageTypeError(
-            "a device type is a string", seen=repr(device_type), fix='write "cpu"'
-        )
+        raise UsageTypeError("a device type is a string", seen=repr(device_type), fix='write "cpu"')
     key = autocast_key_for(key_for_device(device_type))
     if key is None:
         raise UsageError(f"the device type {device_type!r} has no autocast")
@@ -293,9 +290,7 @@ def register_dispatch(
     """Register the rule of one operator for a Tensor subclass or a mode (S54)."""
     found = as_operator(op)
     if not isinstance(cls, type):
-        raise UsageTypeError(
-            "a dispatch rule is for a class", op=found._schema, seen=repr(cls)
-        )
+        raise UsageTypeError("a dispatch rule is for a class", op=found._schema, seen=repr(cls))
     slot = dispatch_slot(cls)
 
     def register(fn: Rule) -> Rule:

@@ -14,6 +14,7 @@ by replacing the code's name tables (PERFORMANCE section 13).
 from __future__ import annotations
 
 import linecache
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,7 +29,8 @@ from polyop.schema.types import leaf_kind
 
 #: Static types whose values need one look at their class.
 _EXACT = {"int": "int", "SymInt": "int", "float": "float", "bool": "bool", "str": "str"}
-_LISTS = {f"{name}[]": cls for name, cls in _EXACT.items()}
+#: Types of lists of such values: `int[]`, `SymInt[2]`, ...
+_LIST = re.compile(r"(int|SymInt|float|bool|str)\[(\d*)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,21 +114,22 @@ def _check_text(i: int, kind: str, text: str) -> list[str]:
     if kind in {"tensor[]", "tensor?[]"}:
         # A copy, so that a list which the caller changes later changes nothing here.
         return [f"{a} = [*{a}] if {a}.__class__ is list else convert(op, {i}, {a})"]
+    if text.endswith("?"):
+        return [f"if {a} is not None:", *indent(_check_text(i, kind, text[:-1]))]
     if text in _EXACT:
         return [f"if {_odd(a, text)}: {convert}"]
-    if text.endswith("?") and text[:-1] in _EXACT:
-        return [f"if {a} is not None and ({_odd(a, text[:-1])}): {convert}"]
-    if text in _LISTS:
-        return [
-            f"if {a}.__class__ is list:",
-            f"    {a} = [*{a}]",
-            f"    for _x in {a}:",
-            f"        if {_odd('_x', text[:-2])}: {convert}; break",
-            f"else: {convert}",
-        ]
-    if text.endswith("?"):
-        return [f"if {a} is not None: {convert}"]
-    return [convert]
+    found = _LIST.fullmatch(text)
+    if found is None:
+        return [convert]
+    single = [f"elif {a}.__class__ is {_EXACT[found[1]]}: {a} = [{a}]"] if found[2] == "1" else []
+    return [
+        f"if {a}.__class__ is list or {a}.__class__ is tuple:",
+        f"    {a} = [*{a}]",
+        f"    for _x in {a}:",
+        f"        if {_odd('_x', found[1])}: {convert}; break",
+        *single,
+        f"else: {convert}",
+    ]
 
 
 def _odd(value: str, text: str) -> str:

@@ -38,7 +38,6 @@ class autocast(entered):
     __slots__ = ("_dtype", "_enabled", "_key", "_type")
 
     def __init__(self, device_type: str, dtype: Any = None, enabled: bool = True) -> None:
-        super().__init__()
         self._key = DispatchKeySet([autocast_key(device_type)])
         self._type = Device(device_type).type
         self._dtype = None if dtype is None else as_dtype(dtype)

@@ -30,8 +30,10 @@ def normal_axes(op: str, axis: Axes, ndim: int) -> tuple[int, ...]:
     """
     if axis is None:
         return tuple(range(ndim))
+    if not ndim and list(axis) in ([], [0], [-1]):
+        return ()  # NumPy and PyTorch give an array without axes one axis to name
     axes = tuple([normal_axis(op, a, ndim) for a in axis])
-    if len(set(axes)) < len(axes) or (axes and not ndim):
+    if len(set(axes)) < len(axes):
         raise ArgumentError(
             f"the axes {tuple(axis)} do not name distinct axes",
             op=f"core::{op}",
@@ -39,6 +41,19 @@ def normal_axes(op: str, axis: Axes, ndim: int) -> tuple[int, ...]:
             seen=f"{tuple(axis)} for {ndim} axes",
         )
     return axes
+
+
+def real_axis(op: str, axis: int, ndim: int) -> int:
+    """Give an axis as a number from 0, for operators that need one.
+
+    Raises:
+        ArgumentError: it is out of range, or there are no axes.
+    """
+    if not ndim:
+        raise ArgumentError(
+            f"core::{op} works along an axis, and there is none", op=f"core::{op}", seen=axis
+        )
+    return normal_axis(op, axis, ndim)
 
 
 def refuse(op: str, x: Array, axis: Any, error: Exception) -> NoReturn:

@@ -18,6 +18,7 @@ from polyop.ops.factories import (
     FLOAT32,
     INT64,
     arange,
+    constant,
     dtype_of_number,
     empty,
     empty_like,
@@ -163,4 +164,4 @@ def _placed(array: Array, device: Any) -> Any:
     if on_meta(device):
         return of_meta(META_SPACE.meta(array.shape, array.dtype, None, META))
     on_cpu(device)
-    return of_array(array)
+    return constant(array)

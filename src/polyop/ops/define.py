@@ -25,6 +25,7 @@ convention is PyTorch's: the gradient is conjugated, as in `g * conj(b)`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ from polyop.dispatch.registry import places_of, put
 from polyop.dispatch.table import Kernel
 from polyop.schema.parse import parse_schema
 from polyop.schema.tags import Tag
-from polyop.source import source_of
+from polyop.source import Source
 
 Fn = Callable[..., Any]
 
@@ -74,7 +75,7 @@ def define(
     """
     parsed = parse_schema(f"core::{schema}")
     name = parsed.qualified_name
-    owner, source = places_of(name), source_of(kernel)
+    owner, source = places_of(name), _source(kernel)
     op = define_schema(parsed, (Tag.core, *tags), source, owner)
     put(name, DispatchKey.CompositeExplicitAutograd, Kernel(kernel, source, owner, payload=True))
     formula = None if grad is None else Formula(grad)
@@ -86,6 +87,20 @@ def define(
         ON_ARRAYS[parsed.short_name] = kernel
         ON_TENSORS[parsed.short_name] = entry
     return entry
+
+
+def _source(kernel: Fn) -> Source:
+    """Give the place of a kernel, or for NumPy's own the place where it is made an operator."""
+    code = getattr(kernel, "__code__", None)
+    if code is not None:
+        return Source(code.co_filename, code.co_firstlineno)
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.endswith(_DEFINERS):
+        frame = frame.f_back
+    return Source(frame.f_code.co_filename, frame.f_lineno)
+
+
+_DEFINERS = ("define.py", "pointwise.py")
 
 
 def operator_of(entry: Fn) -> OpOverload:

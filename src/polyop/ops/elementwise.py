@@ -14,7 +14,7 @@ from __future__ import annotations
 import cmath
 import math
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -77,16 +77,17 @@ def imag_kernel(x: Array) -> Array:
 
 def rsqrt_kernel(x: Array) -> Array:
     """Compute one over the square root."""
-    return np.reciprocal(np.sqrt(x))
+    return cast("Array", np.reciprocal(np.sqrt(x)))
 
 
 def sigmoid_kernel(x: Array) -> Array:
     """Compute `1 / (1 + exp(-x))` without overflow."""
     if x.dtype.kind == "c":
-        return np.reciprocal(1 + np.exp(-x))
+        return cast("Array", np.reciprocal(1 + np.exp(-x)))
     # A float beside integers makes floats, before the sign of an unsigned one is turned.
-    small = np.exp(np.negative(np.abs(x if x.dtype.kind in "fV" else x * 1.0)))
-    return np.where(x >= 0, 1, small) / (1 + small)
+    small: Array = np.exp(np.negative(np.abs(x if x.dtype.kind in "fV" else x * 1.0)))
+    large: Array = np.where(x >= 0, 1, small)
+    return cast("Array", large / (1 + small))
 
 
 def relu_kernel(x: Array) -> Array:
@@ -101,17 +102,17 @@ def softplus_kernel(x: Array) -> Array:
 
 def lerp_kernel(a: Array, b: Array, weight: Any) -> Array:
     """Go from `a` to `b` by `weight`."""
-    return np.add(a, weight * (b - a))
+    return cast("Array", np.add(a, weight * (b - a)))
 
 
 def addcmul_kernel(x: Array, a: Array, b: Array, value: Any) -> Array:
     """Add a scaled product."""
-    return np.add(x, value * (a * b))
+    return cast("Array", np.add(x, value * (a * b)))
 
 
 def addcdiv_kernel(x: Array, a: Array, b: Array, value: Any) -> Array:
     """Add a scaled quotient."""
-    return np.add(x, value * (a / b))
+    return cast("Array", np.add(x, value * (a / b)))
 
 
 # -- arithmetic -----------------------------------------------------------------
@@ -148,21 +149,25 @@ lerp = pointwise(
     "lerp(Tensor a, Tensor b, Tensor weight)",
     lerp_kernel,
     {"a": "g * conj(1 - weight)", "b": "g * conj(weight)", "weight": "g * conj(b - a)"},
+    steps=(0, 1, 2, 0),
 )
 pointwise(
     "lerp.Scalar(Tensor a, Tensor b, Scalar weight)",
     lerp_kernel,
     {"a": "g * conj(1 - weight)", "b": "g * conj(weight)"},
+    steps=(0, 1, 0),
 )
 addcmul = pointwise(
     "addcmul(Tensor x, Tensor a, Tensor b, *, Scalar value=1)",
     addcmul_kernel,
     {"x": "g", "a": "g * conj(b * value)", "b": "g * conj(a * value)"},
+    steps=(1, 2, 0),
 )
 addcdiv = pointwise(
     "addcdiv(Tensor x, Tensor a, Tensor b, *, Scalar value=1)",
     addcdiv_kernel,
     {"x": "g", "a": "g * conj(value / b)", "b": "-g * conj(value * a / (b * b))"},
+    steps=(1, 2, 0),
 )
 
 # -- magnitude and complex numbers ------------------------------------------------

@@ -23,7 +23,7 @@ from polyop.ops.view_metas import refuse
 from polyop.ops.views import behind
 from polyop.symbolic import SymInt, sym_max
 from polyop.tensor.meta import META_SPACE, Meta, Size
-from polyop.tensor.tensor import of_meta
+from polyop.tensor.tensor import Tensor, of_array, of_meta
 
 Fn = Callable[..., Any]
 Array = Any
@@ -61,6 +61,16 @@ def on_cpu(device: Device | None) -> None:
 def on_meta(device: Device | None) -> bool:
     """Tell whether a new tensor shall hold nothing, and no fake mode answers."""
     return device is META and not word() & FAKE_MODE
+
+
+def constant(array: Array) -> Tensor:
+    """Wrap data that the program holds; inside a fake mode, without a trace, it becomes a fake."""
+    made = of_array(array)
+    now = word()
+    if now & FAKE_MODE and now.tracer is None:
+        fake: Tensor = now.fake.from_tensor(made)
+        return fake
+    return made
 
 
 # -- operators ----------------------------------------------------------------

@@ -3,13 +3,12 @@
 `index` and its relatives take one entry per axis: a tensor of integers, or
 None for an axis that is taken whole. The tensors are broadcast together; their
 axes stand where the first one stood, or in front if a None lies between two
-(NumPy's rule). Masks become integers before, in `true_places`, because the
-number of elements that they choose depends on data.
+(NumPy's rule). Masks become integers before, in `ops/subscripts.py`, because
+the number of elements that they choose depends on data.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -84,7 +83,7 @@ def _index_meta(x: Meta, indices: Indices) -> Meta:
 # -- writing ------------------------------------------------------------------
 
 
-def _index_put(x: Array, indices: Indices, values: Array, accumulate: bool) -> Array:
+def _index_put(x: Array, indices: Indices, values: Array, accumulate: bool = False) -> Array:
     return _index_put_(x.copy(), indices, values, accumulate)
 
 
@@ -252,28 +251,6 @@ index_put_: Fn = define(
     fake=_index_put_meta,
     vmap=_put_batched(lambda: index_put_),
     tags=(Tag.inplace,),
-)
-
-
-# -- masks --------------------------------------------------------------------
-
-
-def _true_places(mask: Array) -> Array:
-    return np.stack(mask.nonzero()) if mask.ndim else np.zeros((0, int(mask)), np.int64)
-
-
-def _true_places_meta(mask: Meta, *, new_size: Fn) -> Meta:
-    known = all(isinstance(n, int) for n in mask.shape)
-    most = math.prod(mask.shape) if known else None
-    return mask.space.meta((mask.ndim, new_size(0, most)), np.dtype(np.int64), None, mask.device)
-
-
-#: The indices at which a mask holds: one row per axis.
-true_places = define(
-    "true_places(Tensor mask) -> Tensor",
-    _true_places,
-    fake=_true_places_meta,
-    tags=(Tag.dynamic_output_shape,),
 )
 
 

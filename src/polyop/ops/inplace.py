@@ -87,7 +87,8 @@ UNARY = [
 def define_inplace(twin: OpOverload) -> Fn:
     """Define the operator that writes the result of `twin` to its first argument."""
     schema = twin._schema
-    first, *rest = [str(a) for a in schema.arguments]
+    first, *rest = [str(a) for a in schema.positional]
+    rest += ["*", *map(str, schema.keyword_only)] if schema.keyword_only else []
     name = schema.name.partition("::")[2] + "_"
     overload = f".{schema.overload_name}" if schema.overload_name else ""
     written = first.replace("Tensor", "Tensor(a!)", 1)
@@ -247,9 +248,7 @@ def _define_twins(
 
 
 #: `copy(x, src)` is `src` in the shape and dtype of `x`.
-copy, copy_ = _define_twins(
-    "copy", ", Tensor src", (_copy, _copy_), {"src": "g"}, _copy_batched
-)
+copy, copy_ = _define_twins("copy", ", Tensor src", (_copy, _copy_), {"src": "g"}, _copy_batched)
 fill, fill_ = _define_twins("fill", ", Scalar value", (_fill, _fill_), {})
 zero_ = define("zero_(Tensor(a!) x) -> Tensor(a!)", _zero_, fake=lambda x: x, tags=WRITES)
 INPLACE_TWINS["core::zero_"] = operator_of(zero_like)

@@ -210,6 +210,8 @@ _vecdot: Fn = np.vecdot  # its stub lacks `axis`
 
 def vecdot_kernel(a: Array, b: Array, axis: int = -1) -> Array:
     """Sum `conj(a) b` along an axis, counted from the last."""
+    if axis >= 0:
+        vecdot_shape(a.shape, b.shape, axis)
     try:
         found = _vecdot(a, b, axis=axis)
     except ValueError:

@@ -7,7 +7,7 @@ Other methods have PyTorch's names and orders of arguments, and take its words
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -20,10 +20,13 @@ from polyop.ops import (  # noqa: F401 - the families whose operators become met
     factories,
     indexing,
     joining,
+    linalg,
     linear,
     reductions,
     rounding,
+    searching,
     select,
+    sets,
     splitting,
     statistics,
     subscripts,
@@ -42,7 +45,7 @@ Fn = Callable[..., Any]
 #: PyTorch's words for arguments.
 WORDS = {
     "dim": "axis", "keepdim": "keepdims", "dims": "axis", "dim0": "axis1", "dim1": "axis2",
-    "start_dim": "start_axis", "end_dim": "end_axis", "shifts": "shift", "input": "x",
+    "start_dim": "start_axis", "end_dim": "end_axis", "shifts": "shift", "diagonal": "k",
 }  # fmt: skip
 
 
@@ -124,7 +127,7 @@ ENTRIES = [
     "logical_or", "logical_xor", "masked_fill", "matmul", "maximum", "minimum", "multiply",
     "nan_to_num", "negative", "nextafter", "not_equal", "positive", "pow", "reciprocal", "relu",
     "remainder", "round", "rsqrt", "sigmoid", "sign", "signbit", "silu", "sin", "sinh", "softplus",
-    "sqrt", "square", "subtract", "sum_to", "tan", "tanh", "tril", "triu", "trunc",
+    "sqrt", "square", "subtract", "sum_to", "tan", "tanh", "trunc",
 ]  # fmt: skip
 
 
@@ -274,8 +277,16 @@ WORDED: dict[str, Fn] = {
     "chunk": splitting.chunk, "unbind": splitting.unbind, "narrow": splitting.narrow,
     "index_select": indexing.index_select, "index_add": indexing.index_add,
     "index_copy": indexing.index_copy, "take": indexing.take, "isclose": closeness.isclose,
-    "allclose": closeness.allclose,
+    "allclose": closeness.allclose, "tril": joining.tril, "triu": joining.triu,
 }  # fmt: skip
+
+#: Functions of other families that are methods under their own names.
+FUNCTIONS: dict[Any, Sequence[str]] = {
+    linear: ("outer", "mv", "dot", "vecdot"),
+    linalg: ("trace", "inv", "det", "norm", "cholesky"),
+    statistics: ("diff",),
+    sets: ("argwhere",),
+}
 
 
 def _attach_shapes() -> None:
@@ -284,10 +295,12 @@ def _attach_shapes() -> None:
             attach(name, method)
     for name, method in WORDED.items():
         attach(name, by_words(method))
-    for name in ("outer", "mv", "dot", "vecdot", "nonzero", "diff", "trace", "inv", "det"):
-        found = ON_TENSORS.get(name) or getattr(linear, name, None)
-        if found is not None:
-            attach(name, found)
+    for family, names in FUNCTIONS.items():
+        for name in names:
+            found = getattr(family, name, None)
+            if found is not None:
+                attach(name, by_words(found))
+    attach("nonzero", sets.argwhere)
     attach("T", property(_all_axes_reversed))
     attach("mT", property(views.matrix_transpose))
     attach("real", property(ON_TENSORS["real"]))

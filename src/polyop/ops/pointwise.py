@@ -20,7 +20,7 @@ import numpy as np
 from polyop.devices import DType
 from polyop.errors import ArgumentError
 from polyop.ops.define import define
-from polyop.ops.shapes import broadcast, pointwise_strides
+from polyop.ops.shapes import broadcast, pointwise_strides, promote
 from polyop.schema.tags import Tag
 from polyop.symbolic import SymBool, SymFloat, SymInt
 from polyop.tensor.meta import Meta
@@ -68,10 +68,25 @@ def binary(
     return entry
 
 
-def pointwise(signature: str, kernel: Fn, grad: Mapping[str, str] | None = None) -> Fn:
-    """Define a pointwise operator with one result; `signature` has no result."""
+def pointwise(
+    signature: str,
+    kernel: Fn,
+    grad: Mapping[str, str] | None = None,
+    steps: tuple[int, ...] = (),
+) -> Fn:
+    """Define a pointwise operator with one result.
+
+    Args:
+        signature: its schema without the result.
+        kernel: on bare arrays.
+        grad: the text of each gradient; None if there is none.
+        steps: for a kernel of several ufuncs, the positions of the tensors in the order in
+            which they join the result: each step may lay out its result anew.
+    """
     name = signature.partition("(")[0]
     fake = pointwise_meta(name, dtype_of_kernel(name, kernel))
+    if steps:
+        fake = _in_steps(fake, pointwise_meta(name, promote), steps)
     return define(f"{signature} -> Tensor", kernel, fake=fake, grad=grad, tags=POINTWISE)
 
 
@@ -89,6 +104,17 @@ def pointwise_meta(name: str, dtype_of: Fn) -> Fn:
         dtype = dtype_of(*[a.dtype if isinstance(a, Meta) else a for a in args])
         strides = pointwise_strides(shape, metas)
         return metas[0].space.meta(shape, dtype, strides, metas[0].device)
+
+    return fake
+
+
+def _in_steps(whole: Fn, join: Fn, steps: tuple[int, ...]) -> Fn:
+    def fake(*args: Any) -> Meta:
+        result: Meta = whole(*args)
+        joined, *rest = [args[i] for i in steps if isinstance(args[i], Meta)]
+        for meta in rest:
+            joined = join(joined.but(dtype=result.dtype), meta.but(dtype=result.dtype))
+        return result.but(strides=joined._strides if rest else result._strides)
 
     return fake
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from polyop.errors import ArgumentError
-from polyop.ops.axes import along_vmap, batch_first, call, past, refuse, shifted
+from polyop.ops.axes import along_vmap, batch_first, call, past, real_axis, refuse, shifted
 from polyop.ops.define import ON_TENSORS, define
 from polyop.ops.shapes import broadcast, normal_axis
 from polyop.tensor.meta import Meta, Size
@@ -159,6 +159,7 @@ put_along_axis = define(
 
 def sort_kernel(x: Array, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
     """Sort along an axis."""
+    real_axis("sort", axis, x.ndim)
     result = np.array(x, order="C")
     try:
         result.sort(axis, "stable" if stable else None)
@@ -171,6 +172,7 @@ def argsort_kernel(
     x: Array, axis: int = -1, descending: bool = False, stable: bool = True
 ) -> Array:
     """Give the indices that sort along an axis; ties keep their order."""
+    real_axis("argsort", axis, x.ndim)
     try:
         if not descending:
             return np.ascontiguousarray(x.argsort(axis, "stable"))
@@ -183,19 +185,10 @@ def argsort_kernel(
 
 def _sort_fake(name: str, dtype: Any = None) -> Fn:
     def fake(x: Meta, axis: int, descending: bool, stable: bool) -> Meta:
-        _along(name, x, axis)
+        real_axis(name, axis, x.ndim)
         return x.but(strides=None, dtype=dtype or x.dtype)
 
     return fake
-
-
-def _along(name: str, x: Meta, axis: int) -> int:
-    """Give the axis as a number from 0; an array without axes has none."""
-    if not x.ndim:
-        raise ArgumentError(
-            f"core::{name} works along an axis, and there is none", op=f"core::{name}", seen=axis
-        )
-    return normal_axis(name, axis, x.ndim)
 
 
 _SORT = "*, int axis=-1, bool descending=False, bool stable=True"
@@ -241,7 +234,7 @@ def _too_many(k: Any, size: Any) -> ArgumentError:
 
 def topk_fake(x: Meta, k: Size, axis: int, largest: bool, sorted: bool) -> tuple[Meta, Meta]:
     """Describe the elements and their indices."""
-    at = _along("topk", x, axis)
+    at = real_axis("topk", axis, x.ndim)
     size = x.shape[at]
     if isinstance(k, int) and (k < 0 or (isinstance(size, int) and k > size)):
         raise _too_many(k, size)

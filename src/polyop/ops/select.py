@@ -12,6 +12,7 @@ from polyop.ops.pointwise import binary, pointwise
 
 Array = np.ndarray[Any, Any]
 
+
 def where_numbers_kernel(condition: Array, a: Any, b: Any) -> Array:
     """Choose between two numbers, whose dtype is that of a new tensor of them."""
     dtype = as_dtype((a + b).__class__)
@@ -38,19 +39,19 @@ def clip_kernel(x: Array, min: Any, max: Any) -> Array:
     """Move elements into an interval; a side that is None is open."""
     if min is None:
         return x.copy("K") if max is None else np.minimum(x, max)
-    low = np.maximum(x, min)
+    low: Array = np.maximum(x, min)
     return low if max is None else np.minimum(low, max)
 
 
 def clip_part_kernel(x: Array, min: Any, max: Any, part: str) -> Array:
     """Tell which elements `clip` keeps, or moves up to `min`, or down to `max`."""
     if part == "above":
-        above = x > max
+        above: Array = x > max
         return above if min is None else above | (min > max)
     if part == "below":
-        below = x < min
+        below: Array = x < min
         return below if max is None else below & (min < max)
-    inside = np.ones(x.shape, np.bool_) if min is None else x >= min
+    inside: Array = np.ones(x.shape, np.bool_) if min is None else x >= min
     return inside if max is None else inside & (x <= max)
 
 
@@ -103,6 +104,7 @@ clip = pointwise(
         "min": "where(clip_part(x, min, max, 'below'), g, 0)",
         "max": "where(clip_part(x, min, max, 'above'), g, 0)",
     },
+    steps=(0, 1, 2),
 )
 pointwise(
     "clip.Scalar(Tensor x, Scalar? min=None, Scalar? max=None)",

@@ -66,19 +66,23 @@ def pointwise_strides(shape: Shape, metas: Sequence[Meta]) -> Shape | None:
     """Give the strides of a pointwise result: NumPy keeps the order of its operands' axes."""
     if all(meta._strides is None for meta in metas):
         return None
-    full = [m for m in metas if len(m.shape) == len(shape) and _same(m.shape, shape)]
-    if not full:
-        return None
+    given = [_broadcast_strides(meta, len(shape)) for meta in metas]
     strides: list[Size] = [1] * len(shape)
     step: Size = 1
-    for axis in _axis_order(shape, full):
+    for axis in _axis_order(len(shape), given):
         strides[axis] = step
         step = step * shape[axis]
     return normal_strides(shape, strides)
 
 
-def _same(a: Shape, b: Shape) -> bool:
-    return a is b or all(x is y or (type(x) is type(y) is int and x == y) for x, y in zip(a, b, strict=True))
+def _broadcast_strides(meta: Meta, ndim: int) -> list[Size]:
+    """Give the strides of all axes; zero where the operand is repeated and so has no say."""
+    own = [0 if _is_one(n) else s for n, s in zip(meta.shape, meta.strides, strict=True)]
+    return [0] * (ndim - len(own)) + own
+
+
+def _is_one(size: Size) -> bool:
+    return type(size) is int and size == 1
 
 
 def _magnitude(stride: Size) -> int:
@@ -86,16 +90,16 @@ def _magnitude(stride: Size) -> int:
     return abs(hint) if hint is not None else 1 << 62
 
 
-def _axis_order(shape: Shape, metas: Sequence[Meta]) -> list[int]:
+def _axis_order(ndim: int, given: Sequence[Sequence[Size]]) -> list[int]:
     """Give the axes from the innermost: those of smaller strides first, ties in C order."""
-    axes = list(range(len(shape) - 1, -1, -1))
+    axes = list(range(ndim - 1, -1, -1))
     # Insertion, as NumPy does it: an axis moves inwards past those that every
     # operand with a say strides over more widely.
     done: list[int] = []
     for axis in axes:
         at = len(done)
         for i in range(len(done) - 1, -1, -1):
-            verdict = _compare(axis, done[i], metas)
+            verdict = _compare(axis, done[i], given)
             if verdict > 0:
                 break
             if verdict < 0:
@@ -104,17 +108,16 @@ def _axis_order(shape: Shape, metas: Sequence[Meta]) -> list[int]:
     return done
 
 
-def _compare(a: int, b: int, metas: Sequence[Meta]) -> int:
+def _compare(a: int, b: int, given: Sequence[Sequence[Size]]) -> int:
     """Tell whether axis `a` belongs inside (-1) or outside (1) of `b`; 0 if nothing says so."""
     verdict = 0
-    for meta in metas:
-        x, y = _magnitude(meta.strides[a]), _magnitude(meta.strides[b])
+    for strides in given:
+        x, y = _magnitude(strides[a]), _magnitude(strides[b])
         if x == 0 or y == 0:
             continue
-        if x > y:
-            return 1
-        if x < y:
-            verdict = -1
+        if x >= y:
+            return 1  # where operands disagree, C order wins
+        verdict = -1
     return verdict
 
 

@@ -22,13 +22,13 @@ from polyop.ops.axes import (
     dtype_rule,
     normal_axes,
     past,
+    real_axis,
     reduced,
     refuse,
     same_order,
 )
 from polyop.ops.define import define
 from polyop.ops.reductions import reduction, reduction_fake, sum_kernel
-from polyop.ops.shapes import normal_axis
 from polyop.tensor.meta import Meta, Shape
 from polyop.tensor.tensor import is_floating
 
@@ -191,7 +191,7 @@ def logsumexp_kernel(x: Array, axis: Axes = None, keepdims: bool = False) -> Arr
     found = np.log(sum_kernel(np.exp(y), axis, None, True)) + top
     if keepdims:
         return found
-    return found.squeeze(normal_axes("logsumexp", axis, x.ndim)).copy()
+    return found.squeeze(normal_axes("logsumexp", axis, x.ndim)).copy("K")
 
 
 def softmax_kernel(x: Array, axis: int = -1) -> Array:
@@ -274,9 +274,7 @@ def _only_axis(name: str, x: Any, axis: int | None) -> int:
             seen=f"None for {x.ndim} axes",
             fix="give axis=",
         )
-    if x.ndim == 0:
-        normal_axes(name, [axis or 0], 0)
-    return normal_axis(name, axis or 0, x.ndim)
+    return real_axis(name, axis or 0, x.ndim)
 
 
 def _running_fake(name: str, kernel: Fn) -> Fn:

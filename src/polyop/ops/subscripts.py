@@ -12,12 +12,14 @@ import numpy as np
 
 from polyop.dispatch.bits import NUMPY
 from polyop.dispatch.context import word
-from polyop.ops.indexing import index, index_put_, true_places
+from polyop.ops.factories import constant
+from polyop.ops.indexing import index, index_put_
 from polyop.ops.inplace import copy_, fill_
+from polyop.ops.sets import argwhere
 from polyop.ops.view_metas import refuse
 from polyop.ops.views import alias, expand_dims, select, slice_axis
 from polyop.symbolic import SymInt
-from polyop.tensor.tensor import Tensor, of_array
+from polyop.tensor.tensor import Tensor
 
 _INTEGERS = (int, SymInt, np.integer)
 
@@ -49,7 +51,7 @@ def set_item(x: Any, key: Any, value: Any) -> None:
 
 
 def _as_tensor(value: Any, x: Any) -> Any:
-    return value if isinstance(value, Tensor) else of_array(np.asarray(value, dtype=x.dtype))
+    return value if isinstance(value, Tensor) else constant(np.asarray(value, dtype=x.dtype))
 
 
 def parts(x: Any, key: Any) -> tuple[Any, list[Any]]:
@@ -111,12 +113,12 @@ def _as_index(key: Any) -> Any:
     if isinstance(key, Tensor):
         return _checked(key)
     if isinstance(key, (bool, np.bool_)):
-        return of_array(np.asarray(key))
+        return constant(np.asarray(key))
     if isinstance(key, _INTEGERS):
         return key
     if isinstance(key, (list, tuple, np.ndarray)):
         array = np.asarray(key)
-        return _checked(of_array(array if array.size else array.astype(np.int64)))
+        return _checked(constant(array if array.size else array.astype(np.int64)))
     return refuse(
         "index",
         f"a tensor cannot be indexed with {type(key).__name__}",
@@ -145,9 +147,9 @@ def _of_mask(x: Any, axis: int, mask: Any) -> list[Any]:
     if not mask.ndim:
         return []
     if mask.keys | word() == NUMPY:
-        return [of_array(places) for places in mask.numpy().nonzero()]
-    places = true_places(mask)
-    return [select(places, 0, i) for i in range(mask.ndim)]
+        return [constant(places) for places in mask.numpy().nonzero()]
+    places = argwhere(mask)
+    return [select(places, 1, i) for i in range(mask.ndim)]
 
 
 def _past_mask(x: Any, axis: int, found: list[Any]) -> Any:

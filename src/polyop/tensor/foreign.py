@@ -19,11 +19,11 @@ from polyop.tensor.tensor import Tensor, of_array
 
 def is_array(value: Any) -> bool:
     """Tell whether a value is an array that is no `Tensor`."""
-    if isinstance(value, (Tensor, int, float, complex, bool, str, type(None))):
+    if isinstance(value, (Tensor, int, float, complex, bool, str, type(None), np.generic)):
         return False
-    return isinstance(value, np.ndarray) or hasattr(value, "__array_namespace__") or (
-        hasattr(value, "__dlpack__") and not isinstance(value, np.generic)
-    )
+    if isinstance(value, np.ndarray):
+        return True
+    return hasattr(value, "__array_namespace__") or hasattr(value, "__dlpack__")
 
 
 def call_foreign(op: Any, values: Sequence[Any]) -> Any:

@@ -39,16 +39,16 @@ class Tensor:
         version: how often its storage was written (`tensor/storage.py`).
         grad_node: how it was computed, if it requires grad.
         graph_node: the node of the trace that made it.
-        view: for a view, `(tensor it is a view of, operator, static arguments)`.
+        view_of: for a view, `(tensor it is a view of, operator, static arguments)`.
     """
 
-    __slots__ = ("__weakref__", "grad_node", "graph_node", "keys", "payload", "version", "view")
+    __slots__ = ("__weakref__", "grad_node", "graph_node", "keys", "payload", "version", "view_of")
     payload: Any
     keys: int
     version: Any
     grad_node: Any
     graph_node: Any
-    view: tuple[Tensor, Any, tuple[Any, ...]]
+    view_of: tuple[Tensor, Any, tuple[Any, ...]]
 
     #: NumPy leaves operators with tensors to us.
     __array_ufunc__ = None
@@ -168,7 +168,7 @@ class Tensor:
     @property
     def _base(self) -> Tensor | None:
         """The tensor that it is a view of, or None."""
-        view = getattr(self, "view", None)
+        view = getattr(self, "view_of", None)
         if view is None:
             return None
         base: Tensor = view[0]

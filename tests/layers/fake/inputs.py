@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import polyop.assembly  # noqa: F401
-from polyop.devices import CPU, DTYPES
+from polyop.devices import DTYPES
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS
 from polyop.schema.tags import Tag
@@ -19,11 +19,17 @@ from polyop.tensor.tensor import Tensor, of_array
 BUILT_IN = sorted(name for name in DEFINITIONS if name.startswith("core::"))
 
 
+#: Parts of gradients, which are only called with arguments that belong together.
+PARTS_OF_GRADIENTS = {"clip_part", "deviation", "peaks"}
+
+
 def operators() -> list[OpOverload]:
     """List the built-in operators whose results do not depend on data."""
     found = [DEFINITIONS[name].op for name in BUILT_IN]
     dynamic = {Tag.dynamic_output_shape, Tag.data_dependent_output}
-    return [op for op in found if not dynamic & set(op.tags)]
+    return [
+        op for op in found if not dynamic & set(op.tags) and op._opname not in PARTS_OF_GRADIENTS
+    ]
 
 
 ARRAYS: list[Callable[[], Any]] = [
@@ -46,6 +52,8 @@ ARRAYS: list[Callable[[], Any]] = [
 def draw(rng: random.Random, op: OpOverload) -> list[Any]:
     """Draw a value for each argument; it need not fit."""
     favourite = rng.choice(ARRAYS)
+    if any(a.name in {"axis", "axes"} for a in op._schema.arguments) and not favourite().ndim:
+        favourite = ARRAYS[0]  # without axes there is none to name
     return [_value(rng, str(a.type), leaf_kind(a.type), favourite) for a in op._schema.arguments]
 
 
@@ -73,7 +81,6 @@ def _value(rng: random.Random, text: str, kind: str, favourite: Callable[[], Any
         "bool": lambda: rng.random() < 0.5,
         "Scalar": lambda: rng.choice([2, 1.5, True]),
         "ScalarType": lambda: rng.choice([DTYPES["float64"], DTYPES["int64"], DTYPES["bool"]]),
-        "Device": lambda: CPU,
         "str": lambda: "ij",
     }.get(base, lambda: None)()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.layers.fake.inputs import call, draw, operators
 
 import polyop.assembly  # noqa: F401
 from polyop import tree
@@ -17,10 +18,9 @@ from polyop.errors import FakeError
 from polyop.layers.fake import FakeTensorMode
 from polyop.ops.elementwise import add
 from polyop.symbolic import ShapeEnv, hint_of
-from polyop.tensor.meta import META_SPACE, Meta, element_strides, meta_of, normal_strides
+from polyop.tensor.meta import META_SPACE, Meta, element_strides, meta_of
 from polyop.tensor.storage import arrays_overlap
 from polyop.tensor.tensor import Tensor, of_array, of_meta
-from tests.layers.fake.inputs import call, draw, operators
 
 TRIES = 60
 
@@ -42,16 +42,17 @@ def cases(op: OpOverload) -> list[tuple[list[Any], list[Any], Any]]:
 
 
 def facts(tensor: Tensor) -> Any:
-    """Give shape, dtype and strides; those of axes of size one say nothing."""
+    """Give shape, dtype and strides; a stride that leads nowhere says nothing."""
     payload: Any = tensor.payload
+    shape = tuple(hint_of(n) for n in payload.shape)
     if isinstance(payload, Meta):
-        shape = tuple(hint_of(n) for n in payload.shape)
         strides = tuple(hint_of(s) for s in payload.strides)
-    elif payload.flags.c_contiguous:
-        return payload.shape, tensor.dtype, None
     else:
-        shape, strides = payload.shape, element_strides(payload)
-    return shape, tensor.dtype, normal_strides(shape, strides)
+        strides = element_strides(payload)
+    if 0 in shape:
+        return shape, tensor.dtype, None
+    said = tuple(s if n > 1 else 0 for n, s in zip(shape, strides, strict=True))
+    return shape, tensor.dtype, said
 
 
 def tensors(value: Any) -> list[Tensor]:
@@ -59,7 +60,10 @@ def tensors(value: Any) -> list[Tensor]:
 
 
 def fakes(mode: FakeTensorMode, values: list[Any]) -> list[Any]:
-    return [tree.map_leaves(lambda x: mode.from_tensor(x) if isinstance(x, Tensor) else x, v) for v in values]
+    return [
+        tree.map_leaves(lambda x: mode.from_tensor(x) if isinstance(x, Tensor) else x, v)
+        for v in values
+    ]
 
 
 def check(op: OpOverload, given: list[Any], real: list[Any], result: Any, faked: Any) -> None:

@@ -14,9 +14,7 @@ from polyop.tensor.tensor import Tensor, of_array
 
 def looped(fn: Callable[..., Any], in_dims: Sequence[Any], *args: Any) -> Any:
     """Call `fn` for each sample, and stack the results along axis 0, as arrays."""
-    size = next(
-        a.shape[d] for a, d in zip(args, in_dims, strict=True) if isinstance(d, int)
-    )
+    size = next(a.shape[d] for a, d in zip(args, in_dims, strict=True) if isinstance(d, int))
     outs = []
     for i in range(size):
         given = [a if d is None else pick(a, d, i) for a, d in zip(args, in_dims, strict=True)]
@@ -31,7 +29,9 @@ def pick(a: Tensor, d: int, i: int) -> Tensor:
 
 def arrays(value: Any) -> Any:
     """Give a tree's tensors as arrays."""
-    return tree.map_leaves(lambda x: np.array(x.numpy(force=True)) if isinstance(x, Tensor) else x, value)
+    return tree.map_leaves(
+        lambda x: np.array(x.numpy(force=True)) if isinstance(x, Tensor) else x, value
+    )
 
 
 def patterns(n: int) -> list[tuple[int | None, ...]]:

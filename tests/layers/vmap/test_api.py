@@ -103,7 +103,10 @@ def test_factories_make_constants() -> None:
 @pytest.mark.parametrize(
     ("call", "parts"),
     [
-        (lambda x: vmap(add)(x, tensor(4)), ("b (position 1)", "size 4", "size 2", "a (position 0)")),
+        (
+            lambda x: vmap(add)(x, tensor(4)),
+            ("b (position 1)", "size 4", "size 2", "a (position 0)"),
+        ),
         (lambda x: vmap(sin, 2)(x), ("in_dims 2", "(2, 3)", "from -2 to 1")),
         (lambda x: vmap(sin)(tensor()), ("without axes",)),
         (lambda x: vmap(sin)(3.0), ("argument is none", "3.0")),

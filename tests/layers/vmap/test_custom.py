@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.layers.vmap.oracle import looped, patterns, put_batch
 
 import polyop.assembly  # noqa: F401
 from polyop.dispatch.context import word
@@ -19,7 +20,6 @@ from polyop.layers.vmap import vmap
 from polyop.ops.elementwise import add, multiply, sin
 from polyop.ops.views import moveaxis
 from polyop.tensor.tensor import Tensor, of_array
-from tests.layers.vmap.oracle import looped, patterns, put_batch
 
 
 def tensor(*shape: int, start: float = 0.0) -> Tensor:

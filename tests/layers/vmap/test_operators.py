@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.layers.vmap.oracle import arrays, looped, patterns, put_batch
 
 import polyop.assembly  # noqa: F401
 from polyop import tree
@@ -20,7 +21,6 @@ from polyop.ops.inplace import add_, copy_, multiply_
 from polyop.schema.tags import Tag
 from polyop.schema.types import leaf_kind
 from polyop.tensor.tensor import Tensor, of_array
-from tests.layers.vmap.oracle import arrays, looped, patterns, put_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 BUILT_IN = [d.op for d in DEFINITIONS.values() if d.op.is_builtin]
@@ -142,11 +142,14 @@ def test_pointwise_operators(op: OpOverload, kind: str) -> None:
     for shape in SHAPES:
         for i in tensors[:2]:
             smaller = list(args)
-            smaller[i] = np.broadcast_to(args[i].reshape(-1)[: max(1, np.prod(shape, dtype=int))], (max(1, int(np.prod(shape))),)).reshape(shape).copy()  # fmt: skip  # noqa: E501
-            check(op, smaller)
+            smaller[i] = args[i].reshape(-1)[: int(np.prod(shape))].reshape(shape).copy()
+            if works(op, smaller):
+                check(op, smaller)
 
 
-@pytest.mark.parametrize(("op", "i"), OTHERS, ids=lambda x: x.name() if isinstance(x, OpOverload) else x)
+@pytest.mark.parametrize(
+    ("op", "i"), OTHERS, ids=lambda x: x.name() if isinstance(x, OpOverload) else x
+)
 def test_other_operators(op: OpOverload, i: int) -> None:
     """S157: every other operator's rule equals the loop, for each way of mapping its tensors."""
     check(op, list(CALLS[op._opname][i]))

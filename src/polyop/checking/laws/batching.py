@@ -9,34 +9,36 @@ from typing import Any
 import numpy as np
 
 from polyop.checking.compare import compare_leaves
-from polyop.checking.law import Case, DoesNotApply, law
-from polyop.checking.laws.determinism import Leaves, outcome
+from polyop.checking.law import Case, DoesNotApply, law, outcome
+from polyop.checking.laws.gradient import gradient_source, targets_of
 from polyop.checking.sample import Array, Sample, array_of
 from polyop.errors import OpCheckError, PolyopError
+from polyop.layers.autograd.api import grad
 from polyop.layers.vmap import vmap
-from polyop.schema.tags import Tag
 from polyop.tensor.tensor import Tensor, of_array
 
 Dims = tuple[int | None, ...]
+Leaves = list[tuple[str, Any]]
 #: How many patterns of in_dims are tried for one sample.
 MAX_PATTERNS = 27
 #: Another sample of a batch, made of the first: its elements, moved by one place.
 BATCH = 2
 
 
-@law("test_vmap", "vmap gives what a loop over the batch gives, for every in_dims and nested.")
+@law("test_vmap", "A vmap gives what a loop over the batch gives, for every in_dims and nested.")
 def batching_law(case: Case) -> None:
     """Compare a batched call with the loop, for each pattern of in_dims."""
     if case.op.rule("vmap") is None:
         raise DoesNotApply("there is no vmap rule, so vmap is the loop")
-    if Tag.nondeterministic_seeded in case.op.tags:
-        raise DoesNotApply("results are random (Tag.nondeterministic_seeded)")
+    case.needs_repeats()
     if not case.sample.tensors():
         raise DoesNotApply("the sample has no tensor")
     variants = variants_of(case)
     for dims in patterns(case.sample):
         compare_batch(case, variants, dims)
     compare_nested(case, variants)
+    if gradient_source(case) is not None and not case.op._schema.is_mutable:
+        compare_gradients(case, variants)
 
 
 def variants_of(case: Case) -> list[list[Array]]:
@@ -128,6 +130,57 @@ def compare_nested(case: Case, variants: Sequence[Sequence[Array]]) -> None:
     _compare(case, said, got, stacked([stacked(runs), stacked(runs[::-1])]))
 
 
+def compare_gradients(case: Case, variants: Sequence[Sequence[Array]]) -> None:
+    """Compare gradients through a vmap with those of a loop.
+
+    Raises:
+        OpCheckError: they differ.
+    """
+    targets = targets_of(case.sample)
+    if not targets or not any(t.requires_grad for t in _results(case, variants[0], targets)[1]):
+        return
+    columns = [np.stack(column) for column in zip(*variants, strict=True)]
+    given = [of_array(column) for column in columns]
+    inputs = [given[i].requires_grad_() for i in targets]
+    said = "in_dims=0, under grad"
+    got = _attempt(case, said, flat_function(case), (0,) * len(given), given)
+    runs = [_loop_gradients(case, variant, targets) for variant in variants]
+    wanted = [(name, of_array(np.stack(column))) for name, column in _columns(case, targets, runs)]
+    _compare(case, said, _gradients(got, inputs, BATCH), wanted)
+
+
+def _results(case: Case, arrays: Sequence[Array], targets: Sequence[int]) -> Any:
+    tensors = [of_array(a.copy()) for a in arrays]
+    inputs = [tensors[i].requires_grad_() for i in targets]
+    return inputs, flat_function(case)(*tensors)
+
+
+def _loop_gradients(case: Case, arrays: Sequence[Array], targets: Sequence[int]) -> list[Array]:
+    inputs, results = _results(case, arrays, targets)
+    return [array_of(g) for g in _gradients(results, inputs, 0)]
+
+
+def _gradients(results: Sequence[Tensor], inputs: Sequence[Tensor], batch: int) -> list[Tensor]:
+    """Give the gradients of weighted results; each sample of a batch has the same weights."""
+    found = [t for t in results if t.requires_grad]
+    scale = []
+    for t in found:
+        one = np.linspace(0.5, 1.5, array_of(t).size // max(batch, 1)).astype(t.dtype)
+        whole = np.concatenate([one] * batch) if batch else one
+        scale.append(of_array(whole.reshape(array_of(t).shape)))
+    return [
+        g if g is not None else of_array(np.zeros_like(array_of(x)))
+        for g, x in zip(grad(found, inputs, scale, allow_unused=True), inputs, strict=True)
+    ]
+
+
+def _columns(
+    case: Case, targets: Sequence[int], runs: Sequence[list[Array]]
+) -> Iterator[tuple[str, tuple[Array, ...]]]:
+    for k, column in enumerate(zip(*runs, strict=True)):
+        yield f"the gradient for {case.sample_name(targets[k])!r}", column
+
+
 def _attempt(case: Case, said: str, fn: Any, dims: Dims, given: Sequence[Tensor]) -> Any:
     try:
         return vmap(fn, in_dims=dims)(*given)
@@ -149,7 +202,7 @@ def _compare(case: Case, said: str, got: Sequence[Tensor], wanted: Leaves) -> No
         named,
         wanted,
         case.tolerance,
-        f"the vmap rule of {case.name} gives a wrong {{}} with {said}",
+        f"{{}} of {case.name} under vmap differs from the loop with {said}",
         op=case.op._schema,
         argument=said,
         declared="what a loop over the batch gives",

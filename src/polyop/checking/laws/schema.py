@@ -83,10 +83,10 @@ def check_writes(case: Case, sample: Sample, before: Snapshot) -> str | None:
         shared = any(np.may_share_memory(now, d) for d in declared)
         if id(t) not in written and not shared and now.tobytes() != old.tobytes():
             _wrote(case, name, now, old)
-    if not declared:
-        for name, owner, old_bytes in owners:
-            if owner.tobytes("A") != old_bytes:
-                _wrote_around(case, name)
+    for name, owner, old_bytes in owners:
+        shared = any(np.may_share_memory(owner, d) for d in declared)
+        if not shared and owner.tobytes("A") != old_bytes:
+            _wrote_around(case, name)
     return f"declared writes that this sample does not show: {', '.join(idle)}" if idle else None
 
 

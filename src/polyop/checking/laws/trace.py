@@ -7,17 +7,16 @@ from typing import Any
 
 from polyop.checking.compare import compare_leaves
 from polyop.checking.inputs import resized
-from polyop.checking.law import Case, DoesNotApply, law
-from polyop.checking.laws.determinism import outcome
+from polyop.checking.law import Case, DoesNotApply, law, outcome
 from polyop.checking.laws.fake import fake_source, take
 from polyop.checking.laws.gradient import gradient_source, targets_of
-from polyop.checking.sample import Sample, array_of
+from polyop.checking.sample import Sample, array_of, copy_array
 from polyop.checking.slope import weights
 from polyop.errors import DynamicOutputShapeError
 from polyop.layers.autograd.api import grad
+from polyop.layers.functionalize import functionalize
 from polyop.layers.trace import make_fx
-from polyop.schema.tags import Tag
-from polyop.tensor.tensor import Tensor, is_differentiable
+from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 
 Tensors = Sequence[Tensor]
 
@@ -47,8 +46,7 @@ def static_law(case: Case) -> None:
 
 
 def _needs_values(case: Case) -> None:
-    if Tag.nondeterministic_seeded in case.op.tags:
-        raise DoesNotApply("results are random (Tag.nondeterministic_seeded)")
+    case.needs_repeats()
     if not case.sample.tensors():
         raise DoesNotApply("the sample has no tensor")
 
@@ -94,15 +92,22 @@ def joint(case: Case) -> Callable[..., tuple[Tensor, ...]]:
 
 
 def inputs_of(case: Case, sample: Sample) -> list[Tensor]:
-    """Give fresh arguments, those that have gradients marked, then weights."""
+    """Give fresh arguments, those that have gradients marked, then weights.
+
+    No two share memory: a traced program has an input for each argument.
+    """
     marked = set(targets_of(sample)) if _has_gradient(case) else set()
-    fresh = sample.copy()
-    tensors = fresh.tensors()
-    results = [t for _, t in outcome(case, sample.copy()) if isinstance(t, Tensor)]
+    tensors = _apart(sample)
+    outcomes = outcome(case, sample.rebuilt(_apart(sample)))
+    results = [t for _, t in outcomes if isinstance(t, Tensor)]
     scale = weights([t for t in results if is_differentiable(t.dtype)])
     for i in marked:
         tensors[i].requires_grad_()
     return [*tensors, *scale]
+
+
+def _apart(sample: Sample) -> list[Tensor]:
+    return [of_array(copy_array(array_of(t), {})) for t in sample.tensors()]
 
 
 def _has_gradient(case: Case) -> bool:
@@ -113,16 +118,21 @@ def _has_gradient(case: Case) -> bool:
 
 
 def _trace(case: Case, mode: str) -> Any:
-    return make_fx(joint(case), mode)(*inputs_of(case, case.sample))
+    program = joint(case)
+    if not _has_gradient(case):
+        # What has a gradient writes nothing, so there is nothing to take out.
+        program = functionalize(program)
+    return make_fx(program, mode)(*inputs_of(case, case.sample))
 
 
 def _compare(case: Case, program: Any, sample: Sample, at: str) -> None:
-    wanted = joint(case)(*inputs_of(case, sample))
-    given = program(*inputs_of(case, sample))
+    eager, traced = inputs_of(case, sample), inputs_of(case, sample)
+    wanted = joint(case)(*eager)
+    given = program(*traced)
     got = given if isinstance(given, (tuple, list)) else (given,)
     compare_leaves(
-        _named(case, got),
-        _named(case, wanted),
+        [*_named(case, got), *_afterwards(traced)],
+        [*_named(case, wanted), *_afterwards(eager)],
         case.tolerance,
         f"{{}} of the traced {case.name} differs from the call{at}",
         op=case.op._schema,
@@ -133,7 +143,12 @@ def _compare(case: Case, program: Any, sample: Sample, at: str) -> None:
     )
 
 
+def _afterwards(inputs: Tensors) -> list[tuple[str, Any]]:
+    return [(f"argument {i} after the call", t) for i, t in enumerate(inputs)]
+
+
 def _named(case: Case, tensors: Tensors) -> list[tuple[str, Any]]:
-    count = len([t for _, t in outcome(case, case.sample.copy()) if isinstance(t, Tensor)])
+    alone = case.sample.rebuilt(_apart(case.sample))
+    count = len([t for _, t in outcome(case, alone) if isinstance(t, Tensor)])
     names = [f"result {i}" if i < count else f"gradient {i - count}" for i in range(len(tensors))]
     return list(zip(names, tensors, strict=True))

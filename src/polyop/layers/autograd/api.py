@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR, WRAPPED
+from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR, NO_GRAD, NUMPY, WRAPPED
+from polyop.dispatch.context import word
 from polyop.errors import AutogradError, UsageError, UsageTypeError
-from polyop.layers.autograd.arrays import zeros
-from polyop.layers.autograd.engine import run
+from polyop.layers.autograd.arrays import cast_array, zeros
+from polyop.layers.autograd.engine import owned_array, run, run_scalar
 from polyop.layers.autograd.hooks import add_hook, call_hooks, keep_grad
 from polyop.layers.autograd.node import Node, leaf_node
 from polyop.ops.define import ON_TENSORS
@@ -47,7 +48,7 @@ def backward(
         _accumulate(node, g)
 
 
-def grad(
+def grad(  # noqa: PLR0917 - PyTorch's signature
     outputs: Tensors,
     inputs: Tensors,
     grad_outputs: Any = None,
@@ -176,6 +177,16 @@ def _accumulate(node: Node, g: Tensor) -> None:
     node.kept = g if node.kept is None else ON_TENSORS["add"](node.kept, g)
 
 
+def _add_array(node: Node, g: Any) -> None:
+    kept = node.kept
+    if node.hooks or (kept is not None and kept.keys != NUMPY):
+        _accumulate(node, owned_array(node, g))
+    elif kept is None:
+        node.kept = owned_array(node, g)
+    else:
+        node.kept = of_array(np.asarray(kept.payload + cast_array(g, node.more)))
+
+
 # -- methods of Tensor --------------------------------------------------------
 
 
@@ -241,6 +252,12 @@ def _backward(
     inputs: Tensors | None = None,
 ) -> None:
     """Add the gradients of leaves to their `.grad`; see `polyop.autograd.backward`."""
+    plain = gradient is None and inputs is None and not create_graph
+    if plain and self.keys == NUMPY | GRAD and not word() & ~NO_GRAD and self.payload.size == 1:
+        grads = run_scalar(self, bool(retain_graph))
+        while grads:
+            _add_array(*grads.popitem())
+        return
     backward(self, None if gradient is None else [gradient], retain_graph, create_graph, inputs)
 
 

@@ -15,12 +15,16 @@ from polyop.tensor.tensor import Tensor, of_array
 
 
 def conj_array(x: Any) -> Any:
-    """Conjugate; a real array is its own."""
+    """Conjugate; a real array is its own, and a number of a `Scalar` overload has no dtype."""
+    if x.__class__ in {int, float, bool, complex}:
+        return x.conjugate()
     return np.conjugate(x) if x.dtype.kind == "c" else x
 
 
 def conj_tensor(x: Any) -> Any:
-    """Conjugate; a real tensor is its own."""
+    """Conjugate; a real tensor is its own, as is a number, symbolic ones included."""
+    if not isinstance(x, Tensor):
+        return x.conjugate() if x.__class__ is complex else x
     return ON_TENSORS["conj"](x) if x.dtype.kind == "c" else x
 
 
@@ -68,7 +72,7 @@ def fill_tensors(node: Node, given: list[Any]) -> list[Any]:
     """Put zeros in the place of gradients that nobody sent."""
     like = next(g for g in given if g is not None)
     return [
-        zeros(*fact, like) if g is None and fact is not None else g
+        zeros(fact[0], fact[1], like) if g is None and fact is not None else g
         for g, fact in zip(given, node.more[0], strict=True)
     ]
 

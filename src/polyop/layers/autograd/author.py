@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
+from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.rules import AutogradRule
@@ -22,7 +23,7 @@ from polyop.layers.autograd.mirror import NodeOf, describe, matched, needs_of, n
 from polyop.layers.autograd.node import Node, next_seq, result_node
 from polyop.layers.autograd.write import facts
 from polyop.schema.types import leaf_kind
-from polyop.tensor.tensor import GRAD, Tensor, is_differentiable
+from polyop.tensor.tensor import Tensor, is_differentiable
 
 #: The operator whose backward is running, for errors of second gradients (S133).
 RUNNING: ContextVar[Any] = ContextVar("running", default=None)
@@ -53,6 +54,7 @@ class AuthorRecorder:
         values: Sequence[Any],
         out: Any,
         results: Any,
+        *,
         kept: bool,
         node_of: NodeOf,
         plain: bool,

@@ -52,6 +52,27 @@ def run_arrays(root: Node, grads: Grads, retain: bool) -> None:
             n = pending.pop()
 
 
+def run_scalar(root: Tensor, retain: bool) -> Grads:
+    """Walk back from a plain tensor of one element; give the gradients of leaves as arrays."""
+    node, payload = root.grad_node, root.payload
+    one = ONES.get(payload.dtype) if not payload.shape else None
+    grads: Grads = {node: np.ones(payload.shape, payload.dtype) if one is None else one}
+    if node.seq:
+        run_arrays(node, grads, retain)
+    return grads
+
+
+def _ones() -> dict[Any, Any]:
+    found = {np.dtype(name): np.ones((), name) for name in ("f4", "f8", "c8", "c16")}
+    for one in found.values():
+        one.flags.writeable = False  # so that no leaf keeps it as its own gradient
+    return found
+
+
+#: The gradient of a scalar with respect to itself.
+ONES = _ones()
+
+
 def run_all(
     roots: Iterable[Node],
     grads: Grads,
@@ -178,7 +199,7 @@ def _finished(found: Grads, arrays: bool, recorded: bool) -> Grads:
     done: Grads = {}
     while found:
         node, g = found.popitem()
-        done[node] = _owned_array(node, g) if arrays else _owned_tensor(node, g, done, recorded)
+        done[node] = owned_array(node, g) if arrays else _owned_tensor(node, g, done, recorded)
         del g
     return done
 
@@ -200,7 +221,7 @@ def _baseline() -> int:
 UNSHARED = _baseline() + 1
 
 
-def _owned_array(node: Node, g: Any) -> Tensor:
+def owned_array(node: Node, g: Any) -> Tensor:
     """Make a gradient of its own: no two leaves, and no saved value, share memory."""
     if node.seq == 0:
         g = cast_array(g, node.more)

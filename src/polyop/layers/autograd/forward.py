@@ -50,7 +50,7 @@ def recording(found: Recorder, below: Handler, *, plain: bool) -> Handler:
 
     def run(*args: Any) -> Any:
         out = below(*args)
-        found.record(args, args, out, out, False, node_of, plain)
+        found.record(args, args, out, out, kept=False, node_of=node_of, plain=plain)
         return out
 
     return run

@@ -21,7 +21,6 @@ from polyop.layers.autograd.write import facts
 from polyop.layers.levels import innermost
 from polyop.ops.define import ON_TENSORS
 from polyop.source import source_of
-from polyop.tensor.tensor import Tensor
 
 Apply = Callable[[type["Function"], Sequence[Any]], Any]
 
@@ -114,7 +113,7 @@ def _apply(traits: Traits, args: Sequence[Any]) -> Any:
     if not nodes or not word().grad:
         return out
     out = _no_inputs(ctx, args, out)
-    attach(traits, ctx, specs, nodes, args, out, out, kept=False)
+    attach(traits, ctx, specs, nodes, args, out=out, results=out, kept=False)
     return out
 
 
@@ -138,12 +137,12 @@ def _no_inputs(ctx: Context, args: Sequence[Any], out: Any) -> Any:
             )  # fmt: skip
 
     def fresh(value: Any) -> Any:
-        if isinstance(value, Tensor) and id(value) not in ctx._dirty:
-            if any(value is t for t in given):
-                copy = run_under(word().without_grad, ON_TENSORS["alias"], value)
-                ctx._without += (id(copy),) if id(value) in ctx._without else ()
-                return copy
-        return value
+        same = any(value is t for t in given)
+        if not same or id(value) in ctx._dirty:
+            return value
+        copy = run_under(word().without_grad, ON_TENSORS["alias"], value)
+        ctx._without += (id(copy),) if id(value) in ctx._without else ()
+        return copy
 
     return tuple(map(fresh, out)) if isinstance(out, tuple) else fresh(out)
 
@@ -154,9 +153,9 @@ def attach(
     specs: Sequence[Any],
     nodes: tuple[Node, ...],
     args: Sequence[Any],
+    *,
     out: Any,
     results: Any,
-    *,
     kept: bool,
 ) -> None:
     """Give results the history of a call."""
@@ -219,7 +218,7 @@ def _apply_at_level(level: GradLevel, cls: type[Function], args: Sequence[Any]) 
         results = level.wrap_all(out)
         nodes = tuple(node for spec in specs for node in nodes_in(spec))
         if recorded and nodes:
-            attach(traits, ctx, specs, nodes, values, out, results, kept=True)
+            attach(traits, ctx, specs, nodes, values, out=out, results=results, kept=True)
         return results
 
     return run_under(level.below(), below)

@@ -7,6 +7,7 @@ so one comparison of real matrices serves all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,16 @@ from polyop.warn import warn_once
 
 Fn = Callable[..., Any]
 Matrix = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerances:
+    """The step of differences, and how far gradients may be from them and from themselves."""
+
+    eps: float
+    atol: float
+    rtol: float
+    nondet: float
 
 
 def gradcheck(
@@ -59,7 +70,7 @@ def gradcheck(
     args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     checked = _checked(args)
     try:
-        _check(func, args, checked, eps, atol, rtol, nondet_tol)
+        _check(func, args, checked, Tolerances(eps, atol, rtol, nondet_tol))
         if check_undefined_grad:
             _check_undefined(func, args, checked)
     except GradcheckError:
@@ -92,22 +103,19 @@ def _results(func: Fn, args: Sequence[Any]) -> list[Tensor]:
     return [t for t in leaves if isinstance(t, Tensor) and is_differentiable(t.dtype)]
 
 
-def _check(
-    func: Fn, args: Sequence[Any], checked: list[Tensor], eps: float, atol: float, rtol: float,
-    nondet_tol: float,
-) -> None:  # fmt: skip
+def _check(func: Fn, args: Sequence[Any], checked: list[Tensor], limits: Tolerances) -> None:
     results = _results(func, args)
     for i, tensor in enumerate(checked):
-        numerical = _numerical(func, args, tensor, eps)
+        numerical = _numerical(func, args, tensor, limits.eps)
         for j, result in enumerate(results):
             analytical = _analytical(result, tensor)
             again = _analytical(result, tensor)
             where = (
                 f"result {j} (shape {tuple(result.shape)}), input {i} (shape {tuple(tensor.shape)})"
             )
-            if np.abs(analytical - again).max(initial=0.0) > nondet_tol:
+            if np.abs(analytical - again).max(initial=0.0) > limits.nondet:
                 _differ("two runs of the same backward differ", where, analytical, again, "again")
-            if not np.allclose(analytical, numerical[j], rtol, atol, equal_nan=True):
+            if not np.allclose(analytical, numerical[j], limits.rtol, limits.atol, equal_nan=True):
                 _differ(
                     "the gradient differs from finite differences", where, analytical, numerical[j],
                     "numerical",
@@ -176,8 +184,8 @@ def _gradient(result: Tensor, tensor: Tensor, seed: Matrix) -> Any:
 
 def _seeds(result: Tensor) -> Iterator[Matrix]:
     """Give one gradient for each real number of a result."""
-    for k in range(_real(np.zeros(tuple(result.shape), result.dtype)).size):
-        seed = np.zeros(tuple(result.shape), result.dtype)
+    for k in range(_real(result.numpy(force=True)).size):
+        seed: Matrix = np.zeros(result.payload.shape, result.dtype)
         flat = seed.reshape(-1)
         if result.dtype.kind == "c":
             flat[k // 2] = 1j if k % 2 else 1
@@ -264,9 +272,9 @@ def _random(results: Sequence[Tensor]) -> list[Tensor]:
     rng = np.random.default_rng(0)
     made = []
     for result in results:
-        seed = rng.standard_normal(tuple(result.shape)) + 0.5
+        shape = result.payload.shape
+        seed: Matrix = rng.standard_normal(shape) + 0.5
         if result.dtype.kind == "c":
-            seed = seed + 1j * rng.standard_normal(tuple(result.shape))
-        seed_tensor = of_array(np.asarray(seed, result.dtype))
-        made.append(seed_tensor.requires_grad_())
+            seed = seed + 1j * rng.standard_normal(shape)
+        made.append(of_array(np.asarray(seed, result.dtype)).requires_grad_())
     return made

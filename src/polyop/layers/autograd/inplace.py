@@ -31,7 +31,7 @@ from polyop.errors import MutationError
 from polyop.layers.autograd.arrays import adapted, send
 from polyop.layers.autograd.engine import run
 from polyop.layers.autograd.node import Node, edges, leaf_node, next_seq, node_of
-from polyop.layers.autograd.recorders import FormulaRecorder, Recorder, recorder_of
+from polyop.layers.autograd.recorders import FormulaRecorder, MissingRecorder, Recorder, recorder_of
 from polyop.layers.autograd.saved import bare
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.inplace import INPLACE_TWINS
@@ -44,7 +44,7 @@ Step = tuple[OpOverload, tuple[Any, ...]]
 
 def writing(op: OpOverload, below: Handler) -> Handler:
     """Make the handler of an operator that writes."""
-    found = recorder_of(INPLACE_TWINS.get(op.name(), op))
+    found = _recorder_of(op)
     places = [i for i, a in enumerate(op._schema.arguments) if a.is_write]
 
     def handler(*args: Any) -> Any:
@@ -60,13 +60,20 @@ def writing(op: OpOverload, below: Handler) -> Handler:
     return handler
 
 
+def _recorder_of(op: OpOverload) -> Recorder | None:
+    twin = INPLACE_TWINS.get(op.name())
+    if twin is not None:
+        return recorder_of(twin)
+    return MissingRecorder(op) if op.rule("backward") is None else None
+
+
 def refuse_leaf(op: OpOverload, tensor: Tensor) -> None:
     """Refuse a write to a leaf that requires grad, or to a view of one.
 
     Raises:
         MutationError: before anything is changed.
     """
-    root, steps = history(tensor)
+    root, _ = history(tensor)
     for seen, what in ((tensor, "a leaf"), (root, "a view of a leaf")):
         if seen.keys & GRAD and seen.grad_node.seq == 0:
             raise MutationError(
@@ -82,7 +89,7 @@ def history(tensor: Tensor) -> tuple[Tensor, list[Step]]:
     """Give the base whose history a tensor has a part in, and the way from it to the tensor."""
     steps: list[Step] = []
     while True:
-        view = getattr(tensor, "view", None)
+        view = getattr(tensor, "view_of", None)
         if view is None or recorder_of(view[1]) is None:
             return tensor, steps[::-1]
         steps.append((view[1], view[2]))
@@ -105,13 +112,16 @@ def take(steps: Sequence[Step], tensor: Any) -> Any:
 def _write(found: Recorder, below: Handler, args: Sequence[Any], x: Tensor) -> Any:
     root, steps = history(x)
     old = _before(found, x)
-    capture: Node | None = None
-    if steps and old.keys & GRAD:
-        old.grad_node = capture = leaf_node(x.dtype)
+    capture = leaf_node(x.dtype) if steps and old.keys & GRAD else None
+
+    def node_here(tensor: Tensor) -> Node | None:
+        # The gradient of a part stops there; what was saved of it has its own history.
+        return capture if tensor is old and capture is not None else node_of(tensor)
+
     out = below(*args)
     values = [old if a is x else a for a in args]
     after = bare(x)
-    found.record(values, values, after, after, False, node_of, False)
+    found.record(values, values, after, after, kept=False, node_of=node_here, plain=False)
     inner = node_of(after)
     if not steps:
         _renew(x, inner)
@@ -166,7 +176,7 @@ def _write_many(
     out = below(*args)
     for x in written:
         after = bare(x)
-        found.record(args, args, after, after, False, node_of, False)
+        found.record(args, args, after, after, kept=False, node_of=node_of, plain=False)
         _renew(x, node_of(after))
     return out
 
@@ -193,7 +203,8 @@ def region_node(
 
 def _region_backward(n: Node, g: Any, grads: dict[Node, Any], push: Callable[[Node], Any]) -> None:
     steps, inner, (former, capture) = n.s0, n.s1, n.s2
-    part, own = take(steps, g), {}
+    part = take(steps, g)
+    own: dict[Any, Any] = {}
     if inner is not None:
         inner.backward.tensor(inner, part, own, _ignore)
     written = own.pop(capture, None)
@@ -219,7 +230,8 @@ def put_back(steps: Sequence[Step], like: Tensor, part: Tensor) -> Tensor:
     found = run(
         [(taken.grad_node, part)], retain=False, create_graph=word().grad, wanted=frozenset([leaf])
     )
-    return found[leaf]
+    back: Tensor = found[leaf]
+    return back
 
 
 def _ignore(node: Node) -> None:
@@ -234,7 +246,7 @@ def refresh(root: Tensor, x: Tensor) -> None:
     if x is not root and not any(v is x for v in views):
         views.append(x)
     for view in sorted(views, key=lambda v: len(history(v)[1])):
-        fresh = take(history(view)[1][-1:], view.view[0])
+        fresh = take(history(view)[1][-1:], view.view_of[0])
         view.grad_node = fresh.grad_node
         view.keys |= GRAD
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from polyop.dispatch.context import Word, entered, reset_word, set_word, word
+from typing import Any
+
+from polyop.dispatch.context import F, Word, entered, set_word, word
 
 
 class no_grad(entered):
@@ -19,12 +21,6 @@ class no_grad(entered):
         """Give the current word with grad mode off."""
         return word().without_grad
 
-    def __enter__(self) -> None:
-        self._tokens.append(set_word(word().without_grad))
-
-    def __exit__(self, *exc: object) -> None:
-        reset_word(self._tokens.pop())
-
 
 class enable_grad(entered):
     """Records inside, also within `no_grad`."""
@@ -39,26 +35,32 @@ class enable_grad(entered):
 class set_grad_enabled(entered):
     """Sets grad mode: at once, or for a block or function."""
 
-    __slots__ = ("_mode", "_now")
+    __slots__ = ("_before", "_mode")
 
     def __init__(self, mode: bool) -> None:
-        super().__init__()
         self._mode = mode
         # Acts at once, so that a plain call does; a block puts back what was before it.
-        self._now = [set_word(self.word())]
+        self._before: Word | None = word()
+        set_word(self.word())
 
     def word(self) -> Word:
         """Give the current word with grad mode as asked."""
         return word().with_grad if self._mode else word().without_grad
 
-    def __enter__(self) -> None:
-        self._tokens.append(self._now.pop() if self._now else set_word(self.word()))
+    def __enter__(self) -> Any:
+        self._put_back()
+        return super().__enter__()
 
-    def __call__(self, fn):  # type: ignore[no-untyped-def]
+    def __call__(self, fn: F) -> F:
         """Run all of `fn` with grad mode as asked."""
-        if self._now:
-            reset_word(self._now.pop())
+        self._put_back()
         return super().__call__(fn)
+
+    def _put_back(self) -> None:
+        """Undo what the plain call did, since a block or a function does it."""
+        if self._before is not None:
+            set_word(self._before)
+            self._before = None
 
 
 class inference_mode(entered):
@@ -67,7 +69,6 @@ class inference_mode(entered):
     __slots__ = ("_mode",)
 
     def __init__(self, mode: bool = True) -> None:
-        super().__init__()
         self._mode = mode
 
     def word(self) -> Word:

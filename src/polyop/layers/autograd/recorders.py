@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from polyop.dispatch.bits import GRAD
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.rules import AutogradRule
 from polyop.errors import MissingGradientError, PolyopWarning, UsageError, nearest
@@ -21,7 +22,7 @@ from polyop.layers.autograd.plan import Plan
 from polyop.layers.autograd.write import facts, recorder
 from polyop.schema.types import holds_tensor
 from polyop.source import Source
-from polyop.tensor.tensor import GRAD, is_differentiable
+from polyop.tensor.tensor import is_differentiable
 
 
 class Recorder(Protocol):
@@ -33,6 +34,7 @@ class Recorder(Protocol):
         values: Sequence[Any],
         out: Any,
         results: Any,
+        *,
         kept: bool,
         node_of: NodeOf,
         plain: bool,
@@ -73,6 +75,7 @@ class FormulaRecorder:
         values: Sequence[Any],
         out: Any,
         results: Any,
+        *,
         kept: bool,
         node_of: NodeOf,
         plain: bool,
@@ -148,6 +151,7 @@ class MissingRecorder:
         values: Sequence[Any],
         out: Any,
         results: Any,
+        *,
         kept: bool,
         node_of: NodeOf,
         plain: bool,

@@ -112,7 +112,9 @@ class GradLevel(Level):
             results = self.wrap_all(out)
             found = recorder_of(op) if recorded else None
             if found is not None:
-                found.record(args, values, out, results, True, self.node_of, False)
+                found.record(
+                    args, values, out, results, kept=True, node_of=self.node_of, plain=False
+                )
         finally:
             reset_word(token)
         return results
@@ -155,7 +157,7 @@ class GradLevel(Level):
         """Write by replacing what is inside the written wrapper."""
         target, twin = args[0], INPLACE_TWINS.get(op.name())
         own = isinstance(target, Tensor) and self.peel(target) is not target
-        if twin is None or not own or getattr(target, "view", None) is not None:
+        if twin is None or not own or getattr(target, "view_of", None) is not None:
             raise AutogradError(
                 f"{op.name()} writes a tensor under func.grad that its gradient cannot follow",
                 op=op._schema, source=op.source,
@@ -217,7 +219,7 @@ def vjp(func: Fn, *primals: Any, has_aux: bool = False) -> Any:
                 "there must be one gradient per result",
                 declared=f"{len(results)} results", seen=f"{len(given)} gradients",
             )  # fmt: skip
-        grads = _pull(level, results, given, lifted, leaves, retain_graph)
+        grads = _pull(level, results, given, lifted, leaves, retain=retain_graph)
         found = tree.unflatten(spec, grads)
         return found
 
@@ -249,6 +251,7 @@ def _pull(
     given: Sequence[Tensor],
     lifted: Sequence[Tensor],
     leaves: Sequence[Tensor],
+    *,
     retain: bool,
 ) -> list[Tensor]:
     roots = []

@@ -70,7 +70,8 @@ def record_lines(
     """
     lines = ["_n = Node()", "_n.op = op", "_n.seq = next_seq()"]
     lines += store("n", [node(i) for i in part.needs], 2)
-    values, versions = [], []
+    values: list[str] = []
+    versions: list[str] = []
     for read in part.reads:
         value, version = _kept(read, saved, counted)
         values.append(value)
@@ -216,7 +217,7 @@ def _branch(plan: Plan, needs: tuple[int, ...], scope: dict[str, Any]) -> list[s
     scope |= {prefix + v: inner.pop(v) for v in VARIANTS} | inner
     lines = record_lines(
         plan, plan.part(needs), lambda i: f"a{i}.grad_node", ["_t"],
-        saved=lambda i: "twin(_t, -1)", counted=lambda i: "0", quick=True, prefix=prefix,
+        saved=lambda _: "twin(_t, -1)", counted=lambda _: "0", quick=True, prefix=prefix,
     )  # fmt: skip
     return [*[line.replace("r0.payload", "_r") for line in lines], "_t.grad_node = _n"]
 
@@ -261,8 +262,8 @@ def _write_backward(plan: Plan, part: Part, variant: str) -> Callable[..., Any]:
     lines += load("v", [f"v_{r.name}" for r in versioned], 2) if versioned else []
     for read in part.reads:
         lines += _use(read, tensors)
-    for j, (i, text) in enumerate(zip(part.needs, part.texts, strict=True)):
-        lines += _gradient_lines(plan, part, i, j, _simple(text, variant), general)
+    for j, text in enumerate(part.texts):
+        lines += _gradient_lines(plan, part, j, _simple(text, variant), general=general)
     text = "\n".join(["def f(_n, g, grads, push):", *indent(lines)])
     return make_function(
         text, _backward_scope(plan, part, tensors), f"{plan.op._opname}_backward", ()
@@ -310,8 +311,8 @@ def _check(x: str, name: str, v: str) -> list[str]:
     ]
 
 
-def _gradient_lines(plan: Plan, part: Part, i: int, j: int, text: str, general: bool) -> list[str]:
-    count = len(part.needs)
+def _gradient_lines(plan: Plan, part: Part, j: int, text: str, *, general: bool) -> list[str]:
+    i, count = part.needs[j], len(part.needs)
     node = f"_n.n{j}" if count <= 2 else f"_n.n0[{j}]"
     if plan.shape.kinds[i].endswith("[]"):
         push = indent(

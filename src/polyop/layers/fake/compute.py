@@ -19,6 +19,7 @@ from polyop.dispatch.operator import OpOverload
 from polyop.errors import ArgumentError, FakeError, ReturnError
 from polyop.layers.fake.rule import RuleContext, dynamic_env
 from polyop.schema.tags import Tag
+from polyop.schema.types import leaf_kind
 from polyop.schema.values import Mismatch, convert
 from polyop.symbolic import is_symbolic
 from polyop.tensor.meta import META_SPACE, Meta, MetaSpace
@@ -34,16 +35,24 @@ class Plan:
 
     Attributes:
         op: the operator.
-        run: `(space, values, metas)` to the meta or plain value of each result.
+        run: `(space, values)` to the meta or plain value of each result.
         context: of the author's rule; a record of its own for a built-in one. Memo keys begin
             with it, so a new rule never meets old entries.
         fixed: whether the answer depends on nothing but the arguments.
+        holders: the positions of arguments that can hold tensors; the others are passed on.
     """
 
     op: OpOverload
-    run: Callable[[MetaSpace, Sequence[Any], Sequence[Any]], Any]
+    run: Callable[[MetaSpace, Sequence[Any]], Any]
     context: RuleContext
     fixed: bool
+    holders: tuple[int, ...]
+
+
+def holders_of(op: OpOverload) -> tuple[int, ...]:
+    """Give the positions of arguments that can hold tensors."""
+    arguments = enumerate(op._schema.arguments)
+    return tuple(i for i, argument in arguments if leaf_kind(argument.type) != "static")
 
 
 def compute(plan: Plan, space: MetaSpace | None, key: Any, values: Sequence[Any]) -> Any:
@@ -59,12 +68,14 @@ def compute(plan: Plan, space: MetaSpace | None, key: Any, values: Sequence[Any]
         FakeError: a real tensor, or a fake of another mode, among the arguments.
     """
     space = space or _space_in(values)
-    values = [_in_space(plan.op, i, value, space) for i, value in enumerate(values)]
+    values = list(values)
+    for i in plan.holders:
+        values[i] = _in_space(plan.op, i, values[i], space)
     remember = key is not None and plan.fixed and not plan.context.used
     known = _lookup(space, key, values) if remember else None
     if known is not None:
         return known
-    found = plan.run(space, values, [_metas(value) for value in values])
+    found = plan.run(space, values)
     if remember and not plan.context.used:
         _store(space, key, values, found)
     return found
@@ -88,13 +99,14 @@ def _store(space: MetaSpace, key: Any, values: Sequence[Any], found: Any) -> Non
 
 def compute_new(plan: Plan, space: MetaSpace, key: Any, values: Sequence[Any]) -> Any:
     """Give the metas of the results for arguments whose memo key is known, and new."""
-    for value in values:
+    for i in plan.holders:
+        value = values[i]
         if value.__class__ is Tensor:
             if value.payload.space is not space:
                 return compute(plan, None if space is META_SPACE else space, None, values)
         elif value.__class__ not in _NO_TENSORS and not _is_plain_list(value, space):
             return compute(plan, space, None, values)
-    found = plan.run(space, values, [_metas(value) for value in values])
+    found = plan.run(space, values)
     if not plan.context.used:
         if len(space.memo) >= MEMO_LIMIT:
             space.memo.clear()
@@ -116,6 +128,10 @@ def _is_plain_list(value: Any, space: MetaSpace) -> bool:
 
 def _space_in(values: Sequence[Any]) -> MetaSpace:
     """Find the mode of the fakes among the arguments."""
+    first = values[0] if values else None
+    if first.__class__ is Tensor and first.payload.__class__ is Meta and first.payload.space.mode:
+        found: MetaSpace = first.payload.space
+        return found
     spaces = [
         leaf.payload.space
         for value in values
@@ -189,14 +205,19 @@ def builtin_plan(op: OpOverload, rule: Callable[..., Any]) -> Plan:
     forms = result_forms(op._schema)
     written = forms[0][1] if len(forms) == 1 and forms[0][0] == "argument" else -1
 
-    def run(space: MetaSpace, values: Sequence[Any], metas: Sequence[Any]) -> Any:
+    holders = holders_of(op)
+
+    def run(space: MetaSpace, values: Sequence[Any]) -> Any:
+        metas = list(values)
+        for i in holders:
+            metas[i] = _metas(metas[i])
         more = {"new_size": partial(_new_size, space, context)} if dynamic else {}
         found = _into(space, rule(*metas, **more))
         if written >= 0:
             _check_written(op, op._schema.arguments[written].name, metas[written], found)
         return found
 
-    return Plan(op, run, context, not dynamic)
+    return Plan(op, run, context, not dynamic, holders)
 
 
 def _new_size(space: MetaSpace, context: RuleContext, min: int = 0, max: Any = None) -> Any:
@@ -246,8 +267,12 @@ def author_plan(op: OpOverload, rule: Callable[..., Any], source: Any) -> Plan:
     names = tuple(a.name for a in op._schema.keyword_only)
     fixed = not op._schema.is_mutable
 
-    def run(space: MetaSpace, values: Sequence[Any], metas: Sequence[Any]) -> Any:
-        given = [_fresh(value) for value in values]
+    holders = holders_of(op)
+
+    def run(space: MetaSpace, values: Sequence[Any]) -> Any:
+        given = list(values)
+        for i in holders:
+            given[i] = _fresh(given[i])
         token = set_word(_rule_word(space, context))
         try:
             out = rule(*given[:n], **dict(zip(names, given[n:], strict=True)))
@@ -255,19 +280,16 @@ def author_plan(op: OpOverload, rule: Callable[..., Any], source: Any) -> Plan:
             reset_word(token)
         return _results(context, space, out)
 
-    return Plan(op, run, context, fixed)
+    return Plan(op, run, context, fixed, holders)
 
 
 def _rule_word(space: MetaSpace, context: RuleContext) -> Word:
     """Give the word of a rule: its mode, and nobody else who watches."""
-    words = _META_WORDS if space.mode is None else space.mode.rule_words
+    words = context.words if space.mode is None else space.mode.rule_words
     made: Word | None = words.get(context)
     if made is None:
         made = words[context] = PLAIN.but(grad=False, fake=space.mode, rule=context)
     return made
-
-
-_META_WORDS: dict[Any, Word] = {}
 
 
 def _fresh(value: Any) -> Any:

@@ -299,7 +299,7 @@ def _wrap_text(op: OpOverload, shape: Shape, form: tuple[str, int], keys: str, r
     whole = [f"_t = Tensor(); _t.payload = {r}; _t.keys = {keys.format(r)}; _t.version = 0"]
     if kind == "new":
         return whole
-    alias = [f"_t.version = share(a{i})", f"_t.view = (a{i}, op, {statics})"]
+    alias = [f"_t.version = share(a{i})", f"_t.view_of = (a{i}, op, {statics})"]
     if Tag.maybe_aliasing_or_mutating not in op.tags:
         return [*whole, *alias]
     return [*whole, f"if shares({r}, a{i}.payload):", *indent(alias)]
@@ -330,7 +330,7 @@ def wrap_meta_views(
     made = wrap_metas(metas, more)
     for i, t in enumerate(made):
         t.version = share(base)
-        t.view = (base, op, (*statics, i))
+        t.view_of = (base, op, (*statics, i))
     return made
 
 

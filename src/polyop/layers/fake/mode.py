@@ -47,7 +47,6 @@ class FakeTensorMode(entered):
         shape_env: ShapeEnv | None = None,
         static_shapes: bool | None = None,
     ) -> None:
-        super().__init__()
         if shape_env is not None and not isinstance(shape_env, ShapeEnv):
             raise UsageTypeError("shape_env is a ShapeEnv", seen=repr(shape_env))
         if shape_env is None and static_shapes is False:
@@ -118,11 +117,11 @@ class FakeTensorMode(entered):
     def _fake(self, tensor: Tensor, dynamic: Collection[int], source: str | None) -> Tensor:
         fake = of_meta(self._meta(tensor, dynamic, source))
         fake.keys |= tensor.keys & INFERENCE_TENSOR
-        view = getattr(tensor, "view", None)
+        view = getattr(tensor, "view_of", None)
         if view is not None:
             base = self._base(view[0], source)
             fake.version = share(base)
-            fake.view = (base, *view[1:])
+            fake.view_of = (base, *view[1:])
         elif tensor.version.__class__ is Version:
             fake.version = version_of(tensor)
         if tensor.keys & GRAD:

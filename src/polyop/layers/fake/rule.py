@@ -17,7 +17,7 @@ class RuleContext:
         source: where its rule was registered.
     """
 
-    __slots__ = ("__weakref__", "op", "rule", "source", "used")
+    __slots__ = ("__weakref__", "op", "rule", "source", "used", "words")
 
     def __init__(self, op: Any, rule: Any, source: Any) -> None:
         self.op = op
@@ -25,6 +25,7 @@ class RuleContext:
         self.source = source
         # A rule that has asked may answer anew each time, so it is never memoised again.
         self.used = False
+        self.words: dict[Any, Any] = {}  # the word of this rule on the device `meta`
 
     def new_dynamic_size(self, *, min: int = 0, max: int | None = None) -> SymInt:
         """Give a new size that is known only at run time.

@@ -14,6 +14,7 @@ from polyop.dispatch.keys import DispatchKey, functionality_of
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.resolve import LAYERS, Way
 from polyop.dispatch.write import Shape, base_scope, indent, make_function, shape_of
+from polyop.errors import MissingRuleError
 from polyop.graph import Node
 from polyop.graph.node import CALL_FUNCTION
 from polyop.layers.fake.handlers import FAKE_LAYER, by_name, function_of
@@ -48,7 +49,7 @@ def generate(way: Way) -> Handler:
     """Write the handler: run, make the node, link it, name the results by it."""
     op, shape = way.op, shape_of(way.op._schema)
     scope = base_scope(
-        op, below=way.handler(), Node=Node, CALL=CALL_FUNCTION, describe=describe,
+        op, below=_below(way), Node=Node, CALL=CALL_FUNCTION, describe=describe,
         is_default=is_default, instead=instead, plain=_PLAIN, TensorType=Tensor,
     )  # fmt: skip
     for i, argument in enumerate(op._schema.arguments):
@@ -69,6 +70,18 @@ def generate(way: Way) -> Handler:
     ]
     text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(lines)])
     return make_function(text, scope, op._opname, [a.name for a in op._schema.arguments])
+
+
+def _below(way: Way) -> Handler:
+    """Give the handler below; what it misses is an error of the call, which a table may spare."""
+    try:
+        return way.handler()
+    except MissingRuleError:
+
+        def missing(*values: Any) -> Any:
+            return way.handler()(*values)
+
+        return missing
 
 
 def instead(tracer: Any, op: OpOverload, values: tuple[Any, ...]) -> Any:

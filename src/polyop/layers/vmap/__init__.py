@@ -1,6 +1,6 @@
 """vmap: functions of one sample, run once for a whole batch."""
 
-from polyop.layers.vmap import layer
+from polyop.layers.vmap import layer as layer
 from polyop.layers.vmap.api import vmap
 from polyop.layers.vmap.batch import Batch, VmapInfo, VmapLevel
 

@@ -31,11 +31,11 @@ class Asked(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A leaf of the arguments, where it is, and its axis from 0, or None."""
+    """A leaf of the arguments, its axis from 0 or None, and its path."""
 
     value: Any
     axis: int | None
-    where: str
+    path: str
 
 
 def spread_inputs(spec: Asked, args: tuple[Any, ...]) -> tuple[list[Input], tree.TreeSpec]:
@@ -47,18 +47,18 @@ def spread_inputs(spec: Asked, args: tuple[Any, ...]) -> tuple[list[Input], tree
     if not args:
         _refuse("vmap needs an argument to map over", fix="give a positional argument")
     leaves, structure = tree.flatten(args)
-    dims = spec.in_dims
-    if isinstance(dims, list):
-        dims = tuple(dims)
+    dims = tuple(spec.in_dims) if isinstance(spec.in_dims, list) else spec.in_dims
     pairs = list(spread(dims, args, "", "in_dims"))
-    names = _names(spec.func, len(args))
     inputs = [
-        _input(leaf, dim, _where(names, path))
-        for leaf, (dim, path) in zip(leaves, pairs, strict=True)
+        _input(spec, leaf, dim, path) for leaf, (dim, path) in zip(leaves, pairs, strict=True)
     ]
     if all(x.axis is None for x in inputs):
-        _refuse("vmap has nothing to map over", declared=f"in_dims={spec.in_dims!r}",
-                seen="no Tensor with an axis", fix="give in_dims an axis for some argument")  # fmt: skip
+        _refuse(
+            "vmap has nothing to map over",
+            declared=f"in_dims={spec.in_dims!r}",
+            seen="no Tensor with an axis",
+            fix="give in_dims an axis for some argument",
+        )
     return inputs, structure
 
 
@@ -111,27 +111,37 @@ def _names(func: Callable[..., Any], n: int) -> list[str]:
     return [*parameters[:n], *(f"args[{i}]" for i in range(len(parameters), n))]
 
 
-def _where(names: Sequence[str], path: str) -> str:
+def where(spec: Asked, path: str) -> str:
+    """Name a leaf of the arguments by its parameter and place; for errors."""
     head, _, rest = path[1:].partition("]")
+    names = _names(spec.func, int(head) + 1)
     return f"{names[int(head)]}{rest} (position {head})"
 
 
-def _input(leaf: Any, dim: int | None, where: str) -> Input:
+def _input(spec: Asked, leaf: Any, dim: int | None, path: str) -> Input:
     if isinstance(leaf, np.ndarray):
         leaf = of_array(leaf)
     if dim is None:
-        return Input(leaf, None, where)
+        return Input(leaf, None, path)
     if not isinstance(leaf, Tensor):
-        _refuse("vmap maps over the axis of a Tensor, and this argument is none", argument=where,
-                declared=f"in_dims {dim}", seen=f"{leaf!r:.80} ({type(leaf).__name__})",
-                fix="pass None in in_dims for this argument, or a tensor")  # fmt: skip
+        _refuse(
+            "vmap maps over the axis of a Tensor, and this argument is none",
+            argument=where(spec, path),
+            declared=f"in_dims {dim}",
+            seen=f"{leaf!r:.80} ({type(leaf).__name__})",
+            fix="pass None in in_dims for this argument, or a tensor",
+        )
     rank = len(leaf.payload.shape)
     if not -rank <= dim < rank:
-        _refuse("vmap maps over an axis that the argument does not have", argument=where,
-                declared=f"in_dims {dim}", seen=f"shape {leaf.shape}",
-                fix=f"give an axis from {-rank} to {rank - 1}" if rank else
-                "pass None in in_dims for a tensor without axes")  # fmt: skip
-    return Input(leaf, dim % rank, where)
+        with_axes = f"give an axis from {-rank} to {rank - 1}"
+        _refuse(
+            "vmap maps over an axis that the argument does not have",
+            argument=where(spec, path),
+            declared=f"in_dims {dim}",
+            seen=f"shape {leaf.shape}",
+            fix=with_axes if rank else "pass None in in_dims for a tensor without axes",
+        )
+    return Input(leaf, dim % rank, path)
 
 
 def batch_size(spec: Asked, inputs: Sequence[Input]) -> Any:
@@ -146,8 +156,8 @@ def batch_size(spec: Asked, inputs: Sequence[Input]) -> Any:
     for x in mapped[1:]:
         other = x.value.payload.shape[x.axis]
         if other is not size and other != size:
-            _refuse("vmap maps over axes of different sizes", argument=x.where,
-                    declared=f"size {size}, as axis {first.axis} of {first.where} has",
+            _refuse("vmap maps over axes of different sizes", argument=where(spec, x.path),
+                    declared=f"size {size}, as axis {first.axis} of {where(spec, first.path)} has",
                     seen=f"size {other} at axis {x.axis} of shape {x.value.shape}",
                     fix="make the sizes equal, or correct in_dims")  # fmt: skip
     return size
@@ -178,5 +188,3 @@ def join_chunks(out_dims: Any, outs: Sequence[Any]) -> Any:
         for column, dim in zip(columns, dims, strict=True)
     ]
     return tree.unflatten(tree.structure(outs[0]), joined)
-
-

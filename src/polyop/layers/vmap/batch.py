@@ -183,9 +183,7 @@ def peel(x: Any, level: VmapLevel, op: OpOverload | None = None) -> tuple[Any, i
     return x, None
 
 
-def peel_all(
-    level: VmapLevel, op: OpOverload, args: Sequence[Any]
-) -> tuple[list[Any], list[Any]]:
+def peel_all(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Peel every argument; the axes of lists and records are nested alike."""
     values, dims = [], []
     for arg in args:
@@ -198,6 +196,8 @@ def peel_all(
 def _peel_argument(arg: Any, level: VmapLevel, op: OpOverload) -> tuple[Any, Any]:
     if isinstance(arg, Tensor):
         return peel(arg, level, op)
+    if arg is None or arg.__class__ in _NUMBERS:
+        return arg, None
     if not isinstance(arg, (list, tuple, dict)) and not _is_record(arg):
         return arg, None
     if isinstance(arg, (list, tuple)):
@@ -208,6 +208,9 @@ def _peel_argument(arg: Any, level: VmapLevel, op: OpOverload) -> tuple[Any, Any
         return {k: v for k, (v, _) in named.items()}, {k: d for k, (_, d) in named.items()}
     value = tree.map_leaves(lambda x: peel(x, level, op)[0], arg)
     return value, tree.map_leaves(lambda x: peel(x, level, op)[1], arg)
+
+
+_NUMBERS = {int, float, bool, str}
 
 
 def _is_record(arg: Any) -> bool:

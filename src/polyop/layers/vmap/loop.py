@@ -29,17 +29,20 @@ from polyop.warn import warn_once
 Call = Callable[[OpOverload, Sequence[Any]], Any]
 
 
-def run_loop(
-    level: VmapLevel, op: OpOverload, args: Sequence[Any], call: Call = dispatch
-) -> Any:
+def run_loop(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
     """Run an operator for each sample, and say once that it is slow."""
+    warn_slow(op)
+    return loop(level, op, args)
+
+
+def warn_slow(op: OpOverload) -> None:
+    """Say, once per operator, that it has no batching rule."""
     warn_once(
         PerformanceWarning,
         f"{op.name()} has no vmap rule, so vmap runs it for each sample in turn; "
         f"add a rule with polyop.library.register_vmap({op.name()!r}, rule)",
         key=("vmap", op.name()),
     )
-    return loop(level, op, args, call)
 
 
 def loop(level: VmapLevel, op: OpOverload, args: Sequence[Any], call: Call = dispatch) -> Any:
@@ -103,7 +106,8 @@ def join(op: OpOverload, column: list[Any]) -> Any:
             _differ(op, "the shape of a result", list(dict.fromkeys(shapes)))
         return stack(column, axis=0)
     for value in column:
-        if value != first and not (value != value and first != first):
+        # By text too, so that nan is equal to itself.
+        if value != first and repr(value) != repr(first):
             _differ(op, "a result that is no tensor", [first, value])
     return first
 

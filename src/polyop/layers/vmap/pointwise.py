@@ -38,8 +38,7 @@ def line_up(values: Sequence[Any], dims: Sequence[Any], at_least: int = 0) -> li
     """Bring batches to the front and all batched tensors to one rank."""
     rank = max([at_least, *(_rank(v, d) for v, d in zip(values, dims, strict=True))])
     return [
-        v if d is None else with_rank(front(v, d), rank)
-        for v, d in zip(values, dims, strict=True)
+        v if d is None else with_rank(front(v, d), rank) for v, d in zip(values, dims, strict=True)
     ]
 
 
@@ -82,14 +81,26 @@ def _text(shape: Shape, tensors: Sequence[str]) -> list[str]:
     inner = _wrapping(shape, tensors, f"_x{first}")
     if others:
         ranks = [
-            f"(_v{a} is _v{first} or "
-            f"len(_v{a}.payload.shape) == len(_v{first}.payload.shape))"
+            f"(_v{a} is _v{first} or len(_v{a}.payload.shape) == len(_v{first}.payload.shape))"
             for a in others
         ]
         inner = [f"if {' and '.join(ranks)}:", *indent(inner)]
-    given = ", ".join(shape.names)
-    return [*lines, f"if {' and '.join(tests)}:", *indent([*body, *inner]),
-            f"return general({given})"]  # fmt: skip
+    lines += [f"if {' and '.join(tests)}:", *indent([*body, *inner])]
+    if len(tensors) == 2:
+        lines += [*_one_batched(shape, first, others[0]), *_one_batched(shape, others[0], first)]
+    return [*lines, f"return general({', '.join(shape.names)})"]
+
+
+def _one_batched(shape: Shape, a: str, b: str) -> list[str]:
+    """Lines for a batch along axis 0 beside a tensor without one, and of no higher rank."""
+    tests = [
+        f"_x{a}.__class__ is Batch and _x{b}.__class__ is not Batch",
+        f"not _x{a}.axis and _x{a}.level.alive",
+        f"len(_x{b}.shape) < len(_x{a}.value.payload.shape)",
+    ]
+    values = [f"_v{a} = _x{a}.value; _v{b} = {b}"]
+    body = [*values, *_wrapping(shape, [a, b], f"_x{a}")]
+    return [f"if {' and '.join(tests)}:", *indent(body)]
 
 
 def _wrapping(shape: Shape, tensors: Sequence[str], first: str) -> list[str]:

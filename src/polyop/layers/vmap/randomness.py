@@ -16,7 +16,9 @@ from polyop.layers.vmap.batch import VmapLevel, dims_in, peel_all
 from polyop.layers.vmap.loop import loop
 from polyop.layers.vmap.rules import run_rule
 from polyop.layers.vmap.same import same_draws
+from polyop.layers.vmap.writes import check_written, given_back, loop_of_writes
 from polyop.schema.tags import Tag
+from polyop.tensor.tensor import Tensor
 
 
 def is_random(op: OpOverload) -> bool:
@@ -37,6 +39,8 @@ def run_random(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
             source=op.source,
             fix='pass randomness="different" (each sample its own) or "same" (one for all) to vmap',
         )
+    if op._schema.is_mutable:
+        return _write(level, op, args)
     if level.randomness == "same":
         return _same(level, op, args)
     if op.rule("vmap") is not None and _all_batched(level, op, args):
@@ -45,8 +49,9 @@ def run_random(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
 
 
 def _all_batched(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> bool:
+    """Tell whether every tensor has a value per sample, so that one run draws for all."""
     values, dims = peel_all(level, op, args)
-    tensors = [d for v, d in zip(values, dims, strict=True) if hasattr(v, "payload")]
+    tensors = [d for v, d in zip(values, dims, strict=True) if isinstance(v, Tensor)]
     return bool(tensors) and None not in tensors
 
 
@@ -55,6 +60,18 @@ def _same(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
     if not dims_in(dims):
         return run_under(level.below(), dispatch, op, values)
     return loop(level, op, args, same_draws(values))
+
+
+def _write(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
+    values, dims = peel_all(level, op, args)
+    if level.randomness == "same":
+        if dims_in(dims):
+            return loop_of_writes(level, op, args, same_draws(values))
+        run_under(level.below(), dispatch, op, values)
+        return given_back(op, args)
+    # Draws differ from sample to sample, as an argument that is batched does.
+    check_written(op, values, [*dims, 0])
+    return loop_of_writes(level, op, args)
 
 
 class RandomLayer:

@@ -52,8 +52,13 @@ def _result(leaf: Any, dim: int | None, where: str, level: VmapLevel) -> Any:
         return value
     rank = len(leaf.payload.shape) + 1
     if not -rank <= dim < rank:
-        _refuse("out_dims names an axis that the result does not have", where, f"out_dims {dim}",
-                f"shape {leaf.shape} and the batch", f"give an axis from {-rank} to {rank - 1}")  # fmt: skip
+        _refuse(
+            "out_dims names an axis that the result does not have",
+            where,
+            f"out_dims {dim}",
+            f"shape {leaf.shape} and the batch",
+            f"give an axis from {-rank} to {rank - 1}",
+        )
     if axis is None:
         return _repeated(value, dim % rank, level.batch_size)
     return value if axis == dim % rank else moveaxis(value, axis, dim % rank)

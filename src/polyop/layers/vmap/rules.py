@@ -1,4 +1,4 @@
-"""Batching rules, the built-in ones and the authors': what they get, and checks of what they give."""
+"""Batching rules, built-in and of authors: what they get, and checks of what they give."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ def run_rule(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
     return wrap_results(level, op, args, *given)
 
 
-def _call(
-    level: VmapLevel, op: OpOverload, values: Sequence[Any], dims: Sequence[Any]
-) -> Any:
+def _call(level: VmapLevel, op: OpOverload, values: Sequence[Any], dims: Sequence[Any]) -> Any:
     rule, n = op.rule("vmap"), len(op._schema.positional)
     if op.is_builtin or n == len(values):
         # Built-in rules are ours and take all by position, as kernels do.
@@ -46,16 +44,23 @@ def wrap_results(
     Raises:
         VmapError: number, structure, axis or size does not fit (S158).
     """
-    forms = result_forms(op._schema)
+    forms = op.notes.get("vmap forms")
+    if forms is None:
+        forms = op.notes["vmap forms"] = result_forms(op._schema)
+    if forms == _ONE_NEW and isinstance(output, Tensor) and out_dims.__class__ is int:
+        return batched(output, check_axis(level, op, "result 0", output, out_dims), level)
     if not forms:
         return None
     outputs = [output] if len(forms) == 1 else _several(op, output, len(forms), "results")
     dims = _spread(op, out_dims, len(forms))
     done = [
-        _result(level, op, args, i, *item)
-        for i, item in enumerate(zip(outputs, dims, forms, strict=True))
+        _result(op, args, form, _wrap(level, op, f"result {i}", value, dim))
+        for i, (value, dim, form) in enumerate(zip(outputs, dims, forms, strict=True))
     ]
     return done[0] if len(forms) == 1 else tuple(done)
+
+
+_ONE_NEW = (("new", -1),)
 
 
 def _several(op: OpOverload, value: Any, n: int, what: str) -> list[Any]:
@@ -75,24 +80,16 @@ def _spread(op: OpOverload, out_dims: Any, n: int) -> list[Any]:
     return _several(op, out_dims, n, "out_dims")
 
 
-def _result(
-    level: VmapLevel,
-    op: OpOverload,
-    args: Sequence[Any],
-    i: int,
-    value: Any,
-    dim: Any,
-    form: tuple[str, int],
-) -> Any:
+def _result(op: OpOverload, args: Sequence[Any], form: tuple[str, int], done: Any) -> Any:
+    """Give a result its place among the aliases."""
     kind, position = form
     if kind == "argument":
         return args[position]
-    done = _wrap(level, op, f"result {i}", value, dim)
     if kind == "view" and isinstance(done, Tensor) and done is not args[position]:
         base = args[position]
         done.version = share(base)
         statics = tuple(a for j, a in enumerate(args) if j != position)
-        done.view = (base, op, statics)
+        done.view_of = (base, op, statics)
     elif kind == "views":
         for t in done:
             t.version = share(args[position])
@@ -125,14 +122,13 @@ def check_axis(level: VmapLevel, op: OpOverload, where: str, value: Tensor, dim:
                 f"out_dims {dim}", where)  # fmt: skip
     size, wanted = shape[dim], level.batch_size
     if size is not wanted and size != wanted:
-        _refuse(op, f"gives an axis of {where} that has not the batch's size",
-                f"size {wanted}", f"size {size} at axis {dim} of shape {tuple(shape)}", where)  # fmt: skip
+        seen = f"size {size} at axis {dim} of shape {tuple(shape)}"
+        what = f"gives an axis of {where} that has not the batch's size"
+        _refuse(op, what, f"size {wanted}", seen, where)
     return dim % len(shape)
 
 
-def _refuse(
-    op: OpOverload, what: str, declared: object, seen: object, where: str = ""
-) -> NoReturn:
+def _refuse(op: OpOverload, what: str, declared: object, seen: object, where: str = "") -> NoReturn:
     raise VmapError(
         f"the vmap rule of {op.name()} {what}",
         op=op._schema,

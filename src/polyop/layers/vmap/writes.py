@@ -17,7 +17,7 @@ from polyop.dispatch.context import run_under
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import VmapError
 from polyop.layers.vmap.batch import VmapLevel, dims_in, peel, peel_all
-from polyop.layers.vmap.loop import join, run_loop
+from polyop.layers.vmap.loop import Call, join, loop, warn_slow
 from polyop.layers.vmap.pointwise import front, line_up
 from polyop.layers.vmap.rules import run_rule
 from polyop.ops.inplace import INPLACE_TWINS, copy_
@@ -92,6 +92,14 @@ def run_written_rule(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> A
 
 def run_written_loop(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
     """Run the functional twin for each sample, and write the new values back (S159)."""
+    warn_slow(op)
+    return loop_of_writes(level, op, args)
+
+
+def loop_of_writes(
+    level: VmapLevel, op: OpOverload, args: Sequence[Any], call: Call = dispatch
+) -> Any:
+    """Call for each sample on copies of what is written, then write all copies back."""
     values, dims = peel_all(level, op, args)
     check_written(op, values, dims)
     bump_written(op, args)
@@ -101,11 +109,11 @@ def run_written_loop(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> A
         values = list(values)
         for i in written(op):
             values[i] = tree.map_leaves(_clone, values[i])
-        result = dispatch(op, values)
+        result = call(op, values)
         news.append([t for i in written(op) for t in tree.leaves(values[i])])
         return result
 
-    result = run_loop(level, op, args, twin)
+    result = loop(level, op, args, twin)
     run_under(level.below(), _write_back, op, values, dims, news)
     return result
 

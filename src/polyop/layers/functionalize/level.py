@@ -1,0 +1,228 @@
+"""What functionalization does with a call: nothing is written, values are replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from polyop import tree
+from polyop.dispatch.bind import bump_in, dispatch
+from polyop.dispatch.bits import FUNCTIONAL, FUNCTIONALIZE, TENSOR_BITS, WRAPPED
+from polyop.dispatch.body import Form, result_forms
+from polyop.dispatch.context import Word, run_under, word
+from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.operator import Handler, OpOverload
+from polyop.dispatch.resolve import LAYERS, Way
+from polyop.dispatch.results import tensors_in
+from polyop.errors import ArgumentError, MutationError
+from polyop.layers.functionalize.storage import Functional, Step, Storage, functional
+from polyop.layers.functionalize.twin import functional_twin, without
+from polyop.layers.levels import Level
+from polyop.ops.inplace import INPLACE_TWINS
+from polyop.ops.rounding import astype, clone
+from polyop.schema.tags import Tag
+from polyop.tensor.storage import share
+from polyop.tensor.tensor import Tensor
+
+
+class FunctionalLevel(Level):
+    """A running functionalization."""
+
+    kind = "func.functionalize"
+    escape_error = MutationError
+    __slots__ = ("copy_views",)
+
+    def __init__(self, copy_views: bool) -> None:
+        super().__init__()
+        self.copy_views = copy_views
+
+    def inner_word(self) -> Word:
+        """Give the word of the function: tensors that it makes are functional too."""
+        return self.outer.but(levels=(*self.outer.levels, self), functional=self)
+
+    def below_of(self, now: Word) -> Word:
+        """Make the word below."""
+        return now.but(levels=now.levels[: self.depth], functional=self.outer.functional)
+
+    def run(self, op: OpOverload, args: Sequence[Any]) -> Any:
+        """Run a call on current values, and wrap what is new."""
+        if op._can_decompose():
+            n = len(op._schema.positional)
+            names = [a.name for a in op._schema.keyword_only]
+            return op.decompose(*args[:n], **dict(zip(names, args[n:], strict=True)))
+        return run_under(self.below(), self._run, op, args)
+
+    def _run(self, op: OpOverload, args: Sequence[Any]) -> Any:
+        values = [self.peel(a) for a in args]
+        if op._schema.is_mutable:
+            return self._write(op, args, values)
+        result = dispatch(op, values)
+        forms = result_forms(op._schema)
+        if len(forms) == 1:
+            return self._wrap(op, args, values, (result, forms[0]))
+        pairs = zip(result or (), forms, strict=True)
+        done = [self._wrap(op, args, values, pair) for pair in pairs]
+        return tuple(done) if forms else None
+
+    def owns(self, value: Any) -> bool:
+        """Tell whether a value is a functional tensor of this level."""
+        return (
+            isinstance(value, Tensor)
+            and value.payload.__class__ is Functional
+            and value.payload.level is self
+        )
+
+    def peel(self, value: Any) -> Any:
+        """Put current values in the place of functional tensors, wherever they are."""
+        if isinstance(value, Tensor):
+            return value.payload.value() if self.owns(value) else value
+        if value.__class__ is list:
+            return [self.peel(x) for x in value]
+        if value is None or isinstance(value, (int, float, str, complex)):
+            return value
+        return tree.map_leaves(lambda x: self.peel(x) if isinstance(x, Tensor) else x, value)
+
+    def wrap(self, value: Any) -> Any:
+        """Wrap new tensors, each in a storage of its own."""
+        if isinstance(value, Tensor):
+            return functional(Storage(value), (), self)
+        if value.__class__ is list or value.__class__ is tuple:
+            return value.__class__([self.wrap(x) for x in value])
+        return value
+
+    # -- views ----------------------------------------------------------------
+
+    def _wrap(
+        self, op: OpOverload, args: Sequence[Any], values: Sequence[Any], given: tuple[Any, Form]
+    ) -> Any:
+        """Wrap one result, by what it is."""
+        result, (kind, position) = given
+        if kind not in {"view", "views"} or not self.owns(args[position]):
+            return self.wrap(result)
+        others = [None if i == position else v for i, v in enumerate(values)]
+        step = Step(op, tuple(others), position)
+        if kind == "views":
+            steps = [replace(step, item=i) for i in range(len(result))]
+            return [self._view(args[position], *pair) for pair in zip(steps, result, strict=True)]
+        maybe = Tag.maybe_aliasing_or_mutating in op.tags
+        if maybe and getattr(result, "view_of", None) is None:
+            return self.wrap(result)  # memory was not shared after all
+        return self._view(args[position], step, result)
+
+    def _view(self, base: Tensor, step: Step, result: Tensor) -> Tensor:
+        record: Functional = base.payload
+        value = clone(result) if self.copy_views else result
+        t = functional(record.storage, (*record.chain, step), self, value)
+        t.version = share(base)
+        others = tuple(v for i, v in enumerate(step.args) if i != step.position)
+        t.view_of = (base, step.op, others if step.item is None else (*others, step.item))
+        return t
+
+    # -- writes ---------------------------------------------------------------
+
+    def _write(self, op: OpOverload, args: Sequence[Any], values: Sequence[Any]) -> Any:
+        targets = [
+            t
+            for i, argument in enumerate(op._schema.arguments)
+            if argument.is_write
+            for t in tensors_in(args[i])
+        ]
+        ours = [self.owns(t) for t in targets]
+        if not any(ours):
+            # What the function only closes over is not ours to replace.
+            dispatch(op, list(values))
+            return self._given_back(op, args, ())
+        if not all(ours):
+            _mixed(op)
+        results, news = self._new_values(op, values)
+        for t, new in zip(targets, news, strict=True):
+            _check_fits(op, t, new)
+            bump_in(t)
+            t.payload.replace(new if new.dtype == t.dtype else astype(new, t.dtype))
+        return self._given_back(op, args, [self.wrap(r) for r in results])
+
+    def _new_values(
+        self, op: OpOverload, values: Sequence[Any]
+    ) -> tuple[Sequence[Any], list[Tensor]]:
+        twin = INPLACE_TWINS.get(op.name())
+        if twin is not None:
+            return (), [dispatch(twin, list(values))]
+        twin = functional_twin(op)
+        found = dispatch(twin, list(values))
+        found = [found] if len(twin._schema.returns) == 1 else list(found)
+        fresh = len(without(result_forms(op._schema)))
+        return found[:fresh], list(tensors_in(found[fresh:]))
+
+    def _given_back(self, op: OpOverload, args: Sequence[Any], fresh: Sequence[Any]) -> Any:
+        rest = iter(fresh)
+        done = [
+            args[position] if kind == "argument" else next(rest)
+            for kind, position in result_forms(op._schema)
+        ]
+        if not done:
+            return None
+        return done[0] if len(done) == 1 else tuple(done)
+
+
+def _check_fits(op: OpOverload, target: Tensor, new: Tensor) -> None:
+    if tuple(new.shape) != tuple(target.shape):
+        raise ArgumentError(
+            f"the result of {op.name()} cannot be written to its argument",
+            op=op._schema,
+            declared=f"shape {tuple(target.shape)}",
+            seen=f"shape {tuple(new.shape)}",
+            fix="use the operator that returns a new tensor",
+        )
+
+
+def _mixed(op: OpOverload) -> None:
+    raise MutationError(
+        f"{op.name()} writes a tensor of the functionalized function and one from outside of it",
+        op=op._schema,
+        source=op.source,
+        fix="give every written tensor to the function as an argument",
+    )
+
+
+# -- the layer ----------------------------------------------------------------
+
+
+class FunctionalLayer:
+    """Takes calls with functional tensors, and calls that make tensors, to their level."""
+
+    def handler(self, way: Way) -> Handler | None:
+        """Give the handler, if there is something functional about the call."""
+        if way.code & FUNCTIONAL:
+            return _by_deepest(way.op)
+        if way.code & FUNCTIONALIZE and not way.code & TENSOR_BITS:
+            return _making(way)
+        return None
+
+
+def _by_deepest(op: OpOverload) -> Handler:
+    def run(*args: Any) -> Any:
+        levels = [t.payload.level for t in tensors_in(args) if t.keys & WRAPPED]
+        level: Level = max(levels, key=lambda x: x.depth)
+        if not level.alive:
+            level.escaped(op)
+        return level.run(op, args)
+
+    return run
+
+
+def _making(way: Way) -> Handler:
+    """Make the handler of a call without tensors, whose results the level takes in."""
+    op, below = way.op, way.handler()
+
+    def run(*args: Any) -> Any:
+        level = word().functional
+        inner = word().levels[level.depth + 1 :]
+        if Tag.nondeterministic_seeded in op.tags and any(x.kind == "vmap" for x in inner):
+            return below(*args)  # the vmap inside says how to draw
+        return level.run(op, args)
+
+    return run
+
+
+LAYERS.setdefault(DispatchKey.FuncTorchDynamicLayerFrontMode, []).insert(0, FunctionalLayer())

@@ -1,0 +1,126 @@
+"""`x[key]` and `x[key] = value`, against PyTorch."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import polyop.assembly  # noqa: F401
+from polyop.errors import ArgumentError, MutationError
+from polyop.ops.creation import from_numpy, tensor
+from polyop.ops.views import broadcast_to
+
+SHAPE = (3, 4, 5)
+
+
+def data():
+    return np.arange(60.0).reshape(SHAPE)
+
+
+def part(size):
+    ints = st.integers(-size, size - 1)
+    return st.one_of(
+        ints,
+        st.slices(size).filter(lambda s: s.step is None or s.step > 0),
+        st.lists(ints, min_size=2, max_size=2),
+        st.just(Ellipsis),
+        st.none(),
+    )
+
+
+@st.composite
+def keys(draw):
+    """Draw keys with at most one ellipsis."""
+    parts, axis = [], 0
+    for _ in range(draw(st.integers(1, 4))):
+        found = draw(part(SHAPE[min(axis, 2)]))
+        takes = found is not None and found is not Ellipsis
+        if (takes and axis == 3) or (found is Ellipsis and Ellipsis in map(_plain, parts)):
+            continue
+        if takes and Ellipsis in map(_plain, parts):
+            continue
+        parts.append(found)
+        axis += takes
+    return tuple(parts)
+
+
+def _plain(value):
+    return value if value is Ellipsis else None
+
+
+def fresh(key):
+    return tuple(torch.tensor(k) if isinstance(k, list) else k for k in key)
+
+
+@given(keys())
+@settings(max_examples=300, deadline=None)
+def test_reading_is_torchs(key):
+    """S56: `x[key]` is PyTorch's for ints, slices, None, the ellipsis and lists, mixed."""
+    x = data()
+    ours, theirs = from_numpy(x)[key], torch.from_numpy(x)[fresh(key)]
+    assert ours.shape == tuple(theirs.shape)
+    assert np.array_equal(ours.numpy(), theirs.numpy())
+
+
+@given(keys(), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_writing_is_torchs(key, whole):
+    """S135: `x[key] = value` writes what PyTorch writes, and counts one write or more."""
+    ours, theirs = from_numpy(data()), torch.from_numpy(data())
+    chosen = theirs[fresh(key)]
+    value = np.full(tuple(chosen.shape), -1.0) if whole else -1.0
+    before = ours._version
+    ours[key] = tensor(value, dtype="float64") if whole else value
+    theirs[fresh(key)] = torch.from_numpy(value) if whole else value
+    assert np.array_equal(ours.numpy(), theirs.numpy())
+    assert ours._version > before
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_masks(axes):
+    """S156: a mask of leading axes chooses elements, for reading and for writing."""
+    x = data()
+    mask = x[(..., *[0] * (3 - axes))] % 2 == 0
+    for given_mask in (mask, from_numpy(mask)):
+        assert np.array_equal(from_numpy(x)[given_mask].numpy(), x[mask])
+    y = data()
+    from_numpy(y)[from_numpy(mask)] = 7.0
+    x[mask] = 7
+    assert np.array_equal(x, y)
+
+
+def test_writes_through_views_are_seen():
+    """S135: a write through a view changes the base, and the version of all aliases."""
+    x = tensor([[1.0, 2.0], [3.0, 4.0]])
+    row, turned = x[0], x.T
+    row += 1
+    turned[1, 1] = 0
+    assert x.tolist() == [[2.0, 3.0], [3.0, 0.0]]
+    assert x._version == row._version == turned._version == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        (3, "index 3 is out of range for axis 0 with size 3"),
+        ((0, 0, 0, 0), "too many indices"),
+        ((..., ...), "too many indices"),
+        ("a", "cannot be indexed with str"),
+        ([9], "out of bounds"),
+        (np.array([1.5]), "a tensor of float64 is no index"),
+        (np.array([True]), "a mask of shape"),
+        (True, "single bool"),
+    ],
+)
+def test_bad_keys(key, words):
+    """S63: a key that does not fit raises an error that says why."""
+    with pytest.raises(ArgumentError, match=words):
+        from_numpy(data())[key]
+
+
+def test_broadcast_tensors_are_not_written():
+    """S135: elements that are one in memory are not written as if they were several."""
+    wide = broadcast_to(tensor([1.0]), [3])
+    with pytest.raises(MutationError, match="only repeats"):
+        wide[0] = 2.0
