@@ -37,7 +37,7 @@ def solve_fake(bands, b):
 def transposed(bands: Tensor) -> Tensor:
     """Give the bands of the transposed matrix."""
     above, diagonal, below = bands[0], bands[1], bands[2]
-    return polyop.stack([polyop.roll(below, 1, 0), diagonal, polyop.roll(above, -1, 0)])
+    return polyop.stack([polyop.roll(below, 1, axis=0), diagonal, polyop.roll(above, -1, axis=0)])
 
 
 def solve_setup(ctx, inputs, output):
@@ -53,8 +53,8 @@ def solve_backward(ctx, grad):
     first, last = inner.clone(), inner.clone()
     first[0:1] = 0.0
     last[n - 1 : n] = 0.0
-    above = -polyop.roll(w, 1, 0) * x * first
-    below = -polyop.roll(w, -1, 0) * x * last
+    above = -polyop.roll(w, 1, axis=0) * x * first
+    below = -polyop.roll(w, -1, axis=0) * x * last
     return polyop.stack([above, -w * x, below]), w
 
 

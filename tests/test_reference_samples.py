@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 import polyop
+from polyop.dispatch.registry import DEFINITIONS, disown, places_of
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 pytestmark = pytest.mark.skipif(
@@ -64,6 +65,14 @@ def pil_to_tensor(image: Image.Image) -> polyop.Tensor:
     array = np.array(image)
     array = array[:, :, None] if array.ndim == 2 else array
     return polyop.from_numpy(array).permute(2, 0, 1)
+
+
+@pytest.fixture(autouse=True)
+def a_namespace_of_its_own():
+    """Each page is a program of its own: what it defined in `mylib` goes with it."""
+    yield
+    for name in [n for n in DEFINITIONS if n.startswith("mylib::")]:
+        disown(places_of(name))
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-import polyop.assembly  # noqa: F401 - operators need all layers
 from polyop.checking.find import Found, find, load
 from polyop.checking.law import LAWS, Law
 from polyop.checking.page import page_of

@@ -28,24 +28,35 @@ class Found:
 
 
 def find(target: str) -> list[Found]:
-    """Load a file or module, and give each operator that it defines.
+    """Load a file, folder or module, and give each operator that it defines.
 
     Args:
-        target: the path of a Python file, or the name of a module.
+        target: the path of a Python file, of a folder of such files, or the
+            name of a module.
 
     Raises:
         UsageError: there is no such file or module, or it defines no operator.
     """
-    known = set(DEFINITIONS)
-    module = load(target)
-    ops = operators_of(module, known)
-    if not ops:
+    found: dict[int, Found] = {}
+    for one in _files(target) or [target]:
+        known = set(DEFINITIONS)
+        module = load(str(one))
+        for op in operators_of(module, known):
+            found.setdefault(id(op), _with_samples(op, module))
+    if not found:
         raise UsageError(
             f"{target} defines no operator",
-            seen=f"{module.__name__} from {module.__file__}",
             fix="name the file or module that calls polyop.custom_op or polyop.library",
         )
-    return [_with_samples(op, module) for op in ops]
+    return list(found.values())
+
+
+def _files(target: str) -> list[Path]:
+    """Give the files of a folder that is no package."""
+    folder = Path(target)
+    if not folder.is_dir() or (folder / "__init__.py").exists():
+        return []
+    return sorted(folder.glob("*.py"))
 
 
 def load(target: str) -> ModuleType:

@@ -158,6 +158,29 @@ def directions(array: Array) -> Iterator[Direction]:
         yield Direction(None, np.asarray(whole).astype(array.dtype))
 
 
+#: A step that even eight bits of an image see, and how few results follow a small one if they round.
+LARGE_STEP, FEW = 0.05, 0.2
+
+
+def rounds(slope: Slope, target: int) -> bool:
+    """Tell whether the kernel rounds so coarsely that finite differences see only stairs.
+
+    Then nearly all results stay as they are at a small step, and move at a
+    large one. What ignores its input stays at both; a kink stays on one side.
+    """
+    rng = np.random.default_rng(5)
+    array = slope.start[target]
+    way: Any = rng.uniform(-1.0, 1.0, array.shape)
+
+    def moved(distance: float) -> int:
+        arrays = [*slope.start]
+        arrays[target] = np.asarray(array + distance * way, array.dtype)
+        pairs = zip(slope.plain(arrays), slope.plain(slope.start), strict=True)
+        return sum(int(np.count_nonzero(array_of(a) != array_of(b))) for a, b in pairs)
+
+    return 0 < moved(LARGE_STEP) and moved(slope.precision.step) <= FEW * moved(LARGE_STEP)
+
+
 def read(slope: Slope, target: int, told: Array | None, direction: Direction) -> Reading:
     """Compare a gradient with finite differences along one direction."""
     precision, step = slope.precision, slope.precision.step
@@ -168,9 +191,11 @@ def read(slope: Slope, target: int, told: Array | None, direction: Direction) ->
     kink = bend > 10 * room + 2 * abs(seen)
     wrong = bool(np.isfinite(seen) and not kink and not abs(says - seen) <= room)
     if wrong:
-        # A smaller step tells how far off the differences themselves are where functions bend.
-        finer, _ = difference(slope, target, direction, step / 4)
-        wrong = not abs(says - finer) <= room + abs(finer - seen)
+        # Other steps tell how far off the differences themselves are: where the function
+        # bends, and where the kernel computes in less precision than its arguments have.
+        others = [difference(slope, target, direction, step * by)[0] for by in (1 / 4, 3, 10)]
+        noise = max(abs(other - seen) for other in others)
+        wrong = not min(abs(says - other) for other in (seen, *others)) <= room + noise
     return Reading(direction.place, says, seen, wrong)
 
 

@@ -15,7 +15,7 @@ from polyop.checking.inputs import cast, resized
 from polyop.checking.law import Case, DoesNotApply, law
 from polyop.checking.laws.fake import take
 from polyop.checking.sample import Array, Sample, array_of, leaves_named
-from polyop.checking.slope import Reading, Slope, directions, read
+from polyop.checking.slope import Reading, Slope, directions, read, rounds
 from polyop.dispatch.keys import AUTOGRAD_KEYS, DispatchKey
 from polyop.errors import AutogradError, GradcheckError, MissingGradientError
 from polyop.layers.autograd.api import grad
@@ -177,11 +177,16 @@ def compare(slope: Slope) -> None:
 
     Raises:
         GradcheckError: one differs.
+        DoesNotApply: finite differences cannot tell.
     """
     names = [slope.case.sample_name(i) for i in slope.targets]
     for i, name, told in zip(slope.targets, names, slope.gradients(), strict=True):
         readings = [read(slope, i, told, way) for way in directions(slope.start[i])]
         if any(r.wrong for r in readings):
+            if rounds(slope, i):
+                raise DoesNotApply(
+                    "the kernel rounds so coarsely that finite differences say nothing"
+                )
             _refuse(slope, name, told, readings)
 
 
