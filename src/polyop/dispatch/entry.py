@@ -22,7 +22,7 @@ from polyop.dispatch.bind import bump_in, convert_argument, keys_in, payloads_in
 from polyop.dispatch.bits import INFERENCE, INFERENCE_TENSOR, NUMPY, TENSOR_BITS
 from polyop.dispatch.body import payload_body, result_forms, tensor_body
 from polyop.dispatch.keys import DispatchKey
-from polyop.dispatch.operator import Handler, OpOverload
+from polyop.dispatch.operator import LOCK, Handler, OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import DENSE, Way, resolve, way_of
 from polyop.dispatch.results import results
@@ -42,23 +42,56 @@ from polyop.dispatch.write import (
 from polyop.schema.model import MISSING
 
 def make_entry(op: OpOverload) -> Handler:
-    """Write the entry of an operator."""
+    """Make the entry of an operator; its code is written when it is first called.
+
+    Compiling takes longer than all else that a definition does, and most
+    operators of a library are never called in a process.
+    """
     shape = shape_of(op._schema)
-    scope = scope_of(op)
-    text, kernel = _text(op, shape)
-    name = op._opname
-    code = renamed(text, name, [a.name for a in op._schema.arguments], kernel)
-    values = [a.default_value if a.has_default_value() else MISSING for a in op._schema.arguments]
-    n = shape.positional
-    fn = FunctionType(code, scope, name, tuple(values[:n]))
+    arguments = op._schema.arguments
+    given, n = shape.names, shape.positional
+    values = [a.default_value if a.has_default_value() else MISSING for a in arguments]
+    text = (
+        f"def f({_parameters(op, shape)}): "
+        f"return first(op, {_tuple(given[:n])}, {_tuple(given[n:])}{_surplus(op)})"
+    )
+    code = renamed(text, op._opname, [a.name for a in arguments])
+    fn = FunctionType(code, scope_of(op, first=_first), op._opname, tuple(values[:n]))
     fn.__kwdefaults__ = dict(zip(shape.keywords, values[n:], strict=True))
     fn.__module__ = op.__module__
     fn.__dict__["op"] = op
     return fn
 
 
+def _first(
+    op: OpOverload, args: Any, keyword_only: Any, rest: Any = (), named: Any = MISSING
+) -> Any:
+    """Write the code of an entry that is called for the first time, and call it again."""
+    with LOCK:
+        op.written = True
+        rewrite_entry(op, op.entry)
+    keywords = [a.name for a in op._schema.keyword_only]
+    if named is MISSING:
+        return op.entry(*args, **dict(zip(keywords, keyword_only, strict=True)))
+    # Arguments that were left out, or given by name, still have `MISSING` in their place.
+    while args and args[-1] is MISSING:
+        args = args[:-1]
+    given = dict(zip(keywords, keyword_only, strict=True)) | named
+    return op.entry(*args, *rest, **{k: v for k, v in given.items() if v is not MISSING})
+
+
+def _tuple(names: Sequence[str]) -> str:
+    return f"({', '.join(names)}{',' if names else ''})"
+
+
+def _surplus(op: OpOverload) -> str:
+    return "" if op.is_builtin else ", _rest, _named"
+
+
 def rewrite_entry(op: OpOverload, entry: Any) -> None:
-    """Write the entry anew, in place."""
+    """Write the entry anew, in place, if it was ever called."""
+    if not op.written:
+        return
     text, kernel = _text(op, shape_of(op._schema))
     names = [a.name for a in op._schema.arguments]
     entry.__code__ = renamed(text, entry.__name__, names, kernel)
@@ -110,7 +143,7 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, Any]:
     kernel = fused_kernel(op) if op.alive else None
     lines = [] if kernel is None else [f"kernel = {KERNEL!r}", *_body(op, shape, kernel, 1)]
     body = ["if _k == 1:", *indent(lines)] if lines else []
-    given = f"({', '.join(shape.names)}{',' if shape.names else ''})"
+    given = _tuple(shape.names)
     rest, named = ("()", "{}") if op.is_builtin else ("_rest", "_named")
     lines = [] if op.is_builtin else [f"if _named or _rest: return slow(op, {given}, _rest, _named)"]
     # What goes wrong later is raised outside of any `except`, so that a user's

@@ -58,6 +58,7 @@ class OpOverload(OperatorBase):
         self.disabled: frozenset[DispatchKey] = frozenset()  # keys whose kernels are off (S52)
         self.packet: OpOverloadPacket | None = None
         self._entry: Handler | None = None
+        self.written = False  # whether the entry has its code (`entry.py`)
         self._table: _Table | None = None
         self._overloadname = schema.overload_name or "default"
         self.namespace, _, self._opname = schema.name.partition("::")
@@ -138,12 +139,12 @@ class OpOverload(OperatorBase):
         with LOCK:
             if self._entry is None:
                 self._entry = PARTS.make_entry(self)
-                # From here on a call of this object runs the entry, with no frame between.
-                call = {"__call__": staticmethod(self._entry), "__module__": type(self).__module__}
-                self.__class__ = type(type(self).__name__, (type(self),), call)
             return self._entry
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        # From the second call on, the entry itself is this object's `__call__`.
+        call = {"__call__": staticmethod(self.entry), "__module__": type(self).__module__}
+        self.__class__ = type(type(self).__name__, (type(self),), call)
         return self.entry(*args, **kwargs)
 
     def redispatch(self, keyset: DispatchKeySet, /, *args: Any, **kwargs: Any) -> Any:
