@@ -9,27 +9,31 @@ acted once, at capture, exactly as in an eager call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from polyop import tree
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import Word, run_under, word
-from polyop.errors import CaptureError, FakeError, MissingFakeError
+from polyop.errors import CaptureError, FakeError, MissingFakeError, PolyopError
 from polyop.graph import Graph, GraphModule, Node, eliminate_dead_code
 from polyop.layers.autograd import grad
 from polyop.layers.fake import FakeTensorMode
-from polyop.layers.trace.make_fx import fresh_input
+from polyop.layers.fake.convert import symbolic_meta
 from polyop.layers.trace.tracer import Tracer, describe
 from polyop.source import caller
-from polyop.symbolic import ShapeEnv
-from polyop.tensor.storage import shares_memory
-from polyop.tensor.tensor import Tensor, of_meta
+from polyop.symbolic import ShapeEnv, is_symbolic
+from polyop.tensor.meta import Meta, meta_of
+from polyop.tensor.storage import Version, share, shares_memory
+from polyop.tensor.tensor import PRINTER, Tensor, of_array, of_meta
+
+#: Operators that make a view, each with its arguments after the tensor.
+Views = tuple[tuple[Any, tuple[Any, ...]], ...]
 
 
-class DataLook(Exception):  # noqa: N818 - it steers, and never reaches a user
-    """Captured code looked at data."""
+class DataLook(BaseException):  # noqa: N818 - it steers, and never reaches a user
+    """Captured code looked at data; no `except Exception` in that code stops it."""
 
     def __init__(self, what: str, place: object) -> None:
         super().__init__(f"{what}() at {place}")
@@ -43,9 +47,40 @@ class Capture(Tracer):
     would not notice when it changes.
     """
 
+    looks_to_print = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[tuple[Tensor, Any]] = []
+
     def look(self, tensor: Tensor, what: str) -> NoReturn:
         """End the capture."""
         raise DataLook(what, caller())
+
+    def lift(self, tensor: Tensor) -> Node:
+        """Give the node of a constant, and note the gradient that it has."""
+        if tensor.keys & GRAD and id(tensor) not in self._lifted:
+            self.kept.append((tensor, tensor.grad))  # type: ignore[attr-defined]
+        return super().lift(tensor)
+
+    def restore(self) -> bool:
+        """Take away the gradients that the capture left on constants; tell whether any were."""
+        changed = [(t, old) for t, old in self.kept if t.grad is not old]  # type: ignore[attr-defined]
+        for tensor, old in changed:
+            tensor.grad = old  # type: ignore[attr-defined]
+        return bool(changed)
+
+
+def _print(tensor: Tensor, plain: Callable[[Tensor], str] = PRINTER.texts[Meta]) -> str:
+    """Give the text of a tensor without data; in a capture, that is a look at data."""
+    tracer = word().tracer
+    if tracer is None or not getattr(tracer, "looks_to_print", False):
+        return plain(tensor)
+    array = tracer.look(tensor, "repr")
+    return PRINTER.text(of_array(array))
+
+
+PRINTER.texts[Meta] = _print
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +93,9 @@ class Captured:
             results; gives the gradients of the differentiable inputs. Or None.
         spec: the structure of the results.
         results: how many leaves these have.
-        differentiable: the positions of results that require grad.
+        differentiable: the positions of results that the backward program is for.
+        passed: for the position of a result that is an input or a parameter, or a
+            view of one: which, and the views to take of it.
         wanted: the positions of inputs that require grad.
         parameters: tensors from elsewhere that require grad; further inputs.
         env: the sizes, with the guards that the capture relied on.
@@ -69,9 +106,10 @@ class Captured:
     spec: Any
     results: int
     differentiable: tuple[int, ...]
+    passed: dict[int, tuple[int | Tensor, Views]]
     wanted: tuple[int, ...]
     parameters: tuple[Tensor, ...]
-    env: ShapeEnv | None
+    env: ShapeEnv
 
 
 def capture(
@@ -89,23 +127,90 @@ def capture(
             input while gradients are needed.
         MissingFakeError: an operator has no fake rule.
     """
-    env = ShapeEnv() if symbolic else None
-    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=env)
+    env = ShapeEnv()
+    mode = FakeTensorMode(
+        allow_non_fake_inputs=True, shape_env=env, static_shapes=not symbolic
+    )
     tracer = Capture()
-    inputs = [_input(tracer, mode, i, leaf) for i, leaf in enumerate(leaves)]
+    inputs = _inputs(tracer, mode, leaves)
+    before = [_state(x) for x in inputs]
     args, kwargs = tree.unflatten(spec, inputs)
     under = word().but(tracer=tracer, fake=mode)
-    out = run_under(under, fn, *args, **kwargs)
+    try:
+        out = run_under(under, fn, *args, **kwargs)
+    finally:
+        left = tracer.restore()
+    _refuse_effects(left, inputs, before, spec, (args, kwargs))
     results, out_spec = tree.flatten(out)
+    _refuse_kinds(results)
     return _finish(tracer, under, inputs, results, out_spec, env)
 
 
-def _input(tracer: Tracer, mode: FakeTensorMode, i: int, leaf: Any) -> Any:
-    if not isinstance(leaf, Tensor):
-        return leaf
-    fake = fresh_input(leaf, mode, f"x{i}")
-    tracer.placeholder(f"x{i}", fake)
+def _inputs(tracer: Tracer, mode: FakeTensorMode, leaves: Sequence[Any]) -> list[Any]:
+    """Make a fake per tensor, the same one for a tensor that is given twice."""
+    made: dict[int, Any] = {}
+    versions: dict[int, Version] = {}
+    inputs = list(leaves)
+    for i, leaf in enumerate(leaves):
+        if not isinstance(leaf, Tensor):
+            continue
+        if id(leaf) not in made:
+            made[id(leaf)] = _fake(mode, i, leaf, versions)
+        inputs[i] = made[id(leaf)]
+        tracer.placeholder(f"x{i}", inputs[i])
+    return inputs
+
+
+def _fake(mode: FakeTensorMode, i: int, leaf: Tensor, versions: dict[int, Version]) -> Tensor:
+    # What a view is a view of is not an input; that views share writes is kept.
+    if mode.static_shapes:
+        meta = meta_of(leaf, mode.space)
+    else:
+        assert mode.shape_env is not None
+        meta = symbolic_meta(leaf, mode.space, mode.shape_env, f"x{i}", ())
+    fake = of_meta(meta)
+    if leaf.version.__class__ is Version:
+        fake.version = versions.setdefault(id(leaf.version), share(fake))
+    if leaf.keys & GRAD:
+        fake.requires_grad_()
     return fake
+
+
+# -- what no program can do ---------------------------------------------------
+
+
+def _state(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    node = value.grad_node if value.keys & GRAD else None
+    return value.keys & GRAD, node, None if node is None else node.kept
+
+
+def _refuse_effects(
+    left: bool, inputs: Sequence[Any], before: Sequence[Any], spec: Any, given: Any
+) -> None:
+    if left:
+        raise SideEffect("backward() in the function adds to the .grad of a tensor from outside")
+    if any(_state(x) != was for x, was in zip(inputs, before, strict=True)):
+        raise SideEffect("the function changes whether, or how, an input requires grad")
+    now, structure = tree.flatten(given)
+    if structure != spec or any(a is not b for a, b in zip(now, inputs, strict=True)):
+        raise SideEffect("the function changes a container that it was given")
+
+
+def _refuse_kinds(results: Sequence[Any]) -> None:
+    for value in results:
+        if isinstance(value, Tensor) or is_symbolic(value):
+            continue
+        if isinstance(value, Iterator) or callable(value):
+            # Both may hold tensors of the capture.
+            raise CaptureError(
+                "a result is no tensor, number or container of them", seen=type(value).__name__
+            )
+
+
+class SideEffect(CaptureError):
+    """The function changed something outside it, which a program would not repeat."""
 
 
 def _finish(
@@ -114,41 +219,87 @@ def _finish(
     inputs: Sequence[Any],
     results: list[Any],
     spec: Any,
-    env: ShapeEnv | None,
+    env: ShapeEnv,
 ) -> Captured:
-    wanted = tuple(i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.keys & GRAD)
     parameters = {
         name: t for name, t in tracer.constants.items() if isinstance(t, Tensor) and t.keys & GRAD
     }
-    grown = tuple(
-        i for i, r in enumerate(results) if isinstance(r, Tensor) and r.keys & GRAD
-    )
+    wanted = _wanted(inputs)
+    passed: dict[int, tuple[int | Tensor, Views]] = {}
+    grown: list[int] = []
+    for i, result in enumerate(results):
+        if isinstance(result, Tensor) and result.keys & GRAD:
+            found = _passed(result, inputs)
+            if found is None:
+                grown.append(i)
+            else:
+                passed[i] = found
     if not grown:
-        forward = tracer.finish(results, env)
-        return Captured(forward, None, spec, len(results), (), wanted, (), env)
-    _refuse_shared(inputs, results, grown)
+        kept = [None if i in passed else r for i, r in enumerate(results)]
+        forward = tracer.finish(kept, env)
+        return Captured(forward, None, spec, len(results), (), passed, wanted, (), env)
+    _refuse_shared([*inputs, *parameters.values()], results, grown)
     with_inputs = [inputs[i] for i in wanted] + list(parameters.values())
     last = tracer.graph.last
-    tangents = [_tangent(tracer, results[i]) for i in grown]
-    roots = [results[i] for i in grown]
-    grads = run_under(
-        under, grad, roots, with_inputs, tangents, allow_unused=True, retain_graph=False
-    )
-    whole = tracer.finish([results, list(grads)], env)
+    roots = list({id(results[i]): results[i] for i in grown}.values())
+    tangents = [_tangent(tracer, root) for root in roots]
+    try:
+        grads = run_under(
+            under, grad, roots, with_inputs, tangents, allow_unused=True, retain_graph=False
+        )
+    except PolyopError as error:
+        raise CaptureError(
+            f"its gradient cannot be captured: {error.problem}", source=error.source, fix=error.fix
+        ) from error
+    kept = [None if i in passed else r for i, r in enumerate(results)]
+    whole = tracer.finish([kept, list(grads)], env)
     forward, backward = _split(whole, last, list(parameters))
+    order = tuple(next(i for i in grown if results[i] is root) for root in roots)
     return Captured(
-        forward, backward, spec, len(results), grown, wanted, tuple(parameters.values()), env
+        forward, backward, spec, len(results), order, passed, wanted,
+        tuple(parameters.values()), env,
+    )  # fmt: skip
+
+
+def _wanted(inputs: Sequence[Any]) -> tuple[int, ...]:
+    """Give the positions of inputs that require grad, each tensor once."""
+    first = {id(x): i for i, x in reversed(list(enumerate(inputs)))}
+    return tuple(
+        i
+        for i, x in enumerate(inputs)
+        if isinstance(x, Tensor) and x.keys & GRAD and first[id(x)] == i
     )
 
 
-def _refuse_shared(inputs: Sequence[Any], results: Sequence[Any], grown: Sequence[int]) -> None:
-    for i in grown:
-        for x in inputs:
-            if isinstance(x, Tensor) and (results[i] is x or shares_memory(results[i], x)):
-                raise CaptureError(
-                    f"result {i} shares storage with an input, and a gradient is needed",
-                    fix="return a copy: .clone()",
-                )
+def _passed(result: Tensor, inputs: Sequence[Any]) -> tuple[int | Tensor, Views] | None:
+    """Find the input or outer tensor that a result is, or is a view of, and by which views."""
+    views: list[tuple[Any, tuple[Any, ...]]] = []
+    base = result
+    while True:
+        for i, given in enumerate(inputs):
+            if given is base:
+                return i, tuple(reversed(views))
+        if base.payload.__class__ is not Meta:
+            return base, tuple(reversed(views))
+        view = getattr(base, "view_of", None)
+        if view is None or any(map(is_symbolic, tree.leaves(view[2]))):
+            return None
+        views.append((view[1], view[2]))
+        base = view[0]
+
+
+def _refuse_shared(given: Sequence[Any], results: Sequence[Any], grown: Sequence[int]) -> None:
+    for n, i in enumerate(grown):
+        result = results[i]
+        others = [*given, *[results[k] for k in grown[:n] if results[k] is not result]]
+        if any(isinstance(x, Tensor) and shares_memory(result, x) for x in others):
+            raise CaptureError(
+                f"result {i} shares storage with an input or another result, "
+                "and a gradient is needed",
+                fix="return a copy: .clone()",
+            )
+        if result.is_leaf:
+            raise CaptureError(f"result {i} is a leaf that the function made", fix="make it outside")
 
 
 def _tangent(tracer: Tracer, result: Tensor) -> Tensor:
@@ -236,6 +387,3 @@ def _backward(second: Sequence[Node], grads: Any, needed: Sequence[Node]) -> Gra
     graph.output([copies[g] if isinstance(g, Node) else g for g in grads])
     return graph
 
-
-#: What a capture may raise that the caller's error should wrap.
-REFUSALS = (DataLook, FakeError, MissingFakeError, CaptureError)

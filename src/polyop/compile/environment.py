@@ -2,44 +2,87 @@
 
 A capture runs the function once; a number that it read from a global or a
 closure is part of the graph. So the values that the code names are looked at
-before each run: plain values by equality, tensors and functions by identity.
-Attributes of attributes, and what other libraries keep, are not seen; what
-changes there is the caller's word (`docs/architecture.md`).
+before each run: plain values by equality, small containers by what they hold,
+tensors and functions by identity. What changes during the capture is put back,
+since the call then runs without it. What other libraries keep is not seen; a
+change there is the caller's word (`docs/architecture.md`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import builtins
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from types import FunctionType, MethodType
+from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from polyop.tensor.tensor import Tensor
 
 #: Values of these types are compared; others count as the same while they are the same object.
 PLAIN = (int, float, complex, str, bytes, bool, type(None), tuple)
-MOST = 200
+CONTAINERS = (list, dict, set)
+#: The most reads, the deepest attribute, and the longest container that are looked at.
+MOST = 1000
+DEEPEST = 4
+LONGEST = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One name that the code reads: where it is found, and what it was."""
+    """One name that the code reads: where it is found, what it was, and what that held."""
 
     scope: Any  # a dict, or a cell
     name: str
     value: Any
+    content: Any = None
 
     def same(self) -> bool:
         """Tell whether the name still has the value."""
         now = _value(self.scope, self.name)
         if now is self.value:
-            return True
-        return (
-            isinstance(now, PLAIN) and type(now) is type(self.value) and bool(now == self.value)
-        )
+            return self.content is None or _alike(_content(now), self.content)
+        return _alike(now, self.value) if isinstance(now, PLAIN) else False
+
+    def restore(self) -> None:
+        """Give the name what it had."""
+        if self.same():
+            return
+        if isinstance(self.value, CONTAINERS):
+            _refill(self.value, self.content)
+        if not isinstance(self.scope, dict):
+            self.scope.cell_contents = self.value
+        elif self.value is _GONE:
+            self.scope.pop(self.name, None)
+        else:
+            self.scope[self.name] = self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of an object's attributes."""
+
+    scope: dict[str, Any]
+    names: frozenset[str]
+    name: str = ""
+
+    def same(self) -> bool:
+        """Tell whether there are no more and no fewer."""
+        return self.scope.keys() == self.names
+
+    def restore(self) -> None:
+        """Take away those that are new."""
+        for name in self.scope.keys() - self.names:
+            del self.scope[name]
 
 
 _GONE = object()
+
+
+def read(scope: Any, name: str) -> Read:
+    """Look at a name."""
+    value = _value(scope, name)
+    return Read(scope, name, value, _content(value))
 
 
 def _value(scope: Any, name: str) -> Any:
@@ -51,53 +94,122 @@ def _value(scope: Any, name: str) -> Any:
         return _GONE
 
 
-def environment(fn: Callable[..., Any]) -> tuple[Read, ...]:
-    """List what a function, and the functions of its own module that it calls, read."""
-    found: dict[tuple[int, str], Read] = {}
+def _content(value: Any) -> Any:
+    """Give what may change in a value while it stays the same object."""
+    if isinstance(value, Tensor):
+        return value.keys
+    if type(value) not in CONTAINERS or len(value) > LONGEST:
+        return len(value) if type(value) in CONTAINERS else None
+    if isinstance(value, dict):
+        return (*value, *value.values())
+    return tuple(value)
+
+
+def _alike(now: Any, was: Any) -> bool:
+    """Tell whether two values are interchangeable: 1, 1.0 and True are not, nor 0.0 and -0.0."""
+    if now is was:
+        return True
+    if type(now) is not type(was) or not isinstance(now, PLAIN):
+        return False
+    if isinstance(now, tuple):
+        return len(now) == len(was) and all(map(_alike, now, was))
+    return repr(now) == repr(was) if isinstance(now, (float, complex)) else bool(now == was)
+
+
+def _refill(container: Any, content: Any) -> None:
+    if isinstance(content, int):
+        return  # too long to be kept
+    container.clear()
+    if isinstance(container, dict):
+        half = len(content) // 2
+        container.update(zip(content[:half], content[half:], strict=True))
+    elif isinstance(container, set):
+        container.update(content)
+    else:
+        container.extend(content)
+
+
+def environment(fn: Callable[..., Any], leaves: Iterable[Any] = ()) -> tuple[Read | Names, ...]:
+    """List what a function, and the functions that it calls, read.
+
+    Args:
+        fn: the function.
+        leaves: its arguments; the attributes of those that are objects count too.
+    """
+    found: dict[tuple[int, str], Read | Names] = {}
     waiting: list[Any] = [fn]
     seen: set[int] = set()
+    for leaf in leaves:
+        _add(found, _attributes(leaf), waiting)
     while waiting and len(found) < MOST:
         current = waiting.pop()
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        for read in _reads(current):
-            found.setdefault((id(read.scope), read.name), read)
-            if isinstance(read.value, (FunctionType, MethodType)) and _is_users(read.value):
-                waiting.append(read.value)
+        if id(current) not in seen:
+            seen.add(id(current))
+            _add(found, _reads(current), waiting)
     return tuple(found.values())
 
 
-def _is_users(fn: Any) -> bool:
-    return not str(getattr(fn, "__module__", "")).startswith(("polyop.", "numpy"))
+def _add(found: Any, reads: Iterator[Read | Names], waiting: list[Any]) -> None:
+    for one in reads:
+        found.setdefault((id(one.scope), one.name), one)
+        if isinstance(one, Read) and _is_users(one.value):
+            waiting.append(one.value)
 
 
-def _reads(fn: Any) -> Iterator[Read]:
+def _is_users(value: Any) -> bool:
+    if not isinstance(value, (FunctionType, MethodType, partial)) and not hasattr(value, "fn"):
+        return False
+    return not str(getattr(value, "__module__", "")).startswith(("polyop.ops.", "numpy"))
+
+
+def _reads(fn: Any) -> Iterator[Read | Names]:
+    if isinstance(fn, partial):
+        yield from _attributes(fn.func)
+        fn = fn.func
+    if not isinstance(fn, (FunctionType, MethodType)):
+        # An object that is called, or a compiled function around another.
+        yield from _attributes(fn)
+        fn = getattr(fn, "fn", None) or getattr(type(fn), "__call__", None)
     if isinstance(fn, MethodType):
         yield from _attributes(fn.__self__)
         fn = fn.__func__
-    elif not isinstance(fn, FunctionType):
-        yield from _attributes(fn)
-        fn = getattr(type(fn), "__call__", None)
     if not isinstance(fn, FunctionType):
         return
     for cell, name in zip(fn.__closure__ or (), fn.__code__.co_freevars, strict=False):
-        value = _value(cell, name)
-        yield Read(cell, name, value)
-        yield from _attributes(value)
-    for name in fn.__code__.co_names:
-        if name in fn.__globals__:
-            value = fn.__globals__[name]
-            yield Read(fn.__globals__, name, value)
-            yield from _attributes(value)
+        yield from _named(cell, name)
+    for name in _names(fn.__code__):
+        if name in fn.__globals__ or not hasattr(builtins, name):
+            yield from _named(fn.__globals__, name)
 
 
-def _attributes(owner: Any) -> Iterator[Read]:
-    """List the attributes of a plain object, such as the weights of a layer."""
-    if isinstance(owner, (type, FunctionType, MethodType, *PLAIN, Tensor)):
+def _named(scope: Any, name: str) -> Iterator[Read | Names]:
+    one = read(scope, name)
+    yield one
+    yield from _attributes(one.value)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """List the names in a function's code, and in the functions written inside it."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names(inner)
+
+
+def _attributes(owner: Any, depth: int = 0) -> Iterator[Read | Names]:
+    """List the attributes of a plain object, such as the weights of a layer, and of theirs."""
+    if isinstance(owner, (list, dict)) and len(owner) <= LONGEST and depth < DEEPEST:
+        for item in owner.values() if isinstance(owner, dict) else owner:
+            if not isinstance(item, ModuleType):
+                yield from _attributes(item, depth + 1)
+        return
+    if isinstance(owner, (type, FunctionType, MethodType, ModuleType, Tensor, *PLAIN)):
         return
     own = getattr(owner, "__dict__", None)
-    if type(own) is dict and not str(type(owner).__module__).startswith(("polyop", "builtins")):
-        for name, value in list(own.items()):
-            if isinstance(value, (*PLAIN, Tensor, FunctionType)):
-                yield Read(own, name, value)
+    if type(own) is not dict or str(type(owner).__module__).startswith(("polyop.", "builtins")):
+        return
+    yield Names(own, frozenset(own))
+    for name, value in list(own.items()):
+        yield read(own, name)
+        if depth < DEEPEST:
+            yield from _attributes(value, depth + 1)

@@ -110,10 +110,10 @@ def tensor_body(shape: Shape, forms: Sequence[Form], *, guarded: bool, plain: bo
         return [*lines, f"if _r is not None: {check}", "return None"]
     if not plain or forms != (("new", -1),):
         return [*lines, check]
-    return [*lines, *_looks_text(shape, check), "return _r"]
+    return [*lines, *looks_text(shape, check), "return _r"]
 
 
-def _looks_text(shape: Shape, check: str) -> list[str]:
+def looks_text(shape: Shape, check: str) -> list[str]:
     """Lines that let one fresh plain tensor pass, and check anything else."""
     lines = [
         f"if _r.__class__ is not Tensor or _r.keys != 1: {check}",

@@ -8,7 +8,7 @@ and in `mirror.py`, so that a mistake is told in the author's words.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,15 @@ from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.rules import AutogradRule
 from polyop.layers.autograd.arrays import adapted, fill_tensors, send
 from polyop.layers.autograd.context import Context, refuse
-from polyop.layers.autograd.mirror import NodeOf, describe, matched, needs_of, nodes_in, spec_of
+from polyop.layers.autograd.mirror import (
+    NodeOf,
+    describe,
+    make_spec,
+    matched,
+    needs_of,
+    nodes_in,
+    spec_of,
+)
 from polyop.layers.autograd.node import Node, next_seq, result_node
 from polyop.layers.autograd.write import facts
 from polyop.schema.types import leaf_kind
@@ -30,9 +38,18 @@ RUNNING: ContextVar[Any] = ContextVar("running", default=None)
 
 
 class Inputs(tuple[Any, ...]):
-    """The positional arguments; `box` has every argument by name."""
+    """The positional arguments; `box` has every argument by name.
 
-    box: SimpleNamespace
+    Each operator has a class of its own, which knows the names.
+    """
+
+    names: Sequence[str] = ()
+    keyword_only: Sequence[Any] = ()
+
+    @property
+    def box(self) -> SimpleNamespace:
+        """Every argument by name."""
+        return SimpleNamespace(**dict(zip(self.names, (*self, *self.keyword_only), strict=True)))
 
 
 class AuthorRecorder:
@@ -44,6 +61,7 @@ class AuthorRecorder:
         self.source = op.rule_source("backward")
         self.names = [a.name for a in op._schema.arguments]
         self.positional = len(op._schema.positional)
+        self.inputs_class: type[Inputs] = type("Inputs", (Inputs,), {"names": self.names})
         self.setup = None if rule.setup_context is None else setup_caller(rule.setup_context)
         kinds = [leaf_kind(a.type) for a in op._schema.keyword_only]
         self.keywords_count = any(kind != "static" for kind in kinds)
@@ -98,13 +116,20 @@ class AuthorRecorder:
         give_node(node, flat, inner, ctx._without)
 
     def _inputs(self, values: Sequence[Any]) -> Inputs:
-        inputs = Inputs(values[: self.positional])
-        inputs.box = SimpleNamespace(**dict(zip(self.names, values, strict=True)))
+        inputs = self.inputs_class(values[: self.positional])
+        inputs.keyword_only = values[self.positional :]
         return inputs
 
     def _keywords(self, values: Sequence[Any]) -> dict[str, Any]:
         n = self.positional
         return dict(zip(self.names[n:], values[n:], strict=True))
+
+    def matched(self, n: Node, given: Any) -> Iterator[tuple[Node, Any]]:
+        """Give each gradient that backward returned, with the node that it is for."""
+        # The quick way keeps a tuple of plain facts.
+        specs = n.s1 if n.s1.__class__ is list else [s and make_spec(*s) for s in n.s1]
+        for name, spec, value in zip(self.names, specs, self.laid_out(given), strict=True):
+            yield from matched(self.op, self.source, name, spec, value)
 
     def laid_out(self, given: Any) -> Sequence[Any]:
         """Give what backward returned as one value per argument.
@@ -175,9 +200,8 @@ def _author_backward(n: Node, g: Any, grads: dict[Node, Any], push: Callable[[No
     assert rule is not None
     ctx = n.s0.running(n)
     given = call_backward(n, ctx, g, n.more[2], rule)
-    for name, spec, value in zip(recorder.names, n.s1, recorder.laid_out(given), strict=True):
-        for node, d in matched(recorder.op, recorder.source, name, spec, value):
-            send(node, d, grads, push)
+    for node, d in recorder.matched(n, given):
+        send(node, d, grads, push)
 
 
 author_backward = adapted(_author_backward)

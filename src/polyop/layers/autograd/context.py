@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from polyop.errors import AutogradError, UsageTypeError
@@ -18,29 +19,31 @@ class Context:
         needs_input_grad: one bool per argument of the schema, lists for lists.
     """
 
+    # Defaults stand on the class: most contexts change one or two of them.
     needs_input_grad: Any
+    _saved: tuple[Any, ...] = ()
+    _versions: tuple[int, ...] = ()
+    _names: tuple[str, ...] = ()
+    _without: tuple[int, ...] = ()
+    _dirty: tuple[int, ...] = ()
+    _materialize = True
+    _node: Node | weakref.ref[Node] | None = None
 
     def __init__(self, needs: Any = ()) -> None:
         self.needs_input_grad = needs
-        self._saved: tuple[Any, ...] = ()
-        self._versions: tuple[int, ...] = ()
-        self._names: tuple[str, ...] = ()
-        self._without: tuple[int, ...] = ()
-        self._dirty: tuple[int, ...] = ()
-        self._materialize = True
-        self._node: Node | None = None
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep tensors; that nobody writes to them until backward is checked."""
         for tensor in tensors:
-            if tensor is not None and not isinstance(tensor, Tensor):
+            # By class first: what is saved is nearly always a plain tensor.
+            if tensor.__class__ is not Tensor and not isinstance(tensor, (Tensor, type(None))):
                 raise UsageTypeError(
                     "save_for_backward takes tensors and None",
                     seen=f"{type(tensor).__name__} {tensor!r:.80}",
                     fix="keep anything else as an attribute: ctx.name = value",
                 )
         self._saved = tensors
-        self._versions = tuple(0 if t is None else count_of(t) for t in tensors)
+        self._versions = tuple([0 if t is None else count_of(t) for t in tensors])
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
@@ -49,12 +52,14 @@ class Context:
         Raises:
             AutogradError: a saved tensor was written since.
         """
-        return tuple(self._load(i, saved) for i, saved in enumerate(self._saved))
+        return tuple([self._load(i, saved) for i, saved in enumerate(self._saved)])
 
     def _load(self, i: int, saved: Any) -> Any:
         if saved is None:
             return None
         node, inner = self._node, saved.tensor if saved.__class__ is Twin else saved
+        if node.__class__ is weakref.ref:
+            node = node()
         if node is None:
             return inner
         name = self._names[i] if i < len(self._names) else f"saved tensor {i}"
@@ -85,6 +90,21 @@ class Context:
         if any(saved is not None for saved in self._saved):
             self._saved = tuple(_sealed(saved, results, kept) for saved in self._saved)
 
+    def seal_one(self, names: Sequence[str], values: Sequence[Any], result: Any) -> None:
+        """End the forward of a call with one result; see `seal`."""
+        saved = self._saved
+        if not saved:
+            return
+        self._names = tuple([_name(s, i, zip(names, values)) for i, s in enumerate(saved)])
+        for s in saved:
+            if s is result:
+                self._saved = tuple([twin(s, -1) if s is result else s for s in saved])
+                return
+
+    def belongs_to(self, node: Node) -> None:
+        """Remember the node, weakly: the node keeps this context."""
+        self._node = weakref.ref(node)
+
     def running(self, node: Node) -> Context:
         """Give the context as backward sees it: the same attributes, and the node that runs."""
         made = type(self).__new__(type(self))
@@ -93,7 +113,7 @@ class Context:
         return made
 
 
-def _name(saved: Any, i: int, named: Sequence[tuple[str, Any]]) -> str:
+def _name(saved: Any, i: int, named: Iterable[tuple[str, Any]]) -> str:
     for name, value in named:
         if value is saved:
             return name

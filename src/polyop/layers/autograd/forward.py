@@ -10,8 +10,10 @@ from polyop.dispatch.operator import Handler
 from polyop.dispatch.resolve import LAYERS, Way
 from polyop.dispatch.table import Kernel
 from polyop.errors import AutogradError
+from polyop.layers.autograd.author import AuthorRecorder
 from polyop.layers.autograd.inplace import writing
 from polyop.layers.autograd.node import node_of
+from polyop.layers.autograd.plain_author import quick_author
 from polyop.layers.autograd.plan import Plan
 from polyop.layers.autograd.recorders import FormulaRecorder, Recorder, recorder_of
 from polyop.layers.autograd.write import fused
@@ -38,11 +40,14 @@ class AutogradLayer:
         found = recorder_of(op)
         if found is None:
             return None
-        kernel = _bare_kernel(way) if isinstance(found, FormulaRecorder) else None
-        if kernel is not None and isinstance(found, FormulaRecorder) and _fits(found.plan):
-            assert kernel.fn is not None
-            return fused(found.plan, kernel.fn)
-        return recording(found, way.handler(), plain=way.code == NUMPY | GRAD)
+        kernel = _next_kernel(way)
+        made: Handler | None = None
+        if kernel is not None and isinstance(found, AuthorRecorder):
+            made = quick_author(found, kernel)
+        elif kernel is not None and isinstance(found, FormulaRecorder):
+            bare = kernel.payload and _fits(found.plan)
+            made = fused(found.plan, kernel.fn) if bare and kernel.fn is not None else None
+        return made or recording(found, way.handler(), plain=way.code == NUMPY | GRAD)
 
 
 def recording(found: Recorder, below: Handler, *, plain: bool) -> Handler:
@@ -56,13 +61,13 @@ def recording(found: Recorder, below: Handler, *, plain: bool) -> Handler:
     return run
 
 
-def _bare_kernel(way: Way) -> Kernel | None:
-    """Give the kernel on bare arrays that comes next, if nothing else acts before it."""
+def _next_kernel(way: Way) -> Kernel | None:
+    """Give the kernel that comes next, if all is NumPy and nothing else acts before it."""
     if way.code != NUMPY | GRAD:
         return None
     for i, (_, step) in enumerate(way.steps):
         if isinstance(step, Kernel):
-            return step if step.payload and not step.with_keyset and not step.takes_op else None
+            return None if step.with_keyset or step.takes_op else step
         rest = Way(way.op, way.code, way.keys, way.steps[i + 1 :], way.acted)
         if step.handler(rest) is not None:
             return None

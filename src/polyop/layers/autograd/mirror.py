@@ -25,15 +25,21 @@ class Spec:
     dtype: Any
 
 
+def make_spec(node: Node | None, shape: Any, dtype: Any) -> Spec:
+    """Make a spec of its facts."""
+    made = Spec()
+    made.node, made.shape, made.dtype = node, shape, dtype
+    return made
+
+
 NodeOf = Callable[[Any], Node | None]
 
 
 def spec_of(outer: Any, node_of: NodeOf) -> Any:
     """Mirror an argument, with a `Spec` for each tensor and None for anything else."""
     if isinstance(outer, Tensor):
-        made, payload = Spec(), outer.payload
-        made.node, made.shape, made.dtype = node_of(outer), payload.shape, payload.dtype
-        return made
+        payload = outer.payload
+        return make_spec(node_of(outer), payload.shape, payload.dtype)
     if outer.__class__ in {list, tuple}:
         return [spec_of(x, node_of) for x in outer]
     if isinstance(outer, dict):

@@ -1,0 +1,164 @@
+"""The quick way of an author's gradient: plain tensors and static values in, one tensor out.
+
+`author.py` records any call; this file writes the forward of the common ones
+as text, with the kernel in it: one frame runs the kernel, then `setup_context`
+under the same word, and makes the node (PERFORMANCE section 7). What it leaves
+on the node is what `author.py` reads, so a gradient that somebody watches, and
+every mistake, goes that way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from polyop.dispatch.bits import GRAD, NUMPY
+from polyop.dispatch.body import looks_text, result_forms
+from polyop.dispatch.context import reset_word, set_word, word
+from polyop.dispatch.entry import scope_of
+from polyop.dispatch.operator import Handler
+from polyop.dispatch.table import Kernel
+from polyop.dispatch.write import call_text, indent, make_function, shape_of
+from polyop.layers.autograd.author import AuthorRecorder, author_backward
+from polyop.layers.autograd.context import Context
+from polyop.layers.autograd.node import Node, next_seq
+from polyop.tensor.tensor import Tensor, is_differentiable, of_array
+
+#: Dtypes that gradients flow through, as seen so far.
+DIFFERENTIABLE: dict[Any, bool] = {}
+
+
+def differentiable(dtype: Any) -> bool:
+    """Tell whether gradients flow through a dtype."""
+    try:
+        return DIFFERENTIABLE[dtype]
+    except KeyError:
+        found = DIFFERENTIABLE[dtype] = is_differentiable(dtype)
+        return found
+
+
+def quick_author(found: AuthorRecorder, kernel: Kernel) -> Handler | None:
+    """Write the handler of a call, or give None if its schema is not of the common form."""
+    op = found.op
+    shape = shape_of(op._schema)
+    if (
+        set(shape.kinds) - {"tensor", "static"}
+        or shape.keywords
+        or shape.written
+        or result_forms(op._schema) != (("new", -1),)
+        or kernel.payload
+        or kernel.with_keyset
+        or kernel.takes_op
+    ):
+        return None
+    scope = scope_of(
+        op, kernel=kernel.fn, Context=Context, Node=Node, next_seq=next_seq, GRAD=GRAD,
+        differentiable=differentiable, setup=found.setup, backward=plain_backward,
+        more=(None, found, [0]), Inputs=found.inputs_class, general=general(found), NONE={},
+    )  # fmt: skip
+    text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(_text(found, shape))])
+    return make_function(text, scope, op._opname, found.names)
+
+
+def general(found: AuthorRecorder) -> Callable[..., Any]:
+    """Give the function that checks an odd result, and records it the long way."""
+
+    def run(args: tuple[Any, ...], out: Any) -> Any:
+        found.record(args, args, out, out, kept=False, node_of=_node_of, plain=True)
+        return out
+
+    return run
+
+
+def _node_of(tensor: Any) -> Node | None:
+    found: Node | None = tensor.grad_node if tensor.keys & GRAD else None
+    return found
+
+
+def _text(found: AuthorRecorder, shape: Any) -> list[str]:
+    given = f"({', '.join(shape.names)},)"
+    tensors = [f"a{i}" for i, kind in enumerate(shape.kinds) if kind == "tensor"]
+    odd = f"return general({given}, results(op, _r, {given}))"
+    needs = [f"{a}.keys & GRAD != 0" if a in tensors else "False" for a in shape.names]
+    lines = [
+        "_token = set_word(word().in_kernel)",
+        "try:",
+        f"    _r = {call_text(shape, payloads=False)}",
+        "finally: reset_word(_token)",
+        *looks_text(shape, odd),
+        "if not differentiable(_p.dtype): return _r",
+        f"_c = Context(({', '.join(needs)},))",
+    ]
+    if found.setup is not None:
+        # Under a word of its own: what the kernel raised must not look like the rule's.
+        lines += [
+            "_token = set_word(word().in_kernel)",
+            f"try: setup(_c, Inputs({given}), NONE, _r)",
+            "finally: reset_word(_token)",
+            f"_c.seal_one({found.names!r}, {given}, _r)",
+            "if _c._without and id(_r) in _c._without: return _r",
+        ]
+    specs = [
+        f"({a}.grad_node if {a}.keys & GRAD else None, {a}.payload.shape, {a}.payload.dtype)"
+        if a in tensors
+        else "None"
+        for a in shape.names
+    ]
+    nodes = (
+        f"({tensors[0]}.grad_node,)"
+        if len(tensors) == 1
+        else f"tuple([_x.grad_node for _x in ({', '.join(tensors)},) if _x.keys & GRAD])"
+    )
+    return [
+        *lines,
+        "_n = Node(); _n.backward = backward; _n.seq = next_seq(); _n.op = op; _n.more = more",
+        f"_n.n0 = {nodes}; _n.s0 = _c; _n.s1 = ({', '.join(specs)},)",
+        "_c.belongs_to(_n)",
+        "_r.keys = 3; _r.grad_node = _n",
+        "return _r",
+    ]
+
+
+def plain_backward(n: Node, g: Any, grads: dict[Node, Any], push: Callable[[Node], Any]) -> None:
+    """Run an author's backward on bare arrays; anything odd goes the long way."""
+    recorder: AuthorRecorder = n.more[1]
+    rule = recorder.rule.backward
+    assert rule is not None
+    token = set_word(word().without_grad)
+    try:
+        given = rule(n.s0, of_array(g if g.__class__ is np.ndarray else np.asarray(g)))
+        specs: Sequence[Any] = n.s1
+        values = given if given.__class__ is tuple else (given,)
+        if len(values) != len(specs) or not all(map(_fits, specs, values)):
+            found = list(recorder.matched(n, given))
+            pairs = [(node, d.payload) for node, d in found]
+        else:
+            pairs = [
+                (spec[0], d.payload)
+                for spec, d in zip(specs, values, strict=True)
+                if d is not None and spec[0] is not None
+            ]
+    finally:
+        reset_word(token)
+    for node, d in pairs:
+        if node in grads:
+            grads[node] = grads[node] + d
+        else:
+            grads[node] = d
+            if node.seq:
+                push(node)
+
+
+def _fits(spec: Any, d: Any) -> bool:
+    """Tell whether a gradient needs no further look."""
+    if d is None:
+        return True
+    if spec is None or d.__class__ is not Tensor or d.keys & ~GRAD != NUMPY:
+        return False
+    payload = d.payload
+    return bool(payload.shape == spec[1] and payload.dtype is spec[2])
+
+
+plain_backward.tensor = author_backward.tensor  # type: ignore[attr-defined]
