@@ -9,14 +9,18 @@ acted once, at capture, exactly as in an eager call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NoReturn
 
+import numpy as np
+
 from polyop import tree
+from polyop.devices import Device
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import Word, run_under, word
-from polyop.errors import CaptureError, FakeError, MissingFakeError, PolyopError
+from polyop.errors import CaptureError, PolyopError
 from polyop.graph import Graph, GraphModule, Node, eliminate_dead_code
 from polyop.layers.autograd import grad
 from polyop.layers.fake import FakeTensorMode
@@ -28,11 +32,13 @@ from polyop.tensor.meta import Meta, meta_of
 from polyop.tensor.storage import Version, share, shares_memory
 from polyop.tensor.tensor import PRINTER, Tensor, of_array, of_meta
 
+#: Results that a program gives as they are.
+CONSTANTS = (int, float, complex, str, bytes, np.generic, np.dtype, Device, Enum)
 #: Operators that make a view, each with its arguments after the tensor.
 Views = tuple[tuple[Any, tuple[Any, ...]], ...]
 
 
-class DataLook(BaseException):  # noqa: N818 - it steers, and never reaches a user
+class DataLook(BaseException):
     """Captured code looked at data; no `except Exception` in that code stops it."""
 
     def __init__(self, what: str, place: object) -> None:
@@ -128,9 +134,7 @@ def capture(
         MissingFakeError: an operator has no fake rule.
     """
     env = ShapeEnv()
-    mode = FakeTensorMode(
-        allow_non_fake_inputs=True, shape_env=env, static_shapes=not symbolic
-    )
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=env, static_shapes=not symbolic)
     tracer = Capture()
     inputs = _inputs(tracer, mode, leaves)
     before = [_state(x) for x in inputs]
@@ -200,20 +204,18 @@ def _refuse_effects(
 
 def _refuse_kinds(results: Sequence[Any]) -> None:
     for value in results:
-        if isinstance(value, Tensor) or is_symbolic(value):
-            continue
-        if isinstance(value, Iterator) or callable(value):
-            # Both may hold tensors of the capture.
+        if not isinstance(value, (Tensor, *CONSTANTS)) and not is_symbolic(value):
+            # It may hold tensors of the capture, or be another object at each call.
             raise CaptureError(
                 "a result is no tensor, number or container of them", seen=type(value).__name__
             )
 
 
-class SideEffect(CaptureError):
+class SideEffect(CaptureError):  # noqa: N818 - users see it as its base
     """The function changed something outside it, which a program would not repeat."""
 
 
-def _finish(
+def _finish(  # noqa: PLR0917
     tracer: Tracer,
     under: Word,
     inputs: Sequence[Any],
@@ -299,7 +301,9 @@ def _refuse_shared(given: Sequence[Any], results: Sequence[Any], grown: Sequence
                 fix="return a copy: .clone()",
             )
         if result.is_leaf:
-            raise CaptureError(f"result {i} is a leaf that the function made", fix="make it outside")
+            raise CaptureError(
+                f"result {i} is a leaf that the function made", fix="make it outside"
+            )
 
 
 def _tangent(tracer: Tracer, result: Tensor) -> Tensor:
@@ -386,4 +390,3 @@ def _backward(second: Sequence[Node], grads: Any, needed: Sequence[Node]) -> Gra
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output([copies[g] if isinstance(g, Node) else g for g in grads])
     return graph
-

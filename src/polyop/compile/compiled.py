@@ -7,28 +7,43 @@ capture symbolic, so that one program serves all sizes that its guards allow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import update_wrapper
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial, update_wrapper
 from threading import RLock
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from polyop import tree
-from polyop.compile.capture import Captured, DataLook, capture
+from polyop.compile.capture import Captured, DataLook, SideEffect, capture
 from polyop.compile.cuts import run_in_parts
-from polyop.compile.environment import Read, environment
+from polyop.compile.environment import Names, Read, environment
+from polyop.compile.program import Program, run_program
 from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
-from polyop.dispatch.context import run_under, word
-from polyop.errors import CaptureError, FakeError, MissingFakeError, UsageError, nearest
+from polyop.dispatch.context import word
+from polyop.errors import (
+    CaptureError,
+    FakeError,
+    MissingFakeError,
+    PolyopError,
+    UsageError,
+    nearest,
+)
 from polyop.graph import GraphModule
-from polyop.layers.autograd import Function
+from polyop.graph.purity import is_write
+from polyop.source import source_of
+from polyop.tensor.meta import Meta, element_strides
 from polyop.tensor.storage import Version
-from polyop.tensor.tensor import Tensor
+from polyop.tensor.tensor import Tensor, of_meta
 
+#: How a call runs without a program.
+Way = Callable[[Callable[..., Any], Any, Any], Any]
 Backend = Callable[[GraphModule, Sequence[Any]], Callable[..., Any]]
 OPTIONS = ("cache_size_limit",)
+#: How often a function that changed its surroundings is captured again.
+MOST_TRIES = 3
+#: Arguments that a program can neither take nor keep.
+ODD = (np.ndarray, Iterator)
 
 
 def run_graph(module: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
@@ -86,36 +101,6 @@ def compile(
     return make if f is None else make(f)
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A captured call, ready to run, and what it holds for."""
-
-    captured: Captured
-    run: Callable[..., Any]
-    run_backward: Callable[..., Any] | None
-    shapes: tuple[Any, ...]
-    reads: tuple[Read, ...]
-
-    def holds(self, shapes: tuple[Any, ...]) -> bool:
-        """Tell whether the program is right for inputs of these shapes."""
-        if not all(read.same() for read in self.reads):
-            return False
-        env = self.captured.env
-        if env is None:
-            return shapes == self.shapes
-        sizes = {
-            f"x{i}.{kind}": size
-            for i, (shape, strides) in enumerate(shapes)
-            for kind, size in _named(shape, strides)
-        }
-        return env.check_guards(env.bind(sizes)) is None
-
-
-def _named(shape: Any, strides: Any) -> list[tuple[str, int]]:
-    sizes = [(f"shape[{k}]", n) for k, n in enumerate(shape or ())]
-    return sizes + [(f"stride({k})", n) for k, n in enumerate(strides or ())]
-
-
 class CompiledFunction:
     """A function that runs as captured programs."""
 
@@ -133,7 +118,8 @@ class CompiledFunction:
         self.backend = backend
         self.limit = int(options.get("cache_size_limit", 64))
         self.programs: dict[Any, list[Program]] = {}
-        self._cut: set[Any] = set()
+        self._cut: dict[Any, Way] = {}
+        self._tries: dict[Any, int] = {}
         self._lock = RLock()
         update_wrapper(self, fn)
 
@@ -144,6 +130,7 @@ class CompiledFunction:
         return lambda *args, **kwargs: self._call(bound, args, kwargs)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the function, by a program if it can be captured."""
         return self._call(self.fn, args, kwargs)
 
     def _call(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -151,14 +138,26 @@ class CompiledFunction:
         if not _is_plain(leaves):
             # Inside a transform or a trace the function is a part of what that captures.
             return fn(*args, **kwargs)
+        odd = next((leaf for leaf in leaves if isinstance(leaf, ODD)), None)
+        if odd is not None:
+            return self._with_odd(odd, fn, args, kwargs)
         key, shapes = describe_inputs(leaves, spec, fn)
         program = self._find(key, shapes)
         if program is None:
             try:
                 program = self._capture(fn, leaves, spec, key, shapes)
-            except _Cut:
-                return run_in_parts(fn, args, kwargs)
-        return run_program(program, leaves)
+            except _Cut as cut:
+                return cut.way(fn, args, kwargs)
+        return run_program(program, fn, leaves, spec)
+
+    def _with_odd(self, odd: Any, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if self.fullgraph:
+            raise CaptureError(
+                "an array or iterator among the arguments would become part of the program",
+                seen=type(odd).__name__,
+                fix="give a tensor: polyop.from_numpy(array)",
+            )
+        return fn(*args, **kwargs)
 
     def _find(self, key: Any, shapes: tuple[Any, ...]) -> Program | None:
         for program in self.programs.get(key, ()):
@@ -171,64 +170,160 @@ class CompiledFunction:
     ) -> Program:
         with self._lock:
             if key in self._cut:
-                raise _Cut
-            known = self.programs.setdefault(key, [])
-            symbolic = bool(known) if self.dynamic is None else self.dynamic
+                raise _Cut(self._cut[key])
+            # Another thread may have captured the same meanwhile.
+            found = self._find(key, shapes)
+            if found is not None:
+                return found
+            symbolic = bool(self.programs.get(key)) if self.dynamic is None else self.dynamic
+            reads = environment(fn, leaves)
+            make = partial(_capture_once, fn, leaves, spec, reads)
             try:
-                captured = capture(fn, leaves, spec, symbolic=symbolic)
-            except DataLook as look:
-                self._refuse(key, f"{look.what}() looks at data", look.place, look)
-            except MissingFakeError as error:
-                self._refuse(key, error.problem, error.source, error)
-            except (CaptureError, FakeError) as error:
-                self._refuse(key, error.problem, error.source, error)
-            program = self._program(captured, shapes, environment(fn))
+                captured = self._captured(make, key, symbolic=symbolic)
+            except _Symbolic:
+                symbolic = False
+                captured = self._captured(make, key, symbolic=False)
+            program = self._program(captured, symbolic, shapes, reads)
             if sum(map(len, self.programs.values())) >= self.limit:
-                known.clear()
-            known.append(program)
+                self.programs.clear()
+            self.programs.setdefault(key, []).append(program)
             return program
 
-    def _refuse(self, key: Any, why: str, place: object, cause: Exception) -> None:
-        """Raise, or remember that calls of this kind run in parts."""
-        if self.fullgraph:
-            raise CaptureError(
-                f"{getattr(self.fn, '__name__', 'the function')} cannot be captured as one graph: {why}",
-                source=place,
-                fix="make an operator of what looks at data (polyop.custom_op, with a fake rule), "
-                "or compile without fullgraph=True",
-            ) from cause
-        self._cut.add(key)
-        raise _Cut from None
+    def _captured(self, make: Callable[..., Any], key: Any, *, symbolic: bool) -> Captured:
+        captured, error, changed = make(symbolic=symbolic)
+        if error is None:
+            return captured  # type: ignore[no-any-return]
+        if symbolic and isinstance(error, Exception) and not isinstance(error, SideEffect):
+            # Python wants plain numbers in places, such as `len`: a program per size, then.
+            raise _Symbolic from None
+        self._refuse(key, error, changed)
 
-    def _program(self, captured: Captured, shapes: Any, reads: tuple[Read, ...]) -> Program:
+    def _refuse(self, key: Any, error: BaseException, changed: str) -> NoReturn:
+        """Raise, or say how the call runs instead."""
+        if not isinstance(error, (DataLook, FakeError, MissingFakeError, CaptureError)):
+            if not isinstance(error, Exception):
+                raise error
+            # It is the function's own: the eager call raises it, after the writes before it.
+            raise _Cut(partial(_run_for, error) if self.fullgraph else run_eagerly) from None
+        if self.fullgraph:
+            raise _explained(self.fn, error) from error
+        way = run_eagerly if isinstance(error, SideEffect) else run_in_parts
+        tries = self._tries[key] = self._tries.get(key, 0) + 1
+        if not changed or way is run_in_parts or tries >= MOST_TRIES:
+            # What changed may be a cache that is filled once; then the next capture succeeds.
+            self._remember_cut(key, way)
+        raise _Cut(way) from None
+
+    def _remember_cut(self, key: Any, way: Way) -> None:
+        if len(self._cut) >= self.limit:
+            self._cut.clear()
+            self._tries.clear()
+        self._cut[key] = way
+
+    def _program(
+        self, captured: Captured, symbolic: bool, shapes: Any, reads: tuple[Read | Names, ...]
+    ) -> Program:
         back = captured.backward
+        forward = captured.forward
         return Program(
             captured,
-            self.backend(captured.forward, ()),
-            None if back is None else self.backend(back, ()),
+            self.backend(forward, _examples(forward)),
+            None if back is None else self.backend(back, _examples(back)),
+            symbolic,
+            not any(map(is_write, forward.graph.nodes)),
             shapes,
             reads,
         )
 
 
+def _capture_once(
+    fn: Callable[..., Any], leaves: Any, spec: Any, reads: Any, *, symbolic: bool
+) -> tuple[Captured | None, BaseException | None, str]:
+    """Capture, leave what the function reads as it was, and tell what went wrong."""
+    captured: Captured | None = None
+    error: BaseException | None = None
+    try:
+        captured = capture(fn, leaves, spec, symbolic=symbolic)
+    except BaseException as raised:  # put back what changed, whatever it is
+        error = raised
+    changed = _restore(reads)
+    if changed and error is None:
+        error = SideEffect(f"the function changes {changed!r} outside it")
+    return captured, error, changed
+
+
+def _restore(reads: Sequence[Read | Names]) -> str:
+    """Give what was read its values again; name the first that had changed."""
+    changed = [read for read in reads if not read.same()]
+    for read in changed:
+        read.restore()
+    return (changed[0].name or "attributes") if changed else ""
+
+
+def _explained(fn: Any, error: BaseException) -> CaptureError:
+    """Make the error of `fullgraph=True`."""
+    name = getattr(fn, "__name__", "the function")
+    if isinstance(error, DataLook):
+        return CaptureError(
+            f"{name} cannot be captured as one graph: {error.what}() looks at data",
+            source=error.place,
+            fix="make an operator of what looks at data (polyop.custom_op, with a fake rule), "
+            "or compile without fullgraph=True",
+        )
+    assert isinstance(error, PolyopError)
+    return CaptureError(
+        f"{name} cannot be captured as one graph: {error.problem}",
+        op=error.op,
+        source=error.source or source_of(fn),
+        fix=error.fix or "compile without fullgraph=True",
+    )
+
+
+def _examples(module: GraphModule) -> list[Any]:
+    """Make a fake for each input of a graph."""
+    return [
+        of_meta(node.val) if isinstance(node.val, Meta) else node.val
+        for node in module.graph.placeholders
+    ]
+
+
+def run_eagerly(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Call the function itself."""
+    return fn(*args, **kwargs)
+
+
+def _run_for(error: Exception, fn: Callable[..., Any], args: Any, kwargs: Any) -> NoReturn:
+    """Call the function for the exception that it raised in the capture too."""
+    fn(*args, **kwargs)
+    raise CaptureError(
+        f"the function raised {type(error).__name__} in the capture, and not in an eager call",
+        source=source_of(fn),
+    ) from error
+
+
+class _Symbolic(Exception):  # noqa: N818 - it steers, and never reaches a user
+    """A capture fails, and may succeed with plain sizes."""
+
+
 class _Cut(Exception):  # noqa: N818 - it steers, and never reaches a user
-    """Calls of this kind run in parts."""
+    """A call runs in another way."""
+
+    def __init__(self, way: Way) -> None:
+        self.way = way
 
 
 def _is_plain(leaves: Sequence[Any]) -> bool:
     """Tell whether nothing but grad mode is active, and all tensors have NumPy data."""
     if int(word()) & ~NO_GRAD:
         return False
-    return all(
-        leaf.keys & ~(GRAD | NUMPY) == 0 for leaf in leaves if isinstance(leaf, Tensor)
-    )
+    return all(leaf.keys & ~(GRAD | NUMPY) == 0 for leaf in leaves if isinstance(leaf, Tensor))
 
 
 def describe_inputs(
     leaves: Sequence[Any], spec: Any, fn: Callable[..., Any]
 ) -> tuple[Any, tuple[Any, ...]]:
     """Give what selects the programs of a call, and the shapes that select among them."""
-    facts: list[Any] = [spec, int(word()), id(getattr(fn, "__self__", None))]
+    facts: list[Any] = [spec, int(word()), Same(getattr(fn, "__self__", None))]
     shapes: list[Any] = []
     first: dict[int, int] = {}
     for i, leaf in enumerate(leaves):
@@ -237,79 +332,36 @@ def describe_inputs(
             # Two inputs that share storage are another program than two that do not.
             group = id(leaf.version) if leaf.version.__class__ is Version else id(leaf)
             contiguous = payload.flags.c_contiguous
-            facts.append((payload.dtype, payload.ndim, leaf.keys, first.setdefault(group, i), contiguous))
-            shapes.append((payload.shape, None if contiguous else payload.strides))
+            same = first.setdefault(id(leaf), i), first.setdefault(group, i)
+            facts.append((payload.dtype, payload.ndim, leaf.keys, same, contiguous))
+            shapes.append((payload.shape, None if contiguous else element_strides(payload)))
         else:
             facts.append((type(leaf), _static(leaf)))
             shapes.append((None, None))
     return tuple(facts), tuple(shapes)
 
 
+class Same:
+    """Equal to itself alone, and kept alive, so that its id stays its own."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.value is other.value
+
+
 def _static(leaf: Any) -> Any:
     """Give what a value that is no tensor is known by."""
-    if isinstance(leaf, float) and leaf == 0:
-        return str(leaf)  # -0.0 == 0.0
-    if isinstance(leaf, np.ndarray):
-        raise CaptureError(
-            "a NumPy array among the arguments would become part of the program",
-            fix="give a tensor: polyop.from_numpy(array)",
-        )
+    if isinstance(leaf, (float, complex)):
+        return repr(leaf)  # -0.0 == 0.0, and nan is not nan
     try:
         hash(leaf)
     except TypeError:
-        return id(leaf)
+        return Same(leaf)
     return leaf
-
-
-# -- running ------------------------------------------------------------------
-
-
-def run_program(program: Program, leaves: Sequence[Any]) -> Any:
-    """Run a program on the leaves of a call's arguments."""
-    captured = program.captured
-    inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    if captured.backward is None:
-        # No result requires grad, whatever the inputs do: a `no_grad` block, say, was captured.
-        results = run_under(word().without_grad, program.run, *inputs)
-        return tree.unflatten(captured.spec, results)
-    holder: list[Any] = []
-    made = CompiledCall.apply(program, holder, *inputs, *captured.parameters)
-    grown = iter(made if isinstance(made, tuple) else (made,))
-    results = [next(grown) if i in captured.differentiable else r for i, r in enumerate(holder)]
-    return tree.unflatten(captured.spec, results)
-
-
-class CompiledCall(Function):
-    """The one node that autograd sees of a compiled call."""
-
-    @staticmethod
-    def forward(ctx: Any, program: Program, holder: list[Any], *inputs: Tensor) -> Any:
-        """Run the forward program; results without gradient go out through `holder`."""
-        results, saved = program.run(*inputs)
-        ctx.program = program
-        ctx.places = [i for i, value in enumerate(saved) if isinstance(value, Tensor)]
-        ctx.others = [None if isinstance(value, Tensor) else value for value in saved]
-        ctx.save_for_backward(*[value for value in saved if isinstance(value, Tensor)])
-        ctx.count = len(inputs)
-        holder.extend(results)
-        return tuple(results[i] for i in program.captured.differentiable)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        """Run the backward program."""
-        saved = list(ctx.others)
-        for place, value in zip(ctx.places, ctx.saved_tensors, strict=True):
-            saved[place] = value
-        found = iter(ctx.program.run_backward(*saved, *grads))
-        captured: Captured = ctx.program.captured
-        n = ctx.count - len(captured.parameters)
-        tensors = _tensor_positions(captured, n)
-        of_inputs = [next(found) if i in tensors else None for i in range(n)]
-        return (None, None, *of_inputs, *found)
-
-
-def _tensor_positions(captured: Captured, n: int) -> frozenset[int]:
-    """Give the positions, among the tensor inputs, of those that require grad."""
-    names = [node.target for node in captured.forward.graph.placeholders[:n]]
-    wanted = {f"x{i}" for i in captured.wanted}
-    return frozenset(i for i, name in enumerate(names) if name in wanted)

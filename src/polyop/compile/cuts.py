@@ -2,8 +2,7 @@
 
 Nothing of the function's code is read. It runs once per call; operators are
 recorded on fakes, and when it looks at data, what was recorded runs as one
-graph, and the tensors that still live become real, in place. The programs of
-the parts are kept by their text, so a part that comes again is not compiled again.
+graph, and the tensors that still live become real, in place.
 """
 
 from __future__ import annotations
@@ -16,9 +15,11 @@ from polyop import tree
 from polyop.dispatch.bits import FAKE, GRAD, NUMPY
 from polyop.dispatch.context import Word, run_under, word
 from polyop.dispatch.modes import DispatchMode
+from polyop.errors import FakeError, MissingRuleError
+from polyop.graph.purity import is_impure_target
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.trace.tracer import Tracer
-from polyop.symbolic import ShapeEnv
+from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.tensor import Tensor
 
 
@@ -32,10 +33,12 @@ def run_in_parts(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     if word().grad and any(isinstance(x, Tensor) and x.keys & GRAD for x in leaves):
         return fn(*args, **kwargs)
     recorder = Recorder(word())
-    under = word().but(tracer=recorder.tracer, fake=recorder.mode, modes=(recorder,), grad=False)
-    out = run_under(under, fn, *args, **kwargs)
-    recorder.flush()
-    return out
+    under = word().but(tracer=recorder.tracer, fake=recorder.mode, modes=(recorder,))
+    try:
+        return run_under(under, fn, *args, **kwargs)
+    finally:
+        # After an exception too: the writes before it count, and what is kept must be real.
+        recorder.flush()
 
 
 class Recorder(DispatchMode):
@@ -44,40 +47,61 @@ class Recorder(DispatchMode):
     def __init__(self, outer: Word) -> None:
         self.outer = outer
         # Data is known at a look, so a size that depends on it is cut there too.
-        self.mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
+        self.mode = FakeTensorMode(
+            allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True
+        )
         self.tracer = Part(self)
         self.live: list[weakref.ref[Tensor]] = []
 
     def __dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call on fakes, under the trace, and note its results."""
-        if any(isinstance(x, Tensor) and x.keys & GRAD for x in tree.leaves((args, kwargs))):
+        given = kwargs or {}
+        if _has_grad((args, given)):
             # A parameter from elsewhere: from here on autograd must see the calls.
+            return self._now(op, args, given)
+        try:
+            result = op(*args, **given)
+        except (FakeError, MissingRuleError):
+            # The real call knows more, or raises the error that belongs to it.
+            return self._now(op, args, given)
+        made = [x for x in tree.leaves(result) if isinstance(x, Tensor)]
+        self.live += [weakref.ref(x) for x in made if x.keys & FAKE]
+        if is_impure_target(op) or any(is_symbolic(n) for x in made for n in x.shape):
+            # Writes and draws keep their place among what is not recorded, and a size
+            # that depends on data is a number for the code that follows.
             self.flush()
-            return run_under(self.outer, op, *args, **(kwargs or {}))
-        result = op(*args, **(kwargs or {}))
-        for leaf in tree.leaves(result):
-            if isinstance(leaf, Tensor) and leaf.keys & FAKE:
-                self.live.append(weakref.ref(leaf))
         return result
+
+    def _now(self, op: Any, args: Any, kwargs: Any) -> Any:
+        self.flush()
+        outer = self.outer if word().grad else self.outer.without_grad
+        return run_under(outer, op, *args, **kwargs)
 
     def flush(self) -> None:
         """Run what was recorded, and make the tensors that still live real."""
         found = [t for t in (ref() for ref in self.live) if t is not None and t.keys & FAKE]
         self.live.clear()
         tensors = list({id(t): t for t in found}.values())
-        plain = self.outer
-        if len(self.tracer.graph.nodes):
-            module = run_under(plain, self.tracer.finish, tensors)
-            values = run_under(plain.without_grad, module)
+        plain = self.outer.without_grad
+        recorded = self.tracer
+        if len(recorded.graph.nodes):
+            module = run_under(plain, recorded.finish, tensors)
+            recorded.restart()
+            values = run_under(plain, module)
             for tensor, value in zip(tensors, values, strict=True):
                 tensor.payload = value.payload
-                tensor.keys = NUMPY
+                tensor.keys = tensor.keys & ~FAKE | NUMPY
                 del tensor.graph_node
-        self.tracer.restart()
+
+
+def _has_grad(values: Any) -> bool:
+    return any(isinstance(x, Tensor) and x.keys & GRAD for x in tree.leaves(values))
 
 
 class Part(Tracer):
     """The calls since the last look."""
+
+    looks_to_print = True
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
@@ -93,6 +117,5 @@ class Part(Tracer):
         """Run what was recorded, and give the data."""
         recorder = self.recorder()
         assert recorder is not None
-        if tensor.keys & FAKE:
-            recorder.flush()
+        recorder.flush()
         return tensor.payload

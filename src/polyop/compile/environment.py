@@ -169,7 +169,7 @@ def _reads(fn: Any) -> Iterator[Read | Names]:
     if not isinstance(fn, (FunctionType, MethodType)):
         # An object that is called, or a compiled function around another.
         yield from _attributes(fn)
-        fn = getattr(fn, "fn", None) or getattr(type(fn), "__call__", None)
+        fn = getattr(fn, "fn", None) or vars(type(fn)).get("__call__")
     if isinstance(fn, MethodType):
         yield from _attributes(fn.__self__)
         fn = fn.__func__

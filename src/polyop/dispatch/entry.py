@@ -19,7 +19,7 @@ from types import FunctionType
 from typing import Any
 
 from polyop.dispatch.bind import bump_in, convert_argument, keys_in, payloads_in, slow
-from polyop.dispatch.bits import INFERENCE, INFERENCE_TENSOR, NUMPY, TENSOR_BITS
+from polyop.dispatch.bits import GRAD, INFERENCE, INFERENCE_TENSOR, NO_GRAD, NUMPY, TENSOR_BITS
 from polyop.dispatch.body import payload_body, result_forms, tensor_body
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import LOCK, Handler, OpOverload
@@ -97,6 +97,10 @@ def rewrite_entry(op: OpOverload, entry: Any) -> None:
     entry.__code__ = renamed(text, entry.__name__, names, kernel)
 
 
+#: The codes of calls that nobody records or meets, besides 1.
+PLAIN_CODES = frozenset({NUMPY | NO_GRAD, NUMPY | GRAD | NO_GRAD})
+
+
 def scope_of(op: OpOverload, **more: Any) -> dict[str, Any]:
     """Give the globals of an operator's generated functions."""
     return base_scope(
@@ -111,6 +115,7 @@ def scope_of(op: OpOverload, **more: Any) -> dict[str, Any]:
         bump_in=bump_in,
         wrap=wrap,
         wrap_views=wrap_views,
+        plain=PLAIN_CODES,
         **more,
     )
 
@@ -142,7 +147,8 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, Any]:
     """Give an entry's text, and the kernel that it runs itself."""
     kernel = fused_kernel(op) if op.alive else None
     lines = [] if kernel is None else [f"kernel = {KERNEL!r}", *_body(op, shape, kernel, 1)]
-    body = ["if _k == 1:", *indent(lines)] if lines else []
+    # Without grad mode nothing is recorded either, whatever requires grad.
+    body = ["if _k == 1 or _k in plain:", *indent(lines)] if lines else []
     given = _tuple(shape.names)
     rest, named = ("()", "{}") if op.is_builtin else ("_rest", "_named")
     lines = [] if op.is_builtin else [f"if _named or _rest: return slow(op, {given}, _rest, _named)"]
@@ -230,7 +236,7 @@ def kernel_handler(way: Way, key: DispatchKey, kernel: Kernel) -> Handler:
 
 
 def _is_numpy(code: int) -> bool:
-    return not code & TENSOR_BITS & ~(NUMPY | 2 | INFERENCE_TENSOR)
+    return not code & TENSOR_BITS & ~(NUMPY | GRAD | INFERENCE_TENSOR)
 
 
 def _with_first(kernel: Kernel, way: Way) -> Handler:

@@ -59,6 +59,8 @@ def by_words(fn: Fn, *order: str) -> Fn:
 
     @wraps(fn)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not args and not kwargs:
+            return fn(self)
         named = {WORDS.get(word, word): value for word, value in kwargs.items()}
         if order:
             named |= dict(zip(order, args, strict=False))

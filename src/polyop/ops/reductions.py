@@ -125,6 +125,9 @@ def spread_kernel(
 ) -> Array:
     """Repeat each element along the axes that a reduction took away."""
     result = np.empty(shape, x.dtype if dtype is None else dtype)
+    if axis is None and result.dtype is x.dtype:
+        result[...] = x
+        return result
     if x.dtype.kind == "c" != result.dtype.kind:
         x = x.real
     result[...] = x if keepdims else _with_axes(x, result.shape, axis)

@@ -195,13 +195,14 @@ class Tensor:
             AutogradError: it requires grad and `force` is false.
             DataDependentOutputError: it has no data.
         """
-        if self.keys == NUMPY and not word() & TRACE:
-            return self.payload
-        if self.keys & GRAD and not force and word().grad:
+        payload, now = self.payload, word()
+        if self.keys & GRAD and not force and now.grad:
             raise AutogradError(
                 "the data of a tensor that requires grad cannot be used unseen by autograd",
                 fix="call .detach().numpy(), or .numpy(force=True)",
             )
+        if payload.__class__ is np.ndarray and not now & TRACE:
+            return payload
         return self._data("numpy")
 
     def item(self) -> Any:

@@ -63,6 +63,9 @@ class AuthorRecorder:
         self.positional = len(op._schema.positional)
         self.inputs_class: type[Inputs] = type("Inputs", (Inputs,), {"names": self.names})
         self.setup = None if rule.setup_context is None else setup_caller(rule.setup_context)
+        self.setup_is_plain = _parameters(rule.setup_context) == ["ctx", "inputs", "output"]
+        assert rule.backward is not None
+        self.backward = rule.backward
         kinds = [leaf_kind(a.type) for a in op._schema.keyword_only]
         self.keywords_count = any(kind != "static" for kind in kinds)
 
@@ -92,7 +95,8 @@ class AuthorRecorder:
         nodes = tuple(node for spec in specs for node in nodes_in(spec))
         if not nodes:
             return
-        ctx = Context(tuple(map(needs_of, specs)))
+        ctx = Context()
+        ctx.needs_input_grad = tuple(map(needs_of, specs))
         if self.setup is not None:
             run_under(
                 word().without_grad,
@@ -220,14 +224,19 @@ def call_backward(n: Node, ctx: Context, g: Any, shape: Any, rule: Callable[...,
         RUNNING.reset(token)
 
 
+def _parameters(fn: Callable[..., Any] | None) -> list[str]:
+    """Name the parameters of a function; three without a name if it does not say."""
+    try:
+        return list(inspect.signature(fn).parameters) if fn is not None else []
+    except (TypeError, ValueError):
+        return ["", "", ""]
+
+
 def setup_caller(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Give `(ctx, inputs, keywords, output)` for an author's `setup_context` of any form (S124)."""
     wanted = ("ctx", "inputs", "keyword_only_inputs", "output")
-    try:
-        names = list(inspect.signature(fn).parameters)
-    except (TypeError, ValueError):
-        names = ["", "", ""]
-    if set(names) <= set(wanted):
+    names = _parameters(fn)
+    if set(names) <= set(wanted) and names != ["ctx", "inputs", "output"]:
         places = [wanted.index(name) for name in names]
 
         def by_name(*given: Any) -> Any:

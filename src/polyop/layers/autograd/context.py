@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from polyop.dispatch.bits import INFERENCE_TENSOR
 from polyop.errors import AutogradError, UsageTypeError
 from polyop.layers.autograd.node import Node
 from polyop.layers.autograd.saved import Twin, check, count_of, revive, twin
@@ -20,30 +21,34 @@ class Context:
     """
 
     # Defaults stand on the class: most contexts change one or two of them.
-    needs_input_grad: Any
+    needs_input_grad: Any = ()
     _saved: tuple[Any, ...] = ()
-    _versions: tuple[int, ...] = ()
+    _versions: Sequence[int] = ()
     _names: tuple[str, ...] = ()
+    _arguments: tuple[Sequence[str], tuple[int, ...]] = ((), ())
     _without: tuple[int, ...] = ()
     _dirty: tuple[int, ...] = ()
     _materialize = True
     _node: Node | weakref.ref[Node] | None = None
 
-    def __init__(self, needs: Any = ()) -> None:
-        self.needs_input_grad = needs
-
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep tensors; that nobody writes to them until backward is checked."""
+        versions = []
         for tensor in tensors:
             # By class first: what is saved is nearly always a plain tensor.
-            if tensor.__class__ is not Tensor and not isinstance(tensor, (Tensor, type(None))):
+            if tensor.__class__ is Tensor and not tensor.keys & INFERENCE_TENSOR:
+                version = tensor.version
+                versions.append(version if version.__class__ is int else version.n)
+                continue
+            if not isinstance(tensor, (Tensor, type(None))):
                 raise UsageTypeError(
                     "save_for_backward takes tensors and None",
                     seen=f"{type(tensor).__name__} {tensor!r:.80}",
                     fix="keep anything else as an attribute: ctx.name = value",
                 )
+            versions.append(0 if tensor is None else count_of(tensor))
         self._saved = tensors
-        self._versions = tuple([0 if t is None else count_of(t) for t in tensors])
+        self._versions = versions
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
@@ -52,7 +57,16 @@ class Context:
         Raises:
             AutogradError: a saved tensor was written since.
         """
-        return tuple([self._load(i, saved) for i, saved in enumerate(self._saved)])
+        saved = self._saved
+        for one, then in zip(saved, self._versions):
+            if one.__class__ is not Tensor:
+                break
+            version = one.version
+            if (version if version.__class__ is int else version.n) != then:
+                break
+        else:  # plain tensors, none written since
+            return saved
+        return tuple([self._load(i, one) for i, one in enumerate(saved)])
 
     def _load(self, i: int, saved: Any) -> Any:
         if saved is None:
@@ -62,9 +76,14 @@ class Context:
             node = node()
         if node is None:
             return inner
-        name = self._names[i] if i < len(self._names) else f"saved tensor {i}"
+        name = self._names[i] if i < len(self._names) else self._name_of(i, saved)
         check(node, name, inner, self._versions[i])
         return revive(node, saved)
+
+    def _name_of(self, i: int, saved: Any) -> str:
+        """Name what was saved by the argument that it was; both are alive, so ids say it."""
+        names, ids = self._arguments
+        return names[ids.index(id(saved))] if id(saved) in ids else f"saved tensor {i}"
 
     def mark_non_differentiable(self, *results: Tensor) -> None:
         """Say that results do not require grad."""
@@ -90,20 +109,9 @@ class Context:
         if any(saved is not None for saved in self._saved):
             self._saved = tuple(_sealed(saved, results, kept) for saved in self._saved)
 
-    def seal_one(self, names: Sequence[str], values: Sequence[Any], result: Any) -> None:
-        """End the forward of a call with one result; see `seal`."""
-        saved = self._saved
-        if not saved:
-            return
-        self._names = tuple([_name(s, i, zip(names, values)) for i, s in enumerate(saved)])
-        for s in saved:
-            if s is result:
-                self._saved = tuple([twin(s, -1) if s is result else s for s in saved])
-                return
-
-    def belongs_to(self, node: Node) -> None:
-        """Remember the node, weakly: the node keeps this context."""
-        self._node = weakref.ref(node)
+    def keep_twin(self, result: Any) -> None:
+        """Keep no result itself; see NOTE [Saved results]."""
+        self._saved = tuple([twin(s, -1) if s is result else s for s in self._saved])
 
     def running(self, node: Node) -> Context:
         """Give the context as backward sees it: the same attributes, and the node that runs."""

@@ -223,10 +223,10 @@ UNSHARED = _baseline() + 1
 
 def owned_array(node: Node, g: Any) -> Tensor:
     """Make a gradient of its own: no two leaves, and no saved value, share memory."""
-    if node.seq == 0:
-        g = cast_array(g, node.more)
     if g.__class__ is not np.ndarray:
-        return of_array(np.array(g))
+        g = np.array(g)
+    if node.seq == 0 and g.dtype is not node.more:
+        g = cast_array(g, node.more)
     # Two references more than `UNSHARED`'s one are the caller's variable and this call's.
     if g.base is not None or sys.getrefcount(g) > UNSHARED or not g.flags.writeable:
         g = g.copy()

@@ -107,7 +107,8 @@ def traits_of(cls: type[Function]) -> Traits:
 
 def _apply(traits: Traits, args: Sequence[Any]) -> Any:
     specs = [spec_of(a, node_of) for a in args]
-    ctx = Context(tuple(map(needs_of, specs)))
+    ctx = Context()
+    ctx.needs_input_grad = tuple(map(needs_of, specs))
     nodes = tuple(node for spec in specs for node in nodes_in(spec))
     out = run_under(word().without_grad, _forward, traits, ctx, args)
     if not nodes or not word().grad:
@@ -208,7 +209,8 @@ def _apply_at_level(level: GradLevel, cls: type[Function], args: Sequence[Any]) 
     values = [level.peel(a) for a in args]
     recorded = word().grad
     specs = [spec_of(a, level.node_of) for a in args]
-    ctx = Context(tuple(map(needs_of, specs)))
+    ctx = Context()
+    ctx.needs_input_grad = tuple(map(needs_of, specs))
 
     def below() -> Any:
         # Outer levels and plain autograd have the call as a `Function` of their own.

@@ -9,6 +9,7 @@ every mistake, goes that way.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from polyop.dispatch.write import call_text, indent, make_function, shape_of
 from polyop.layers.autograd.author import AuthorRecorder, author_backward
 from polyop.layers.autograd.context import Context
 from polyop.layers.autograd.node import Node, next_seq
-from polyop.tensor.tensor import Tensor, is_differentiable, of_array
+from polyop.tensor.tensor import Tensor, is_differentiable
 
 #: Dtypes that gradients flow through, as seen so far.
 DIFFERENTIABLE: dict[Any, bool] = {}
@@ -55,7 +56,8 @@ def quick_author(found: AuthorRecorder, kernel: Kernel) -> Handler | None:
         return None
     scope = scope_of(
         op, kernel=kernel.fn, Context=Context, Node=Node, next_seq=next_seq, GRAD=GRAD,
-        differentiable=differentiable, setup=found.setup, backward=plain_backward,
+        differentiable=differentiable, setup=found.setup,
+        author_setup=found.rule.setup_context, names=found.names, ref=weakref.ref, backward=plain_backward,
         more=(None, found, [0]), Inputs=found.inputs_class, general=general(found), NONE={},
     )  # fmt: skip
     text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(_text(found, shape))])
@@ -86,20 +88,24 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
         "_token = set_word(word().in_kernel)",
         "try:",
         f"    _r = {call_text(shape, payloads=False)}",
-        "finally: reset_word(_token)",
-        *looks_text(shape, odd),
-        "if not differentiable(_p.dtype): return _r",
-        f"_c = Context(({', '.join(needs)},))",
+        *indent(looks_text(shape, odd)),
+        f"    if _p.dtype is not {tensors[0]}.payload.dtype and not differentiable(_p.dtype): return _r"
+        if len(tensors) == 1
+        else "    if not differentiable(_p.dtype): return _r",
+        f"    _c = Context(); _c.needs_input_grad = ({', '.join(needs)},)",
     ]
     if found.setup is not None:
-        # Under a word of its own: what the kernel raised must not look like the rule's.
+        ids = ", ".join(f"id({a})" for a in shape.names)
         lines += [
-            "_token = set_word(word().in_kernel)",
-            f"try: setup(_c, Inputs({given}), NONE, _r)",
-            "finally: reset_word(_token)",
-            f"_c.seal_one({found.names!r}, {given}, _r)",
-            "if _c._without and id(_r) in _c._without: return _r",
+            f"    {_setup_text(found, given)}",
+            f"    _c._arguments = (names, ({ids},))",
+            "    for _s in _c._saved:",
+            "        if _s is _r: _c.keep_twin(_r); break",
         ]
+    lines += [
+        "finally: reset_word(_token)",
+        "if _c._without and id(_r) in _c._without: return _r",
+    ]
     specs = [
         f"({a}.grad_node if {a}.keys & GRAD else None, {a}.payload.shape, {a}.payload.dtype)"
         if a in tensors
@@ -115,34 +121,35 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
         *lines,
         "_n = Node(); _n.backward = backward; _n.seq = next_seq(); _n.op = op; _n.more = more",
         f"_n.n0 = {nodes}; _n.s0 = _c; _n.s1 = ({', '.join(specs)},)",
-        "_c.belongs_to(_n)",
+        "_c._node = ref(_n)",  # weakly: the node keeps the context
         "_r.keys = 3; _r.grad_node = _n",
         "return _r",
     ]
 
 
+def _setup_text(found: AuthorRecorder, given: str) -> str:
+    rule = found.rule.setup_context
+    if found.setup_is_plain and rule is not None:
+        return f"author_setup(_c, Inputs({given}), _r)"
+    return f"setup(_c, Inputs({given}), NONE, _r)"
+
+
 def plain_backward(n: Node, g: Any, grads: dict[Node, Any], push: Callable[[Node], Any]) -> None:
     """Run an author's backward on bare arrays; anything odd goes the long way."""
+    t = Tensor()
+    t.payload = g if g.__class__ is np.ndarray else np.asarray(g)
+    t.keys = NUMPY
+    t.version = 0
     recorder: AuthorRecorder = n.more[1]
-    rule = recorder.rule.backward
-    assert rule is not None
     token = set_word(word().without_grad)
     try:
-        given = rule(n.s0, of_array(g if g.__class__ is np.ndarray else np.asarray(g)))
-        specs: Sequence[Any] = n.s1
-        values = given if given.__class__ is tuple else (given,)
-        if len(values) != len(specs) or not all(map(_fits, specs, values)):
-            found = list(recorder.matched(n, given))
-            pairs = [(node, d.payload) for node, d in found]
-        else:
-            pairs = [
-                (spec[0], d.payload)
-                for spec, d in zip(specs, values, strict=True)
-                if d is not None and spec[0] is not None
-            ]
+        given = recorder.backward(n.s0, t)
+        found = _quick_pairs(n.s1, given)
+        if found is None:
+            found = [(node, d.payload) for node, d in recorder.matched(n, given)]
     finally:
         reset_word(token)
-    for node, d in pairs:
+    for node, d in found:
         if node in grads:
             grads[node] = grads[node] + d
         else:
@@ -151,14 +158,24 @@ def plain_backward(n: Node, g: Any, grads: dict[Node, Any], push: Callable[[Node
                 push(node)
 
 
-def _fits(spec: Any, d: Any) -> bool:
-    """Tell whether a gradient needs no further look."""
-    if d is None:
-        return True
-    if spec is None or d.__class__ is not Tensor or d.keys & ~GRAD != NUMPY:
-        return False
-    payload = d.payload
-    return bool(payload.shape == spec[1] and payload.dtype is spec[2])
+def _quick_pairs(specs: Sequence[Any], given: Any) -> list[tuple[Node, Any]] | None:
+    """Give nodes and gradients, or None where something needs a closer look."""
+    values = given if given.__class__ is tuple else (given,)
+    if len(values) != len(specs):
+        return None
+    found = []
+    for spec, d in zip(specs, values):  # noqa: B905 - the lengths were compared
+        if d is None:
+            continue
+        if spec is None or d.__class__ is not Tensor or d.keys & ~GRAD != NUMPY:
+            return None
+        node, shape, dtype = spec
+        payload = d.payload
+        if payload.shape != shape or payload.dtype is not dtype:
+            return None
+        if node is not None:
+            found.append((node, payload))
+    return found
 
 
 plain_backward.tensor = author_backward.tensor  # type: ignore[attr-defined]

@@ -241,6 +241,11 @@ def _lazy(plan: Plan, needs: tuple[int, ...], variant: str) -> Callable[..., Any
     if variant.startswith("adapted_"):
         inner = backward(plan, needs, "tensor_" + variant.removeprefix("adapted_"))
         return adapted(inner)
+    if variant == "plain":
+        # The one of nearly every backward: written at once, so that it costs one frame.
+        made = _write_backward(plan, plan.part(needs), variant)
+        made.tensor = backward(plan, needs, "tensor_plain")  # type: ignore[attr-defined]
+        return made
     real: list[Callable[..., Any]] = []
 
     def first(n: Node, g: Any, grads: Any, push: Any) -> None:

@@ -1,0 +1,150 @@
+"""Programs of captured calls: when they hold, how they run, and their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from polyop import tree
+from polyop.compile.capture import Captured
+from polyop.compile.environment import Names, Read
+from polyop.dispatch.context import run_under, word
+from polyop.errors import AutogradError
+from polyop.layers.autograd import Function, grad
+from polyop.tensor.storage import version_of
+from polyop.tensor.tensor import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A captured call, ready to run, and what it holds for."""
+
+    captured: Captured
+    run: Callable[..., Any]
+    run_backward: Callable[..., Any] | None
+    symbolic: bool
+    repeatable: bool
+    shapes: tuple[Any, ...]
+    reads: tuple[Read | Names, ...]
+
+    def holds(self, shapes: tuple[Any, ...]) -> bool:
+        """Tell whether the program is right for inputs of these shapes."""
+        if not all(read.same() for read in self.reads):
+            return False
+        if not self.symbolic:
+            return shapes == self.shapes
+        env = self.captured.env
+        sizes = {
+            f"x{i}.{kind}": size
+            for i, (shape, strides) in enumerate(shapes)
+            for kind, size in _named(shape, strides)
+        }
+        return env.check_guards(env.bind(sizes)) is None
+
+
+def _named(shape: Any, strides: Any) -> list[tuple[str, int]]:
+    sizes = [(f"shape[{k}]", n) for k, n in enumerate(shape or ())]
+    return sizes + [(f"stride({k})", n) for k, n in enumerate(strides or ())]
+
+
+def run_program(program: Program, fn: Callable[..., Any], leaves: Sequence[Any], spec: Any) -> Any:
+    """Run a program on the leaves of a call's arguments."""
+    captured = program.captured
+    inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if captured.backward is None:
+        # No result requires grad, whatever the inputs do: a `no_grad` block, say, was captured.
+        results = run_under(word().without_grad, program.run, *inputs)
+    else:
+        call = Call(program, fn, leaves, spec)
+        made = CompiledCall.apply(call, *inputs, *captured.parameters)
+        results = call.results
+        call.results = []  # the call lives as long as the gradient can be asked for
+        for i, result in zip(captured.differentiable, made, strict=True):
+            before = results[i]
+            results = [result if r is before else r for r in results]
+    for i, found in captured.passed.items():
+        results[i] = _taken(found, leaves)
+    return tree.unflatten(captured.spec, results)
+
+
+def _taken(found: tuple[int | Tensor, Any], leaves: Sequence[Any]) -> Tensor:
+    """Give an input or parameter, or the view of it that is a result."""
+    source, views = found
+    tensor = source if isinstance(source, Tensor) else leaves[source]
+    for op, static in views:
+        tensor = op(tensor, *static)
+    return tensor
+
+
+class Call:
+    """A call of a program: what is needed to make it again, eagerly."""
+
+    def __init__(self, program: Program, fn: Any, leaves: Sequence[Any], spec: Any) -> None:
+        self.program, self.fn, self.leaves, self.spec = program, fn, leaves, spec
+        self.versions = [version_of(x) for x in self.tensors()]
+        self.results: list[Any] = []
+
+    def tensors(self) -> list[Tensor]:
+        """List the inputs and parameters, in the program's order."""
+        inputs = [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
+        return [*inputs, *self.program.captured.parameters]
+
+    def again(self, grads: Sequence[Any]) -> list[Any]:
+        """Compute the gradients such that they have gradients: from the function itself."""
+        captured = self.program.captured
+        if not self.program.repeatable or self.versions != list(map(version_of, self.tensors())):
+            raise AutogradError(
+                "a gradient of a gradient needs the compiled function again, which would "
+                "repeat its writes or random draws, or meet inputs that were written since",
+                seen=getattr(self.fn, "__name__", ""),
+                fix="call the function itself, not the compiled one",
+            )
+        args, kwargs = tree.unflatten(self.spec, self.leaves)
+        results = tree.leaves(run_under(word().with_grad, self.fn, *args, **kwargs))
+        pairs = [
+            (results[i], g)
+            for i, g in zip(captured.differentiable, grads, strict=True)
+            if g is not None
+        ]
+        wanted = [self.leaves[i] for i in captured.wanted] + list(captured.parameters)
+        roots, given = [r for r, _ in pairs], [g for _, g in pairs]
+        found: list[Any] = list(
+            grad(roots, wanted, given, allow_unused=True, create_graph=True)
+            if pairs
+            else [None] * len(wanted)
+        )
+        return found
+
+
+class CompiledCall(Function):
+    """The one node that autograd sees of a compiled call."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *inputs: Tensor) -> Any:
+        """Run the forward program; results without gradient stay in the call."""
+        results, saved = call.program.run(*inputs)
+        ctx.call = call
+        ctx.places = [i for i, value in enumerate(saved) if isinstance(value, Tensor)]
+        ctx.others = [None if isinstance(value, Tensor) else value for value in saved]
+        ctx.save_for_backward(*[value for value in saved if isinstance(value, Tensor)])
+        call.results = results = list(results)
+        return tuple(results[i] for i in call.program.captured.differentiable)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """Run the backward program."""
+        call: Call = ctx.call
+        program = call.program
+        assert program.run_backward is not None
+        saved = list(ctx.others)
+        for place, value in zip(ctx.places, ctx.saved_tensors, strict=True):
+            saved[place] = value
+        found = iter(call.again(grads) if word().grad else program.run_backward(*saved, *grads))
+        wanted = program.captured.wanted
+        of_inputs = [
+            next(found) if i in wanted else None
+            for i, leaf in enumerate(call.leaves)
+            if isinstance(leaf, Tensor)
+        ]
+        return (None, *of_inputs, *found)
