@@ -59,6 +59,18 @@ def _torch_sine():
     return sine
 
 
+def _copies():
+    @polyop.custom_op("bench::copy", mutates_args=())
+    def copy(x: polyop.Tensor) -> polyop.Tensor:
+        return x.clone()
+
+    @torch.library.custom_op("bench::copy", mutates_args=())
+    def torch_copy(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    return copy, torch_copy
+
+
 def cases() -> Iterator[Case]:
     a = np.ones(3, np.float32)
     x, y = polyop.from_numpy(a), polyop.from_numpy(a.copy())
@@ -66,9 +78,15 @@ def cases() -> Iterator[Case]:
     yield Case("add, 3 elements", lambda: add(x, y), lambda: np_add(a, a), "np.add", 2.2, 1000, 1000)
     ours, theirs = _ours_sine(), _torch_sine()
     t = torch.ones(3)
+    copy, torch_copy = _copies()
     yield Case(
-        "custom operator, no gradient", lambda: ours(x), lambda: theirs(t), "torch", 1 / 15
-    )
+        "custom operator, a copy, no gradient",
+        lambda: copy(x), lambda: torch_copy(t), "torch", 1 / 15,
+    )  # fmt: skip
+    yield Case(
+        "custom operator, NumPy's sine, no gradient",
+        lambda: ours(x), lambda: theirs(t), "torch", 1 / 12,
+    )  # fmt: skip
     gx = polyop.ones(3, requires_grad=True)
     gt = torch.ones(3, requires_grad=True)
 
@@ -130,7 +148,7 @@ def _chain(x):
 
 
 def _trace_cases() -> Iterator[Case]:
-    x, t, j = polyop.ones(3, 4), torch.ones(3, 4), jax.numpy.ones((3, 4))
+    x, t, j = polyop.zeros(3, 4), torch.zeros(3, 4), jax.numpy.zeros((3, 4))
     ours = make_fx(_chain, tracing_mode="symbolic")
     theirs = torch_make_fx(_chain, tracing_mode="symbolic")
     yield Case(
@@ -138,11 +156,11 @@ def _trace_cases() -> Iterator[Case]:
         2, 1, 8,
     )  # fmt: skip
     yield Case(
-        "trace 200 operators, symbolic", lambda: ours(x), lambda: jax.make_jaxpr(_chain)(j),
+        "trace 200 operators, symbolic", lambda: ours(x), lambda: jax.make_jaxpr(lambda x: _chain(x))(j),
         "make_jaxpr", 1 / 10, 2, 1, 12,
     )  # fmt: skip
     module = make_fx(_chain)(x)
-    a = np.ones((3, 4), np.float32)
+    a = np.zeros((3, 4), np.float32)
 
     def by_hand():
         x = a

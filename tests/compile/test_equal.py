@@ -330,3 +330,18 @@ def test_methods() -> None:
 
     for k in (1.0, 2.0, 3.0):
         assert Layer(k).forward(polyop.ones(1)).item() == k
+
+
+@pytest.mark.parametrize("kind", ["returned", "written", "read"])
+def test_data_in_the_function(kind: str) -> None:
+    """S211: a tensor made of data in the function is a new one at each call."""
+    fn: Any = {
+        "returned": lambda x: polyop.tensor([1.0, 2.0]),
+        "written": lambda x: polyop.tensor([1.0, 2.0]).add_(x) * 1,
+        "read": lambda x: x * polyop.tensor([1.0, 2.0]),
+    }[kind]
+    f = polyop.compile(fn)
+    for _ in range(3):
+        out = f(polyop.ones(2))
+        assert out.tolist() == fn(polyop.ones(2)).tolist()
+        out.add_(1)

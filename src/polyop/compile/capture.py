@@ -9,7 +9,7 @@ acted once, at capture, exactly as in an eager call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NoReturn
@@ -17,11 +17,14 @@ from typing import Any, NoReturn
 import numpy as np
 
 from polyop import tree
+from polyop.compile.split import split
 from polyop.devices import Device
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import Word, run_under, word
 from polyop.errors import CaptureError, PolyopError
-from polyop.graph import Graph, GraphModule, Node, eliminate_dead_code
+from polyop.graph import GraphModule, Node
+from polyop.graph.node import GET_ATTR
+from polyop.graph.purity import escaping_nodes, is_write, written_nodes
 from polyop.layers.autograd import grad
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.fake.convert import symbolic_meta
@@ -124,8 +127,16 @@ def capture(
     spec: Any,
     *,
     symbolic: bool,
+    known: Collection[int] = (),
 ) -> Captured:
     """Capture a call.
+
+    Args:
+        fn: the function.
+        leaves: its arguments, flat.
+        spec: their structure.
+        symbolic: give the inputs symbolic sizes.
+        known: the ids of tensors that were there before the call.
 
     Raises:
         DataLook: the function looked at data.
@@ -147,7 +158,28 @@ def capture(
     _refuse_effects(left, inputs, before, spec, (args, kwargs))
     results, out_spec = tree.flatten(out)
     _refuse_kinds(results)
-    return _finish(tracer, under, inputs, results, out_spec, env)
+    captured = _finish(tracer, under, inputs, results, out_spec, env)
+    _refuse_made(tracer, captured, known)
+    return captured
+
+
+def _refuse_made(tracer: Tracer, captured: Captured, known: Collection[int]) -> None:
+    """Refuse a program that would hand out, or write, data of the function at every run."""
+    shared = written_nodes(reversed(captured.forward.graph.nodes), is_write)
+    output = captured.forward.graph.output_node
+    assert output is not None
+    if captured.backward is None:
+        shared |= escaping_nodes(reversed(captured.forward.graph.nodes))
+    else:
+        # What backward reads leaves the program too, and is handed to nobody.
+        shared |= {node for node in output.args[0][0] if isinstance(node, Node)}
+    made = [tracer.constants[n.target] for n in shared if n.op == GET_ATTR]
+    made += [source for source, _ in captured.passed.values() if isinstance(source, Tensor)]
+    if any(isinstance(t, Tensor) and id(t) not in known for t in made):
+        raise CaptureError(
+            "a tensor that is made of data in the function is written, or a result",
+            fix="make it of numbers (polyop.full), or return a copy: .clone()",
+        )
 
 
 def _inputs(tracer: Tracer, mode: FakeTensorMode, leaves: Sequence[Any]) -> list[Any]:
@@ -187,7 +219,7 @@ def _state(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     node = value.grad_node if value.keys & GRAD else None
-    return value.keys & GRAD, node, None if node is None else node.kept
+    return value.keys & GRAD, node, getattr(node, "kept", None)
 
 
 def _refuse_effects(
@@ -255,7 +287,7 @@ def _finish(  # noqa: PLR0917
         ) from error
     kept = [None if i in passed else r for i, r in enumerate(results)]
     whole = tracer.finish([kept, list(grads)], env)
-    forward, backward = _split(whole, last, list(parameters))
+    forward, backward = split(whole, last, list(parameters))
     order = tuple(next(i for i in grown if results[i] is root) for root in roots)
     return Captured(
         forward, backward, spec, len(results), order, passed, wanted,
@@ -311,82 +343,3 @@ def _tangent(tracer: Tracer, result: Tensor) -> Tensor:
     tangent = of_meta(describe(result))
     tracer.placeholder("tangent", tangent)
     return tangent
-
-
-# -- one graph cut in two -----------------------------------------------------
-
-
-def _split(
-    whole: GraphModule, last: Node, parameters: Sequence[str]
-) -> tuple[GraphModule, GraphModule]:
-    """Cut a joint graph after `last`; what crosses becomes a result and an input."""
-    output = whole.graph.output_node
-    assert output is not None
-    results, grads = output.args[0]
-    first, second = _halves(whole.graph, last)
-    needed = _crossing(second, grads, set(first))
-    forward = _forward(first, results, needed, parameters)
-    backward = _backward(second, grads, needed)
-    modules = GraphModule(whole, forward), GraphModule(whole, backward)
-    for module in modules:
-        eliminate_dead_code(module.graph)
-    return modules
-
-
-def _halves(graph: Graph, last: Node) -> tuple[list[Node], list[Node]]:
-    first: list[Node] = []
-    second: list[Node] = []
-    here = first
-    for node in graph.nodes:
-        if node.op != "output":
-            here.append(node)
-        if node is last:
-            here = second
-    return first, second
-
-
-def _crossing(second: Sequence[Node], grads: Any, first: set[Node]) -> list[Node]:
-    needed: dict[Node, None] = {}
-    for node in second:
-        for given in node.all_input_nodes:
-            if given in first:
-                needed[given] = None
-    for given in grads:
-        if isinstance(given, Node) and given in first:
-            needed[given] = None
-    return list(needed)
-
-
-def _forward(
-    first: Sequence[Node], results: Any, needed: Sequence[Node], parameters: Sequence[str]
-) -> Graph:
-    graph = Graph()
-    copies: dict[Node, Node] = {}
-    for node in first:
-        if node.op == "placeholder":
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-    for name in parameters:
-        # A parameter is an input here, so that gradients reach it.
-        source = next(n for n in first if n.op == "get_attr" and n.target == name)
-        copies[source] = graph.placeholder(name)
-        copies[source].val = source.val
-    for node in first:
-        if node not in copies:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-    given = [copies[r] if isinstance(r, Node) else r for r in results]
-    graph.output([given, [copies[n] for n in needed]])
-    return graph
-
-
-def _backward(second: Sequence[Node], grads: Any, needed: Sequence[Node]) -> Graph:
-    graph = Graph()
-    copies: dict[Node, Node] = {}
-    for node in needed:
-        copies[node] = graph.placeholder(f"saved_{node.name}")
-        copies[node].val = node.val
-    # All inputs come first; the tangents stand at the beginning of this half anyway.
-    for node in [*(n for n in second if n.op == "placeholder"), *second]:
-        if node not in copies:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output([copies[g] if isinstance(g, Node) else g for g in grads])
-    return graph

@@ -17,7 +17,7 @@ import numpy as np
 from polyop import tree
 from polyop.compile.capture import Captured, DataLook, SideEffect, capture
 from polyop.compile.cuts import run_in_parts
-from polyop.compile.environment import Names, Read, environment
+from polyop.compile.environment import Names, Read, environment, tensors_in
 from polyop.compile.program import Program, run_program
 from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
 from polyop.dispatch.context import word
@@ -191,12 +191,12 @@ class CompiledFunction:
 
     def _captured(self, make: Callable[..., Any], key: Any, *, symbolic: bool) -> Captured:
         captured, error, changed = make(symbolic=symbolic)
-        if error is None:
-            return captured  # type: ignore[no-any-return]
-        if symbolic and isinstance(error, Exception) and not isinstance(error, SideEffect):
-            # Python wants plain numbers in places, such as `len`: a program per size, then.
-            raise _Symbolic from None
-        self._refuse(key, error, changed)
+        if error is not None:
+            if symbolic and isinstance(error, Exception) and not isinstance(error, SideEffect):
+                # Python wants plain numbers in places, such as `len`: a program per size, then.
+                raise _Symbolic from None
+            self._refuse(key, error, changed)
+        return captured  # type: ignore[no-any-return]
 
     def _refuse(self, key: Any, error: BaseException, changed: str) -> NoReturn:
         """Raise, or say how the call runs instead."""
@@ -243,7 +243,7 @@ def _capture_once(
     captured: Captured | None = None
     error: BaseException | None = None
     try:
-        captured = capture(fn, leaves, spec, symbolic=symbolic)
+        captured = capture(fn, leaves, spec, symbolic=symbolic, known=tensors_in(reads))
     except BaseException as raised:  # put back what changed, whatever it is
         error = raised
     changed = _restore(reads)

@@ -149,6 +149,17 @@ def environment(fn: Callable[..., Any], leaves: Iterable[Any] = ()) -> tuple[Rea
     return tuple(found.values())
 
 
+def tensors_in(reads: Iterable[Read | Names]) -> set[int]:
+    """Give the ids of the tensors that were read, or are in a container that was."""
+    found = set()
+    for one in reads:
+        if isinstance(one, Read):
+            content = one.content if isinstance(one.content, tuple) else ()
+            own = one.value if isinstance(one.value, tuple) else ()
+            found |= {id(x) for x in (one.value, *content, *own) if isinstance(x, Tensor)}
+    return found
+
+
 def _add(found: Any, reads: Iterator[Read | Names], waiting: list[Any]) -> None:
     for one in reads:
         found.setdefault((id(one.scope), one.name), one)
@@ -169,7 +180,7 @@ def _reads(fn: Any) -> Iterator[Read | Names]:
     if not isinstance(fn, (FunctionType, MethodType)):
         # An object that is called, or a compiled function around another.
         yield from _attributes(fn)
-        fn = getattr(fn, "fn", None) or vars(type(fn)).get("__call__")
+        fn = getattr(fn, "fn", None) or getattr(type(fn), "__call__", None)  # noqa: B004
     if isinstance(fn, MethodType):
         yield from _attributes(fn.__self__)
         fn = fn.__func__

@@ -122,7 +122,7 @@ def looks_text(shape: Shape, check: str) -> list[str]:
     ]
     # An argument that owns no memory may have its owner given back.
     for a in shape.of("tensor"):
-        lines.append(f"if {a}.payload is _p or {a}.payload.base is not None: {check}")
+        lines += [f"_q = {a}.payload", f"if _q is _p or _q.base is not None: {check}"]
     for a in shape.of("tensor?"):
         test = f"({a}.payload is _p or {a}.payload.base is not None)"
         lines.append(f"if {a} is not None and {test}: {check}")

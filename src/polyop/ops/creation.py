@@ -46,17 +46,21 @@ __all__ = [
 Array = Any
 
 
+#: Read once: a look into a module costs as much as half of the rest.
+ndarray = np.ndarray
+
+
 def from_numpy(array: Any) -> Tensor:
     """Wrap a NumPy array; the memory is shared.
 
     Raises:
         UsageTypeError: it is no NumPy array.
     """
-    if array.__class__ is not np.ndarray:
+    if array.__class__ is not ndarray:
         array = _plain_array(array)
     t = Tensor()
     t.payload = array
-    t.keys = NUMPY
+    t.keys = 1
     t.version = 0
     return t
 

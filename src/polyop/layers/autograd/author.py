@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import run_under, word
@@ -43,7 +43,18 @@ class Inputs(tuple[Any, ...]):
     Each operator has a class of its own, which knows the names.
     """
 
-    names: Sequence[str] = ()
+    __slots__ = ()  # without it each call would pay for a dict
+    names: ClassVar[Sequence[str]] = ()
+
+    @property
+    def box(self) -> SimpleNamespace:
+        """Every argument by name."""
+        return SimpleNamespace(**dict(zip(self.names, self, strict=True)))
+
+
+class AllInputs(Inputs):
+    """The same for an operator with keyword-only arguments."""
+
     keyword_only: Sequence[Any] = ()
 
     @property
@@ -61,7 +72,11 @@ class AuthorRecorder:
         self.source = op.rule_source("backward")
         self.names = [a.name for a in op._schema.arguments]
         self.positional = len(op._schema.positional)
-        self.inputs_class: type[Inputs] = type("Inputs", (Inputs,), {"names": self.names})
+        self.inputs_class: type[Inputs] = type(
+            "Inputs",
+            (AllInputs if op._schema.keyword_only else Inputs,),
+            {"names": self.names, "__slots__": ()},
+        )
         self.setup = None if rule.setup_context is None else setup_caller(rule.setup_context)
         self.setup_is_plain = _parameters(rule.setup_context) == ["ctx", "inputs", "output"]
         assert rule.backward is not None
@@ -121,7 +136,8 @@ class AuthorRecorder:
 
     def _inputs(self, values: Sequence[Any]) -> Inputs:
         inputs = self.inputs_class(values[: self.positional])
-        inputs.keyword_only = values[self.positional :]
+        if isinstance(inputs, AllInputs):
+            inputs.keyword_only = values[self.positional :]
         return inputs
 
     def _keywords(self, values: Sequence[Any]) -> dict[str, Any]:

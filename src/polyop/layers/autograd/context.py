@@ -22,14 +22,15 @@ class Context:
 
     # Defaults stand on the class: most contexts change one or two of them.
     needs_input_grad: Any = ()
-    _saved: tuple[Any, ...] = ()
+    _saved: Sequence[Any] = ()
     _versions: Sequence[int] = ()
     _names: tuple[str, ...] = ()
     _arguments: tuple[Sequence[str], tuple[int, ...]] = ((), ())
     _without: tuple[int, ...] = ()
     _dirty: tuple[int, ...] = ()
     _materialize = True
-    _node: Node | weakref.ref[Node] | None = None
+    #: Who is running: the node, a weak reference to it, or at least what has its `op`.
+    _node: Any = None
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep tensors; that nobody writes to them until backward is checked."""
@@ -65,7 +66,7 @@ class Context:
             if (version if version.__class__ is int else version.n) != then:
                 break
         else:  # plain tensors, none written since
-            return saved
+            return saved if saved.__class__ is tuple else tuple(saved)
         return tuple([self._load(i, one) for i, one in enumerate(saved)])
 
     def _load(self, i: int, saved: Any) -> Any:
@@ -111,7 +112,7 @@ class Context:
 
     def keep_twin(self, result: Any) -> None:
         """Keep no result itself; see NOTE [Saved results]."""
-        self._saved = tuple([twin(s, -1) if s is result else s for s in self._saved])
+        self._saved = [twin(s, -1) if s is result else s for s in self._saved]
 
     def running(self, node: Node) -> Context:
         """Give the context as backward sees it: the same attributes, and the node that runs."""

@@ -57,7 +57,8 @@ def quick_author(found: AuthorRecorder, kernel: Kernel) -> Handler | None:
     scope = scope_of(
         op, kernel=kernel.fn, Context=Context, Node=Node, next_seq=next_seq, GRAD=GRAD,
         differentiable=differentiable, setup=found.setup,
-        author_setup=found.rule.setup_context, names=found.names, ref=weakref.ref, backward=plain_backward,
+        author_setup=found.rule.setup_context, names=found.names, ref=weakref.ref,
+        owner=found, backward=plain_backward,
         more=(None, found, [0]), Inputs=found.inputs_class, general=general(found), NONE={},
     )  # fmt: skip
     text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(_text(found, shape))])
@@ -113,7 +114,7 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
         for a in shape.names
     ]
     nodes = (
-        f"({tensors[0]}.grad_node,)"
+        f"{tensors[0]}.grad_node"
         if len(tensors) == 1
         else f"tuple([_x.grad_node for _x in ({', '.join(tensors)},) if _x.keys & GRAD])"
     )
@@ -121,7 +122,8 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
         *lines,
         "_n = Node(); _n.backward = backward; _n.seq = next_seq(); _n.op = op; _n.more = more",
         f"_n.n0 = {nodes}; _n.s0 = _c; _n.s1 = ({', '.join(specs)},)",
-        "_c._node = ref(_n)",  # weakly: the node keeps the context
+        # A saved result needs its node again; weakly, since the node keeps the context.
+        "_c._node = ref(_n) if _c._saved.__class__ is list else owner",
         "_r.keys = 3; _r.grad_node = _n",
         "return _r",
     ]
@@ -163,7 +165,7 @@ def _quick_pairs(specs: Sequence[Any], given: Any) -> list[tuple[Node, Any]] | N
     values = given if given.__class__ is tuple else (given,)
     if len(values) != len(specs):
         return None
-    found = []
+    found: list[tuple[Node, Any]] = []
     for spec, d in zip(specs, values):  # noqa: B905 - the lengths were compared
         if d is None:
             continue
