@@ -25,7 +25,7 @@ class Context:
     _saved: Sequence[Any] = ()
     _versions: Sequence[int] = ()
     _names: tuple[str, ...] = ()
-    _arguments: tuple[Sequence[str], tuple[int, ...]] = ((), ())
+    _ids: tuple[int, ...] = ()
     _without: tuple[int, ...] = ()
     _dirty: tuple[int, ...] = ()
     _materialize = True
@@ -59,6 +59,10 @@ class Context:
             AutogradError: a saved tensor was written since.
         """
         saved = self._saved
+        if len(saved) == 1 and saved[0].__class__ is Tensor and saved.__class__ is tuple:
+            version = saved[0].version
+            if (version if version.__class__ is int else version.n) == self._versions[0]:
+                return saved
         for one, then in zip(saved, self._versions):
             if one.__class__ is not Tensor:
                 break
@@ -83,8 +87,10 @@ class Context:
 
     def _name_of(self, i: int, saved: Any) -> str:
         """Name what was saved by the argument that it was; both are alive, so ids say it."""
-        names, ids = self._arguments
-        return names[ids.index(id(saved))] if id(saved) in ids else f"saved tensor {i}"
+        node = self._node() if self._node.__class__ is weakref.ref else self._node
+        names = getattr(node, "names", None) or node.more[1].names
+        found = self._ids.index(id(saved)) if id(saved) in self._ids else -1
+        return names[found] if found >= 0 else f"saved tensor {i}"
 
     def mark_non_differentiable(self, *results: Tensor) -> None:
         """Say that results do not require grad."""

@@ -10,21 +10,23 @@ every mistake, goes that way.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from polyop.dispatch.bits import GRAD, NUMPY
+from polyop.dispatch.bits import GRAD
 from polyop.dispatch.body import looks_text, result_forms
 from polyop.dispatch.context import reset_word, set_word, word
 from polyop.dispatch.entry import scope_of
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.table import Kernel
 from polyop.dispatch.write import call_text, indent, make_function, shape_of
+from polyop.layers.autograd.arrays import send
 from polyop.layers.autograd.author import AuthorRecorder, author_backward
 from polyop.layers.autograd.context import Context
 from polyop.layers.autograd.node import Node, next_seq
+from polyop.schema.types import leaf_kind
 from polyop.tensor.tensor import Tensor, is_differentiable
 
 #: Dtypes that gradients flow through, as seen so far.
@@ -57,8 +59,8 @@ def quick_author(found: AuthorRecorder, kernel: Kernel) -> Handler | None:
     scope = scope_of(
         op, kernel=kernel.fn, Context=Context, Node=Node, next_seq=next_seq, GRAD=GRAD,
         differentiable=differentiable, setup=found.setup,
-        author_setup=found.rule.setup_context, names=found.names, ref=weakref.ref,
-        owner=found, backward=plain_backward,
+        author_setup=found.rule.setup_context, ref=weakref.ref,
+        owner=found, backward=plain_backward_of(found),
         more=(None, found, [0]), Inputs=found.inputs_class, general=general(found), NONE={},
     )  # fmt: skip
     text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(_text(found, shape))])
@@ -84,14 +86,16 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
     given = f"({', '.join(shape.names)},)"
     tensors = [f"a{i}" for i, kind in enumerate(shape.kinds) if kind == "tensor"]
     odd = f"return general({given}, results(op, _r, {given}))"
-    needs = [f"{a}.keys & GRAD != 0" if a in tensors else "False" for a in shape.names]
+    one = len(tensors) == 1  # then it is the one that requires grad
+    some = "True" if one else "{}.keys & GRAD != 0"
+    needs = [some.format(a) if a in tensors else "False" for a in shape.names]
     lines = [
         "_token = set_word(word().in_kernel)",
         "try:",
         f"    _r = {call_text(shape, payloads=False)}",
         *indent(looks_text(shape, odd)),
         f"    if _p.dtype is not {tensors[0]}.payload.dtype and not differentiable(_p.dtype): return _r"
-        if len(tensors) == 1
+        if one
         else "    if not differentiable(_p.dtype): return _r",
         f"    _c = Context(); _c.needs_input_grad = ({', '.join(needs)},)",
     ]
@@ -99,7 +103,7 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
         ids = ", ".join(f"id({a})" for a in shape.names)
         lines += [
             f"    {_setup_text(found, given)}",
-            f"    _c._arguments = (names, ({ids},))",
+            f"    _c._ids = ({ids},)",
             "    for _s in _c._saved:",
             "        if _s is _r: _c.keep_twin(_r); break",
         ]
@@ -107,15 +111,12 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
         "finally: reset_word(_token)",
         "if _c._without and id(_r) in _c._without: return _r",
     ]
-    specs = [
-        f"({a}.grad_node if {a}.keys & GRAD else None, {a}.payload.shape, {a}.payload.dtype)"
-        if a in tensors
-        else "None"
-        for a in shape.names
-    ]
+    spec = "({0}.grad_node if {0}.keys & GRAD else None, {0}.payload.shape, {0}.payload.dtype)"
+    spec = "({0}.grad_node, _q.shape, _q.dtype)" if one else spec
+    specs = [spec.format(a) if a in tensors else "None" for a in shape.names]
     nodes = (
         f"{tensors[0]}.grad_node"
-        if len(tensors) == 1
+        if one
         else f"tuple([_x.grad_node for _x in ({', '.join(tensors)},) if _x.keys & GRAD])"
     )
     return [
@@ -136,48 +137,61 @@ def _setup_text(found: AuthorRecorder, given: str) -> str:
     return f"setup(_c, Inputs({given}), NONE, _r)"
 
 
-def plain_backward(n: Node, g: Any, grads: dict[Node, Any], push: Callable[[Node], Any]) -> None:
-    """Run an author's backward on bare arrays; anything odd goes the long way."""
-    t = Tensor()
-    t.payload = g if g.__class__ is np.ndarray else np.asarray(g)
-    t.keys = NUMPY
-    t.version = 0
-    recorder: AuthorRecorder = n.more[1]
-    token = set_word(word().without_grad)
-    try:
-        given = recorder.backward(n.s0, t)
-        found = _quick_pairs(n.s1, given)
-        if found is None:
-            found = [(node, d.payload) for node, d in recorder.matched(n, given)]
-    finally:
-        reset_word(token)
-    for node, d in found:
-        if node in grads:
-            grads[node] = grads[node] + d
-        else:
-            grads[node] = d
-            if node.seq:
-                push(node)
-
-
-def _quick_pairs(specs: Sequence[Any], given: Any) -> list[tuple[Node, Any]] | None:
-    """Give nodes and gradients, or None where something needs a closer look."""
-    values = given if given.__class__ is tuple else (given,)
-    if len(values) != len(specs):
-        return None
-    found: list[tuple[Node, Any]] = []
-    for spec, d in zip(specs, values):  # noqa: B905 - the lengths were compared
-        if d is None:
+def plain_backward_of(found: AuthorRecorder) -> Callable[..., Any]:
+    """Write the backward on bare arrays; anything odd that an author returns goes the long way."""
+    kinds = [leaf_kind(a.type) for a in found.op._schema.arguments]
+    n = len(kinds)
+    names = [f"d{i}" for i in range(n)]
+    if n == 1:
+        unpack = ["d0 = given[0] if given.__class__ is tuple and len(given) == 1 else given"]
+    else:
+        unpack = [
+            f"if given.__class__ is not tuple or len(given) != {n}: return odd(n, given, grads, push)",
+            f"{', '.join(names)} = given",
+        ]
+    checks, sends = [], []
+    for i, kind in enumerate(kinds):
+        if kind != "tensor":
+            checks.append(f"if d{i} is not None: return odd(n, given, grads, push)")
             continue
-        if spec is None or d.__class__ is not Tensor or d.keys & ~GRAD != NUMPY:
-            return None
-        node, shape, dtype = spec
-        payload = d.payload
-        if payload.shape != shape or payload.dtype is not dtype:
-            return None
-        if node is not None:
-            found.append((node, payload))
-    return found
+        checks += [
+            f"if d{i} is not None:",
+            f"    m{i}, shape, dtype = n.s1[{i}]",
+            f"    if d{i}.__class__ is not Tensor or d{i}.keys & -3 != 1: "
+            "return odd(n, given, grads, push)",
+            f"    d{i} = d{i}.payload",
+            f"    if d{i}.shape != shape or d{i}.dtype is not dtype: "
+            "return odd(n, given, grads, push)",
+        ]
+        sends += [
+            f"if d{i} is not None and m{i} is not None:",
+            f"    if m{i} in grads: grads[m{i}] = grads[m{i}] + d{i}",
+            "    else:",
+            f"        grads[m{i}] = d{i}",
+            f"        if m{i}.seq: push(m{i})",
+        ]
+    lines = [
+        "t = Tensor(); t.payload = g if g.__class__ is ndarray else asarray(g); "
+        "t.keys = 1; t.version = 0",
+        "token = set_word(word().without_grad)",
+        "try: given = rule(n.s0, t)",
+        "finally: reset_word(token)",
+        *unpack,
+        *checks,
+        *sends,
+    ]
+    text = "\n".join(["def f(n, g, grads, push):", *indent(lines)])
+    scope = {
+        "Tensor": Tensor, "ndarray": np.ndarray, "asarray": np.asarray, "set_word": set_word,
+        "reset_word": reset_word, "word": word, "rule": found.backward, "odd": odd_gradients,
+    }  # fmt: skip
+    made = make_function(text, scope, f"{found.op._opname}_backward", ())
+    made.tensor = author_backward.tensor  # type: ignore[attr-defined]
+    return made
 
 
-plain_backward.tensor = author_backward.tensor  # type: ignore[attr-defined]
+def odd_gradients(n: Node, given: Any, grads: dict[Node, Any], push: Callable[[Node], Any]) -> None:
+    """Look at what backward returned: convert it, or raise the error that says what is wrong."""
+    recorder: AuthorRecorder = n.more[1]
+    for node, d in recorder.matched(n, given):
+        send(node, d.payload, grads, push)
