@@ -75,7 +75,9 @@ def cases() -> Iterator[Case]:
     a = np.ones(3, np.float32)
     x, y = polyop.from_numpy(a), polyop.from_numpy(a.copy())
     add, np_add = polyop.add, np.add
-    yield Case("add, 3 elements", lambda: add(x, y), lambda: np_add(a, a), "np.add", 2.2, 1000, 1000)
+    yield Case(
+        "add, 3 elements", lambda: add(x, y), lambda: np_add(a, a), "np.add", 2.2, 1000, 1000
+    )
     ours, theirs = _ours_sine(), _torch_sine()
     t = torch.ones(3)
     copy, torch_copy = _copies()
@@ -104,9 +106,7 @@ def cases() -> Iterator[Case]:
     vx, vt = polyop.ones(4, 3), torch.ones(4, 3)
     square = polyop.vmap(lambda x: x * x)
     torch_square = torch.vmap(lambda x: x * x)
-    yield Case(
-        "vmap(x * x)", lambda: square(vx), lambda: torch_square(vt), "torch.vmap", 1 / 15
-    )
+    yield Case("vmap(x * x)", lambda: square(vx), lambda: torch_square(vt), "torch.vmap", 1 / 15)
     yield from _define_cases()
     yield from _opcheck_cases(ours, theirs)
 

@@ -101,4 +101,8 @@ def crop_samples():
 
 @paste.samples
 def paste_samples():
-    yield [polyop.rand(3, 8, 7, requires_grad=True), polyop.rand(3, 4, 3, requires_grad=True), [2, 1]]
+    yield [
+        polyop.rand(3, 8, 7, requires_grad=True),
+        polyop.rand(3, 4, 3, requires_grad=True),
+        [2, 1],
+    ]

@@ -1,6 +1,6 @@
 """A walk through the examples: define, run, differentiate, batch, trace, compile.
 
-    python examples/demo.py
+python examples/demo.py
 """
 
 from __future__ import annotations

@@ -25,7 +25,9 @@ def blocks(page: Path) -> list[tuple[int, str]]:
     ]
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p.exists() and blocks(p)], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.exists() and blocks(p)], ids=lambda p: p.name
+)
 def test_a_page_runs(page: Path) -> None:
     """The blocks of a page run from the first to the last."""
     scope: dict[str, object] = {"__name__": f"docs_{page.stem}"}
@@ -33,7 +35,9 @@ def test_a_page_runs(page: Path) -> None:
         exec(compile("\n" * (line - 1) + code, str(page), "exec"), scope)
 
 
-MODULES = [m.name for m in pkgutil.walk_packages(polyop.__path__, "polyop.") if "__main__" not in m.name]
+MODULES = [
+    m.name for m in pkgutil.walk_packages(polyop.__path__, "polyop.") if "__main__" not in m.name
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

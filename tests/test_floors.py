@@ -27,7 +27,11 @@ FLOORS = {
 FLOOR = {part: floor for floor, parts in FLOORS.items() for part in parts}
 #: Lists of names without logic, for users and builders; and the one file that assembles.
 FACADES = {"__init__", "extend", "library", "autograd", "func", "fake", "assembly", "__main__"}
-FILES = [p for p in sorted(ROOT.rglob("*.py")) if p.relative_to(ROOT).parts[0].removesuffix(".py") not in FACADES]
+FILES = [
+    p
+    for p in sorted(ROOT.rglob("*.py"))
+    if p.relative_to(ROOT).parts[0].removesuffix(".py") not in FACADES
+]
 
 
 def part_of(path: Path) -> str:
@@ -40,7 +44,7 @@ def module_of(path: Path) -> str:
 
 
 def own_imports(path: Path) -> list[tuple[ast.AST, str, bool]]:
-    """Each import of the package's own: the node, the module, whether it stands at the left margin."""
+    """Give each import of the package's own: node, module, whether it is at the left margin."""
     tree = ast.parse(path.read_text())
     top = set(map(id, tree.body))
     found = []

@@ -89,7 +89,9 @@ def helpers(monkeypatch: pytest.MonkeyPatch) -> None:
     sys.modules["matplotlib"].pyplot = plot
 
 
-LIBRARY = markdown_samples((REFERENCE / "torch_library.md").read_text()) if REFERENCE.is_dir() else []
+LIBRARY = (
+    markdown_samples((REFERENCE / "torch_library.md").read_text()) if REFERENCE.is_dir() else []
+)
 
 
 @pytest.mark.parametrize("number", range(len(LIBRARY)))

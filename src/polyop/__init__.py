@@ -4,9 +4,10 @@ This is the list for users. `polyop.extend` is the list for builders of modes,
 transforms and backends; neither holds logic.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from polyop import assembly as _assembly  # first: it imports what registers itself
 from polyop import autograd, errors, fake, func, graph, library, schema, symbolic, tree
-from polyop.compile import compile
 from polyop.devices import Device as device
 from polyop.devices import DType as dtype
 from polyop.devices import Layout as layout
@@ -22,7 +23,7 @@ from polyop.layers.autograd import (
     set_grad_enabled,
 )
 from polyop.layers.vmap import vmap
-from polyop.checking import opcheck
+from polyop.lazy import lazily as _lazily
 from polyop.numbers import (
     bfloat16,
     bool,
@@ -55,6 +56,40 @@ from polyop.numbers import (
     uint32,
     uint64,
 )
+from polyop.ops.closeness import (
+    allclose,
+    array_equal,
+    isclose,
+)
+from polyop.ops.comparison import (
+    bitwise_and,
+    bitwise_invert,
+    bitwise_left_shift,
+    bitwise_or,
+    bitwise_right_shift,
+    bitwise_xor,
+    equal,
+    greater,
+    greater_equal,
+    isfinite,
+    isinf,
+    isnan,
+    less,
+    less_equal,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    not_equal,
+    signbit,
+)
+from polyop.ops.creation import (
+    as_tensor,
+    asarray,
+    from_dlpack,
+    from_numpy,
+    tensor,
+)
 from polyop.ops.elementwise import (
     abs,
     acos,
@@ -82,9 +117,9 @@ from polyop.ops.elementwise import (
     imag,
     lerp,
     log,
-    log10,
     log1p,
     log2,
+    log10,
     logaddexp,
     multiply,
     negative,
@@ -106,49 +141,57 @@ from polyop.ops.elementwise import (
     tan,
     tanh,
 )
-from polyop.ops.comparison import (
-    bitwise_and,
-    bitwise_invert,
-    bitwise_left_shift,
-    bitwise_or,
-    bitwise_right_shift,
-    bitwise_xor,
-    equal,
-    greater,
-    greater_equal,
-    isfinite,
-    isinf,
-    isnan,
-    less,
-    less_equal,
-    logical_and,
-    logical_not,
-    logical_or,
-    logical_xor,
-    not_equal,
-    signbit,
+from polyop.ops.factories import (
+    arange,
+    empty,
+    empty_like,
+    eye,
+    full,
+    full_like,
+    linspace,
+    ones,
+    ones_like,
+    zeros,
+    zeros_like,
 )
-from polyop.ops.rounding import (
-    astype,
-    ceil,
-    clone,
-    floor,
-    nan_to_num,
-    round,
-    trunc,
+from polyop.ops.indexing import (
+    index_add,
+    index_put,
+    index_select,
+    take,
 )
-from polyop.ops.select import (
-    clip,
-    masked_fill,
-    maximum,
-    minimum,
-    nextafter,
-    where,
+from polyop.ops.joining import (
+    concat,
+    hstack,
+    meshgrid,
+    pad,
+    repeat,
+    roll,
+    stack,
+    tile,
+    tril,
+    triu,
+    vstack,
 )
-from polyop.ops.closeness import (
-    allclose,
-    array_equal,
-    isclose,
+from polyop.ops.linear import (
+    dot,
+    matmul,
+    mv,
+    outer,
+    tensordot,
+    vecdot,
+)
+from polyop.ops.random import (
+    Generator,
+    bernoulli,
+    manual_seed,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
 )
 from polyop.ops.reductions import (
     all,
@@ -161,23 +204,14 @@ from polyop.ops.reductions import (
     prod,
     sum,
 )
-from polyop.ops.statistics import (
-    cumulative_prod,
-    cumulative_sum,
-    log_softmax,
-    logsumexp,
-    mean,
-    softmax,
-    std,
-    var,
-)
-from polyop.ops.linear import (
-    dot,
-    matmul,
-    mv,
-    outer,
-    tensordot,
-    vecdot,
+from polyop.ops.rounding import (
+    astype,
+    ceil,
+    clone,
+    floor,
+    nan_to_num,
+    round,
+    trunc,
 )
 from polyop.ops.searching import (
     argsort,
@@ -187,6 +221,14 @@ from polyop.ops.searching import (
     take_along_axis,
     topk,
 )
+from polyop.ops.select import (
+    clip,
+    masked_fill,
+    maximum,
+    minimum,
+    nextafter,
+    where,
+)
 from polyop.ops.sets import (
     argwhere,
     nonzero,
@@ -194,6 +236,28 @@ from polyop.ops.sets import (
     unique_counts,
     unique_inverse,
     unique_values,
+)
+from polyop.ops.splitting import (
+    chunk,
+    expand,
+    flatten,
+    narrow,
+    ravel,
+    split,
+    t,
+    unbind,
+    unflatten,
+    unstack,
+)
+from polyop.ops.statistics import (
+    cumulative_prod,
+    cumulative_sum,
+    log_softmax,
+    logsumexp,
+    mean,
+    softmax,
+    std,
+    var,
 )
 from polyop.ops.views import (
     broadcast_to,
@@ -211,72 +275,17 @@ from polyop.ops.views import (
     unsqueeze,
     view,
 )
-from polyop.ops.splitting import (
-    chunk,
-    expand,
-    flatten,
-    narrow,
-    ravel,
-    split,
-    t,
-    unbind,
-    unflatten,
-    unstack,
-)
-from polyop.ops.joining import (
-    concat,
-    hstack,
-    meshgrid,
-    pad,
-    repeat,
-    roll,
-    stack,
-    tile,
-    tril,
-    triu,
-    vstack,
-)
-from polyop.ops.indexing import (
-    index_add,
-    index_put,
-    index_select,
-    take,
-)
-from polyop.ops.creation import (
-    as_tensor,
-    asarray,
-    from_dlpack,
-    from_numpy,
-    tensor,
-)
-from polyop.ops.factories import (
-    arange,
-    empty,
-    empty_like,
-    eye,
-    full,
-    full_like,
-    linspace,
-    ones,
-    ones_like,
-    zeros,
-    zeros_like,
-)
-from polyop.ops.random import (
-    Generator,
-    bernoulli,
-    manual_seed,
-    normal,
-    rand,
-    rand_like,
-    randint,
-    randn,
-    randn_like,
-    randperm,
-)
 from polyop.schema.tags import Tag
 from polyop.symbolic import check, statically_known_true, sym_max, sym_min
 from polyop.tensor.tensor import Tensor
+
+if _TYPE_CHECKING:
+    from polyop.checking import opcheck
+    from polyop.compile import compile
+
+__getattr__, __dir__ = _lazily(
+    __name__, {"compile": "polyop.compile.compiled", "opcheck": "polyop.checking"}, ["compile"]
+)
 
 # The names of PyTorch for functions that the Array API standard calls otherwise.
 amax, amin, cat, cumsum, cumprod = max, min, concat, cumulative_sum, cumulative_prod

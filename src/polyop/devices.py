@@ -40,13 +40,12 @@ class Device:
     type: str
     index: int | None
 
-    def __new__(cls, type: Any, index: int | None = None) -> Device:  # noqa: A002
+    def __new__(cls, type: Any, index: int | None = None) -> Device:
+        """Give the one object of a device."""
         if isinstance(type, Device):
             return type
         if not isinstance(type, str):
-            raise UsageTypeError(
-                "a device is given by name", seen=f"{type!r}", fix='write "cpu"'
-            )
+            raise UsageTypeError("a device is given by name", seen=f"{type!r}", fix='write "cpu"')
         name, _, number = type.partition(":")
         name = _renamed.get(name, name)
         if name not in DEVICE_TYPES or (number and not number.isdigit()):
@@ -117,10 +116,10 @@ class MemoryFormat(Enum):
 DType = np.dtype[Any]
 
 _EXTRA = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
-_NUMPY = (
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 "
-    "float16 float32 float64 complex64 complex128"
-).split()
+_NUMPY = [
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64", "complex64", "complex128"),
+]
 
 #: Every dtype by its name.
 DTYPES: dict[str, DType] = {
@@ -165,6 +164,6 @@ def as_dtype(value: Any) -> DType:
     if value in _PYTHON_DTYPES:
         return DTYPES[_PYTHON_DTYPES[value]]
     try:
-        return np.dtype(value)
+        found: DType = np.dtype(value)
     except TypeError:
         raise UsageTypeError("not a dtype", seen=repr(value)) from None

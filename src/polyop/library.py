@@ -1,6 +1,7 @@
 """`polyop.library`: make operators, register their rules, and check them (S57)."""
 
-from polyop.checking import opcheck
+from typing import TYPE_CHECKING
+
 from polyop.dispatch.custom_op import CustomOpDef, custom_op
 from polyop.dispatch.library import (
     Library,
@@ -21,8 +22,14 @@ from polyop.dispatch.rules import (
     register_vmap,
 )
 from polyop.layers.fake import get_ctx
+from polyop.lazy import lazily
 from polyop.schema.infer import infer_schema
 from polyop.schema.tags import Tag
+
+if TYPE_CHECKING:
+    from polyop.checking import opcheck
+
+__getattr__, __dir__ = lazily(__name__, {"opcheck": "polyop.checking"})
 
 register_torch_dispatch = register_dispatch
 

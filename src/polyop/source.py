@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, FunctionType
+from typing import Any, NamedTuple
 
 PACKAGE = str(Path(__file__).parent)
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """A place in a file; printed as `file:line`."""
 
     file: str
@@ -47,6 +45,8 @@ def caller() -> Source:
 
 def source_of(fn: Callable[..., Any]) -> Source:
     """Give the place where a callable is written, or of the caller if it has none."""
+    if type(fn) is FunctionType and not fn.__dict__:
+        return Source(fn.__code__.co_filename, fn.__code__.co_firstlineno)
     inner = getattr(fn, "__wrapped__", fn)
     inner = getattr(inner, "func", inner)
     code = getattr(getattr(inner, "__func__", inner), "__code__", None)

@@ -44,7 +44,8 @@ def map_leaves(fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
 def paths(tree: Any) -> list[str]:
     """Name each leaf by its way from the root, such as `[0]['w']`."""
     return [
-        optree.PyTreeAccessor(a).codify("") for a in optree.tree_accessors(tree, namespace=NAMESPACE)
+        optree.PyTreeAccessor(a).codify("")
+        for a in optree.tree_accessors(tree, namespace=NAMESPACE)
     ]
 
 

@@ -20,7 +20,7 @@ def warn_once(kind: type[PolyopWarning], message: str, *, key: object) -> None:
 
 
 def _depth() -> int:
-    """Count the frames from `warnings.warn` to the user's own (3.11 has no `skip_file_prefixes`)."""
+    """Count the frames from `warnings.warn` to the user's; 3.11 has no `skip_file_prefixes`."""
     depth, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         depth, frame = depth + 1, frame.f_back

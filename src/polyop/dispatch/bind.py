@@ -268,17 +268,6 @@ def payloads_in(value: Any) -> Any:
     return tree.map_leaves(lambda x: x.payload if isinstance(x, PARTS.Tensor) else x, value)
 
 
-def bump_in(value: Any) -> None:
-    """Count a write to each tensor of a tree."""
-    for leaf in tree.leaves(value):
-        if isinstance(leaf, PARTS.Tensor):
-            version = leaf.version
-            if version.__class__ is int:
-                leaf.version = version + 1
-            else:
-                version.n += 1
-
-
 PARTS.bind = bind
 PARTS.code_of = code_of
 PARTS.call_packet = call_packet

@@ -45,9 +45,7 @@ def new_text(value: str, keys: int) -> list[str]:
     return [f"_t = Tensor(); _t.payload = {value}; _t.keys = {keys}; _t.version = 0"]
 
 
-def payload_body(
-    shape: Shape, forms: Sequence[Form], tags: Sequence[Tag], keys: int
-) -> list[str]:
+def payload_body(shape: Shape, forms: Sequence[Form], tags: Sequence[Tag], keys: int) -> list[str]:
     """Lines that run a payload kernel and return wrapped results."""
     lines = bumps_text(shape)
     call = call_text(shape, payloads=True)
@@ -78,7 +76,10 @@ def _wrap_text(shape: Shape, form: Form, tags: Sequence[Tag], keys: int, r: str)
     whole = [f"if {r}.__class__ is not ndarray: {r} = asarray({r})", *new_text(r, keys)]
     if kind == "new":
         return whole
-    alias = [f"_t.version = share(a{i})", f"_t.view_of = (a{i}, op, ({statics}{',' if statics else ''}))"]
+    alias = [
+        f"_t.version = share(a{i})",
+        f"_t.view_of = (a{i}, op, ({statics}{',' if statics else ''}))",
+    ]
     if Tag.maybe_aliasing_or_mutating not in tags:
         return [*whole, *alias]
     p = f"a{i}.payload"

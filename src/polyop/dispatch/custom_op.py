@@ -39,9 +39,10 @@ class CustomOpDef:
         self._opoverload = op
         self._init_fn = fn
         self.__wrapped__ = fn
-        for name in ("__name__", "__doc__", "__module__", "__qualname__"):
-            if hasattr(fn, name):
-                setattr(self, name, getattr(fn, name))
+        self.__doc__ = getattr(fn, "__doc__", None)
+        self.__name__ = getattr(fn, "__name__", op.__name__)
+        self.__qualname__ = getattr(fn, "__qualname__", op.__qualname__)
+        self.__module__ = getattr(fn, "__module__", op.__module__)
 
     @property
     def _qualname(self) -> str:
@@ -226,6 +227,8 @@ def custom_op(
 
 
 def _check_version(name: str, version: Any) -> None:
+    if version.__class__ is int and version == 1 and "@" not in name:
+        return
     said = split_name(name)[2]
     if type(version) is not int or version < 1 or (said and version not in {1, said}):
         raise UsageError(
@@ -246,9 +249,11 @@ def _read(
     version: int,
 ) -> tuple[FunctionSchema, tuple[Tag, ...]]:
     """Read schema and tags; nothing is changed yet."""
-    full = name if version == 1 or "@" in name else f"{name}@{version}"
+    base, overload, said = split_name(name)
+    full = name if version == 1 or said else f"{name}@{version}"
     if text is None:
-        schema = infer(fn, mutates_args=mutates_args, name=full, tags=tags)
+        parsed = (base, overload, said or version)
+        schema = infer(fn, mutates_args=mutates_args, name=full, tags=tags, parsed=parsed)
     else:
         schema = parse_schema(full + text)
         check_written(schema, mutates_args)

@@ -18,7 +18,7 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
-from polyop.dispatch.bind import bump_in, convert_argument, keys_in, payloads_in, slow
+from polyop.dispatch.bind import convert_argument, keys_in, payloads_in, slow
 from polyop.dispatch.bits import GRAD, INFERENCE, INFERENCE_TENSOR, NO_GRAD, NUMPY, TENSOR_BITS
 from polyop.dispatch.body import payload_body, result_forms, tensor_body
 from polyop.dispatch.keys import DispatchKey
@@ -40,6 +40,7 @@ from polyop.dispatch.write import (
     shape_of,
 )
 from polyop.schema.model import MISSING
+
 
 def make_entry(op: OpOverload) -> Handler:
     """Make the entry of an operator; its code is written when it is first called.
@@ -112,7 +113,6 @@ def scope_of(op: OpOverload, **more: Any) -> dict[str, Any]:
         results=results,
         keys_in=keys_in,
         payloads_in=payloads_in,
-        bump_in=bump_in,
         wrap=wrap,
         wrap_views=wrap_views,
         plain=PLAIN_CODES,
@@ -151,7 +151,9 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, Any]:
     body = ["if _k == 1 or _k in plain:", *indent(lines)] if lines else []
     given = _tuple(shape.names)
     rest, named = ("()", "{}") if op.is_builtin else ("_rest", "_named")
-    lines = [] if op.is_builtin else [f"if _named or _rest: return slow(op, {given}, _rest, _named)"]
+    lines = (
+        [] if op.is_builtin else [f"if _named or _rest: return slow(op, {given}, _rest, _named)"]
+    )
     # What goes wrong later is raised outside of any `except`, so that a user's
     # traceback does not begin with how the entry found out.
     found = [

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from polyop.dispatch.keys import (
     BACKENDS,
@@ -187,8 +187,7 @@ def bits_of(key: KeyLike | Iterable[KeyLike]) -> int:
     return DispatchKeySet(*key).bits
 
 
-@dataclass(frozen=True, slots=True)
-class Mask:
+class Mask(NamedTuple):
     """The keys that are not passed over; a call dispatches on `keyset & mask` (S92, S93)."""
 
     keys: frozenset[DispatchKey]

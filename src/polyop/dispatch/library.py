@@ -280,6 +280,8 @@ class scoped_library:
 
 def ordered_tags(tags: Any) -> tuple[Tag, ...]:
     """Give a tuple of tags, from one, several, or none, in the order of their names."""
+    if tags is None or tags == ():
+        return ()
     return tuple(sorted(as_tags(() if tags is None else tags), key=lambda tag: tag.value))
 
 

@@ -195,7 +195,9 @@ class OpOverload(OperatorBase):
     def kernels(self) -> Mapping[DispatchKey, Kernel]:
         """Give the kernel of each key that has one."""
         found = self.places.kernels()
-        return {k: v for k, v in found.items() if k not in self.disabled} if self.disabled else found
+        return (
+            {k: v for k, v in found.items() if k not in self.disabled} if self.disabled else found
+        )
 
     @property
     def table(self) -> Mapping[DispatchKey, Entry]:

@@ -25,6 +25,8 @@ class Parts:
 
     autocast_kernel: Callable[..., Any]  # layers/autocast.py
     functional_twin: Callable[[Any], Any]  # layers/functionalize
+    #: Raises if gradients would not see a write to a view: layers/autograd/inplace.py
+    refuse_unseen: Callable[[Any, Any], None]
     Tensor: type[Any]  # tensor/tensor.py
     ndarray: type[Any]  # tensor/tensor.py
     asarray: Callable[[Any], Any]  # tensor/tensor.py

@@ -246,4 +246,3 @@ def missing_kernel(way: Way) -> NoReturn:
 
 
 PARTS.redispatch = redispatch
-

@@ -8,8 +8,7 @@ decorates. The layer that needs a rule asks for its slot.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from polyop.devices import Device, as_dtype
 from polyop.dispatch.bind import bind, code_of
@@ -38,8 +37,7 @@ from polyop.source import Source, caller, source_of
 Rule = Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True)
-class AutogradRule:
+class AutogradRule(NamedTuple):
     """An author's gradient: `backward(ctx, *grads)` and `setup_context`, or None for either."""
 
     backward: Rule | None
@@ -128,8 +126,7 @@ def check_device_argument(schema: FunctionSchema, device_types: Any, source: obj
         )
 
 
-@dataclass(frozen=True, slots=True)
-class KernelHandle:
+class KernelHandle(NamedTuple):
     """The kernel that acted at a key when `get_kernel` was asked; it goes on working (S55)."""
 
     op: OpOverload

@@ -9,10 +9,9 @@ decides, and decide anew when a place or a fallback changes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from polyop.dispatch.keys import (
     BUILT_IN_KEYS,
@@ -36,8 +35,7 @@ from polyop.source import Source
 Place: TypeAlias = DispatchKey | str
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(NamedTuple):
     """A registered function, and who registered it where.
 
     Args:
@@ -74,8 +72,7 @@ class Reason(Enum):
     MISSING = "missing"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What the table says of one key.
 
     Args:

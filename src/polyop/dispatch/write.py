@@ -23,6 +23,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from polyop.dispatch.context import reset_word, set_word, word
+from polyop.dispatch.counts import bump_in, bump_shared
 from polyop.dispatch.parts import PARTS
 from polyop.schema.model import MISSING, FunctionSchema
 from polyop.schema.types import leaf_kind
@@ -155,7 +156,7 @@ def bumps_text(shape: Shape) -> list[str]:
         elif kind == "tensor?":
             lines += [f"if {a} is not None:", *(f"    {line}" for line in _bump(a))]
         else:
-            lines += [f"bump_in({a})"]
+            lines += [f"bump_in(op, {a})"]
     return lines
 
 
@@ -163,7 +164,7 @@ def _bump(a: str) -> list[str]:
     return [
         f"_v = {a}.version",
         f"if _v.__class__ is int: {a}.version = _v + 1",
-        "else: _v.n += 1",
+        f"else: bump_shared(op, {a})",
     ]
 
 
@@ -229,9 +230,7 @@ def renamed(text: str, name: str, arguments: Sequence[str], kernel: Any = None) 
     names = {f"a{i}": argument for i, argument in enumerate(arguments)}
     local = tuple(names.get(v, f".{v}") for v in code.co_varnames)
     constants = tuple(kernel if c == KERNEL else c for c in code.co_consts)
-    return code.replace(
-        co_name=name, co_qualname=name, co_varnames=local, co_consts=constants
-    )
+    return code.replace(co_name=name, co_qualname=name, co_varnames=local, co_consts=constants)
 
 
 def make_function(
@@ -261,5 +260,7 @@ def base_scope(op: Any, **more: Any) -> dict[str, Any]:
         "ndarray": PARTS.ndarray,
         "asarray": PARTS.asarray,
         "share": PARTS.share,
+        "bump_in": bump_in,
+        "bump_shared": bump_shared,
         **more,
     }

@@ -43,6 +43,11 @@ def normal_axes(op: str, axis: Axes, ndim: int) -> tuple[int, ...]:
     return axes
 
 
+def names_no_axis(op: str, x: Array, axis: Axes) -> bool:
+    """Tell whether an axis is named of an array without axes, which means all of it."""
+    return bool(axis) and not x.ndim and not normal_axes(op, axis, 0)
+
+
 def real_axis(op: str, axis: int, ndim: int) -> int:
     """Give an axis as a number from 0, for operators that need one.
 

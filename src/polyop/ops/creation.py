@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from polyop.devices import CPU, META, Device, as_dtype
-from polyop.dispatch.bits import NUMPY
 from polyop.errors import UsageError, UsageTypeError
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.factories import (

@@ -27,8 +27,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import OpOverload
@@ -46,8 +45,7 @@ ON_ARRAYS: dict[str, Fn] = {}
 ON_TENSORS: dict[str, Fn] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Formula:
+class Formula(NamedTuple):
     """The gradient of a built-in operator, as text by argument."""
 
     text: Mapping[str, str]
@@ -63,6 +61,9 @@ def define(
     tags: tuple[Tag, ...] = (),
 ) -> Fn:
     """Define a built-in operator; gives the function that users call.
+
+    A named overload is reached through the default one, or as an object: it is
+    given as the object, whose entry is made when it is first used.
 
     Args:
         schema: without namespace, such as `"cos(Tensor x) -> Tensor"`.
@@ -82,11 +83,11 @@ def define(
     for slot, rule in (("meta", fake), ("formula", formula), ("vmap", vmap)):
         if rule is not None:
             put(name, slot, Kernel(rule, source, owner))  # type: ignore[arg-type]
-    entry = op.entry
-    if not parsed.overload_name:
-        ON_ARRAYS[parsed.short_name] = kernel
-        ON_TENSORS[parsed.short_name] = entry
-    return entry
+    if parsed.overload_name:
+        return op
+    ON_ARRAYS[parsed.short_name] = kernel
+    ON_TENSORS[parsed.short_name] = op.entry
+    return op.entry
 
 
 def _source(kernel: Fn) -> Source:
@@ -105,5 +106,7 @@ _DEFINERS = ("define.py", "pointwise.py")
 
 def operator_of(entry: Fn) -> OpOverload:
     """Give the operator behind a built-in function."""
+    if isinstance(entry, OpOverload):
+        return entry
     found: OpOverload = entry.op  # type: ignore[attr-defined]
     return found

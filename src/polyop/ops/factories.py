@@ -68,7 +68,7 @@ def constant(array: Array) -> Tensor:
     made = of_array(array)
     now = word()
     if now & FAKE_MODE and now.tracer is None:
-        fake: Tensor = now.fake.from_tensor(made)
+        fake: Tensor = now.fake.constant(made)
         return fake
     return made
 

@@ -157,7 +157,9 @@ def _unsolvable(a: Shape, b: Shape) -> ArgumentError:
 def _solve(a: Array, b: Array) -> Array:
     if b.ndim < 2 or b.shape[-2] != a.shape[-1]:
         raise _unsolvable(a.shape, b.shape)
-    return np.linalg.solve(a, b)
+    # NumPy computes float32 beside whole numbers in float64, whatever they promote to.
+    dtype = float_of(promote(a.dtype, b.dtype))
+    return np.linalg.solve(a.astype(dtype, copy=False), b.astype(dtype, copy=False))
 
 
 def _solve_vmap(info: Any, in_dims: Sequence[Any], a: Any, b: Any) -> Any:

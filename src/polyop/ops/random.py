@@ -39,34 +39,48 @@ class Generator:
 
     def __init__(self, seed: int | None = None) -> None:
         self._lock = Lock()
-        self.manual_seed(np.random.SeedSequence().entropy if seed is None else seed)
+        self._seed = 0
+        # `np.random` takes long to import: without a seed, the stream waits for its first use.
+        self._stream: np.random.Generator | None = None
+        if seed is not None:
+            self.manual_seed(seed)
 
     def manual_seed(self, seed: Any) -> Generator:
         """Start anew from a seed."""
         with self._lock:
-            self._seed = int(seed)
-            self._stream = np.random.Generator(np.random.PCG64(self._seed))
+            self._start(seed)
         return self
+
+    def _start(self, seed: Any) -> np.random.Generator:
+        self._seed = int(seed)
+        self._stream = np.random.Generator(np.random.PCG64(self._seed))
+        return self._stream
+
+    def _open(self) -> np.random.Generator:
+        """Give the stream; the lock is held."""
+        return self._stream or self._start(np.random.SeedSequence().entropy)
 
     def initial_seed(self) -> int:
         """Give the seed that it started from."""
-        return self._seed
+        with self._lock:
+            self._open()
+            return self._seed
 
     def get_state(self) -> dict[str, Any]:
         """Give where it stands, for `set_state`."""
         with self._lock:
-            return dict(self._stream.bit_generator.state)
+            return dict(self._open().bit_generator.state)
 
     def set_state(self, state: dict[str, Any]) -> Generator:
         """Stand where another stood."""
         with self._lock:
-            self._stream.bit_generator.state = state
+            self._open().bit_generator.state = state
         return self
 
     def draw(self, method: str, *args: Any, **kwargs: Any) -> Array:
         """Call a method of NumPy's generator."""
         with self._lock:
-            return np.asarray(getattr(self._stream, method)(*args, **kwargs))
+            return np.asarray(getattr(self._open(), method)(*args, **kwargs))
 
 
 register_generator(Generator)

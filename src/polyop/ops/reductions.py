@@ -19,6 +19,7 @@ from polyop.ops.axes import (
     call,
     dtype_rule,
     kept_shape,
+    names_no_axis,
     normal_axes,
     reduced,
     reduced_in_order,
@@ -82,6 +83,8 @@ def folding(name: str, ufunc: np.ufunc) -> Fn:
         try:
             return fold(x, axis if axis is None else tuple(axis), dtype, None, keepdims)
         except (ValueError, TypeError) as error:
+            if names_no_axis(name, x, axis):
+                return fold(x, None, dtype, None, keepdims)
             refuse(name, x, axis, error)
 
     return kernel
@@ -95,6 +98,8 @@ def choosing(name: str, ufunc: np.ufunc) -> Fn:
         try:
             return fold(x, axis if axis is None else tuple(axis), None, None, keepdims)
         except (ValueError, TypeError) as error:
+            if names_no_axis(name, x, axis):
+                return fold(x, None, None, None, keepdims)
             refuse(name, x, axis, error)
 
     return kernel

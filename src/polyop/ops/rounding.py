@@ -19,9 +19,14 @@ Array = np.ndarray[Any, Any]
 
 def round_kernel(x: Array, decimals: int) -> Array:
     """Round halves to the even neighbour."""
-    # The method is slower, and its dtype for bools depends on `decimals`.
     kind = x.dtype.kind
-    return np.rint(x) if kind == "b" or (decimals == 0 and kind not in "iu") else x.round(decimals)
+    if kind in "iu" and decimals >= 0:
+        return x.copy("K")
+    if kind == "b" or decimals == 0:
+        return np.rint(x)  # the method's dtype for bools depends on `decimals`
+    result = np.empty_like(x)
+    result[...] = x.round(decimals)  # the method does not keep the order of the axes
+    return result
 
 
 def astype_kernel(x: Array, dtype: DType) -> Array:

@@ -39,7 +39,7 @@ def _broadcast_axis(op: str, shapes: Sequence[Shape], axis: int) -> Size:
             continue
         if type(result) is int and result == 1:
             result = size
-        elif not (size == result):
+        elif not (size == result):  # noqa: SIM201 - guards hold what was asked: equality
             if size == 1:
                 continue
             if result == 1:

@@ -20,6 +20,7 @@ from polyop.ops.axes import (
     call,
     count,
     dtype_rule,
+    names_no_axis,
     normal_axes,
     past,
     real_axis,
@@ -186,6 +187,8 @@ def _exponents(name: str, x: Array, axis: Any) -> tuple[Array, Array]:
 
 def logsumexp_kernel(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
     """Give the logarithm of the sum of exponentials, without overflow."""
+    if names_no_axis("logsumexp", x, axis):
+        axis = None
     where = None if axis is None else tuple(axis)
     y, top = _exponents("logsumexp", x, where)
     found = np.log(sum_kernel(np.exp(y), axis, None, True)) + top

@@ -56,7 +56,6 @@ ANNOTATIONS: dict[Any, Type] = {
     Device: DEVICE,
     Layout: LAYOUT,
     MemoryFormat: MEMORYFORMAT,
-    np.random.Generator: GENERATOR,
 }
 _NONE = type(None)
 _NUMBERS = frozenset((int, float, bool, complex))
@@ -206,6 +205,9 @@ def _dict(annotation: Any, args: tuple[Any, ...], scope: Scope | None) -> Type:
 def _class(cls: Any, scope: Scope | None) -> Type:
     if not isinstance(cls, type):
         raise Unsupported(cls, _fix(cls))
+    # Not in the table: `np.random` takes long to import, and here it is imported already.
+    if cls.__module__.startswith("numpy.random") and cls is np.random.Generator:
+        return GENERATOR
     if name := name_of_class(cls):
         return ClassType(name, cls)
     names = _field_names(cls)

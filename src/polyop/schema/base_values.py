@@ -38,7 +38,7 @@ class Known:
     sym_int: tuple[type, ...] = ()
     sym_float: tuple[type, ...] = ()
     sym_bool: tuple[type, ...] = ()
-    generators: tuple[type, ...] = (np.random.Generator,)
+    generators: tuple[type, ...] = ()
 
 
 def set_tensor_predicate(
@@ -178,7 +178,8 @@ def _member(schema_type: Type, cls: type[Enum], value: Any) -> Enum:
 
 
 def _generator(schema_type: Type, value: Any) -> Any:
-    if isinstance(value, Known.generators):
+    # `np.random` is imported by its first use, which takes long.
+    if isinstance(value, Known.generators) or isinstance(value, np.random.Generator):  # noqa: SIM101
         return value
     raise Mismatch(schema_type, value)
 

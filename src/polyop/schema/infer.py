@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, lru_cache, partial
+from types import FunctionType
 from typing import Any, TypeAlias
 
 from polyop.errors import InferenceError, SchemaSyntaxError, UsageTypeError, nearest
@@ -63,6 +64,7 @@ def infer(
     mutates_args: MutatesArgs,
     name: str = "ns::op",
     tags: Tags = (),
+    parsed: tuple[str, str, int] | None = None,
 ) -> FunctionSchema:
     """Give the schema of a function, from its annotations.
 
@@ -70,6 +72,7 @@ def infer(
         fn: a callable with annotations.
         mutates_args: the names of the arguments that it writes, or `"unknown"`.
         name: `[ns::]name[.overload][@version]`.
+        parsed: the same as name, overload and version, if the caller has read it already.
         tags: the operator's tags; two of them say what the returns share.
 
     Raises:
@@ -83,7 +86,7 @@ def infer(
             _with_alias(a, alias(f"a{i}", write=True)) if a.name in written else a
             for i, a in enumerate(arguments)
         )
-    op, overload, version = _name(name)
+    op, overload, version = parsed or _name(name)
     schema = FunctionSchema(op, overload, version, arguments, reading.returns())
     return with_tag_aliases(schema, as_tags(tags)) if tags else schema
 
@@ -107,19 +110,40 @@ def _name(text: str) -> tuple[str, str, int]:
 class _Reading:
     """One function while it is read: its signature and its names."""
 
-    __slots__ = ("fn", "name", "scope", "signature")
-
     def __init__(self, fn: Callable[..., Any], name: str) -> None:
         self.fn = fn
         self.name = name
         self.scope = Scope(fn)
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """What `inspect` says of the function."""
         try:
-            self.signature = inspect.signature(fn)
+            return inspect.signature(self.fn)
         except TypeError:
-            raise UsageTypeError("not a callable", op=name, seen=repr(fn)) from None
+            raise UsageTypeError("not a callable", op=self.name, seen=repr(self.fn)) from None
         except ValueError:
             problem = "this callable has no signature to read"
-            raise InferenceError(problem, op=name, fix="give `schema=`") from None
+            raise InferenceError(problem, op=self.name, fix="give `schema=`") from None
+
+    def parameters(self) -> Iterator[tuple[str, Any, Any, Any]]:
+        """Give name, kind, annotation and default of each parameter."""
+        fn = self.fn
+        if type(fn) is not FunctionType or fn.__code__.co_flags & _VARIADIC or _odd(fn):
+            for p in self.signature.parameters.values():
+                yield p.name, p.kind, p.annotation, p.default
+            return
+        # A plain function says it all itself, at a tenth of what `inspect` takes.
+        code, hints, defaults = fn.__code__, fn.__annotations__, fn.__defaults__ or ()
+        first = code.co_argcount - len(defaults)
+        for i, name in enumerate(code.co_varnames[: code.co_argcount]):
+            default = defaults[i - first] if i >= first else _EMPTY
+            yield name, _Parameter.POSITIONAL_OR_KEYWORD, hints.get(name, _EMPTY), default
+        keyword_defaults = fn.__kwdefaults__ or {}
+        more = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+        for name in more:
+            default = keyword_defaults.get(name, _EMPTY)
+            yield name, _Parameter.KEYWORD_ONLY, hints.get(name, _EMPTY), default
 
     def error(self, problem: str, fix: str = "", argument: str = "") -> InferenceError:
         """Make an error that shows the signature."""
@@ -129,20 +153,16 @@ class _Reading:
     def arguments(self) -> tuple[Argument, ...]:
         """Give an argument for each parameter that a call may still give."""
         bound = _bound_names(self.fn)
-        return tuple(
-            self.argument(p) for p in self.signature.parameters.values() if p.name not in bound
-        )
+        return tuple([self.argument(*p) for p in self.parameters() if p[0] not in bound])
 
-    def argument(self, parameter: inspect.Parameter) -> Argument:
+    def argument(self, name: str, kind: Any, annotation: Any, default: Any) -> Argument:
         """Read one parameter."""
-        name, kind = parameter.name, parameter.kind
         if kind is not _Parameter.POSITIONAL_OR_KEYWORD and kind in _REFUSED:
             problem, fix = _REFUSED[kind]
             raise self.error(f"parameter {name!r} {problem}", fix, name)
-        if parameter.annotation is _EMPTY:
+        if annotation is _EMPTY:
             raise self.error(f"parameter {name!r} has no annotation", f"write {name}: Tensor", name)
-        schema_type = self.type(parameter.annotation, f"parameter {name!r}", name)
-        default = parameter.default
+        schema_type = self.type(annotation, "", name)
         if default is not _EMPTY:
             default = self.default(name, schema_type, default)
         else:
@@ -150,14 +170,15 @@ class _Reading:
         return Argument(name, schema_type, None, default, kind is _Parameter.KEYWORD_ONLY)
 
     def type(self, annotation: Any, what: str, argument: str = "") -> Type:
-        """Give the type of an annotation."""
+        """Give the type of an annotation; `what` says whose, if not a parameter's."""
         try:
             return annotation_type(annotation, self.scope)
         except Unsupported as wrong:
-            shown = show(wrong.annotation)
+            shown, what = show(wrong.annotation), what or f"parameter {argument!r}"
             problem = f"{what} is annotated {show(annotation)}, and {shown} is no schema type"
             raise self.error(problem, wrong.fix, argument) from None
         except UnknownNameError as wrong:
+            what = what or f"parameter {argument!r}"
             problem = f"{what}: {wrong} (looked in {', '.join(wrong.scopes)})"
             fix = "import or define the name before the operator"
             raise self.error(problem, fix, argument) from None
@@ -197,7 +218,10 @@ class _Reading:
 
     def returns(self) -> tuple[Argument, ...]:
         """Read the return annotation (SPEC S19)."""
-        annotation = self.signature.return_annotation
+        if type(self.fn) is FunctionType and not _odd(self.fn):
+            annotation = self.fn.__annotations__.get("return", _EMPTY)
+        else:
+            annotation = self.signature.return_annotation
         if isinstance(annotation, str) and annotation.strip() == "None":
             annotation = None
         if annotation is None or annotation is type(None):
@@ -214,6 +238,16 @@ class _Reading:
         if isinstance(found, TupleType) and len(found.items) > 1:
             return tuple(map(_result, found.items))
         return (_result(found),)
+
+
+def _odd(fn: FunctionType) -> bool:
+    """Tell whether a function's signature is said elsewhere than in its code."""
+    own = fn.__dict__
+    positional_only = fn.__code__.co_posonlyargcount
+    return bool(positional_only or (own and ("__wrapped__" in own or "__signature__" in own)))
+
+
+_VARIADIC = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
 
 def _result(schema_type: Type) -> Argument:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from polyop.schema.literals import literal_text
-from polyop.schema.types import ListType, OptionalType, RecordType, Type
+from polyop.schema.types import ListType, OptionalType, RecordType, Type, holds_tensor
 
 
 class Missing(Enum):
@@ -28,8 +28,7 @@ class Missing(Enum):
 MISSING: Final = Missing.MISSING
 
 
-@dataclass(frozen=True, slots=True)
-class AliasInfo:
+class AliasInfo(NamedTuple):
     """Which storage a Tensor shares, before and after the call (SPEC S10)."""
 
     before_set: frozenset[str]
@@ -54,8 +53,7 @@ def alias(name: str, *, write: bool = False) -> AliasInfo:
     return AliasInfo(names, names, write)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Argument:
+class Argument(NamedTuple):
     """An argument or a return: its type, name, default and aliases (SPEC S14).
 
     Defaults are what kernels get, lists as tuples, so that none can be changed.
@@ -133,7 +131,7 @@ class FunctionSchema:
         """The name without namespace."""
         return self.name.rpartition("::")[2]
 
-    @property
+    @cached_property
     def qualified_name(self) -> str:
         """`ns::op.overload`, with `@2` from version 2 on."""
         text = f"{self.name}.{self.overload_name}" if self.overload_name else self.name
@@ -200,4 +198,5 @@ def _leaves(arg: Argument) -> Iterator[Argument]:
         return
     for name, field_type in arg.type.fields:
         full = f"{arg.name}.{name}" if arg.name else name
-        yield from _leaves(replace(arg, name=full, type=field_type))
+        alias_info = arg.alias_info if holds_tensor(field_type) else None
+        yield from _leaves(arg._replace(name=full, type=field_type, alias_info=alias_info))

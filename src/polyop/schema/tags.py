@@ -77,7 +77,7 @@ def with_tag_aliases(schema: FunctionSchema, tags: frozenset[Tag]) -> FunctionSc
 
 
 def _shared(result: Argument, written: Argument) -> Argument:
-    return replace(result, alias_info=written.alias_info)
+    return result._replace(alias_info=written.alias_info)
 
 
 def check_tags(schema: FunctionSchema, tags: frozenset[Tag]) -> None:

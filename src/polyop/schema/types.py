@@ -7,15 +7,26 @@ Python class behind a record or an opaque name is carried, not compared.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 from polyop.schema.literals import literal_text
 
 
 class Type:
-    """Base of all schema types."""
+    """Base of all schema types.
 
-    __slots__ = ()
+    Plain slots: nine dataclasses would take a tenth of the time that importing polyop may.
+    """
+
+    __slots__ = ("_kind", "_text")
+    _kind: str  # what `leaf_kind` says, once it has
+    _text: str
+    __match_args__: tuple[str, ...]
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"types cannot be changed, {name!r} neither")
+
+    __delattr__ = __setattr__  # type: ignore[assignment]
 
     def text(self, alias: str = "") -> str:
         """Give the schema text, with an alias annotation on each Tensor in it."""
@@ -26,28 +37,62 @@ class Type:
         """The types that this one is made of."""
         return ()
 
+    def _values(self) -> tuple[Any, ...]:
+        return tuple([getattr(self, name) for name in self.__match_args__])
+
+    def _compared(self) -> tuple[Any, ...]:
+        return self._values()
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Type) or self.__class__ is not other.__class__:
+            return False
+        return self._compared() == other._compared()
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
     def __str__(self) -> str:
-        return self.text()
+        try:
+            return self._text
+        except AttributeError:
+            put(self, "_text", self.text())
+            return self._text
+
+    def __repr__(self) -> str:
+        values = zip(self.__match_args__, self._values(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in values)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._values()
 
 
-@dataclass(frozen=True, slots=True)
+put = object.__setattr__
+
+
 class BaseType(Type):
     """A type with a name of its own, such as `Tensor` or `int`."""
 
+    __slots__ = __match_args__ = ("name",)
     name: str
+
+    def __init__(self, name: str) -> None:
+        put(self, "name", name)
 
     def text(self, alias: str = "") -> str:
         """Give the name."""
         return self.name + alias if self.name == "Tensor" else self.name
 
-    __str__ = Type.__str__
 
-
-@dataclass(frozen=True, slots=True)
 class OptionalType(Type):
     """A value or None: `T?`."""
 
+    __slots__ = __match_args__ = ("elem",)
     elem: Type
+
+    def __init__(self, elem: Type) -> None:
+        put(self, "elem", elem)
 
     def text(self, alias: str = "") -> str:
         """Give `T?`."""
@@ -58,15 +103,17 @@ class OptionalType(Type):
         """The type of the value."""
         return (self.elem,)
 
-    __str__ = Type.__str__
 
-
-@dataclass(frozen=True, slots=True)
 class ListType(Type):
     """A list: `T[]`, or `T[N]`, which one scalar fills."""
 
+    __slots__ = __match_args__ = ("elem", "size")
     elem: Type
-    size: int | None = None
+    size: int | None
+
+    def __init__(self, elem: Type, size: int | None = None) -> None:
+        put(self, "elem", elem)
+        put(self, "size", size)
 
     def text(self, alias: str = "") -> str:
         """Give `T[]` or `T[N]`."""
@@ -77,15 +124,17 @@ class ListType(Type):
         """The type of the elements."""
         return (self.elem,)
 
-    __str__ = Type.__str__
 
-
-@dataclass(frozen=True, slots=True)
 class DictType(Type):
     """A dict: `Dict(K, V)`."""
 
+    __slots__ = __match_args__ = ("key", "value")
     key: Type
     value: Type
+
+    def __init__(self, key: Type, value: Type) -> None:
+        put(self, "key", key)
+        put(self, "value", value)
 
     def text(self, alias: str = "") -> str:
         """Give `Dict(K, V)`."""
@@ -96,14 +145,15 @@ class DictType(Type):
         """The types of keys and values."""
         return (self.key, self.value)
 
-    __str__ = Type.__str__
 
-
-@dataclass(frozen=True, slots=True)
 class TupleType(Type):
     """A tuple of fixed length: `(T, U)`."""
 
+    __slots__ = __match_args__ = ("items",)
     items: tuple[Type, ...]
+
+    def __init__(self, items: tuple[Type, ...]) -> None:
+        put(self, "items", items)
 
     def text(self, alias: str = "") -> str:
         """Give `(T, U)`."""
@@ -114,14 +164,15 @@ class TupleType(Type):
         """The types of the items."""
         return self.items
 
-    __str__ = Type.__str__
 
-
-@dataclass(frozen=True, slots=True)
 class UnionType(Type):
     """One of several types: `Union(T, U)`."""
 
+    __slots__ = __match_args__ = ("items",)
     items: tuple[Type, ...]
+
+    def __init__(self, items: tuple[Type, ...]) -> None:
+        put(self, "items", items)
 
     def text(self, alias: str = "") -> str:
         """Give `Union(T, U)`."""
@@ -132,18 +183,20 @@ class UnionType(Type):
         """The types to choose from."""
         return self.items
 
-    __str__ = Type.__str__
 
-
-@dataclass(frozen=True, slots=True)
 class RecordType(Type):
     """Named fields: `{Tensor weight, Tensor? bias}` (SPEC S8).
 
     `cls` is the author's dataclass, NamedTuple or TypedDict, if there is one.
     """
 
+    __slots__ = __match_args__ = ("fields", "cls")
     fields: tuple[tuple[str, Type], ...]
-    cls: type | None = field(default=None, compare=False)
+    cls: type | None
+
+    def __init__(self, fields: tuple[tuple[str, Type], ...], cls: type | None = None) -> None:
+        put(self, "fields", fields)
+        put(self, "cls", cls)
 
     def text(self, alias: str = "") -> str:
         """Give `{T name, U name}`."""
@@ -154,41 +207,44 @@ class RecordType(Type):
         """The types of the fields."""
         return tuple(t for _, t in self.fields)
 
-    __str__ = Type.__str__
+    def _compared(self) -> tuple[Any, ...]:
+        return (self.fields,)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class LiteralType(Type):
     """One of the given constants: `Literal("sum", "mean")` (SPEC S9)."""
 
+    __slots__ = __match_args__ = ("values",)
     values: tuple[str | int | bool, ...]
+
+    def __init__(self, values: tuple[str | int | bool, ...]) -> None:
+        put(self, "values", values)
 
     def text(self, alias: str = "") -> str:
         """Give `Literal(a, b)`."""
         return f"Literal({', '.join(map(literal_text, self.values))})"
 
-    # By text: 1 and True are two constants here.
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LiteralType) and self.text() == other.text()
-
-    def __hash__(self) -> int:
-        return hash(self.text())
-
-    __str__ = Type.__str__
+    def _compared(self) -> tuple[Any, ...]:
+        return (self.text(),)  # 1 and True are two constants here
 
 
-@dataclass(frozen=True, slots=True)
 class ClassType(Type):
     """An opaque class or an Enum, by its registered name."""
 
+    __slots__ = __match_args__ = ("name", "cls")
     name: str
-    cls: type | None = field(default=None, compare=False)
+    cls: type | None
+
+    def __init__(self, name: str, cls: type | None = None) -> None:
+        put(self, "name", name)
+        put(self, "cls", cls)
 
     def text(self, alias: str = "") -> str:
         """Give the name."""
         return self.name
 
-    __str__ = Type.__str__
+    def _compared(self) -> tuple[Any, ...]:
+        return (self.name,)
 
 
 TENSOR = BaseType("Tensor")
@@ -246,6 +302,14 @@ def leaf_kind(schema_type: Type) -> str:
     `"tensor"`, `"tensor?"`, `"tensor[]"` and `"tensor?[]"` are what they say;
     `"static"` holds no Tensor; `"tree"` has Tensors deeper inside.
     """
+    try:
+        return schema_type._kind
+    except AttributeError:
+        put(schema_type, "_kind", _leaf_kind(schema_type))
+        return schema_type._kind
+
+
+def _leaf_kind(schema_type: Type) -> str:
     if isinstance(schema_type, ListType) and schema_type.size is not None:
         return leaf_kind(ListType(schema_type.elem))
     kind = _KINDS.get(schema_type)

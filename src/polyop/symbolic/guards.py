@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from polyop.source import UNKNOWN, Source
 from polyop.symbolic.bounds import Bound
@@ -24,8 +23,7 @@ class Claim(Protocol):
         """Give the names that it needs a value for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(NamedTuple):
     """A condition that must hold, where in the user's program it came from, and why.
 
     `holds` takes the answer of `ShapeEnv.bind`.
@@ -51,8 +49,7 @@ class Guard:
         return f"{self.text}  # {self.message or self.place}"
 
 
-@dataclass(frozen=True, slots=True)
-class SameSize:
+class SameSize(NamedTuple):
     """An input size is the one that the capture took it to be."""
 
     source: str
@@ -74,8 +71,7 @@ class SameSize:
         return f"{self.source} == {self.size}"
 
 
-@dataclass(frozen=True, slots=True)
-class InRange:
+class InRange(NamedTuple):
     """A size lies between two ends."""
 
     name: str

@@ -150,5 +150,3 @@ def meta_of(tensor: Any, space: MetaSpace, device: Device | None = None) -> Meta
             strides = normal_strides(shape, element_strides(payload))
         return space.meta(shape, payload.dtype, strides, device or CPU)
     return space.meta(tuple(tensor.shape), tensor.dtype, None, device or tensor.device)
-
-

@@ -254,7 +254,7 @@ class Tensor:
         return iter([self[i] for i in range(len(self))])
 
     def __contains__(self, value: object) -> bool:
-        return bool((self == value).any())
+        return bool((self == value).any())  # type: ignore[attr-defined] - `==` gives a tensor
 
     def __repr__(self) -> str:
         return PRINTER.text(self)

@@ -66,6 +66,23 @@ def test_leaves_cannot_be_written(view: bool) -> None:
     assert x._version == 1
 
 
+@pytest.mark.parametrize("is_leaf", [False, True])
+def test_a_write_that_the_base_would_not_see(is_leaf: bool) -> None:
+    """S135: a view made under no_grad is not written with grad mode on; nothing changes."""
+    x = leaf([1.0, 2.0])
+    base = x if is_leaf else mul(x, 1.0)
+    with no_grad():
+        view = OPS["select"](base, 0, 0)
+        part = OPS["select"](OPS["detach"](base), 0, 0)
+    with pytest.raises(MutationError, match="view without history"):
+        OPS["add_"](view, of_array(np.array(1.0)))
+    assert (base.tolist(), base._version) == ([1, 2], 0)
+    OPS["add_"](part, of_array(np.array(1.0)))  # a detached alias is a constant
+    with no_grad():
+        OPS["add_"](view, of_array(np.array(1.0)))
+    assert (base.tolist(), base._version) == ([3, 2], 2)
+
+
 def test_a_write_through_a_view() -> None:
     """S136: the base's gradient sees a write through a view, and other views see it too."""
     x, w = leaf([1.0, 2.0, 3.0]), leaf(10.0)

@@ -63,7 +63,7 @@ class Context:
             version = saved[0].version
             if (version if version.__class__ is int else version.n) == self._versions[0]:
                 return saved
-        for one, then in zip(saved, self._versions):
+        for one, then in zip(saved, self._versions, strict=False):
             if one.__class__ is not Tensor:
                 break
             version = one.version

@@ -7,8 +7,7 @@ so one comparison of real matrices serves all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,8 +23,7 @@ Fn = Callable[..., Any]
 Matrix = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Tolerances:
+class Tolerances(NamedTuple):
     """The step of differences, and how far gradients may be from them and from themselves."""
 
     eps: float

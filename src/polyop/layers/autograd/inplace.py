@@ -26,6 +26,7 @@ from polyop.dispatch.bits import GRAD
 from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.operator import Handler, OpOverload
+from polyop.dispatch.parts import PARTS
 from polyop.dispatch.results import tensors_in
 from polyop.errors import MutationError
 from polyop.layers.autograd.arrays import adapted, send
@@ -83,6 +84,28 @@ def refuse_leaf(op: OpOverload, tensor: Tensor) -> None:
                 source=op.source,
                 fix="write under no_grad, or use the operator that returns a new tensor",
             )
+
+
+def refuse_unseen(op: OpOverload, tensor: Tensor) -> None:
+    """Refuse a recorded write to a view that was made under no_grad: its base would not know.
+
+    Raises:
+        MutationError: a tensor that it is a view of requires grad.
+    """
+    view = getattr(tensor, "view_of", None)
+    while view is not None and recorder_of(view[1]) is not None:
+        if view[0].keys & GRAD:
+            raise MutationError(
+                f"{op.name()} writes a view without history of a tensor that requires grad",
+                op=op._schema,
+                seen=f"shape {tuple(tensor.shape)}, made under no_grad or before requires_grad_()",
+                source=op.source,
+                fix="write under no_grad too, or take the view with grad mode on",
+            )
+        view = getattr(view[0], "view_of", None)
+
+
+PARTS.refuse_unseen = refuse_unseen
 
 
 def history(tensor: Tensor) -> tuple[Tensor, list[Step]]:

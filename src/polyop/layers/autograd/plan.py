@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from polyop.dispatch.body import Form, result_forms
 from polyop.dispatch.operator import OpOverload
@@ -22,8 +21,7 @@ from polyop.schema.tags import Tag
 FACTS = {"shape": "{p}.shape", "dtype": "{p}.dtype", "ndim": "len({p}.shape)"}
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """One thing that a formula reads.
 
     Attributes:
@@ -40,8 +38,7 @@ class Read:
     fact: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """The gradients of one set of inputs.
 
     Attributes:

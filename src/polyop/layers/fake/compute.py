@@ -8,9 +8,8 @@ generated handler (`handlers.py`) wraps the metas anew at each call.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from polyop import tree
 from polyop.dispatch.body import result_forms
@@ -29,8 +28,7 @@ from polyop.tensor.tensor import Tensor, of_meta
 MEMO_LIMIT = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """How one operator computes the metas of its results.
 
     Attributes:

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from polyop.dispatch.bind import bump_in
 from polyop.dispatch.bits import (
     BACKENDS,
     FAKE,
@@ -153,7 +152,7 @@ def generate(way: Way, plan: Plan | None) -> Handler:
         op, plan=plan, compute=compute, compute_new=compute_new, current_space=current_space,
         meta_space=META_SPACE, freeze=freeze, Meta=Meta, keys_of=keys_of_meta, shares=shares,
         wrap_value=wrap_value, wrap_metas=wrap_metas, wrap_meta_views=wrap_meta_views,
-        bump_in=bump_in, context=plan and plan.context,
+        context=plan and plan.context,
     )  # fmt: skip
     names = [a.name for a in op._schema.arguments]
     if plan is not None:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bind import bump_in, dispatch
+from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import FUNCTIONAL, FUNCTIONALIZE, TENSOR_BITS, WRAPPED
 from polyop.dispatch.body import Form, result_forms
 from polyop.dispatch.context import Word, run_under, word
+from polyop.dispatch.counts import bump_in
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.resolve import LAYERS, Way
@@ -138,7 +139,7 @@ class FunctionalLevel(Level):
         results, news = self._new_values(op, values)
         for t, new in zip(targets, news, strict=True):
             _check_fits(op, t, new)
-            bump_in(t)
+            bump_in(op, t)
             t.payload.replace(new if new.dtype == t.dtype else astype(new, t.dtype))
         return self._given_back(op, args, [self.wrap(r) for r in results])
 

@@ -49,14 +49,14 @@ def functional_twin(op: OpOverload) -> OpOverload:
 def twin_schema(schema: FunctionSchema) -> FunctionSchema:
     """Give the signature of the twin: nothing is written, new values are results."""
     kept = [schema.returns[i] for i in without(result_forms(schema))]
-    new = [replace(a, name="", alias_info=None, default_value=MISSING, kwarg_only=False)
+    new = [a._replace(name="", alias_info=None, default_value=MISSING, kwarg_only=False)
            for a in schema.written]  # fmt: skip
     name = schema.overload_name
     return replace(
         schema,
         overload_name=f"{name}_functional" if name else "functional",
-        arguments=tuple(replace(a, alias_info=None) for a in schema.arguments),
-        returns=tuple(replace(r, alias_info=None) for r in [*kept, *new]),
+        arguments=tuple(a._replace(alias_info=None) for a in schema.arguments),
+        returns=tuple(r._replace(alias_info=None) for r in [*kept, *new]),
     )
 
 

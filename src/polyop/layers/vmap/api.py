@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 from polyop.dispatch.context import reset_word, set_word
 from polyop.errors import UsageError, UsageTypeError, nearest
@@ -18,8 +17,7 @@ from polyop.tree import TreeSpec, unflatten
 RANDOMNESS = ("error", "different", "same")
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(NamedTuple):
     """What a vmap was asked to do."""
 
     func: Callable[..., Any]

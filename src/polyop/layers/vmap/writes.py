@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bind import bump_in, dispatch
+from polyop.dispatch.bind import dispatch
 from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import run_under
+from polyop.dispatch.counts import bump_in
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import VmapError
 from polyop.layers.vmap.batch import VmapLevel, dims_in, peel, peel_all
@@ -135,7 +136,7 @@ def _write_back(
 def bump_written(op: OpOverload, args: Sequence[Any]) -> None:
     """Count the write to each written argument."""
     for i in written(op):
-        bump_in(args[i])
+        bump_in(op, args[i])
 
 
 def given_back(op: OpOverload, args: Sequence[Any]) -> Any:

@@ -1,0 +1,38 @@
+"""Names that a public list holds, and brings in when they are first used (PEP 562).
+
+What checks, compiles and exports takes longer to import than all that most
+programs use.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+
+def lazily(
+    facade: str, places: dict[str, str], packages: Sequence[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Give the `__getattr__` and the `__dir__` of a list of names.
+
+    Args:
+        facade: the list's `__name__`.
+        places: by name, the module that has it.
+        packages: those names that are packages of the list too. Python puts a
+            package into its parent when it is first imported, over what is
+            there; so it is imported now, and taken out.
+    """
+    scope = vars(sys.modules[facade])
+    for package in packages:
+        import_module(f"{facade}.{package}")
+        scope.pop(package, None)
+
+    def bring(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {facade!r} has no attribute {name!r}", name=name)
+        found = scope[name] = getattr(import_module(places[name]), name)
+        return found
+
+    return bring, lambda: sorted({*scope, *places})
