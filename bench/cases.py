@@ -156,8 +156,8 @@ def _trace_cases() -> Iterator[Case]:
         2, 1, 8,
     )  # fmt: skip
     yield Case(
-        "trace 200 operators, symbolic", lambda: ours(x), lambda: jax.make_jaxpr(lambda x: _chain(x))(j),
-        "make_jaxpr", 1 / 10, 2, 1, 12,
+        "trace 200 operators, symbolic", lambda: ours(x),
+        lambda: jax.make_jaxpr(lambda x: _chain(x))(j), "make_jaxpr", 1 / 10, 2, 1, 12,
     )  # fmt: skip
     module = make_fx(_chain)(x)
     a = np.zeros((3, 4), np.float32)

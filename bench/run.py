@@ -114,7 +114,8 @@ def write(rows: list[Row]) -> None:
         "",
         f"Python {platform.python_version()}, NumPy {numpy.__version__}, "
         f"torch {torch.__version__}, jax {jax.__version__}, {platform.machine()}; "
-        "`make bench` makes this page. Times are the fastest of many rounds; the ratio is what counts.",
+        "`make bench` makes this page. Times are the fastest of many rounds; the ratio is what "
+        "counts.",
         "",
         "| work | polyop | peer | ratio | budget | held |",
         "| --- | --- | --- | --- | --- | --- |",

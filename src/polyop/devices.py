@@ -167,3 +167,4 @@ def as_dtype(value: Any) -> DType:
         found: DType = np.dtype(value)
     except TypeError:
         raise UsageTypeError("not a dtype", seen=repr(value)) from None
+    return found

@@ -55,11 +55,11 @@ def register_record(cls: type, fields: tuple[str, ...]) -> None:
     def explode(record: Any) -> tuple[tuple[Any, ...], None, tuple[str, ...]]:
         return tuple(getattr(record, name) for name in fields), None, fields
 
-    def build(_: None, children: Iterable[Any]) -> Any:
+    def build(_: Hashable | None, children: Iterable[Any]) -> Any:
         return cls(**dict(zip(fields, children, strict=True)))
 
     if cls not in _records:
-        optree.register_pytree_node(cls, explode, build, namespace=NAMESPACE)
+        optree.register_pytree_node(cls, explode, build, namespace=NAMESPACE)  # type: ignore[arg-type] - a record is built
         _records.add(cls)
 
 

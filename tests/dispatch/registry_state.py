@@ -37,6 +37,17 @@ def settled() -> dict[str, Any]:
 
 
 @contextmanager
+def known_aside() -> Iterator[None]:
+    """Keep what is alive out of collections, so that each looks at new objects only."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
 def refused(error: type[E], *words: str) -> Iterator[Any]:
     """Expect an error whose text has all these words, and that nothing is registered or lost."""
     gc.disable()  # a library of an earlier test may go at any collection

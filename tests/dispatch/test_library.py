@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.dispatch.registry_state import refused, settled
+from tests.dispatch.registry_state import known_aside, refused, settled
 
 import polyop.assembly  # noqa: F401
 from polyop.dispatch.custom_op import custom_op
@@ -292,6 +292,12 @@ def test_a_stack_per_place() -> None:
     libs[2].destroy()
     with pytest.raises(MissingKernelError):
         call(f)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections():
+    with known_aside():
+        yield
 
 
 @settings(max_examples=60, deadline=None)

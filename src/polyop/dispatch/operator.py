@@ -142,6 +142,7 @@ class OpOverload(OperatorBase):
             return self._entry
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call it; this is its first call."""
         # From the second call on, the entry itself is this object's `__call__`.
         call = {"__call__": staticmethod(self.entry), "__module__": type(self).__module__}
         self.__class__ = type(type(self).__name__, (type(self),), call)
@@ -340,6 +341,7 @@ class OpOverloadPacket:
         return [*super().__dir__(), *self.overloads()]
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the overload that the arguments fit."""
         found = self.op_overloads()
         if len(found) == 1:
             return found[0].entry(*args, **kwargs)

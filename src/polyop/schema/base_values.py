@@ -178,7 +178,7 @@ def _member(schema_type: Type, cls: type[Enum], value: Any) -> Enum:
 
 
 def _generator(schema_type: Type, value: Any) -> Any:
-    # `np.random` is imported by its first use, which takes long.
+    # `np.random` is imported by its first use, which takes long: asked last, and alone.
     if isinstance(value, Known.generators) or isinstance(value, np.random.Generator):  # noqa: SIM101
         return value
     raise Mismatch(schema_type, value)

@@ -88,7 +88,7 @@ class Context:
     def _name_of(self, i: int, saved: Any) -> str:
         """Name what was saved by the argument that it was; both are alive, so ids say it."""
         node = self._node() if self._node.__class__ is weakref.ref else self._node
-        names = getattr(node, "names", None) or node.more[1].names
+        names = getattr(node, "names", None) or node.more[1].names  # type: ignore[union-attr] - it is alive
         found = self._ids.index(id(saved)) if id(saved) in self._ids else -1
         return names[found] if found >= 0 else f"saved tensor {i}"
 

@@ -89,14 +89,13 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
     one = len(tensors) == 1  # then it is the one that requires grad
     some = "True" if one else "{}.keys & GRAD != 0"
     needs = [some.format(a) if a in tensors else "False" for a in shape.names]
+    changed = f"_p.dtype is not {tensors[0]}.payload.dtype and " if one else ""
     lines = [
         "_token = set_word(word().in_kernel)",
         "try:",
         f"    _r = {call_text(shape, payloads=False)}",
         *indent(looks_text(shape, odd)),
-        f"    if _p.dtype is not {tensors[0]}.payload.dtype and not differentiable(_p.dtype): return _r"
-        if one
-        else "    if not differentiable(_p.dtype): return _r",
+        f"    if {changed}not differentiable(_p.dtype): return _r",
         f"    _c = Context(); _c.needs_input_grad = ({', '.join(needs)},)",
     ]
     if found.setup is not None:
@@ -146,7 +145,8 @@ def plain_backward_of(found: AuthorRecorder) -> Callable[..., Any]:
         unpack = ["d0 = given[0] if given.__class__ is tuple and len(given) == 1 else given"]
     else:
         unpack = [
-            f"if given.__class__ is not tuple or len(given) != {n}: return odd(n, given, grads, push)",
+            f"if given.__class__ is not tuple or len(given) != {n}:",
+            "    return odd(n, given, grads, push)",
             f"{', '.join(names)} = given",
         ]
     checks, sends = [], []
