@@ -7,13 +7,13 @@ be the same one.
 
 from __future__ import annotations
 
+import os.path
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType, FunctionType
 from typing import Any, NamedTuple
 
-PACKAGE = str(Path(__file__).parent)
+PACKAGE = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes long to import
 
 
 class Source(NamedTuple):

@@ -7,7 +7,7 @@ tensors vanish from the leaves. Dataclasses are containers once they are known
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeAlias
 
 import optree
@@ -59,7 +59,7 @@ def register_record(cls: type, fields: tuple[str, ...]) -> None:
         return cls(**dict(zip(fields, children, strict=True)))
 
     if cls not in _records:
-        optree.register_pytree_node(cls, explode, build, namespace=NAMESPACE)  # type: ignore[arg-type] - a record is built
+        optree.register_pytree_node(cls, explode, build, namespace=NAMESPACE)  # type: ignore[arg-type]
         _records.add(cls)
 
 

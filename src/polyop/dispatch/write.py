@@ -233,7 +233,7 @@ def renamed(text: str, name: str, arguments: Sequence[str], kernel: Any = None) 
     return code.replace(co_name=name, co_qualname=name, co_varnames=local, co_consts=constants)
 
 
-def make_function(
+def make_function(  # noqa: PLR0917 - as types.FunctionType has them
     text: str,
     scope: dict[str, Any],
     name: str,
