@@ -186,7 +186,7 @@ def _define_cases() -> Iterator[Case]:
 
         torch.library.custom_op(f"bench_define::f{next(numbers)}", f, mutates_args=())
 
-    yield Case("define an operator", ours, theirs, "torch", 1 / 15, 20, 5, 20)
+    yield Case("define an operator", ours, theirs, "torch", 1 / 15, 100, 10, 20)
 
 
 FOUR = (

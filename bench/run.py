@@ -20,6 +20,7 @@ import torch
 from cases import cases, process_rows
 from measure import Row, measure
 
+
 def main(names: list[str]) -> int:
     rows = []
     for case in cases():

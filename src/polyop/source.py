@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import FrameType, FunctionType
 from typing import Any, NamedTuple
 
-PACKAGE = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes long to import
+PACKAGE = os.path.dirname(__file__)
 
 
 class Source(NamedTuple):

@@ -8,9 +8,11 @@ from typing import Any
 from polyop.dispatch import rules
 from polyop.dispatch.keys import DispatchKey, key_for_device
 from polyop.dispatch.library import check_function, check_qualname, kernel_keys, ordered_tags
-from polyop.dispatch.operator import LOCK, OpOverload
+from polyop.dispatch.lock import LOCK
+from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import (
     DEFINITIONS,
+    Definition,
     define,
     find_operator,
     places_of,
@@ -271,19 +273,17 @@ def _define(
     replace: bool,
 ) -> OpOverload:
     """Define the operator, or find the one that this definition repeats (S44)."""
-    name = schema.qualified_name
+    name, module = schema.qualified_name, getattr(fn, "__module__", "") or ""
     there = DEFINITIONS.get(name)
     if there is not None and there.op._schema == schema and not replace:
         op, owner = there.op, places_of(name)
-        there.owners[:] = [o for o in there.owners if o[0] is not owner] + [(owner, source)]
+        owners = [o for o in there.owners if o[0] is not owner] + [(owner, source)]
         op.tags, op.source = tags, source
-    else:
-        if there is not None and not replace:
-            _check_same_module(there.op, there.module, schema, source=source, fn=fn)
-        op = define(schema, tags, source, None, replace=True)
-        DEFINITIONS[name].owners[:] = [(op.places, source)]
-    DEFINITIONS[name].module = getattr(fn, "__module__", "") or ""
-    return op
+        DEFINITIONS[name] = Definition(op, module, owners)
+        return op
+    if there is not None and not replace:
+        _check_same_module(there.op, there.module, schema, source=source, fn=fn)
+    return define(schema, tags, source, None, replace=True, module=module)
 
 
 def _check_same_module(

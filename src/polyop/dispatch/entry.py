@@ -19,16 +19,18 @@ from types import FunctionType
 from typing import Any
 
 from polyop.dispatch.bind import convert_argument, keys_in, payloads_in, slow
-from polyop.dispatch.bits import GRAD, INFERENCE, INFERENCE_TENSOR, NO_GRAD, NUMPY, TENSOR_BITS
+from polyop.dispatch.bits import GRAD, INFERENCE, INFERENCE_TENSOR, LEVELS, NO_GRAD, NUMPY, TENSOR_BITS
 from polyop.dispatch.body import payload_body, result_forms, tensor_body
 from polyop.dispatch.keys import DispatchKey
-from polyop.dispatch.operator import LOCK, Handler, OpOverload
+from polyop.dispatch.lock import LOCK
+from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import DENSE, Way, resolve, way_of
 from polyop.dispatch.results import results
 from polyop.dispatch.table import Kernel
 from polyop.dispatch.write import (
     KERNEL,
+    PLAIN,
     Shape,
     base_scope,
     call_text,
@@ -93,13 +95,32 @@ def rewrite_entry(op: OpOverload, entry: Any) -> None:
     """Write the entry anew, in place, if it was ever called."""
     if not op.written:
         return
-    text, kernel = _text(op, shape_of(op._schema))
+    text, constants = _text(op, shape_of(op._schema))
     names = [a.name for a in op._schema.arguments]
-    entry.__code__ = renamed(text, entry.__name__, names, kernel)
+    entry.__code__ = renamed(text, entry.__name__, names, constants)
 
 
-#: The codes of calls that nobody records or meets, besides 1.
-PLAIN_CODES = frozenset({NUMPY | NO_GRAD, NUMPY | GRAD | NO_GRAD})
+#: Codes on which nobody may act, besides 1: no grad mode, and values inside a transform.
+CANDIDATES = (
+    NUMPY | NO_GRAD, NUMPY | GRAD | NO_GRAD, NUMPY | LEVELS, NUMPY | LEVELS | NO_GRAD,
+    NUMPY | GRAD | LEVELS | NO_GRAD,
+)  # fmt: skip
+
+
+def plain_codes(op: OpOverload, kernel: Kernel) -> frozenset[int]:
+    """Give the codes, besides 1, of calls that the entry does itself: the kernel acts first."""
+    return frozenset(code for code in CANDIDATES if first_kernel(op, code) is kernel)
+
+
+def first_kernel(op: OpOverload, code: int) -> Kernel | None:
+    """Give the kernel of a call on which no layer acts, else None."""
+    way = way_of(op, code)
+    for i, (_, step) in enumerate(way.steps):
+        if isinstance(step, Kernel):
+            return step
+        if step.handler(Way(op, code, way.keys, way.steps[i + 1 :])) is not None:
+            return None
+    return None
 
 
 def scope_of(op: OpOverload, **more: Any) -> dict[str, Any]:
@@ -115,7 +136,6 @@ def scope_of(op: OpOverload, **more: Any) -> dict[str, Any]:
         payloads_in=payloads_in,
         wrap=wrap,
         wrap_views=wrap_views,
-        plain=PLAIN_CODES,
         **more,
     )
 
@@ -143,12 +163,12 @@ def wrap_views(base: Any, payloads: Any, keys: int, op: OpOverload, statics: Any
 # -- the text -----------------------------------------------------------------
 
 
-def _text(op: OpOverload, shape: Shape) -> tuple[str, Any]:
-    """Give an entry's text, and the kernel that it runs itself."""
+def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
+    """Give an entry's text, and its constants: the kernel that it runs itself, and when."""
     kernel = fused_kernel(op) if op.alive else None
     lines = [] if kernel is None else [f"kernel = {KERNEL!r}", *_body(op, shape, kernel, 1)]
     # Without grad mode nothing is recorded either, whatever requires grad.
-    body = ["if _k == 1 or _k in plain:", *indent(lines)] if lines else []
+    body = [f"if _k == 1 or _k in {PLAIN!r}:", *indent(lines)] if lines else []
     given = _tuple(shape.names)
     rest, named = ("()", "{}") if op.is_builtin else ("_rest", "_named")
     lines = (
@@ -172,7 +192,8 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, Any]:
         *indent(found),
         f"return slow(op, {given}, {rest}, {named})",
     ]
-    return "\n".join([f"def f({_parameters(op, shape)}):", *indent(lines)]), kernel and kernel.fn
+    constants = {} if kernel is None else {KERNEL: kernel.fn, PLAIN: plain_codes(op, kernel)}
+    return "\n".join([f"def f({_parameters(op, shape)}):", *indent(lines)]), constants
 
 
 def _parameters(op: OpOverload, shape: Shape) -> str:
@@ -197,13 +218,8 @@ def fused_kernel(op: OpOverload) -> Kernel | None:
     """
     if not any(kind.startswith("tensor") for kind in shape_of(op._schema).kinds):
         return None
-    steps = way_of(op, NUMPY).steps
-    for _, step in steps:
-        if isinstance(step, Kernel):
-            return None if step.with_keyset or step.fn is None else step
-        if step.handler(Way(op, NUMPY, way_of(op, NUMPY).keys, ())) is not None:
-            return None
-    return None
+    kernel = first_kernel(op, NUMPY)
+    return None if kernel is None or kernel.with_keyset or kernel.fn is None else kernel
 
 
 def _body(

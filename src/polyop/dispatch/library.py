@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from polyop.devices import DEVICE_TYPES, Device
 from polyop.dispatch.keys import DispatchKey, key_for_device, parse_key
-from polyop.dispatch.operator import LOCK
+from polyop.dispatch.lock import LOCK
 from polyop.dispatch.registry import (
     as_operator,
     disown,
@@ -106,7 +106,7 @@ class Library:
         self._alive = True
         if kind == "DEF":
             _claim(self)
-        self._finalizer = weakref.finalize(self, self._owner.undo)
+        self._finalizer = weakref.finalize(self, LOCK.between, self._owner.undo)
         self._finalizer.atexit = False
 
     def __repr__(self) -> str:

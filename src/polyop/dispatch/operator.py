@@ -12,11 +12,11 @@ that is called gets a class of its own whose `__call__` is the entry itself;
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from threading import RLock
 from typing import Any, NoReturn
 
 from polyop.dispatch.keys import DispatchKey, is_alias_key
 from polyop.dispatch.keyset import DispatchKeySet
+from polyop.dispatch.lock import LOCK
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.table import Entry, Kernel, Places, compute_entry
 from polyop.errors import MissingRuleError, OperatorGoneError, OperatorNotFoundError, nearest
@@ -25,8 +25,6 @@ from polyop.schema.tags import Tag
 from polyop.source import Source
 
 Handler = Callable[..., Any]
-#: Held while rules change and while a call is decided.
-LOCK = RLock()
 
 
 class OperatorBase:

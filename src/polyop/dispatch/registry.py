@@ -9,12 +9,12 @@ come before changes, so that a refused registration leaves nothing behind (S4).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from polyop.dispatch.keys import RUNTIME_KEYS, DispatchKey, key_for_device
 from polyop.dispatch.keyset import DispatchKeySet
-from polyop.dispatch.operator import LOCK, OpOverload, OpOverloadPacket
+from polyop.dispatch.lock import LOCK
+from polyop.dispatch.operator import OpOverload, OpOverloadPacket
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import DENSE
 from polyop.dispatch.table import (
@@ -40,16 +40,15 @@ from polyop.schema.types import leaf_kind
 from polyop.source import Source
 
 
-@dataclass(slots=True)
-class Definition:
+class Definition(NamedTuple):
     """An operator and who defined it where; it goes with the last of them.
 
     `module` is that of the function which the operator was made of.
     """
 
     op: OpOverload
-    module: str = ""
-    owners: list[tuple[object, Source]] = field(default_factory=list)
+    module: str
+    owners: list[tuple[object, Source]]
 
 
 DEFINITIONS: dict[str, Definition] = {}
@@ -67,8 +66,11 @@ def define(
     owner: object,
     *,
     replace: bool = False,
+    module: str = "",
 ) -> OpOverload:
     """Define an operator; the same schema again joins the first (S34).
+
+    Without an owner, the operator owns itself.
 
     Raises:
         DuplicateRegistrationError: the name has another schema, and `replace` is false.
@@ -91,15 +93,15 @@ def define(
         if there is not None:
             _remove(name)
             PLACES.pop(name, None)
-        return _add(schema, tags, source, owner)
+        return _add(schema, tags, source, owner, module)
 
 
 def _add(
-    schema: FunctionSchema, tags: tuple[Tag, ...], source: Source, owner: object
+    schema: FunctionSchema, tags: tuple[Tag, ...], source: Source, owner: object, module: str
 ) -> OpOverload:
     name = schema.qualified_name
     op = OpOverload(schema, tags, source, places_of(name))
-    DEFINITIONS[name] = Definition(op, "", [(owner, source)])
+    DEFINITIONS[name] = Definition(op, module, [(op.places if owner is None else owner, source)])
     for place, kernel in list(op.places.items()):  # what came before the definition
         _select_backend(op, place, kernel)
     packet = PACKETS.get(schema.name)

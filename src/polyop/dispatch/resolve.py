@@ -10,8 +10,7 @@ call makes no look-ups between layers. Cold: clear before fast.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from polyop.dispatch.bits import (
     BACKEND_SHIFT,
@@ -45,7 +44,8 @@ from polyop.dispatch.keys import (
     functionality_of,
 )
 from polyop.dispatch.keyset import DispatchKeySet
-from polyop.dispatch.operator import LOCK, Handler, OpOverload
+from polyop.dispatch.lock import LOCK
+from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.table import BUILT_IN, Kernel, Reason, acting, ambiguity
 from polyop.errors import MissingKernelError
@@ -65,8 +65,7 @@ class Layer(Protocol):
 LAYERS: dict[Any, list[Layer]] = {}
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(NamedTuple):
     """The rest of a call's way: the operator, its code, and the steps to come.
 
     Attributes:
@@ -86,9 +85,9 @@ class Way:
     def handler(self) -> Handler:
         """Make the handler of the first step that has something to do."""
         for i, (key, step) in enumerate(self.steps):
-            rest = replace(self, steps=self.steps[i + 1 :], acted=(*self.acted, key))
+            rest = self._replace(steps=self.steps[i + 1 :], acted=(*self.acted, key))
             if isinstance(step, Kernel):
-                here = replace(rest, acted=self.acted)
+                here = rest._replace(acted=self.acted)
                 made: Handler | None = PARTS.kernel_handler(here, key, step)
             else:
                 made = step.handler(rest)

@@ -16,7 +16,8 @@ from polyop.dispatch.context import word
 from polyop.dispatch.keys import DispatchKey, autocast_key_for, key_for_device, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.library import Library, Owner, kernel_keys, owner_of
-from polyop.dispatch.operator import LOCK, OpOverload
+from polyop.dispatch.lock import LOCK
+from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.registry import as_operator, device_position, put_rule
 from polyop.dispatch.resolve import Way, keyset_of

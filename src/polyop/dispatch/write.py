@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import linecache
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from keyword import iskeyword
@@ -32,6 +32,9 @@ from polyop.schema.types import leaf_kind
 _EXACT = {"int": "int", "SymInt": "int", "float": "float", "bool": "bool", "str": "str"}
 #: Types of lists of such values: `int[]`, `SymInt[2]`, ...
 _LIST = re.compile(r"(int|SymInt|float|bool|str)\[(\d*)\]")
+
+
+_NONE: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,20 +220,24 @@ def compiled(text: str) -> CodeType:
     return found
 
 
-#: The constant of a text in whose place `renamed` puts a kernel.
-KERNEL = "<kernel>"
+#: The constants of a text in whose place `renamed` puts a kernel, and a set of codes.
+KERNEL, PLAIN = "<kernel>", "<plain>"
 
 
-def renamed(text: str, name: str, arguments: Sequence[str], kernel: Any = None) -> CodeType:
-    """Compile a text, with the author's names for its arguments, and a kernel as a constant.
+def renamed(
+    text: str, name: str, arguments: Sequence[str], constants: Mapping[str, Any] = _NONE
+) -> CodeType:
+    """Compile a text, with the author's names for its arguments, and values as constants.
 
     Local names get a dot in front, which no argument can have.
     """
     code = compiled(text)
     names = {f"a{i}": argument for i, argument in enumerate(arguments)}
     local = tuple(names.get(v, f".{v}") for v in code.co_varnames)
-    constants = tuple(kernel if c == KERNEL else c for c in code.co_consts)
-    return code.replace(co_name=name, co_qualname=name, co_varnames=local, co_consts=constants)
+    values = code.co_consts
+    if constants:
+        values = tuple(constants.get(c, c) if c.__class__ is str else c for c in values)
+    return code.replace(co_name=name, co_qualname=name, co_varnames=local, co_consts=values)
 
 
 def make_function(  # noqa: PLR0917 - as types.FunctionType has them

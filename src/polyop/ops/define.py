@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import define as define_schema
-from polyop.dispatch.registry import places_of, put
+from polyop.dispatch.registry import places_of
 from polyop.dispatch.table import Kernel
 from polyop.schema.parse import parse_schema
 from polyop.schema.tags import Tag
@@ -77,12 +77,14 @@ def define(
     parsed = parse_schema(f"core::{schema}")
     name = parsed.qualified_name
     owner, source = places_of(name), _source(kernel)
-    op = define_schema(parsed, (Tag.core, *tags), source, owner)
-    put(name, DispatchKey.CompositeExplicitAutograd, Kernel(kernel, source, owner, payload=True))
+    # Rules first: put one by one under an operator that exists, each would drop what it decided.
+    on_arrays = Kernel(kernel, source, owner, payload=True)
+    owner.put(DispatchKey.CompositeExplicitAutograd, on_arrays)
     formula = None if grad is None else Formula(grad)
     for slot, rule in (("meta", fake), ("formula", formula), ("vmap", vmap)):
         if rule is not None:
-            put(name, slot, Kernel(rule, source, owner))  # type: ignore[arg-type]
+            owner.put(slot, Kernel(rule, source, owner))  # type: ignore[arg-type]
+    op = define_schema(parsed, (Tag.core, *tags), source, owner)
     if parsed.overload_name:
         return op
     ON_ARRAYS[parsed.short_name] = kernel

@@ -9,7 +9,8 @@ from typing import Any
 from polyop import tree
 from polyop.dispatch.body import Form, result_forms
 from polyop.dispatch.keys import DispatchKey
-from polyop.dispatch.operator import LOCK, OpOverload
+from polyop.dispatch.lock import LOCK
+from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.registry import DEFINITIONS, define, put
 from polyop.dispatch.table import Kernel

@@ -1,0 +1,48 @@
+"""The one lock of all registrations.
+
+A library that nobody holds is taken back by its finalizer, which the garbage
+collector may start at any allocation: also between two steps of a registration
+of this very thread, which a reentrant lock would let through. So what a
+finalizer does waits until its thread is out of the lock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from threading import RLock
+
+
+class RegistryLock:
+    """Held while rules change and while a call is decided."""
+
+    __slots__ = ("_depth", "_late", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._depth = 0
+        self._late: deque[Callable[[], None]] = deque()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._depth += 1
+
+    def __exit__(self, *error: object) -> None:
+        outermost = self._depth == 1
+        try:
+            while outermost and self._late:
+                self._late.popleft()()
+        finally:
+            self._depth -= 1
+            self._lock.release()
+        if outermost and self._late:
+            self.between(self._late.popleft())  # it came while this one left
+
+    def between(self, action: Callable[[], None]) -> None:
+        """Do something now, or when this thread leaves the lock."""
+        self._late.append(action)
+        with self:
+            pass
+
+
+LOCK = RegistryLock()
