@@ -59,7 +59,7 @@ def register_record(cls: type, fields: tuple[str, ...]) -> None:
         return cls(**dict(zip(fields, children, strict=True)))
 
     if cls not in _records:
-        optree.register_pytree_node(cls, explode, build, namespace=NAMESPACE)  # type: ignore[arg-type]
+        optree.register_pytree_node(cls, explode, build, namespace=NAMESPACE)
         _records.add(cls)
 
 

@@ -38,9 +38,9 @@ def find(target: str) -> list[Found]:
         UsageError: there is no such file or module, or it defines no operator.
     """
     found: dict[int, Found] = {}
-    for one in _files(target) or [target]:
+    for one in _files(target) or [Path(target)]:
         known = set(DEFINITIONS)
-        module = load(str(one))
+        module = load(str(one) if one != Path(target) else target)
         for op in operators_of(module, known):
             found.setdefault(id(op), _with_samples(op, module))
     if not found:

@@ -158,7 +158,7 @@ def directions(array: Array) -> Iterator[Direction]:
         yield Direction(None, np.asarray(whole).astype(array.dtype))
 
 
-#: A step that even eight bits of an image see, and how few results follow a small one if they round.
+#: A step that even eight bits see, and the share of results that follow a small one if they round.
 LARGE_STEP, FEW = 0.05, 0.2
 
 
@@ -178,7 +178,7 @@ def rounds(slope: Slope, target: int) -> bool:
         pairs = zip(slope.plain(arrays), slope.plain(slope.start), strict=True)
         return sum(int(np.count_nonzero(array_of(a) != array_of(b))) for a, b in pairs)
 
-    return 0 < moved(LARGE_STEP) and moved(slope.precision.step) <= FEW * moved(LARGE_STEP)
+    return moved(LARGE_STEP) > 0 and moved(slope.precision.step) <= FEW * moved(LARGE_STEP)
 
 
 def read(slope: Slope, target: int, told: Array | None, direction: Direction) -> Reading:

@@ -19,7 +19,15 @@ from types import FunctionType
 from typing import Any
 
 from polyop.dispatch.bind import convert_argument, keys_in, payloads_in, slow
-from polyop.dispatch.bits import GRAD, INFERENCE, INFERENCE_TENSOR, LEVELS, NO_GRAD, NUMPY, TENSOR_BITS
+from polyop.dispatch.bits import (
+    GRAD,
+    INFERENCE,
+    INFERENCE_TENSOR,
+    LEVELS,
+    NO_GRAD,
+    NUMPY,
+    TENSOR_BITS,
+)
 from polyop.dispatch.body import payload_body, result_forms, tensor_body
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.lock import LOCK

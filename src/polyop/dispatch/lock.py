@@ -36,7 +36,8 @@ class RegistryLock:
             self._depth -= 1
             self._lock.release()
         if outermost and self._late:
-            self.between(self._late.popleft())  # it came while this one left
+            with self:  # for what came while this one left
+                pass
 
     def between(self, action: Callable[[], None]) -> None:
         """Do something now, or when this thread leaves the lock."""

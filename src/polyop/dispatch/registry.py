@@ -279,7 +279,7 @@ def find_packet(name: str) -> OpOverloadPacket:
 
 
 def _waiting(name: str) -> str:
-    for qualified, places in list(PLACES.items()):
+    for qualified, places in PLACES.copy().items():  # in one step: other threads define
         if split_name(qualified)[0] == name:
             for _, kernel in places.items():
                 return f"a kernel waits for its definition: {kernel.source}"

@@ -57,7 +57,7 @@ def arrays_overlap(a: Any, b: Any) -> bool:
     if not np.may_share_memory(a, b) or not a.size or not b.size:
         return False
     try:
-        return bool(np.shares_memory(a, b, max_work=MAX_WORK))  # type: ignore[arg-type] - any number
+        return bool(np.shares_memory(a, b, max_work=MAX_WORK))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

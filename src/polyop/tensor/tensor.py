@@ -254,7 +254,7 @@ class Tensor:
         return iter([self[i] for i in range(len(self))])
 
     def __contains__(self, value: object) -> bool:
-        return bool((self == value).any())  # type: ignore[attr-defined] - `==` gives a tensor
+        return bool((self == value).any())  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         return PRINTER.text(self)

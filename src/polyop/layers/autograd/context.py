@@ -34,6 +34,12 @@ class Context:
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep tensors; that nobody writes to them until backward is checked."""
+        first = tensors[0] if len(tensors) == 1 else None  # the common call, without a loop
+        if first.__class__ is Tensor and not first.keys & INFERENCE_TENSOR:
+            version = first.version
+            self._saved = tensors
+            self._versions = (version if version.__class__ is int else version.n,)
+            return
         versions = []
         for tensor in tensors:
             # By class first: what is saved is nearly always a plain tensor.
@@ -88,7 +94,7 @@ class Context:
     def _name_of(self, i: int, saved: Any) -> str:
         """Name what was saved by the argument that it was; both are alive, so ids say it."""
         node = self._node() if self._node.__class__ is weakref.ref else self._node
-        names = getattr(node, "names", None) or node.more[1].names  # type: ignore[union-attr] - it is alive
+        names = getattr(node, "names", None) or node.more[1].names  # type: ignore[union-attr]
         found = self._ids.index(id(saved)) if id(saved) in self._ids else -1
         return names[found] if found >= 0 else f"saved tensor {i}"
 

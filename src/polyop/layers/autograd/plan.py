@@ -34,7 +34,7 @@ class Read(NamedTuple):
 
     name: str
     kind: str
-    index: int
+    index: int  # type: ignore[assignment]  # the name of a method of tuples, which none calls
     fact: str = ""
 
 
