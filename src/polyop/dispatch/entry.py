@@ -58,17 +58,17 @@ def make_entry(op: OpOverload) -> Handler:
     Compiling takes longer than all else that a definition does, and most
     operators of a library are never called in a process.
     """
-    shape = shape_of(op._schema)
-    arguments = op._schema.arguments
-    given, n = shape.names, shape.positional
-    values = [a.default_value if a.has_default_value() else MISSING for a in arguments]
+    arguments, n = op._schema.arguments, len(op._schema.positional)
+    given = [f"a{i}" for i in range(len(arguments))]
     text = (
-        f"def f({_parameters(op, shape)}): "
+        f"def f({_parameters(op, given, n)}): "
         f"return first(op, {_tuple(given[:n])}, {_tuple(given[n:])}{_surplus(op)})"
     )
-    code = renamed(text, op._opname, [a.name for a in arguments])
-    fn = FunctionType(code, scope_of(op, first=_first), op._opname, tuple(values[:n]))
-    fn.__kwdefaults__ = dict(zip(shape.keywords, values[n:], strict=True))
+    names = [a.name for a in arguments]
+    values = [a.default_value for a in arguments]  # `MISSING` where there is none
+    scope = {"first": _first, "op": op}
+    fn = FunctionType(renamed(text, op._opname, names), scope, op._opname, tuple(values[:n]))
+    fn.__kwdefaults__ = dict(zip(names[n:], values[n:], strict=True))
     fn.__module__ = op.__module__
     fn.__dict__["op"] = op
     return fn
@@ -79,6 +79,7 @@ def _first(
 ) -> Any:
     """Write the code of an entry that is called for the first time, and call it again."""
     with LOCK:
+        op.entry.__globals__.update(scope_of(op))
         op.written = True
         rewrite_entry(op, op.entry)
     keywords = [a.name for a in op._schema.keyword_only]
@@ -201,17 +202,17 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
         f"return slow(op, {given}, {rest}, {named})",
     ]
     constants = {} if kernel is None else {KERNEL: kernel.fn, PLAIN: plain_codes(op, kernel)}
-    return "\n".join([f"def f({_parameters(op, shape)}):", *indent(lines)]), constants
+    head = f"def f({_parameters(op, shape.names, shape.positional)}):"
+    return "\n".join([head, *indent(lines)]), constants
 
 
-def _parameters(op: OpOverload, shape: Shape) -> str:
-    """Spell the parameters.
+def _parameters(op: OpOverload, names: Sequence[str], n: int) -> str:
+    """Spell the parameters, the first `n` of them positional.
 
     An author's operator takes whatever comes, so that each mistake gets an
     error of ours; the built-in functions are plain Python functions.
     """
-    n = shape.positional
-    before, after = shape.names[:n], shape.names[n:]
+    before, after = names[:n], names[n:]
     if op.is_builtin:
         return ", ".join([*before, *(["*", *after] if after else [])])
     mark = ["/"] if before else []

@@ -16,11 +16,10 @@ from __future__ import annotations
 import linecache
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from keyword import iskeyword
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from polyop.dispatch.context import reset_word, set_word, word
 from polyop.dispatch.counts import bump_in, bump_shared
@@ -37,8 +36,7 @@ _LIST = re.compile(r"(int|SymInt|float|bool|str)\[(\d*)\]")
 _NONE: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """What of a schema decides the text of its functions.
 
     Attributes:
