@@ -198,7 +198,7 @@ class Tensor:
         if self.keys == 1 and not word():  # the plain case, which kernels are in
             return self.payload
         payload, now = self.payload, word()
-        if self.keys & GRAD and not force and now.grad:
+        if now.grad and self.keys & GRAD and not force:
             raise AutogradError(
                 "the data of a tensor that requires grad cannot be used unseen by autograd",
                 fix="call .detach().numpy(), or .numpy(force=True)",

@@ -25,7 +25,7 @@ from polyop.layers.autograd.arrays import cast_array, cast_tensor, send
 from polyop.layers.autograd.author import RUNNING
 from polyop.layers.autograd.node import Node, edges, freed
 from polyop.ops.define import ON_TENSORS
-from polyop.tensor.tensor import Tensor, of_array
+from polyop.tensor.tensor import Tensor
 
 Grads = dict[Node, Any]
 
@@ -55,8 +55,14 @@ def run_arrays(root: Node, grads: Grads, retain: bool) -> None:
 def run_scalar(root: Tensor, retain: bool) -> Grads:
     """Walk back from a plain tensor of one element; give the gradients of leaves as arrays."""
     node, payload = root.grad_node, root.payload
-    one = ONES.get(payload.dtype) if not payload.shape else None
-    grads: Grads = {node: np.ones(payload.shape, payload.dtype) if one is None else one}
+    dtype = payload.dtype
+    if payload.shape:
+        one: Any = np.ones(payload.shape, dtype)
+    else:
+        # By identity: hashing a dtype takes longer than two comparisons.
+        one = ONE32 if dtype is F32 else ONES.get(dtype)
+        one = np.ones((), dtype) if one is None else one
+    grads: Grads = {node: one}
     if node.seq:
         run_arrays(node, grads, retain)
     return grads
@@ -71,6 +77,8 @@ def _ones() -> dict[Any, Any]:
 
 #: The gradient of a scalar with respect to itself.
 ONES = _ones()
+F32 = np.dtype(np.float32)
+ONE32 = ONES[F32]
 
 
 def run_all(
@@ -230,7 +238,11 @@ def owned_array(node: Node, g: Any) -> Tensor:
     # Two references more than `UNSHARED`'s one are the caller's variable and this call's.
     if g.base is not None or sys.getrefcount(g) > UNSHARED or not g.flags.writeable:
         g = g.copy()
-    return of_array(g)
+    t = Tensor()  # `of_array`, in this frame
+    t.payload = g
+    t.keys = NUMPY
+    t.version = 0
+    return t
 
 
 def _owned_tensor(node: Node, g: Tensor, done: Grads, recorded: bool) -> Tensor:
