@@ -9,8 +9,8 @@ handlers written for other libraries keep working (SPEC S1, S2).
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
-from importlib import import_module
 
 
 class PolyopError(Exception):
@@ -74,7 +74,6 @@ def _rebuild(
 
 def nearest(name: object, known: Iterable[object]) -> str:
     """Give `; did you mean 'x'?`, or nothing if no known name is near (S3)."""
-    difflib = import_module("difflib")  # here, because only mistakes need it
     near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
