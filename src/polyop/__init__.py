@@ -7,7 +7,7 @@ transforms and backends; neither holds logic.
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from polyop import assembly as _assembly  # first: it imports what registers itself
-from polyop import autograd, errors, fake, func, graph, library, schema, symbolic, tree
+from polyop import autograd, errors, fake, func, library, schema, symbolic, tree
 from polyop.devices import Device as device
 from polyop.devices import DType as dtype
 from polyop.devices import Layout as layout
@@ -22,7 +22,6 @@ from polyop.layers.autograd import (
     no_grad,
     set_grad_enabled,
 )
-from polyop.layers.vmap import vmap
 from polyop.lazy import lazily as _lazily
 from polyop.numbers import (
     bfloat16,
@@ -280,11 +279,20 @@ from polyop.symbolic import check, statically_known_true, sym_max, sym_min
 from polyop.tensor.tensor import Tensor
 
 if _TYPE_CHECKING:
+    from polyop import graph
     from polyop.checking import opcheck
     from polyop.compile import compile
+    from polyop.layers.vmap import vmap
 
 __getattr__, __dir__ = _lazily(
-    __name__, {"compile": "polyop.compile.compiled", "opcheck": "polyop.checking"}, ["compile"]
+    __name__,
+    {
+        "compile": "polyop.compile.compiled",
+        "graph": "polyop.graph",
+        "opcheck": "polyop.checking",
+        "vmap": "polyop.layers.vmap",
+    },
+    ["compile"],
 )
 
 # The names of PyTorch for functions that the Array API standard calls otherwise.

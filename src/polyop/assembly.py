@@ -1,36 +1,31 @@
 """Puts the parts together: each of these files registers something when it is imported.
 
 Operators, methods and layers are found in tables; the order of `LAYERS` is
-written in the files that fill it, and the order of these lines does not matter.
+written in the files that fill it, and the order of this list does not matter.
+What is made here stays as long as the process, so that Python's collector,
+which would walk it forty times meanwhile, rests.
 """
 
-from polyop import graph
-from polyop.dispatch import entry, modes, registry
-from polyop.layers import autograd, fake, functionalize, levels, trace, vmap
-from polyop.layers.trace import make_fx
-from polyop.ops import (
-    creation,
-    elementwise,
-    indexing,
-    inplace,
-    joining,
-    linalg,
-    linear,
-    methods,
-    random,
-    reductions,
-    searching,
-    sets,
-    statistics,
-    views,
-)
-from polyop.tensor import foreign, storage
+import gc
 
-PARTS = (
-    autograd, creation, elementwise, entry, fake, foreign, functionalize, indexing, inplace,
-    joining, levels, linalg, linear, methods, modes, random, reductions, registry, searching,
-    sets, statistics, storage, trace, views, vmap,
-)  # fmt: skip
+from polyop.lazy import load
 
-# `make_fx` stands above the graph, and is looked for beside it.
-graph.make_fx = make_fx  # type: ignore[attr-defined]
+PARTS = {
+    "dispatch": ("entry", "modes", "registry"),
+    "tensor": ("foreign", "storage"),
+    "ops": (
+        "creation", "elementwise", "indexing", "inplace", "joining", "linalg", "linear",
+        "methods", "random", "reductions", "searching", "sets", "statistics", "views",
+    ),
+    "layers": ("autograd", "fake", "late", "levels"),
+}  # fmt: skip
+
+_collects = gc.isenabled()
+gc.disable()
+try:
+    for _floor, _names in PARTS.items():
+        for _name in _names:
+            load(f"polyop.{_floor}.{_name}")
+finally:
+    if _collects:
+        gc.enable()

@@ -9,8 +9,9 @@ handlers written for other libraries keep working (SPEC S1, S2).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from polyop.lazy import load
 
 
 class PolyopError(Exception):
@@ -74,7 +75,7 @@ def _rebuild(
 
 def nearest(name: object, known: Iterable[object]) -> str:
     """Give `; did you mean 'x'?`, or nothing if no known name is near (S3)."""
-    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    near = load("difflib:get_close_matches")(str(name), [str(k) for k in known], n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

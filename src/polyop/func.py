@@ -1,7 +1,17 @@
-"""`polyop.func`: transforms of functions."""
+"""`polyop.func`: transforms of functions; each is read when it is first used."""
 
-from polyop.layers.autograd.transforms import grad, grad_and_value, value_and_grad, vjp
-from polyop.layers.functionalize import functionalize
-from polyop.layers.vmap import vmap
+from typing import TYPE_CHECKING
+
+from polyop.lazy import lazily
+
+if TYPE_CHECKING:
+    from polyop.layers.autograd.transforms import grad, grad_and_value, value_and_grad, vjp
+    from polyop.layers.functionalize import functionalize
+    from polyop.layers.vmap import vmap
 
 __all__ = ["functionalize", "grad", "grad_and_value", "value_and_grad", "vjp", "vmap"]
+__getattr__, __dir__ = lazily(
+    __name__,
+    dict.fromkeys(__all__, "polyop.layers.autograd.transforms")
+    | {"functionalize": "polyop.layers.functionalize", "vmap": "polyop.layers.vmap"},
+)

@@ -12,6 +12,12 @@ from importlib import import_module
 from typing import Any
 
 
+def load(place: str) -> Any:
+    """Give what `module:name` names, or a module."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name) if name else import_module(module)
+
+
 def lazily(
     facade: str, places: dict[str, str], packages: Sequence[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -19,7 +25,7 @@ def lazily(
 
     Args:
         facade: the list's `__name__`.
-        places: by name, the module that has it.
+        places: by name, the module that has it, or that it is.
         packages: those names that are packages of the list too. Python puts a
             package into its parent when it is first imported, over what is
             there; so it is imported now, and taken out.
@@ -32,7 +38,9 @@ def lazily(
     def bring(name: str) -> Any:
         if name not in places:
             raise AttributeError(f"module {facade!r} has no attribute {name!r}", name=name)
-        found = scope[name] = getattr(import_module(places[name]), name)
+        module = import_module(places[name])
+        is_module = places[name] == f"{facade}.{name}"
+        found = scope[name] = module if is_module else getattr(module, name)
         return found
 
     return bring, lambda: sorted({*scope, *places})

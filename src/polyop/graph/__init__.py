@@ -10,6 +10,7 @@ from polyop.graph.passes import (
 )
 from polyop.graph.purity import is_impure, is_write
 from polyop.graph.runner import compile_program
+from polyop.lazy import lazily
 
 __all__ = [
     "Graph",
@@ -26,3 +27,5 @@ __all__ = [
     "make_node",
     "map_nodes",
 ]
+# `make_fx` stands above the graph, and is looked for beside it.
+__getattr__, __dir__ = lazily(__name__, {"make_fx": "polyop.layers.trace.make_fx"})

@@ -129,4 +129,5 @@ def general(op: OpOverload) -> Handler:
     return run
 
 
-LAYERS.setdefault(DispatchKey.FuncTorchDynamicLayerFrontMode, []).append(LevelsLayer())
+LEVELS_LAYER = LevelsLayer()
+LAYERS.setdefault(DispatchKey.FuncTorchDynamicLayerFrontMode, []).append(LEVELS_LAYER)

@@ -1,9 +1,9 @@
 """Schema text to a frozen schema.
 
-Text is cut at its top-level commas, and types and arguments are read once per
-spelling: most operators share theirs, so that a definition costs little more
-than the cuts. A mistake travels up as a `Fault` with its place, and becomes
-the user's error, with a caret, at the top (SPEC S5 to S13).
+Text is cut at its top-level commas. Signatures, types and arguments are read
+once per spelling: most operators share theirs. A mistake travels up as a
+`Fault` with its place, and becomes the user's error, with a caret, at the top
+(SPEC S5 to S13).
 """
 
 from __future__ import annotations
@@ -65,16 +65,25 @@ def _user_error(text: str, fault: Fault) -> SchemaSyntaxError:
 
 def _schema(text: str) -> FunctionSchema:
     name, overload, version, start = read_name(text)
-    if not text.startswith("(", start):
-        raise Fault("expected '(' after the operator's name", start)
-    end = _closing(text, start)
-    arguments, is_vararg = _arguments(text[start + 1 : end], start + 1)
+    try:
+        return FunctionSchema(name, overload, version, *_signature(text[start:]))
+    except Fault as fault:
+        raise fault.shifted(start) from None
+
+
+@lru_cache(maxsize=4096)
+def _signature(text: str) -> tuple[tuple[Argument, ...], tuple[Argument, ...], bool]:
+    """Read all after the name: the arguments, the returns, and whether `...` ends the first."""
+    if not text.startswith("("):
+        raise Fault("expected '(' after the operator's name")
+    end = _closing(text, 0)
+    arguments, is_vararg = _arguments(text[1:end], 1)
     arrow = _ARROW.match(text, end + 1)
     if arrow is None:
         raise Fault("expected '->' and the returns", end + 1, fix="write '-> ()' for no returns")
     returns = _returns(text[arrow.end() :].rstrip(), arrow.end())
     _check_sets(arguments, returns, arrow.end(), len(text))
-    return FunctionSchema(name, overload, version, arguments, returns, is_vararg)
+    return arguments, returns, is_vararg
 
 
 def read_name(text: str) -> tuple[str, str, int, int]:
@@ -294,7 +303,7 @@ def _set_names(info: AliasInfo) -> frozenset[str]:
 
 
 def _forget() -> None:
-    for memo in (parse_type, parse_argument, parse_return):
+    for memo in (parse_type, parse_argument, parse_return, _signature):
         memo.cache_clear()
 
 

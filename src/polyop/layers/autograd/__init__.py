@@ -1,9 +1,9 @@
 """Reverse-mode gradients: recording, the engine, authors' gradients, and the transforms."""
 
+from typing import TYPE_CHECKING
+
 from polyop.layers.autograd import api, forward  # noqa: F401 - they register the layer and methods
 from polyop.layers.autograd.api import backward, grad
-from polyop.layers.autograd.function import Function
-from polyop.layers.autograd.gradcheck import gradcheck, gradgradcheck
 from polyop.layers.autograd.modes import (
     enable_grad,
     inference_mode,
@@ -13,6 +13,18 @@ from polyop.layers.autograd.modes import (
     set_grad_enabled,
 )
 from polyop.layers.autograd.recorders import set_autograd_fallback
+from polyop.lazy import lazily
+
+if TYPE_CHECKING:
+    from polyop.layers.autograd.function import Function
+    from polyop.layers.autograd.numeric import gradcheck, gradgradcheck
+
+_PLACES = {
+    "Function": "function",
+    "gradcheck": "numeric",
+    "gradgradcheck": "numeric",
+}
+__getattr__, __dir__ = lazily(__name__, {k: f"{__name__}.{v}" for k, v in _PLACES.items()})
 
 __all__ = [
     "Function",

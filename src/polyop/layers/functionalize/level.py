@@ -12,9 +12,8 @@ from polyop.dispatch.bits import FUNCTIONAL, FUNCTIONALIZE, TENSOR_BITS, WRAPPED
 from polyop.dispatch.body import Form, result_forms
 from polyop.dispatch.context import Word, run_under, word
 from polyop.dispatch.counts import bump_in
-from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import Handler, OpOverload
-from polyop.dispatch.resolve import LAYERS, Way
+from polyop.dispatch.resolve import Way
 from polyop.dispatch.results import tensors_in
 from polyop.errors import ArgumentError, MutationError
 from polyop.layers.functionalize.storage import Functional, Step, Storage, functional
@@ -224,6 +223,3 @@ def _making(way: Way) -> Handler:
         return level.run(op, args)
 
     return run
-
-
-LAYERS.setdefault(DispatchKey.FuncTorchDynamicLayerFrontMode, []).insert(0, FunctionalLayer())

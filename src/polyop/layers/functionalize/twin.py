@@ -11,7 +11,6 @@ from polyop.dispatch.body import Form, result_forms
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
-from polyop.dispatch.parts import PARTS
 from polyop.dispatch.registry import DEFINITIONS, define, put
 from polyop.dispatch.table import Kernel
 from polyop.errors import UsageError
@@ -98,6 +97,3 @@ def _kernel(op: OpOverload) -> Callable[..., Any]:
 
 def _copied(value: Any) -> Any:
     return clone(value) if isinstance(value, Tensor) else value
-
-
-PARTS.functional_twin = functional_twin

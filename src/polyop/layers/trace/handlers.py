@@ -10,14 +10,14 @@ from typing import Any
 
 from polyop.dispatch.bits import FAKE, FAKE_MODE, TRACE
 from polyop.dispatch.body import result_forms
-from polyop.dispatch.keys import DispatchKey, functionality_of
+from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import Handler, OpOverload
-from polyop.dispatch.resolve import LAYERS, Way
+from polyop.dispatch.resolve import Way
 from polyop.dispatch.write import Shape, base_scope, indent, make_function, shape_of
 from polyop.errors import MissingRuleError
 from polyop.graph import Node
 from polyop.graph.node import CALL_FUNCTION
-from polyop.layers.fake.handlers import FAKE_LAYER, by_name, function_of
+from polyop.layers.fake.handlers import by_name, function_of
 from polyop.layers.trace.tracer import describe
 from polyop.schema.values import thaw
 from polyop.tensor.tensor import Tensor
@@ -39,10 +39,6 @@ class TraceLayer:
 
 def _has_own_kernel(op: OpOverload) -> bool:
     return bool({DispatchKey.CPU, DispatchKey.CompositeExplicitAutograd} & set(op.kernels()))
-
-
-_LAYERS = LAYERS.setdefault(functionality_of(DispatchKey.Python), [])
-_LAYERS.insert(_LAYERS.index(FAKE_LAYER), TraceLayer())
 
 
 def generate(way: Way) -> Handler:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
-import optree
 
 from polyop import tree
 from polyop.errors import VmapError
@@ -72,31 +71,18 @@ def spread(dims: Any, values: Any, path: str, what: str) -> Iterator[tuple[Any, 
         for name in tree.paths(values):
             yield dims, path + name
         return
-    names, parts = children(values)
-    dim_names, dim_parts = children(dims)
+    names, parts = tree.children(values)
+    dim_names, dim_parts = tree.children(dims)
     if parts is None or type(dims) is not type(values) or names != dim_names:
         _refuse(
             f"the structure of {what} does not fit",
             argument=path or "all",
             declared=f"{what} {dims!r}",
-            seen=_outline(values),
+            seen=tree.outline(values),
             fix=f"write {what} as a number, None, or with the same containers",
         )
     for name, dim, part in zip(names, dim_parts or (), parts, strict=True):
         yield from spread(dim, part, f"{path}[{name!r}]", what)
-
-
-def children(value: Any) -> tuple[list[Any], list[Any] | None]:
-    """Give the names and values one level down, or None for a leaf."""
-    if value is None or optree.tree_is_leaf(value, namespace=tree.NAMESPACE):
-        return [], None
-    parts, _, names, _ = optree.tree_flatten_one_level(value, namespace=tree.NAMESPACE)
-    return list(names), list(parts)
-
-
-def _outline(values: Any) -> str:
-    spec = tree.structure(values)
-    return str(spec).removeprefix("PyTreeSpec(").removesuffix(f", namespace={tree.NAMESPACE!r})")
 
 
 def _names(func: Callable[..., Any], n: int) -> list[str]:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from polyop.dispatch.bits import BATCHED
-from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import Handler, OpOverload
-from polyop.dispatch.resolve import LAYERS, Way
+from polyop.dispatch.resolve import Way
 from polyop.layers.levels import FAST, general
 from polyop.layers.vmap.batch import PLANS, Plan, VmapLevel
 from polyop.layers.vmap.loop import run_loop
 from polyop.layers.vmap.pointwise import fast_pointwise, run_pointwise
-from polyop.layers.vmap.randomness import RandomLayer, is_random, run_random
+from polyop.layers.vmap.randomness import is_random, run_random
 from polyop.layers.vmap.rules import run_rule
 from polyop.layers.vmap.writes import (
     run_pointwise_write,
@@ -74,4 +73,3 @@ def fast(way: Way) -> Handler | None:
 
 PLANS.append(choose)
 FAST[BATCHED] = fast
-LAYERS.setdefault(DispatchKey.FuncTorchDynamicLayerFrontMode, []).insert(0, RandomLayer())

@@ -1,8 +1,7 @@
-"""Pytrees: nested containers seen as a flat list of leaves.
+"""Containers by way of `optree`, with `None` as an empty one.
 
-A thin front of `optree`, with `None` as an empty container, so that optional
-tensors vanish from the leaves. Dataclasses are containers once they are known
-(a record of a schema registers its class here).
+So optional tensors vanish from the leaves. Dataclasses are containers once
+they are known (a record of a schema registers its class here).
 """
 
 from __future__ import annotations
@@ -47,6 +46,21 @@ def paths(tree: Any) -> list[str]:
         optree.PyTreeAccessor(a).codify("")
         for a in optree.tree_accessors(tree, namespace=NAMESPACE)
     ]
+
+
+def children(value: Any) -> tuple[list[Any], list[Any] | None]:
+    """Give the names and values one level down, or None for a leaf."""
+    if value is None or optree.tree_is_leaf(value, namespace=NAMESPACE):
+        return [], None
+    parts, _, names, _ = optree.tree_flatten_one_level(value, namespace=NAMESPACE)
+    return list(names), list(parts)
+
+
+def outline(tree: Any) -> str:
+    """Write a structure with a star for each leaf, such as `(*, [*, *])`."""
+    return (
+        str(structure(tree)).removeprefix("PyTreeSpec(").removesuffix(f", namespace={NAMESPACE!r})")
+    )
 
 
 def register_record(cls: type, fields: tuple[str, ...]) -> None:
