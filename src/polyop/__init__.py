@@ -282,11 +282,13 @@ if _TYPE_CHECKING:
     from polyop import graph
     from polyop.checking import opcheck
     from polyop.compile import compile
+    from polyop.layers.autocast import autocast
     from polyop.layers.vmap import vmap
 
 __getattr__, __dir__ = _lazily(
     __name__,
     {
+        "autocast": "polyop.layers.autocast",
         "compile": "polyop.compile.compiled",
         "graph": "polyop.graph",
         "opcheck": "polyop.checking",

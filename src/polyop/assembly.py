@@ -17,7 +17,7 @@ PARTS = {
         "creation", "elementwise", "indexing", "inplace", "joining", "linalg", "linear",
         "methods", "random", "reductions", "searching", "sets", "statistics", "views",
     ),
-    "layers": ("autograd", "fake", "late", "levels"),
+    "layers": ("late", "levels"),
 }  # fmt: skip
 
 _collects = gc.isenabled()

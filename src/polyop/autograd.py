@@ -2,20 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from polyop.layers.autograd import (
-    backward,
-    enable_grad,
-    grad,
-    inference_mode,
-    no_grad,
-    set_autograd_fallback,
-    set_grad_enabled,
-)
+from polyop.layers.autograd import enable_grad, inference_mode, no_grad, set_grad_enabled
 from polyop.lazy import lazily
 
 if TYPE_CHECKING:
-    from polyop.layers.autograd.function import Function
-    from polyop.layers.autograd.numeric import gradcheck, gradgradcheck
+    from polyop.layers.autograd import (
+        Function,
+        backward,
+        grad,
+        gradcheck,
+        gradgradcheck,
+        set_autograd_fallback,
+    )
 
 __all__ = [
     "Function",
@@ -29,8 +27,4 @@ __all__ = [
     "set_autograd_fallback",
     "set_grad_enabled",
 ]
-__getattr__, __dir__ = lazily(
-    __name__,
-    {"Function": "polyop.layers.autograd.function"}
-    | dict.fromkeys(["gradcheck", "gradgradcheck"], "polyop.layers.autograd.numeric"),
-)
+__getattr__, __dir__ = lazily(__name__, dict.fromkeys(__all__, "polyop.layers.autograd"))

@@ -21,15 +21,17 @@ from polyop.dispatch.rules import (
     register_samples,
     register_vmap,
 )
-from polyop.layers.fake import get_ctx
 from polyop.lazy import lazily
 from polyop.schema.infer import infer_schema
 from polyop.schema.tags import Tag
 
 if TYPE_CHECKING:
     from polyop.checking import opcheck
+    from polyop.layers.fake import get_ctx
 
-__getattr__, __dir__ = lazily(__name__, {"opcheck": "polyop.checking"})
+__getattr__, __dir__ = lazily(
+    __name__, {"get_ctx": "polyop.layers.fake", "opcheck": "polyop.checking"}
+)
 
 register_torch_dispatch = register_dispatch
 

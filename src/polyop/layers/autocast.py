@@ -16,7 +16,6 @@ from polyop.dispatch.context import Word, entered, run_under, word
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.operator import OpOverload
-from polyop.dispatch.parts import PARTS
 from polyop.dispatch.rules import autocast_key
 from polyop.ops.define import ON_TENSORS
 from polyop.tensor.tensor import Tensor, is_floating
@@ -90,5 +89,3 @@ def autocast_kernel(
 
 
 DOUBLE = as_dtype("float64")
-
-PARTS.autocast_kernel = autocast_kernel

@@ -1,21 +1,23 @@
-"""Layers whose files are read when a call first has their bits.
+"""What is read when it is first used: the layers, and what they add to `Tensor`.
 
-A program that neither batches, traces nor functionalizes does not pay for
-them when it imports polyop. Their places among the layers are taken here.
+A program that records no gradients, and neither batches nor traces, does not
+pay for these when it imports polyop. Their places among the layers are taken
+here, in the order in which they act.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from polyop.dispatch.bits import FUNCTIONAL, FUNCTIONALIZE, LEVELS, TRACE
-from polyop.dispatch.keys import DispatchKey, functionality_of
+from polyop.dispatch.bits import FAKE, FAKE_MODE, FUNCTIONAL, FUNCTIONALIZE, GRAD, LEVELS, TRACE
+from polyop.dispatch.keys import DispatchKey, Functionality, functionality_of
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import LAYERS, Layer, Way
-from polyop.layers.fake.handlers import FAKE_LAYER
 from polyop.layers.levels import LEVELS_LAYER
 from polyop.lazy import load
+from polyop.tensor.tensor import Tensor
 
 
 class LateLayer:
@@ -35,20 +37,56 @@ class LateLayer:
         return layer.handler(way)
 
 
-def _insert(key: DispatchKey, above: Layer, *layers: Layer) -> None:
-    there = LAYERS[functionality_of(key)]
-    there[there.index(above) : there.index(above)] = layers
+class LateAttribute:
+    """Stands for an attribute of `Tensor`, until the file that puts the real one is read."""
+
+    __slots__ = ("name", "place")
+
+    def __init__(self, name: str, place: str) -> None:
+        self.name = name
+        self.place = place
+
+    def __get__(self, tensor: Any, owner: type) -> Any:
+        load(self.place)
+        return getattr(owner if tensor is None else tensor, self.name)
+
+    def __set__(self, tensor: Any, value: Any) -> None:
+        load(self.place)
+        setattr(tensor, self.name, value)
 
 
-def _functional_twin(op: Any) -> Any:
-    return load("polyop.layers.functionalize:functional_twin")(op)
+def late_function(place: str) -> Callable[..., Any]:
+    """Give a function that reads its file when it is called."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return load(place)(*args, **kwargs)
+
+    return call
 
 
-_insert(DispatchKey.Python, FAKE_LAYER, LateLayer(TRACE, "polyop.layers.trace:TraceLayer"))
-_insert(
-    DispatchKey.FuncTorchDynamicLayerFrontMode,
-    LEVELS_LAYER,
-    LateLayer(LEVELS, "polyop.layers.vmap.randomness:RandomLayer"),
-    LateLayer(FUNCTIONAL | FUNCTIONALIZE, "polyop.layers.functionalize.level:FunctionalLayer"),
-)
-PARTS.functional_twin = _functional_twin
+EVERY = ~0
+AUTOGRAD = LateLayer(GRAD, "polyop.layers.autograd.forward:AutogradLayer")
+ORDER: dict[Any, list[Layer]] = {
+    DispatchKey.FuncTorchDynamicLayerFrontMode: [
+        LateLayer(LEVELS, "polyop.layers.vmap.randomness:RandomLayer"),
+        LateLayer(FUNCTIONAL | FUNCTIONALIZE, "polyop.layers.functionalize.level:FunctionalLayer"),
+        LEVELS_LAYER,
+    ],
+    Functionality.AutogradFunctionality: [AUTOGRAD],
+    DispatchKey.AutogradOther: [AUTOGRAD],
+    DispatchKey.AutogradNestedTensor: [AUTOGRAD],
+    functionality_of(DispatchKey.Python): [
+        LateLayer(TRACE, "polyop.layers.trace:TraceLayer"),
+        LateLayer(FAKE | FAKE_MODE, "polyop.layers.fake:FakeLayer"),
+    ],
+    DispatchKey.Meta: [LateLayer(EVERY, "polyop.layers.fake:MetaLayer")],
+}
+for _key, _layers in ORDER.items():
+    LAYERS.setdefault(_key, []).extend(_layers)
+
+for _name in ("requires_grad_", "backward", "register_hook", "retain_grad", "grad", "grad_fn"):
+    setattr(Tensor, _name, LateAttribute(_name, "polyop.layers.autograd.api"))
+
+PARTS.autocast_kernel = late_function("polyop.layers.autocast:autocast_kernel")
+PARTS.functional_twin = late_function("polyop.layers.functionalize:functional_twin")
+PARTS.refuse_unseen = late_function("polyop.layers.autograd.inplace:refuse_unseen")

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from polyop.layers.autograd import api, forward  # noqa: F401 - they register the layer and methods
-from polyop.layers.autograd.api import backward, grad
 from polyop.layers.autograd.modes import (
     enable_grad,
     inference_mode,
@@ -12,19 +10,13 @@ from polyop.layers.autograd.modes import (
     no_grad,
     set_grad_enabled,
 )
-from polyop.layers.autograd.recorders import set_autograd_fallback
 from polyop.lazy import lazily
 
 if TYPE_CHECKING:
+    from polyop.layers.autograd.api import backward, grad
     from polyop.layers.autograd.function import Function
     from polyop.layers.autograd.numeric import gradcheck, gradgradcheck
-
-_PLACES = {
-    "Function": "function",
-    "gradcheck": "numeric",
-    "gradgradcheck": "numeric",
-}
-__getattr__, __dir__ = lazily(__name__, {k: f"{__name__}.{v}" for k, v in _PLACES.items()})
+    from polyop.layers.autograd.recorders import set_autograd_fallback
 
 __all__ = [
     "Function",
@@ -40,3 +32,12 @@ __all__ = [
     "set_autograd_fallback",
     "set_grad_enabled",
 ]
+_PLACES = {
+    "Function": "function",
+    "backward": "api",
+    "grad": "api",
+    "gradcheck": "numeric",
+    "gradgradcheck": "numeric",
+    "set_autograd_fallback": "recorders",
+}
+__getattr__, __dir__ = lazily(__name__, {k: f"{__name__}.{v}" for k, v in _PLACES.items()})

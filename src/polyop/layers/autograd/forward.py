@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
-from polyop.dispatch.keys import AUTOGRAD_KEYS, DispatchKey, Functionality
+from polyop.dispatch.keys import AUTOGRAD_KEYS
 from polyop.dispatch.operator import Handler
-from polyop.dispatch.resolve import LAYERS, Way
+from polyop.dispatch.resolve import Way
 from polyop.dispatch.table import Kernel
 from polyop.errors import AutogradError
 from polyop.layers.autograd.author import AuthorRecorder
@@ -93,12 +93,3 @@ def _refuse_out(way: Way) -> Handler:
         )
 
     return refuse
-
-
-_LAYER = AutogradLayer()
-for _key in (
-    Functionality.AutogradFunctionality,
-    DispatchKey.AutogradOther,
-    DispatchKey.AutogradNestedTensor,
-):
-    LAYERS.setdefault(_key, []).append(_LAYER)

@@ -26,7 +26,6 @@ from polyop.dispatch.bits import GRAD
 from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.operator import Handler, OpOverload
-from polyop.dispatch.parts import PARTS
 from polyop.dispatch.results import tensors_in
 from polyop.errors import MutationError
 from polyop.layers.autograd.arrays import adapted, send
@@ -103,9 +102,6 @@ def refuse_unseen(op: OpOverload, tensor: Tensor) -> None:
                 fix="write under no_grad too, or take the view with grad mode on",
             )
         view = getattr(view[0], "view_of", None)
-
-
-PARTS.refuse_unseen = refuse_unseen
 
 
 def history(tensor: Tensor) -> tuple[Tensor, list[Step]]:

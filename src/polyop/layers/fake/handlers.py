@@ -27,9 +27,9 @@ from polyop.dispatch.bits import (
     INFERENCE_TENSOR,
 )
 from polyop.dispatch.body import result_forms
-from polyop.dispatch.keys import DispatchKey, functionality_of
+from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import Handler, OpOverload
-from polyop.dispatch.resolve import LAYERS, Way
+from polyop.dispatch.resolve import Way
 from polyop.dispatch.table import Kernel
 from polyop.dispatch.write import Shape, base_scope, bumps_text, indent, make_function, shape_of
 from polyop.errors import DataDependentOutputError, MissingFakeError
@@ -63,11 +63,6 @@ class MetaLayer:
         if way.op.places.top(DispatchKey.Meta) is not None:
             return None
         return make_handler(way)
-
-
-FAKE_LAYER = FakeLayer()
-LAYERS.setdefault(functionality_of(DispatchKey.Python), []).append(FAKE_LAYER)
-LAYERS.setdefault(DispatchKey.Meta, []).append(MetaLayer())
 
 
 # -- which rule ---------------------------------------------------------------
@@ -346,4 +341,4 @@ def wrap_value(value: Any, more: int) -> Any:
     return value
 
 
-__all__ = ["FAKE_LAYER", "FakeLayer", "MetaLayer", "plan_of", "returns_arguments"]
+__all__ = ["FakeLayer", "MetaLayer", "plan_of", "returns_arguments"]
