@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.filled
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check stress bench format clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -18,6 +18,9 @@ check: $(STAMP)
 	$(BIN)/ruff check src tests bench examples
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 tests
+
+stress: $(STAMP)
+	POLYOP_STRESS_SECONDS=30 POLYOP_STRESS_CYCLES=100000 $(BIN)/python -m pytest tests/test_stress.py
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py

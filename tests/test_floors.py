@@ -25,6 +25,8 @@ FLOORS = {
     9: ["checking"],
     10: ["cli"],
 }
+#: On one floor, what stands on what: `call_object` is a higher-order operator.
+BESIDE = {("objects", "hop")}
 FLOOR = {part: floor for floor, parts in FLOORS.items() for part in parts}
 #: Lists of names without logic, for users and builders; and the one file that assembles.
 FACADES = {"__init__", "extend", "library", "autograd", "func", "fake", "assembly", "__main__"}
@@ -90,7 +92,8 @@ def test_imports_go_down(path: Path) -> None:
         assert there in FLOOR, f"{where}, a facade"
         ground = FLOOR[there] == FLOOR[here] == 0  # small files, one idea each, one part together
         below = FLOOR[there] < FLOOR[here]
-        assert there == here or ground or below, f"{where}, which is not below"
+        beside = (here, there) in BESIDE
+        assert there == here or ground or below or beside, f"{where}, which is not below"
 
 
 def test_no_import_circle() -> None:

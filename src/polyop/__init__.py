@@ -282,6 +282,7 @@ if _TYPE_CHECKING:
     from polyop import graph
     from polyop.checking import opcheck
     from polyop.compile import compile
+    from polyop.dispatch.shared_library import get_include
     from polyop.layers.autocast import autocast
     from polyop.layers.vmap import vmap
 
@@ -290,6 +291,7 @@ __getattr__, __dir__ = _lazily(
     {
         "autocast": "polyop.layers.autocast",
         "compile": "polyop.compile.compiled",
+        "get_include": "polyop.dispatch.shared_library",
         "graph": "polyop.graph",
         "opcheck": "polyop.checking",
         "vmap": "polyop.layers.vmap",

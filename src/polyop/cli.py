@@ -17,10 +17,9 @@ from polyop.checking.law import LAWS, Law
 from polyop.checking.page import page_of
 from polyop.checking.report import data_of, print_report
 from polyop.checking.run import OperatorReport, check_operator, chosen_laws
-from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import OpOverload
-from polyop.dispatch.registry import DEFINITIONS, find_packet, split_name
-from polyop.dispatch.table import dump_table
+from polyop.dispatch.registry import DEFINITIONS, find_operator, find_packet, split_name
+from polyop.dispatch.table import dump, dump_table
 from polyop.errors import PolyopError
 
 OK, BROKEN, MISUSED = 0, 1, 2
@@ -122,19 +121,22 @@ def show(options: argparse.Namespace) -> int:
     """Print all overloads of a name with their rules and tables."""
     for target in options.load:
         load(target)
-    name, overload, _ = split_name(options.name)
-    for op in find_packet(name).op_overloads():
-        if "." not in options.name or op._schema.overload_name == overload:
-            print("\n".join(description(op)))
+    for op in chosen_operators(options.name):
+        print("\n".join(description(op)))
     return OK
+
+
+def chosen_operators(text: str) -> list[OpOverload]:
+    """Find all overloads of a name, or the one that is named, perhaps in one version."""
+    name, overload, version = split_name(text)
+    if "." in text or version:
+        return [find_operator(name, overload, version)]
+    return find_packet(name).op_overloads()
 
 
 def description(op: OpOverload) -> list[str]:
     """Describe an operator, line by line."""
-    rules = [
-        f"  {slot.name if isinstance(slot, DispatchKey) else slot}: {kernel.source}"
-        for slot, kernel in op.places.items()
-    ]
+    rules = [f"  {line}" for line in dump(op.name(), op.places).splitlines()[1:]]
     tags = ", ".join(tag.name for tag in op.tags) or "none"
     table = dump_table(op.name(), op.kernels()).splitlines()[1:]
     return [

@@ -140,6 +140,10 @@ class MutationError(PolyopError, RuntimeError):
     """A write that is not declared, or not allowed."""
 
 
+class KernelError(PolyopError, RuntimeError):
+    """A kernel of a library in C reports an error."""
+
+
 class UnhandledDispatchError(PolyopError, TypeError):
     """Every handler returned `NotImplemented`."""
 

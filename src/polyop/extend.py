@@ -1,14 +1,22 @@
 """`polyop.extend`: for builders of modes, transforms, compilers and backends."""
 
+from typing import TYPE_CHECKING
+
 from polyop.dispatch.guards import (
     below_autograd,
     below_views,
+    enable_python_dispatcher,
     exclude_keys,
     excluded_keys,
     force_keys,
     include_keys,
     included_keys,
     preserve_keys,
+)
+from polyop.dispatch.implementations import (
+    TransformType,
+    get_cached_ops,
+    reset_cached_ops,
 )
 from polyop.dispatch.keys import (
     DispatchKey,
@@ -35,10 +43,81 @@ from polyop.dispatch.modes import (
     pop_mode_temporarily,
 )
 from polyop.dispatch.operator import OperatorBase, OpOverload, OpOverloadPacket
+from polyop.dispatch.readers import keys_of, resolve_key
+from polyop.dispatch.registry import (
+    dispatch_check_invariants,
+    dispatch_dump,
+    dispatch_dump_table,
+)
 from polyop.dispatch.resolve import LAYERS, Layer, Way, tensor_keys
-from polyop.dispatch.table import has_fallback, resolve_key
+from polyop.dispatch.table import has_fallback
+from polyop.lazy import lazily
 from polyop.schema.model import Argument, FunctionSchema
 from polyop.schema.parse import parse_schema
+
+if TYPE_CHECKING:
+    from polyop.dispatch.infra_modes import ModeKey, infra_mode
+    from polyop.dispatch.layouts import layout_of
+    from polyop.dispatch.pre_dispatch import (
+        current_mode_pre_dispatch,
+        get_mode_pre_dispatch,
+        len_mode_stack_pre_dispatch,
+        pop_mode_pre_dispatch,
+        set_mode_pre_dispatch,
+        unset_mode_pre_dispatch,
+    )
+    from polyop.dispatch.python_key import disabled_dispatch
+    from polyop.graph.purity import is_impure
+    from polyop.hop import (
+        FunctionalizeAPI,
+        HigherOrderOperator,
+        HopSchemaGenerator,
+        SubgraphOperator,
+        register_higher_order,
+        trace_subgraph,
+    )
+    from polyop.layers.logging_mode import LoggingMode, LoggingTensor
+    from polyop.layers.schema_check import SchemaCheckMode
+    from polyop.layers.trace.proxy import ProxyMode
+    from polyop.tensor.subclass import (
+        is_traceable_wrapper_subclass,
+        make_subclass,
+        make_wrapper_subclass,
+        no_dispatch,
+        return_and_correct_aliasing,
+    )
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "ModeKey": "polyop.dispatch.infra_modes",
+        "infra_mode": "polyop.dispatch.infra_modes",
+        "disabled_dispatch": "polyop.dispatch.python_key",
+        "current_mode_pre_dispatch": "polyop.dispatch.pre_dispatch",
+        "get_mode_pre_dispatch": "polyop.dispatch.pre_dispatch",
+        "len_mode_stack_pre_dispatch": "polyop.dispatch.pre_dispatch",
+        "pop_mode_pre_dispatch": "polyop.dispatch.pre_dispatch",
+        "set_mode_pre_dispatch": "polyop.dispatch.pre_dispatch",
+        "unset_mode_pre_dispatch": "polyop.dispatch.pre_dispatch",
+        "is_traceable_wrapper_subclass": "polyop.tensor.subclass",
+        "make_subclass": "polyop.tensor.subclass",
+        "make_wrapper_subclass": "polyop.tensor.subclass",
+        "no_dispatch": "polyop.tensor.subclass",
+        "return_and_correct_aliasing": "polyop.tensor.subclass",
+        "LoggingMode": "polyop.layers.logging_mode",
+        "LoggingTensor": "polyop.layers.logging_mode",
+        "SchemaCheckMode": "polyop.layers.schema_check",
+        "ProxyMode": "polyop.layers.trace.proxy",
+        "FunctionalizeAPI": "polyop.hop",
+        "HigherOrderOperator": "polyop.hop",
+        "HopSchemaGenerator": "polyop.hop",
+        "SubgraphOperator": "polyop.hop",
+        "is_impure": "polyop.graph.purity",
+        "layout_of": "polyop.dispatch.layouts",
+        "register_higher_order": "polyop.hop",
+        "trace_subgraph": "polyop.hop",
+    },
+)
 
 __all__ = [
     "LAYERS",
@@ -47,10 +126,20 @@ __all__ = [
     "DispatchKeySet",
     "DispatchMode",
     "FunctionSchema",
+    "FunctionalizeAPI",
+    "HigherOrderOperator",
+    "HopSchemaGenerator",
     "Layer",
+    "LoggingMode",
+    "LoggingTensor",
+    "ModeKey",
     "OpOverload",
     "OpOverloadPacket",
     "OperatorBase",
+    "ProxyMode",
+    "SchemaCheckMode",
+    "SubgraphOperator",
+    "TransformType",
     "Way",
     "after_autograd_keys",
     "after_view_keys",
@@ -58,25 +147,49 @@ __all__ = [
     "below_autograd",
     "below_views",
     "current_dispatch_mode",
+    "current_mode_pre_dispatch",
     "disable_current_modes",
+    "disabled_dispatch",
+    "dispatch_check_invariants",
+    "dispatch_dump",
+    "dispatch_dump_table",
     "dispatch_mode_stack",
+    "enable_python_dispatcher",
     "exclude_keys",
     "excluded_keys",
     "force_keys",
     "full_keyset",
     "functionality_of",
+    "get_cached_ops",
+    "get_mode_pre_dispatch",
     "has_fallback",
     "include_keys",
     "included_keys",
+    "infra_mode",
     "is_alias_key",
+    "is_impure",
     "is_in_dispatch_mode",
     "is_included_in_alias",
+    "is_traceable_wrapper_subclass",
     "key_for_device",
+    "keys_of",
+    "layout_of",
+    "len_mode_stack_pre_dispatch",
+    "make_subclass",
+    "make_wrapper_subclass",
+    "no_dispatch",
     "parse_key",
     "parse_schema",
+    "pop_mode_pre_dispatch",
     "pop_mode_temporarily",
     "preserve_keys",
+    "register_higher_order",
     "rename_backend",
+    "reset_cached_ops",
     "resolve_key",
+    "return_and_correct_aliasing",
+    "set_mode_pre_dispatch",
     "tensor_keys",
+    "trace_subgraph",
+    "unset_mode_pre_dispatch",
 ]

@@ -27,32 +27,69 @@ from polyop.schema.tags import Tag
 
 if TYPE_CHECKING:
     from polyop.checking import opcheck
+    from polyop.dispatch.decompositions import (
+        DecompTable,
+        get_decompositions,
+        register_decomposition,
+    )
+    from polyop.dispatch.index_signature import register_index
     from polyop.layers.fake import get_ctx
+    from polyop.objects.effects import EffectType, has_effects, register_effect
+    from polyop.objects.fakes import register_fake_class
+    from polyop.objects.types import register_opaque_type
+    from polyop.ops.decompositions import core_decompositions
+    from polyop.schema.opaque import MemberType
 
 __getattr__, __dir__ = lazily(
-    __name__, {"get_ctx": "polyop.layers.fake", "opcheck": "polyop.checking"}
+    __name__,
+    {
+        "DecompTable": "polyop.dispatch.decompositions",
+        "EffectType": "polyop.objects.effects",
+        "MemberType": "polyop.schema.opaque",
+        "core_decompositions": "polyop.ops.decompositions",
+        "get_ctx": "polyop.layers.fake",
+        "get_decompositions": "polyop.dispatch.decompositions",
+        "has_effects": "polyop.objects.effects",
+        "opcheck": "polyop.checking",
+        "register_decomposition": "polyop.dispatch.decompositions",
+        "register_effect": "polyop.objects.effects",
+        "register_fake_class": "polyop.objects.fakes",
+        "register_index": "polyop.dispatch.index_signature",
+        "register_opaque_type": "polyop.objects.types",
+    },
 )
 
 register_torch_dispatch = register_dispatch
 
 __all__ = [
     "CustomOpDef",
+    "DecompTable",
+    "EffectType",
     "Library",
+    "MemberType",
     "Tag",
+    "core_decompositions",
     "custom_op",
     "define",
     "fallthrough_kernel",
     "get_ctx",
+    "get_decompositions",
     "get_kernel",
+    "has_effects",
     "impl",
     "infer_schema",
     "opcheck",
     "register_autocast",
     "register_autograd",
+    "register_decomposition",
     "register_dispatch",
+    "register_effect",
     "register_fake",
+    "register_fake_class",
+    "register_index",
     "register_jvp",
     "register_kernel",
+    "register_opaque_type",
     "register_samples",
     "register_torch_dispatch",
     "register_vmap",

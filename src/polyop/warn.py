@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import sys
 import warnings
+from threading import RLock
+from weakref import WeakKeyDictionary
 
 from polyop.errors import PolyopWarning
 from polyop.source import PACKAGE
 
 _given: set[object] = set()
+_lock = RLock()
+_given_of: WeakKeyDictionary[object, set[object]] = WeakKeyDictionary()
 
 
-def warn_once(kind: type[PolyopWarning], message: str, *, key: object) -> None:
-    """Warn, unless this key was warned of before."""
-    if key in _given:
-        return
-    _given.add(key)
+def warn_once(kind: type[PolyopWarning], message: str, *, key: object, of: object = None) -> None:
+    """Warn, unless this key was warned of before; what is known of an object goes with it."""
+    with _lock:
+        given = _given if of is None else _given_of.setdefault(of, set())
+        if key in given:
+            return
+        given.add(key)
     warnings.warn(message, kind, stacklevel=_depth())
 
 
 def _depth() -> int:
     """Count the frames from `warnings.warn` to the user's; 3.11 has no `skip_file_prefixes`."""
     depth, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((PACKAGE, "<polyop ")):
         depth, frame = depth + 1, frame.f_back
     return depth

@@ -34,6 +34,7 @@ def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 
 
 scaled.register_autograd(backward, setup_context=setup_context)
+scaled.register_autocast("cpu", "float16")
 
 
 @scaled.samples

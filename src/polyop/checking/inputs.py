@@ -107,6 +107,58 @@ def _resize(array: Array, change: Mapping[int, int]) -> Array:
     return made
 
 
+def unequal(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give the sample with several sizes where it has one: by axis, and by tensor.
+
+    A square cannot tell a shape from its transpose, nor one argument's shape from another's.
+    """
+    tensors = sample.tensors()
+    sizes = [n for t in tensors for n in t.payload.shape]
+    if len(set(sizes)) == len(sizes):
+        return
+    for said in ("axis", "axis from the last", "argument"):
+        made = [_stretched(t, k, said) for k, t in enumerate(tensors)]
+        yield f"another size for each {said}", sample.rebuilt(made)
+
+
+def _stretched(t: Tensor, number: int, said: str) -> Tensor:
+    """Give a tensor with larger axes, each by another amount, or by that of the tensor's number."""
+    last = t.ndim - 1
+    steps = {"axis": range(t.ndim), "axis from the last": range(last, -1, -1)}
+    by = steps.get(said, [number] * t.ndim)
+    shape = [n + 3 + 2 * k for n, k in zip(t.payload.shape, by, strict=True)]
+    return of_array(np.resize(array_of(t), shape).astype(t.dtype, copy=False))
+
+
+def broadcast(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give the sample with one tensor cut to size 1, along its first axis and along all."""
+    tensors = sample.tensors()
+    if len(tensors) < 2:
+        return
+    for k, (name, t) in enumerate(sample.named()):
+        array = array_of(t)
+        seen = {array.shape}
+        for axes in (1, array.ndim):
+            cut = array[(slice(1),) * min(axes, array.ndim)]
+            if cut.shape not in seen:
+                seen.add(cut.shape)
+                made = [*tensors[:k], of_array(cut.copy()), *tensors[k + 1 :]]
+                yield f"{name} of shape {list(cut.shape)}", sample.rebuilt(made)
+
+
+# -- values -------------------------------------------------------------------
+
+
+def mirrored(sample: Sample) -> Sample:
+    """Give the sample with the other sign for all floating values."""
+    return sample.map(lambda t: of_array(-array_of(t)) if t.dtype.kind in "fcV" else t)
+
+
+def rolled(sample: Sample, by: int) -> Sample:
+    """Give the sample with its elements moved by some places."""
+    return sample.map(lambda t: of_array(np.roll(array_of(t), by)))
+
+
 # -- dtypes -------------------------------------------------------------------
 
 

@@ -182,13 +182,13 @@ def copy_array(array: Array, owners: dict[int, Array]) -> Array:
     made = owners.get(id(owner))
     if owner is array:
         if made is None:
-            made = owners[id(owner)] = _copy_owner(owner)
+            made = owners[id(owner)] = copy_owner(owner)
         return made
     dense = _dense(owner)
     if dense is None:
         return array.copy(order="K")
     if made is None:
-        made = owners[id(owner)] = _copy_owner(owner)
+        made = owners[id(owner)] = copy_owner(owner)
     raw = _dense(made)
     assert raw is not None
     offset = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
@@ -197,7 +197,8 @@ def copy_array(array: Array, owners: dict[int, Array]) -> Array:
     return np.ndarray(array.shape, array.dtype, raw, offset, array.strides)
 
 
-def _copy_owner(owner: Array) -> Array:
+def copy_owner(owner: Array) -> Array:
+    """Copy an array, and how it lies in memory if it has no holes."""
     made = owner.copy(order="K")
     return made if made.strides == owner.strides or _dense(owner) is None else owner.copy()
 

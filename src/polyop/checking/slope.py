@@ -21,6 +21,8 @@ from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 
 #: How many single elements of each argument are tried.
 MAX_ELEMENTS = 8
+#: The same where not the author's sample is tried, but inputs made of it.
+FEW_ELEMENTS = 2
 
 Arrays = list[Array]
 
@@ -40,12 +42,16 @@ FINE, COARSE = Precision(1e-5, 1e-4, 1e-6), Precision(1e-2, 3e-2, 3e-2)
 
 @dataclass(frozen=True)
 class Slope:
-    """A weighted sum of results (order 1), or of gradients (order 2), and its gradient."""
+    """A weighted sum of results (order 1), or of gradients (order 2), and its gradient.
+
+    `at` says where, if not at the sample.
+    """
 
     case: Case
     sample: Sample
     targets: list[int]
     order: int
+    at: str = ""
 
     @cached_property
     def start(self) -> Arrays:
@@ -63,6 +69,10 @@ class Slope:
         tensors = self.sample.tensors()
         values = [*self.plain(self.start), *[tensors[i] for i in self.targets]]
         return FINE if all(t.dtype.name in {"float64", "complex128"} for t in values) else COARSE
+
+    def name(self, i: int) -> str:
+        """Name the tensor of that number."""
+        return list(self.sample.named())[i][0]
 
     def fresh(self, arrays: Sequence[Array]) -> tuple[Sample, list[Tensor]]:
         """Give the sample with other values, and the tensors that require grad."""
@@ -142,11 +152,11 @@ class Reading:
     wrong: bool
 
 
-def directions(array: Array) -> Iterator[Direction]:
+def directions(array: Array, most: int = MAX_ELEMENTS) -> Iterator[Direction]:
     """Give directions: single elements, then all elements at once."""
     rng = np.random.default_rng(5)
     parts = [1.0, 1j] if array.dtype.kind == "c" else [1.0]
-    picks = rng.choice(array.size, min(array.size, MAX_ELEMENTS), replace=False)
+    picks = rng.choice(array.size, min(array.size, most), replace=False)
     for flat in sorted(int(i) for i in picks):
         place = tuple(int(i) for i in np.unravel_index(flat, array.shape))
         for part in parts:

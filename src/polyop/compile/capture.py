@@ -29,6 +29,7 @@ from polyop.layers.autograd import grad
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.fake.convert import symbolic_meta
 from polyop.layers.trace.tracer import Tracer, describe
+from polyop.schema.opaque import is_input, opaque_type
 from polyop.source import caller
 from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.meta import Meta, meta_of
@@ -188,13 +189,19 @@ def _inputs(tracer: Tracer, mode: FakeTensorMode, leaves: Sequence[Any]) -> list
     versions: dict[int, Version] = {}
     inputs = list(leaves)
     for i, leaf in enumerate(leaves):
-        if not isinstance(leaf, Tensor):
+        if not is_given(leaf):
             continue
         if id(leaf) not in made:
-            made[id(leaf)] = _fake(mode, i, leaf, versions)
+            tensor = isinstance(leaf, Tensor)
+            made[id(leaf)] = _fake(mode, i, leaf, versions) if tensor else mode.from_object(leaf)
         inputs[i] = made[id(leaf)]
         tracer.placeholder(f"x{i}", inputs[i])
     return inputs
+
+
+def is_given(leaf: Any) -> bool:
+    """Tell whether a leaf of the arguments is an input of the program."""
+    return isinstance(leaf, Tensor) or is_input(leaf)
 
 
 def _fake(mode: FakeTensorMode, i: int, leaf: Tensor, versions: dict[int, Version]) -> Tensor:
@@ -236,7 +243,8 @@ def _refuse_effects(
 
 def _refuse_kinds(results: Sequence[Any]) -> None:
     for value in results:
-        if not isinstance(value, (Tensor, *CONSTANTS)) and not is_symbolic(value):
+        opaque = opaque_type(value.__class__) is not None
+        if not opaque and not isinstance(value, (Tensor, *CONSTANTS)) and not is_symbolic(value):
             # It may hold tensors of the capture, or be another object at each call.
             raise CaptureError(
                 "a result is no tensor, number or container of them", seen=type(value).__name__

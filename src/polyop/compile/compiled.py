@@ -15,22 +15,28 @@ from typing import Any, NoReturn
 import numpy as np
 
 from polyop import tree
+from polyop.compile.aliasing import OPTIONS as ALIASING
+from polyop.compile.aliasing import checked, policy_of
 from polyop.compile.capture import Captured, DataLook, SideEffect, capture
 from polyop.compile.cuts import run_in_parts
-from polyop.compile.environment import Names, Read, environment, tensors_in
+from polyop.compile.environment import One, environment, tensors_in
 from polyop.compile.program import Program, run_program
+from polyop.compile.wrappers import can_go_inside, run_inside
 from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
 from polyop.dispatch.context import word
 from polyop.errors import (
     CaptureError,
     FakeError,
     MissingFakeError,
+    ObjectError,
     PolyopError,
     UsageError,
     nearest,
 )
 from polyop.graph import GraphModule
 from polyop.graph.purity import is_write
+from polyop.objects.guards import guards_of
+from polyop.schema.opaque import is_input
 from polyop.source import source_of
 from polyop.tensor.meta import Meta, element_strides
 from polyop.tensor.storage import Version
@@ -39,7 +45,9 @@ from polyop.tensor.tensor import Tensor, of_meta
 #: How a call runs without a program.
 Way = Callable[[Callable[..., Any], Any, Any], Any]
 Backend = Callable[[GraphModule, Sequence[Any]], Callable[..., Any]]
-OPTIONS = ("cache_size_limit",)
+OPTIONS = ("cache_size_limit", *ALIASING)
+#: What ends a capture, and says nothing of the function: it runs in another way.
+_UNKNOWN = (DataLook, FakeError, MissingFakeError, CaptureError, ObjectError)
 #: How often a function that changed its surroundings is captured again.
 MOST_TRIES = 3
 #: Arguments that a program can neither take nor keep.
@@ -72,10 +80,13 @@ def compile(
         dynamic: True for symbolic sizes at once, False for a program per shape,
             None for symbolic sizes once they have changed.
         backend: a name, or a function that makes a callable of a graph.
-        options: `cache_size_limit`, the most programs to keep (64).
+        options: `cache_size_limit`, the most programs to keep (64);
+            `check_custom_op_aliasing` (True): where a custom operator's result shares storage
+            undeclared, warn, and give a copy; `error_on_custom_op_aliasing` (False): raise.
 
     Raises:
         UsageError: an unknown backend or option.
+        UsageTypeError: an option is of the wrong type.
         CaptureError: in a call, with `fullgraph`: what cannot be captured.
 
     Example:
@@ -117,6 +128,9 @@ class CompiledFunction:
         self.dynamic = dynamic
         self.backend = backend
         self.limit = int(options.get("cache_size_limit", 64))
+        self.aliasing = policy_of(options)
+        self.options = options
+        self.insides: dict[Any, Any] = {}  # by the kind of wrappers among the arguments
         self.programs: dict[Any, list[Program]] = {}
         self._cut: dict[Any, Way] = {}
         self._tries: dict[Any, int] = {}
@@ -136,6 +150,8 @@ class CompiledFunction:
     def _call(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         leaves, spec = tree.flatten((args, kwargs))
         if not _is_plain(leaves):
+            if can_go_inside(leaves):
+                return run_inside(self, fn, leaves, spec, _static)
             # Inside a transform or a trace the function is a part of what that captures.
             return fn(*args, **kwargs)
         odd = next((leaf for leaf in leaves if isinstance(leaf, ODD)), None)
@@ -200,7 +216,7 @@ class CompiledFunction:
 
     def _refuse(self, key: Any, error: BaseException, changed: str) -> NoReturn:
         """Raise, or say how the call runs instead."""
-        if not isinstance(error, (DataLook, FakeError, MissingFakeError, CaptureError)):
+        if not isinstance(error, _UNKNOWN):
             if not isinstance(error, Exception):
                 raise error
             # It is the function's own: the eager call raises it, after the writes before it.
@@ -221,19 +237,22 @@ class CompiledFunction:
         self._cut[key] = way
 
     def _program(
-        self, captured: Captured, symbolic: bool, shapes: Any, reads: tuple[Read | Names, ...]
+        self, captured: Captured, symbolic: bool, shapes: Any, reads: tuple[One, ...]
     ) -> Program:
         back = captured.backward
         forward = captured.forward
         return Program(
             captured,
-            self.backend(forward, _examples(forward)),
-            None if back is None else self.backend(back, _examples(back)),
+            self._run_of(forward),
+            None if back is None else self._run_of(back),
             symbolic,
             not any(map(is_write, forward.graph.nodes)),
             shapes,
             reads,
         )
+
+    def _run_of(self, module: GraphModule) -> Callable[..., Any]:
+        return checked(module, self.backend(module, _examples(module)), self.aliasing)
 
 
 def _capture_once(
@@ -252,9 +271,9 @@ def _capture_once(
     return captured, error, changed
 
 
-def _restore(reads: Sequence[Read | Names]) -> str:
+def _restore(reads: Sequence[One]) -> str:
     """Give what was read its values again; name the first that had changed."""
-    changed = [read for read in reads if not read.same()]
+    changed = [read for read in reads if not read.untouched()]
     for read in changed:
         read.restore()
     return (changed[0].name or "attributes") if changed else ""
@@ -335,6 +354,9 @@ def describe_inputs(
             same = first.setdefault(id(leaf), i), first.setdefault(group, i)
             facts.append((payload.dtype, payload.ndim, leaf.keys, same, contiguous))
             shapes.append((payload.shape, None if contiguous else element_strides(payload)))
+        elif is_input(leaf):
+            facts.append((type(leaf), guards_of(leaf), first.setdefault(id(leaf), i)))
+            shapes.append((None, None))
         else:
             facts.append((type(leaf), _static(leaf)))
             shapes.append((None, None))

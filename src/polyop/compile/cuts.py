@@ -19,6 +19,7 @@ from polyop.errors import FakeError, MissingRuleError
 from polyop.graph.purity import is_impure_target
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.trace.tracer import Tracer
+from polyop.schema.opaque import is_input
 from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.tensor import Tensor
 
@@ -44,6 +45,8 @@ def run_in_parts(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 class Recorder(DispatchMode):
     """Records calls, and knows which of their results still live."""
 
+    supports_higher_order_operators = True
+
     def __init__(self, outer: Word) -> None:
         self.outer = outer
         # Data is known at a look, so a size that depends on it is cut there too.
@@ -56,8 +59,9 @@ class Recorder(DispatchMode):
     def __dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call on fakes, under the trace, and note its results."""
         given = kwargs or {}
-        if _has_grad((args, given)):
-            # A parameter from elsewhere: from here on autograd must see the calls.
+        if _has_grad((args, given)) or _has_objects(op, (args, given)):
+            # A parameter from elsewhere: from here on autograd must see the calls. What is
+            # done to an object must be done when the code that follows looks at it.
             return self._now(op, args, given)
         try:
             result = op(*args, **given)
@@ -92,6 +96,12 @@ class Recorder(DispatchMode):
                 tensor.payload = value.payload
                 tensor.keys = tensor.keys & ~FAKE | NUMPY
                 del tensor.graph_node
+
+
+def _has_objects(op: Any, values: Any) -> bool:
+    if hasattr(op, "_schema"):
+        return bool(op.objects)
+    return any(map(is_input, tree.leaves(values)))
 
 
 def _has_grad(values: Any) -> bool:

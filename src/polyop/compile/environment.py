@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
+from polyop.objects.guards import guards_of
+from polyop.schema.opaque import is_input
 from polyop.tensor.tensor import Tensor
 
 #: Values of these types are compared; others count as the same while they are the same object.
@@ -44,6 +46,8 @@ class Read:
             return self.content is None or _alike(_content(now), self.content)
         return _alike(now, self.value) if isinstance(now, PLAIN) else False
 
+    untouched = same
+
     def restore(self) -> None:
         """Give the name what it had."""
         if self.same():
@@ -70,12 +74,38 @@ class Names:
         """Tell whether there are no more and no fewer."""
         return self.scope.keys() == self.names
 
+    untouched = same
+
     def restore(self) -> None:
         """Take away those that are new."""
         for name in self.scope.keys() - self.names:
             del self.scope[name]
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """An opaque object: a program relies on what it is guarded by, a capture changes nothing."""
+
+    scope: Any
+    guards: tuple[Any, ...]
+    inside: tuple[Any, ...]
+    name: str = ""
+
+    def same(self) -> bool:
+        """Tell whether what programs rely on is as it was."""
+        return guards_of(self.scope) == self.guards
+
+    def untouched(self) -> bool:
+        """Tell whether all that can be seen of the object is as it was."""
+        return all(one.untouched() for one in self.inside)
+
+    def restore(self) -> None:
+        """Give the attributes what they had."""
+        for one in self.inside:
+            one.restore()
+
+
+One: TypeAlias = Read | Names | State
 _GONE = object()
 
 
@@ -129,18 +159,19 @@ def _refill(container: Any, content: Any) -> None:
         container.extend(content)
 
 
-def environment(fn: Callable[..., Any], leaves: Iterable[Any] = ()) -> tuple[Read | Names, ...]:
+def environment(fn: Callable[..., Any], leaves: Iterable[Any] = ()) -> tuple[One, ...]:
     """List what a function, and the functions that it calls, read.
 
     Args:
         fn: the function.
         leaves: its arguments; the attributes of those that are objects count too.
     """
-    found: dict[tuple[int, str], Read | Names] = {}
+    found: dict[tuple[int, str], One] = {}
     waiting: list[Any] = [fn]
     seen: set[int] = set()
     for leaf in leaves:
-        _add(found, _attributes(leaf), waiting)
+        if not is_input(leaf):  # the program takes it, and the capture has its fake
+            _add(found, _attributes(leaf), waiting)
     while waiting and len(found) < MOST:
         current = waiting.pop()
         if id(current) not in seen:
@@ -149,7 +180,7 @@ def environment(fn: Callable[..., Any], leaves: Iterable[Any] = ()) -> tuple[Rea
     return tuple(found.values())
 
 
-def tensors_in(reads: Iterable[Read | Names]) -> set[int]:
+def tensors_in(reads: Iterable[One]) -> set[int]:
     """Give the ids of the tensors that were read, or are in a container that was."""
     found = set()
     for one in reads:
@@ -160,7 +191,7 @@ def tensors_in(reads: Iterable[Read | Names]) -> set[int]:
     return found
 
 
-def _add(found: Any, reads: Iterator[Read | Names], waiting: list[Any]) -> None:
+def _add(found: Any, reads: Iterator[One], waiting: list[Any]) -> None:
     for one in reads:
         found.setdefault((id(one.scope), one.name), one)
         if isinstance(one, Read) and _is_users(one.value):
@@ -173,7 +204,7 @@ def _is_users(value: Any) -> bool:
     return not str(getattr(value, "__module__", "")).startswith(("polyop.ops.", "numpy"))
 
 
-def _reads(fn: Any) -> Iterator[Read | Names]:
+def _reads(fn: Any) -> Iterator[One]:
     if isinstance(fn, partial):
         yield from _attributes(fn.func)
         fn = fn.func
@@ -193,7 +224,7 @@ def _reads(fn: Any) -> Iterator[Read | Names]:
             yield from _named(fn.__globals__, name)
 
 
-def _named(scope: Any, name: str) -> Iterator[Read | Names]:
+def _named(scope: Any, name: str) -> Iterator[One]:
     one = read(scope, name)
     yield one
     yield from _attributes(one.value)
@@ -207,7 +238,7 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(inner)
 
 
-def _attributes(owner: Any, depth: int = 0) -> Iterator[Read | Names]:
+def _attributes(owner: Any, depth: int = 0) -> Iterator[One]:
     """List the attributes of a plain object, such as the weights of a layer, and of theirs."""
     if isinstance(owner, (list, dict)) and len(owner) <= LONGEST and depth < DEEPEST:
         for item in owner.values() if isinstance(owner, dict) else owner:
@@ -216,6 +247,13 @@ def _attributes(owner: Any, depth: int = 0) -> Iterator[Read | Names]:
         return
     if isinstance(owner, (type, FunctionType, MethodType, ModuleType, Tensor, *PLAIN)):
         return
+    if is_input(owner):
+        yield State(owner, guards_of(owner), tuple(_inside(owner, depth)))
+    else:
+        yield from _inside(owner, depth)
+
+
+def _inside(owner: Any, depth: int) -> Iterator[One]:
     own = getattr(owner, "__dict__", None)
     if type(own) is not dict or str(type(owner).__module__).startswith(("polyop.", "builtins")):
         return

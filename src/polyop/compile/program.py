@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyop import tree
-from polyop.compile.capture import Captured
-from polyop.compile.environment import Names, Read
+from polyop.compile.capture import Captured, is_given
+from polyop.compile.environment import One
 from polyop.dispatch.context import run_under, word
 from polyop.errors import AutogradError
 from polyop.layers.autograd import Function, grad
+from polyop.schema.opaque import is_input
 from polyop.tensor.storage import version_of
 from polyop.tensor.tensor import Tensor
 
@@ -26,7 +27,7 @@ class Program:
     symbolic: bool
     repeatable: bool
     shapes: tuple[Any, ...]
-    reads: tuple[Read | Names, ...]
+    reads: tuple[One, ...]
 
     def holds(self, shapes: tuple[Any, ...]) -> bool:
         """Tell whether the program is right for inputs of these shapes."""
@@ -51,7 +52,7 @@ def _named(shape: Any, strides: Any) -> list[tuple[str, int]]:
 def run_program(program: Program, fn: Callable[..., Any], leaves: Sequence[Any], spec: Any) -> Any:
     """Run a program on the leaves of a call's arguments."""
     captured = program.captured
-    inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor) or is_input(leaf)]
     if captured.backward is None:
         # No result requires grad, whatever the inputs do: a `no_grad` block, say, was captured.
         results = run_under(word().without_grad, program.run, *inputs)
@@ -145,6 +146,6 @@ class CompiledCall(Function):
         of_inputs = [
             next(found) if i in wanted else None
             for i, leaf in enumerate(call.leaves)
-            if isinstance(leaf, Tensor)
+            if is_given(leaf)
         ]
         return (None, *of_inputs, *found)

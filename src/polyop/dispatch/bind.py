@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from polyop import tree
 from polyop.dispatch.context import word
+from polyop.dispatch.objects import object_code
 from polyop.dispatch.operator import OpOverload, OpOverloadPacket
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import resolve
@@ -75,6 +76,8 @@ def _deciding() -> set[type]:
 def dispatch(op: OpOverload, values: Sequence[Any]) -> Any:
     """Call an operator with all arguments bound and converted."""
     code = code_of(values) | word()
+    for i in op.objects:
+        code |= object_code(values[i])
     handler = op.memo.get(code) or resolve(op, code)
     return handler(*values)
 

@@ -59,6 +59,13 @@ LEVELS = 1 << 23
 FUNCTIONALIZE = 1 << 24
 #: The rule of a fake is running (`get_ctx` works).
 IN_RULE = 1 << 25
+#: The handler of a mode or a subclass is running: nobody above Python acts (S99).
+BELOW = 1 << 26
+#: A mode is on the pre-dispatch stack.
+PRE_DISPATCH = 1 << 27
+
+#: An argument of the call is the fake of an opaque object, or holds one.
+FAKE_OBJECT = 1 << 30
 
 #: Where the changes of the include set, and of the exclude set, begin.
 INCLUDE_SHIFT = 32

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from polyop.dispatch.bits import (
+    BELOW,
     EXCLUDE_SHIFT,
     FAKE_MODE,
     FUNCTIONALIZE,
@@ -28,6 +29,7 @@ from polyop.dispatch.bits import (
     LEVELS,
     MODES,
     NO_GRAD,
+    PRE_DISPATCH,
     TRACE,
 )
 from polyop.dispatch.keys import AUTOCAST_KEYS, AUTOGRAD_KEYS, DispatchKey
@@ -50,12 +52,16 @@ class Word(int):
         grad: grad mode.
         inference: inference mode.
         modes: the user modes, outermost first.
+        infra: modes that were entered in the slots of `infra_modes.ModeKey`, or nothing.
+        pre: the pre-dispatch stack by slot (`pre_dispatch.py`), or nothing.
+        below: whether the handler of a mode or a subclass runs, which nobody above Python meets.
         tracer: what records the calls, or None.
         fake: the fake mode that calls without tensors use, or None.
         levels: the running transforms, outermost first.
         functional: the functionalization that is running, or None.
         rule: the context of the running fake rule, or None.
         autocast: the dtype of each device type that is being autocast.
+        aliasing: what becomes of an undeclared alias: `"refuse"`, `"copy"`, `"ignore"`.
     """
 
     include: DispatchKeySet = DEFAULT_INCLUDE
@@ -63,12 +69,16 @@ class Word(int):
     grad: bool = True
     inference: bool = False
     modes: tuple[Any, ...] = ()
+    infra: tuple[Any, ...] = ()
+    pre: tuple[Any, ...] = ()
+    below: bool = False
     tracer: Any = None
     fake: Any = None
     levels: tuple[Any, ...] = ()
     functional: Any = None
     rule: Any = None
     autocast: tuple[tuple[str, Any], ...] = ()
+    aliasing: str = "refuse"
 
     def but(self, **changes: Any) -> Word:
         """Give this word with some attributes changed."""
@@ -87,6 +97,13 @@ class Word(int):
         """The same with grad mode on."""
         return self.but(grad=True)
 
+    def with_aliasing(self, policy: str) -> Word:
+        """Give the same with another policy for undeclared aliases."""
+        made: Word | None = self.__dict__.get(policy)
+        if made is None:
+            made = self.__dict__[policy] = self.but(aliasing=policy)
+        return made
+
     @cached_property
     def in_kernel(self) -> Word:
         """What a kernel runs under: every layer has acted already.
@@ -95,16 +112,52 @@ class Word(int):
         watches, so what a kernel calls is done at once.
         """
         return self.but(
-            grad=False, modes=(), tracer=None, fake=None, functional=None, rule=None,
-            exclude=self.exclude | AUTOGRAD,
+            grad=False, modes=(), infra=(), pre=(), tracer=None, fake=None, functional=None,
+            rule=None, exclude=self.exclude | AUTOGRAD,
         )  # fmt: skip
+
+    @cached_property
+    def recorder(self) -> Any:
+        """What records calls, of a trace or of a tracing mode before dispatch, or None."""
+        before = self.pre[0] if self.pre else None
+        return self.tracer or getattr(before, "tracer", None)
+
+    @cached_property
+    def beneath(self) -> Word:
+        """What the handler of a subclass runs under: nobody above Python acts."""
+        return self.but(below=True)
+
+    @cached_property
+    def chain(self) -> tuple[tuple[Any, Word], ...]:
+        """The modes that a call meets, innermost first, each with the word that it runs under."""
+        user = [
+            (mode, self.but(modes=self.modes[:i], below=True)) for i, mode in enumerate(self.modes)
+        ]
+        slots = [
+            (mode, self.but(modes=(), infra=_behind(self.infra, i), below=True))
+            for i, mode in enumerate(self.infra)
+            if mode is not None
+        ]
+        return (*reversed(user), *slots)
+
+    @cached_property
+    def top(self) -> tuple[Any, Word]:
+        """The first of the modes that a call meets."""
+        return self.chain[0]
+
+
+def _behind(slots: tuple[Any, ...], i: int) -> tuple[Any, ...]:
+    """Give the slots behind one; nothing if they are empty, as in a word without any."""
+    rest = slots[i + 1 :]
+    return (None,) * (i + 1) + rest if any(mode is not None for mode in rest) else ()
 
 
 FIELDS = tuple(Word.__annotations__)
 
 _FLAGS = (
     ("inference", INFERENCE), ("modes", MODES), ("tracer", TRACE), ("fake", FAKE_MODE),
-    ("levels", LEVELS), ("functional", FUNCTIONALIZE), ("rule", IN_RULE),
+    ("levels", LEVELS), ("functional", FUNCTIONALIZE), ("rule", IN_RULE), ("infra", MODES),
+    ("pre", PRE_DISPATCH), ("below", BELOW),
 )  # fmt: skip
 
 

@@ -19,8 +19,10 @@ from polyop.dispatch.registry import (
     put_rule,
     split_name,
 )
+from polyop.dispatch.switch import KernelSwitch
 from polyop.dispatch.table import Kernel
 from polyop.errors import DuplicateRegistrationError, PolyopWarning, UsageError
+from polyop.lazy import load
 from polyop.schema.infer import check_written, infer
 from polyop.schema.model import FunctionSchema
 from polyop.schema.parse import parse_schema
@@ -126,45 +128,17 @@ class CustomOpDef:
 
     register_torch_dispatch = register_dispatch
 
+    def register_index(self, signature: str, /) -> None:
+        """Say which axes meet; see `polyop.library.register_index`."""
+        load("polyop.dispatch.index_signature:register_index")(self._opoverload, signature)
+
+    def register_effect(self, effect: Any, /) -> None:
+        """Register the effect; see `polyop.library.register_effect`."""
+        load("polyop.objects.effects:register_effect")(self._opoverload, effect)
+
     def samples(self, fn: Any = None, /) -> Any:
         """Register sample inputs for `polyop check`: a function that gives argument lists."""
         return rules.register_samples(self._opoverload, fn)
-
-
-class KernelSwitch:
-    """A kernel that was switched; leaving the block switches it back."""
-
-    def __init__(self, op: OpOverload, key: DispatchKey) -> None:
-        self._op = op
-        self._key = key
-        self._former = op.disabled
-
-    def set(self, enabled: bool) -> None:
-        """Switch the kernel, or warn that there is nothing to switch."""
-        op, key = self._op, self._key
-        with LOCK:
-            if not op.alive:
-                op.gone()
-            if op.places.top(key) is None:
-                self._warn(f"{op.name()} has no kernel for {key.name.lower()}: nothing was changed")
-            elif enabled is (key not in op.disabled):
-                state = "enabled" if enabled else "disabled"
-                self._warn(f"the {key.name.lower()} kernel of {op.name()} is {state} already")
-            else:
-                op.disabled = op.disabled ^ {key}
-                op.changed()
-
-    def _warn(self, text: str) -> None:
-        warn_once(PolyopWarning, text, key=(self._op, text))
-
-    def __enter__(self) -> KernelSwitch:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        with LOCK:
-            kept = self._op.disabled - {self._key}
-            self._op.disabled = kept | (self._former & {self._key})
-            self._op.changed()
 
 
 def custom_op(

@@ -16,25 +16,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from types import FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 from polyop.dispatch.bind import convert_argument, keys_in, payloads_in, slow
 from polyop.dispatch.bits import (
+    BELOW,
     GRAD,
     INFERENCE,
     INFERENCE_TENSOR,
     LEVELS,
     NO_GRAD,
     NUMPY,
+    SUBCLASS,
     TENSOR_BITS,
 )
 from polyop.dispatch.body import payload_body, result_forms, tensor_body
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.lock import LOCK
+from polyop.dispatch.objects import object_code
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import DENSE, Way, resolve, way_of
-from polyop.dispatch.results import results
+from polyop.dispatch.results import results, tensors_in
 from polyop.dispatch.table import Kernel
 from polyop.dispatch.write import (
     KERNEL,
@@ -49,6 +52,7 @@ from polyop.dispatch.write import (
     renamed,
     shape_of,
 )
+from polyop.errors import MissingKernelError
 from polyop.schema.model import MISSING
 
 
@@ -109,10 +113,11 @@ def rewrite_entry(op: OpOverload, entry: Any) -> None:
     entry.__code__ = renamed(text, entry.__name__, names, constants)
 
 
-#: Codes on which nobody may act, besides 1: no grad mode, and values inside a transform.
+#: Codes on which nobody may act, besides 1: no grad mode, values inside a transform, a
+#: mode's handler.
 CANDIDATES = (
     NUMPY | NO_GRAD, NUMPY | GRAD | NO_GRAD, NUMPY | LEVELS, NUMPY | LEVELS | NO_GRAD,
-    NUMPY | GRAD | LEVELS | NO_GRAD,
+    NUMPY | GRAD | LEVELS | NO_GRAD, NUMPY | BELOW,
 )  # fmt: skip
 
 
@@ -143,6 +148,7 @@ def scope_of(op: OpOverload, **more: Any) -> dict[str, Any]:
         results=results,
         keys_in=keys_in,
         payloads_in=payloads_in,
+        object_code=object_code,
         wrap=wrap,
         wrap_views=wrap_views,
         **more,
@@ -196,6 +202,7 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
     lines += [
         "try:",
         *indent(keys_text(shape)),
+        *[f"    _k |= object_code(a{i})" for i in op.objects],
         "except (AttributeError, TypeError): pass",
         "else:",
         *indent(found),
@@ -228,7 +235,9 @@ def fused_kernel(op: OpOverload) -> Kernel | None:
     if not any(kind.startswith("tensor") for kind in shape_of(op._schema).kinds):
         return None
     kernel = first_kernel(op, NUMPY)
-    return None if kernel is None or kernel.with_keyset or kernel.fn is None else kernel
+    if kernel is None or kernel.fn is None or kernel.with_keyset or kernel.takes_op:
+        return None
+    return kernel
 
 
 def _body(
@@ -256,14 +265,37 @@ def kernel_handler(way: Way, key: DispatchKey, kernel: Kernel) -> Handler:
         refuse: Handler = PARTS.no_backend(op, way.code)
         return refuse
     else:
-        made = NUMPY | (INFERENCE_TENSOR if way.code & INFERENCE else 0)
-        lines = _body(op, shape, kernel, made, guarded=bool(way.acted))
+        keys = NUMPY | (INFERENCE_TENSOR if way.code & INFERENCE else 0)
+        lines = _body(op, shape, kernel, keys, guarded=bool(way.acted))
     text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(lines)])
-    return make_function(text, scope, op._opname, names)
+    made = make_function(text, scope, op._opname, names)
+    return _on_arrays(way, made) if kernel.payload and way.code & SUBCLASS else made
+
+
+def _on_arrays(way: Way, run: Handler) -> Handler:
+    """Refuse wrappers, which have no data; other tensors of subclasses do."""
+
+    def checked(*values: Any) -> Any:
+        for t in tensors_in(values):
+            if t.payload.__class__ is not PARTS.ndarray:
+                _no_data(way.op, t)
+        return run(*values)
+
+    return checked
+
+
+def _no_data(op: OpOverload, tensor: Any) -> NoReturn:
+    raise MissingKernelError(
+        f"{op.name()} reached its kernel with a {type(tensor).__name__}, which has no data",
+        op=op._schema,
+        seen=repr(tensor),
+        source=op.source,
+        fix="call it on the tensors inside, or outside of no_dispatch()",
+    )
 
 
 def _is_numpy(code: int) -> bool:
-    return not code & TENSOR_BITS & ~(NUMPY | GRAD | INFERENCE_TENSOR)
+    return not code & TENSOR_BITS & ~(NUMPY | GRAD | INFERENCE_TENSOR | SUBCLASS)
 
 
 def _with_first(kernel: Kernel, way: Way) -> Handler:
@@ -271,7 +303,7 @@ def _with_first(kernel: Kernel, way: Way) -> Handler:
     fn = kernel.fn
     assert fn is not None
     first = (way.keys,) if kernel.with_keyset else ()
-    return partial(fn, *((way.op,) if kernel.takes_op else ()), *first)
+    return partial(fn, *first, *((way.op,) if kernel.takes_op else ()))
 
 
 #: Where a kernel computes; elsewhere it is a step on the way.

@@ -36,6 +36,15 @@ class include_keys(entered):
         return now.but(include=now.include | self._keys)
 
 
+class enable_python_dispatcher(include_keys):
+    """Let kernels at PythonDispatcher act on every call of a block, before all others (S95)."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(DispatchKey.PythonDispatcher)
+
+
 class exclude_keys(entered):
     """Take keys out of every call of a block."""
 

@@ -16,6 +16,7 @@ from polyop.dispatch.keys import DispatchKey, key_for_device, parse_key
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.registry import (
     as_operator,
+    claim,
     disown,
     full_name,
     places_of,
@@ -59,7 +60,11 @@ class Owner:
     def __init__(self, name: str) -> None:
         self.name = name
         self.fallbacks: list[tuple[DispatchKey, Kernel]] = []
+        self.names: set[str] = set()  # what it has something under
         self.alive = True
+
+    def __str__(self) -> str:
+        return self.name
 
     def undo(self) -> None:
         """Take back all that was registered."""
@@ -212,15 +217,18 @@ class Library:
             fallthrough=through,
             takes_op=not through,
         )
-        put_fallback(key, kernel)
-        self._owner.fallbacks.append((parse_key(key), kernel))
+        with LOCK:
+            claim(self._owner, "_")
+            put_fallback(key, kernel)
+            self._owner.fallbacks.append((parse_key(key), kernel))
 
     def destroy(self) -> None:
         """Undo all that this library registered (S41)."""
         self._alive = False
-        self._finalizer()
-        if _def_libraries.get(self.ns, lambda: None)() is self:
-            del _def_libraries[self.ns]
+        with LOCK:  # whoever destroys it second waits until all is undone
+            self._finalizer()
+            if _def_libraries.get(self.ns, lambda: None)() is self:
+                del _def_libraries[self.ns]
 
     _destroy = destroy
 

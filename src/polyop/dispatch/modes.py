@@ -9,14 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, ClassVar
 
-from polyop.dispatch.bits import MODES
-from polyop.dispatch.context import Word, reset_word, run_under, set_word, word
+from polyop.dispatch.bits import MODES, SUBCLASS
+from polyop.dispatch.context import reset_word, set_word, word
+from polyop.dispatch.infra_modes import ModeKey, with_mode
 from polyop.dispatch.keys import DispatchKey, functionality_of
-from polyop.dispatch.operator import Handler, OpOverload
+from polyop.dispatch.operator import Handler
+from polyop.dispatch.python_key import declined, general, has_rules
 from polyop.dispatch.resolve import LAYERS, Way
-from polyop.errors import ModeError, UnhandledDispatchError
+from polyop.dispatch.shortened import (
+    default_scope,
+    shortened_text,
+    spelled_tuple,
+    written,
+)
+from polyop.dispatch.write import base_scope, shape_of
+from polyop.errors import ModeError
 
 
 class DispatchMode:
@@ -38,6 +47,13 @@ class DispatchMode:
 
     #: Whether higher-order operators without a rule for this mode go to `__dispatch__` too.
     supports_higher_order_operators = False
+    #: The slot of an infra mode; user modes have none.
+    mode_key: ClassVar[ModeKey | None] = None
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        """Tell whether it goes into a slot behind all user modes (S162)."""
+        return cls.mode_key is not None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -54,9 +70,8 @@ class DispatchMode:
         raise NotImplementedError
 
     def __enter__(self) -> Any:
-        now = word()
+        new = with_mode(word(), self)
         # The word keeps what undoes it, because a mode may be entered by several threads.
-        new = now.but(modes=(*now.modes, self))
         new.__dict__["_entered"] = (self, set_word(new))
         return self
 
@@ -65,77 +80,41 @@ class DispatchMode:
         if mode is not self:
             raise ModeError(
                 f"{type(self).__name__} is left, and is not the innermost mode",
-                seen=", ".join(type(m).__name__ for m in word().modes) or "no mode",
+                seen=", ".join(type(m).__name__ for m, _ in word().chain) or "no mode",
                 fix="leave modes in the order opposite to their entering: use `with`",
             )
         reset_word(token)
 
 
-def shortened(op: OpOverload, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Leave out trailing positional and any keyword arguments that equal their defaults (S65)."""
-    arguments = op._schema.arguments
-    n = len(op._schema.positional)
-    args = list(values[:n])
-    while args and _is_default(arguments[len(args) - 1], args[-1]):
-        args.pop()
-    kwargs = {
-        argument.name: value
-        for argument, value in zip(arguments[n:], values[n:], strict=True)
-        if not _is_default(argument, value)
-    }
-    return tuple(args), kwargs
-
-
-def _is_default(argument: Any, value: Any) -> bool:
-    if not argument.has_default_value():
-        return False
-    default = argument.default_value
-    if isinstance(default, tuple) and isinstance(value, list):
-        return len(default) == len(value) and all(
-            type(a) is type(b) and a == b for a, b in zip(default, value, strict=True)
-        )
-    return default is value or (type(default) is type(value) and bool(default == value))
+# -- the layer ----------------------------------------------------------------
 
 
 class ModesLayer:
-    """Hands the call to the innermost mode."""
+    """Hands the call to the innermost mode; whatever is not that simple is `python_key`'s."""
 
     def handler(self, way: Way) -> Handler | None:
-        """Give the handler, if some mode is on the stack."""
-        if not way.code & MODES:
-            return None
-        op = way.op
-
-        def call(*values: Any) -> Any:
-            now = word()
-            args, kwargs = shortened(op, values)
-            modes = now.modes
-            for i in range(len(modes) - 1, -1, -1):
-                below = _below(now, i)
-                result = run_under(below, modes[i].__dispatch__, op, (), args, kwargs)
-                if result is not NotImplemented:
-                    return result
-            _unhandled(op, modes)
-
-        return call
+        """Give the handler, if a mode is on the stack or a subclass in the call."""
+        if way.code & SUBCLASS or has_rules(way.op):
+            return general(way)
+        return _innermost(way) if way.code & MODES else None
 
 
-def _below(now: Word, i: int) -> Word:
-    """Give the word with the first `i` modes only; made once per word."""
-    made: dict[int, Word] = now.__dict__.setdefault("_below", {})
-    if i not in made:
-        made[i] = now.but(modes=now.modes[:i])
-    return made[i]
-
-
-def _unhandled(op: OpOverload, modes: Sequence[Any]) -> NoReturn:
-    raise UnhandledDispatchError(
-        f"no mode handles {op.name()}",
-        op=op._schema,
-        seen=", ".join(type(mode).__name__ for mode in modes) + " each returned NotImplemented",
-        source=op.source,
-        fix="return op(*args, **kwargs) for operators that a mode does not know",
-    )
+def _innermost(way: Way) -> Handler:
+    """Write the handler of a call that goes to a mode, in one frame."""
+    op, shape = way.op, shape_of(way.op._schema)
+    names = spelled_tuple(shape.names)
+    lines = [
+        *shortened_text(op, shape),
+        "_w = word()",
+        # Out first, so that the handler meets the modes around this one.
+        "_mode, _under = _w.top",
+        "_token = set_word(_under)",
+        "try: _r = _mode.__dispatch__(op, (), _args, _kw)",
+        "finally: reset_word(_token)",
+        f"return declined(_w, {names}, _args, _kw) if _r is NotImplemented else _r",
+    ]
+    scope = base_scope(op, declined=declined(way), **default_scope(op))
+    return written(op, shape, lines, scope)
 
 
 # -- the stack ----------------------------------------------------------------
@@ -178,7 +157,7 @@ def pop_mode_temporarily() -> Iterator[Any]:
 def disable_current_modes() -> Iterator[tuple[Any, ...]]:
     """Take all modes, traces and fakes off for a block; gives the modes."""
     now = word()
-    token = set_word(now.but(modes=(), tracer=None, fake=None, functional=None))
+    token = set_word(now.but(modes=(), infra=(), pre=(), tracer=None, fake=None, functional=None))
     try:
         yield now.modes
     finally:

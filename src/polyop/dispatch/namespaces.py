@@ -6,16 +6,17 @@ what an attribute costs. Names that are removed are forgotten here too.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverloadPacket
 from polyop.dispatch.registry import NAMESPACES, PACKETS, find_packet
 from polyop.errors import OperatorNotFoundError, nearest
+from polyop.lazy import load
 
 
 class OpNamespace:
@@ -23,11 +24,13 @@ class OpNamespace:
 
     def __init__(self, name: str) -> None:
         self.__name__ = name  # no operator is called that
-        NAMESPACES.caches.append(self.__dict__)
 
     def __getattr__(self, name: str) -> OpOverloadPacket:
-        packet = find_packet(f"{self.__dict__['__name__']}::{name}")
-        self.__dict__[name] = packet
+        # Under the lock: a packet that is removed meanwhile would be kept for good.
+        with LOCK:
+            packet = find_packet(f"{self.__dict__['__name__']}::{name}")
+            self.__dict__[name] = packet
+            NAMESPACES.keep(packet, self.__dict__)
         return packet
 
     def __iter__(self) -> Iterator[str]:
@@ -44,6 +47,13 @@ class OpNamespace:
         return (getattr, (ops, self.__name__))
 
 
+#: polyop's own higher-order operators that are read when they are first used, and where.
+PROVIDED: dict[str, str] = {
+    "call_object": "polyop.objects.calls",
+    "with_effects": "polyop.objects.calls",
+}
+
+
 class HigherOrderNamespace:
     """The higher-order operators, as attributes (S68)."""
 
@@ -52,17 +62,20 @@ class HigherOrderNamespace:
 
     def __getattr__(self, name: str) -> Any:
         table: dict[str, Any] = self.__dict__["table"]
+        if name not in table and name in PROVIDED:
+            load(PROVIDED[name])
         if name in table:
             return table[name]
         raise OperatorNotFoundError(
-            f"there is no higher-order operator {name!r}{nearest(name, table)}"
+            f"there is no higher-order operator {name!r}{nearest(name, [*table, *PROVIDED])}",
+            fix="import the module that makes it",
         )
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.table)
+        return iter(dict.fromkeys([*self.table, *PROVIDED]))
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self.table]
+        return [*super().__dir__(), *self]
 
 
 class Ops:
@@ -75,9 +88,8 @@ class Ops:
     def __getattr__(self, name: str) -> OpNamespace:
         if name.startswith("__"):
             raise OperatorNotFoundError(f"there is no namespace {name!r}")
-        namespace = OpNamespace(name)
-        self.__dict__[name] = namespace
-        return namespace
+        found: OpNamespace = self.__dict__.setdefault(name, OpNamespace(name))
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(name.partition("::")[0] for name in list(PACKETS)))
@@ -95,15 +107,17 @@ class Ops:
     def load_library(self, path: str | os.PathLike[str]) -> None:
         """Load a shared library of kernels, with its symbols global (S67).
 
+        What it was built from is a file in C with `#include "polyop.h"`, which
+        lies in `polyop.get_include()`. Loading a library again does nothing.
+
         Raises:
             OSError: it cannot be loaded; the text has the path.
+            RegistrationError: it was built for another `polyop.h`, has changed
+                since it was loaded, or has an operator that is refused; nothing
+                is registered then.
         """
-        full = os.path.abspath(os.fspath(path))
-        try:
-            ctypes.CDLL(full, mode=getattr(ctypes, "RTLD_GLOBAL", 0))
-        except OSError as error:
-            raise OSError(f"cannot load the library {full}: {error}") from error
-        self.loaded_libraries.add(full)
+        # Read when it is first used: most programs load no library.
+        self.loaded_libraries.add(load("polyop.dispatch.shared_library:load_library")(path))
 
 
 ops = Ops()

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from polyop.dispatch.keys import DispatchKey, is_alias_key
+from polyop.dispatch.implementations import Implementations
+from polyop.dispatch.keys import DispatchKey, is_alias_key, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.parts import PARTS
@@ -22,17 +23,17 @@ from polyop.dispatch.table import Entry, Kernel, Places, compute_entry
 from polyop.errors import MissingRuleError, OperatorGoneError, OperatorNotFoundError, nearest
 from polyop.schema.model import FunctionSchema
 from polyop.schema.tags import Tag
-from polyop.source import Source
+from polyop.source import Source, source_of
 
 Handler = Callable[..., Any]
 
 
-class OperatorBase:
-    """What single operators and higher-order operators have in common."""
+#: The slots in which an index signature stands where nothing is registered (S56).
+INDEXED = frozenset(("fake", "vmap"))
 
-    def name(self) -> str:
-        """Give the qualified name."""
-        raise NotImplementedError
+
+class OperatorBase(Implementations):
+    """What single operators and higher-order operators have in common."""
 
 
 class OpOverload(OperatorBase):
@@ -42,6 +43,9 @@ class OpOverload(OperatorBase):
     `DispatchKey` holds a kernel, a word holds a rule (`"fake"`, `"backward"`,
     `"vmap"`, ...).
     """
+
+    #: The positions of arguments for opaque objects (`objects.py`).
+    objects: tuple[int, ...] = ()
 
     def __init__(
         self, schema: FunctionSchema, tags: tuple[Tag, ...], source: Source, places: Places
@@ -54,6 +58,7 @@ class OpOverload(OperatorBase):
         self.notes: dict[Any, Any] = {}  # what layers keep per operator; emptied with the memo
         self.alive = True
         self.disabled: frozenset[DispatchKey] = frozenset()  # keys whose kernels are off (S52)
+        self.switches: tuple[Any, ...] = ()  # who switched them (`switch.py`)
         self.packet: OpOverloadPacket | None = None
         self._entry: Handler | None = None
         self.written = False  # whether the entry has its code (`entry.py`)
@@ -152,10 +157,7 @@ class OpOverload(OperatorBase):
 
     def decompose(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the `CompositeImplicitAutograd` kernel, or give `NotImplemented`."""
-        kernel = self.places.top(DispatchKey.CompositeImplicitAutograd)
-        if kernel is None or kernel.fn is None:
-            return NotImplemented
-        return kernel.fn(*args, **kwargs)
+        return PARTS.decompose(self, args, kwargs)
 
     def _can_decompose(self) -> bool:
         return self.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd)
@@ -165,7 +167,11 @@ class OpOverload(OperatorBase):
     def rule(self, slot: str) -> Any:
         """Give the rule in a slot, or None."""
         found = self.places.top(slot)
-        return None if found is None else found.fn
+        own = None if found is None else found.fn
+        if slot in INDEXED:
+            index = self.places.top("index")
+            return own if index is None else index.fn.rule(slot, own)  # type: ignore[union-attr]
+        return own
 
     def rule_source(self, slot: str | DispatchKey) -> Source:
         """Give the place where a rule was registered, or where the operator was."""
@@ -201,27 +207,47 @@ class OpOverload(OperatorBase):
     @property
     def table(self) -> Mapping[DispatchKey, Entry]:
         """The entry of each run-time key, by the rules of `table.py`."""
-        if self._table is None:
-            self._table = _Table(self.name(), self.kernels())
-        return self._table
+        with LOCK:  # one that was made of old kernels must not be kept
+            if self._table is None:
+                self._table = _Table(self.name(), self.kernels())
+            return self._table
 
-    def has_kernel_for_dispatch_key(self, key: DispatchKey) -> bool:
+    def has_kernel_for_dispatch_key(self, key: DispatchKey | str) -> bool:
         """Whether a kernel is registered at this very key."""
-        return self.places.top(key) is not None
+        return self.places.top(parse_key(key)) is not None
 
     def has_kernel_for_any_dispatch_key(self, keys: DispatchKeySet) -> bool:
         """Whether a kernel is registered at one of the keys, alias keys aside."""
-        return any(not is_alias_key(k) and keys.has(k) for k in self.kernels())
+        chosen = DispatchKeySet(keys)
+        return any(not is_alias_key(k) and chosen.has(k) for k in self.kernels())
 
     # -- life -----------------------------------------------------------------
 
+    def note(self, key: Any, make: Callable[[OpOverload], Any]) -> Any:
+        """Give what a layer keeps under a key, made anew after each change."""
+        with LOCK:  # what was made of old rules must not be kept once they have changed
+            if key not in self.notes:
+                self.notes[key] = make(self)
+            return self.notes[key]
+
     def changed(self) -> None:
         """Forget what was decided; a call under way ends with what it began with."""
+        self._restore()
         self.memo.clear()
         self.notes.clear()
         self._table = None
         if self._entry is not None:
             PARTS.rewrite_entry(self, self._entry)
+
+    def _restore(self) -> None:
+        """Put the kernels of `py_impl` over those that came since; they go with the operator."""
+        self._forget()
+        for key, fn in self.__dict__.get("py_kernels", {}).items():
+            top = self.places.top(key)
+            if self.alive and (top is None or top.owner is not self):
+                self.places.put(key, Kernel(fn, source_of(fn), self))
+        if not self.alive:
+            self.places.remove_owner(self)
 
     def remove(self) -> None:
         """Make every handle of this operator raise."""
@@ -230,12 +256,8 @@ class OpOverload(OperatorBase):
 
     def gone(self) -> NoReturn:
         """Raise the error of a removed operator."""
-        try:
-            successor = PARTS.find_operator(
-                self._schema.name, self._schema.overload_name, self._schema.version
-            )
-        except OperatorNotFoundError:
-            successor = None
+        packet = PARTS.packets.get(self._schema.name)
+        successor = packet and packet._all.get(_label(self))
         raise OperatorGoneError(
             f"{self.name()} was removed",
             op=self._schema,
@@ -295,7 +317,7 @@ class OpOverloadPacket:
 
     def overloads(self) -> list[str]:
         """Name the overloads, in order of declaration."""
-        return list(dict.fromkeys(op._overloadname for op in self._all.values()))
+        return list(dict.fromkeys(op._overloadname for op in list(self._all.values())))
 
     def op_overloads(self) -> list[OpOverload]:
         """Give the newest version of each overload, in order of declaration."""
@@ -308,12 +330,12 @@ class OpOverloadPacket:
 
     def versions(self, overload: str = "") -> list[int]:
         """Give the versions of the default overload, or of another (S29)."""
-        schemas = [op._schema for op in self._all.values()]
+        schemas = [op._schema for op in list(self._all.values())]
         return sorted(s.version for s in schemas if s.overload_name == overload)
 
     def at(self, version: int, overload: str = "") -> OpOverload:
         """Give one version, of the default overload or of another."""
-        for op in self._all.values():
+        for op in list(self._all.values()):
             if op._schema.version == version and op._schema.overload_name == overload:
                 return op
         raise OperatorNotFoundError(
@@ -323,10 +345,11 @@ class OpOverloadPacket:
 
     def __getattr__(self, name: str) -> OpOverload:
         if not name.startswith("__"):
-            for op in self.op_overloads():
-                if op._overloadname == name:
-                    self.__dict__[name] = op
-                    return op
+            with LOCK:  # an overload that is removed meanwhile would be kept for good
+                for op in self.op_overloads():
+                    if op._overloadname == name:
+                        self.__dict__[name] = op
+                        return op
         raise OperatorNotFoundError(
             f"{self._qualified_op_name} has no overload {name!r}{nearest(name, self.overloads())}",
             declared=", ".join(self.overloads()),

@@ -18,10 +18,12 @@ class Parts:
     rewrite_entry: Callable[[Any, Any], None]  # dispatch/entry.py
     kernel_handler: Callable[..., Any]  # dispatch/entry.py
     redispatch: Callable[..., Any]  # dispatch/resolve.py
+    decompose: Callable[..., Any]  # dispatch/resolve.py
     bind: Callable[..., list[Any]]  # dispatch/bind.py
     code_of: Callable[[Sequence[Any]], int]  # dispatch/bind.py
     call_packet: Callable[..., Any]  # dispatch/bind.py
     find_operator: Callable[[str, str | None, int], Any]  # dispatch/registry.py
+    packets: dict[str, Any]  # dispatch/registry.py
 
     autocast_kernel: Callable[..., Any]  # layers/autocast.py
     functional_twin: Callable[[Any], Any]  # layers/functionalize

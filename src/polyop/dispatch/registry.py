@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from polyop.dispatch.keys import RUNTIME_KEYS, DispatchKey, key_for_device
-from polyop.dispatch.keyset import DispatchKeySet
+from polyop.dispatch.factories import select_backend
+from polyop.dispatch.keys import RUNTIME_KEYS, DispatchKey
 from polyop.dispatch.lock import LOCK
+from polyop.dispatch.objects import operator_class
 from polyop.dispatch.operator import OpOverload, OpOverloadPacket
 from polyop.dispatch.parts import PARTS
-from polyop.dispatch.resolve import DENSE
 from polyop.dispatch.table import (
     Kernel,
     Place,
@@ -28,6 +28,7 @@ from polyop.dispatch.table import (
 )
 from polyop.errors import (
     DuplicateRegistrationError,
+    LibraryGoneError,
     OperatorNotFoundError,
     RegistrationError,
     UsageError,
@@ -36,7 +37,6 @@ from polyop.errors import (
 )
 from polyop.schema.model import FunctionSchema
 from polyop.schema.tags import Tag
-from polyop.schema.types import leaf_kind
 from polyop.source import Source
 
 
@@ -77,6 +77,7 @@ def define(
     """
     with LOCK:
         name = schema.qualified_name
+        claim(owner, name)
         there = DEFINITIONS.get(name)
         if there is not None and there.op._schema == schema and not replace:
             there.owners.append((owner, source))
@@ -100,10 +101,10 @@ def _add(
     schema: FunctionSchema, tags: tuple[Tag, ...], source: Source, owner: object, module: str
 ) -> OpOverload:
     name = schema.qualified_name
-    op = OpOverload(schema, tags, source, places_of(name))
+    op = operator_class(schema)(schema, tags, source, places_of(name))
     DEFINITIONS[name] = Definition(op, module, [(op.places if owner is None else owner, source)])
     for place, kernel in list(op.places.items()):  # what came before the definition
-        _select_backend(op, place, kernel)
+        select_backend(op, place, kernel)
     packet = PACKETS.get(schema.name)
     if packet is None:
         packet = PACKETS[schema.name] = OpOverloadPacket(schema.name)
@@ -124,14 +125,18 @@ def _remove(name: str) -> None:
 class _Namespaces:
     """The attribute caches that must forget a removed name; filled by `namespaces.py`."""
 
+    def __init__(self) -> None:
+        self._caches: dict[OpOverloadPacket, list[dict[str, Any]]] = {}
+
+    def keep(self, packet: OpOverloadPacket, cache: dict[str, Any]) -> None:
+        """Remember that a cache holds a packet."""
+        self._caches.setdefault(packet, []).append(cache)
+
     def forget(self, packet: OpOverloadPacket) -> None:
         """Forget a packet."""
-        for cache in self.caches:
+        for cache in self._caches.pop(packet, ()):
             if cache.get(packet.__name__) is packet:
                 del cache[packet.__name__]
-
-    def __init__(self) -> None:
-        self.caches: list[dict[str, Any]] = []
 
 
 NAMESPACES = _Namespaces()
@@ -152,6 +157,7 @@ def put(name: str, place: Place, kernel: Kernel, *, allow_override: bool = True)
         RegistrationError: a fake rule for an operator that decomposes (S38).
     """
     with LOCK:
+        claim(kernel.owner, name)
         places = places_of(name)
         try:
             if place in {"fake", DispatchKey.Meta}:
@@ -160,7 +166,7 @@ def put(name: str, place: Place, kernel: Kernel, *, allow_override: bool = True)
         finally:
             _drop_if_empty(name)
         if name in DEFINITIONS:
-            _select_backend(DEFINITIONS[name].op, place, kernel)
+            select_backend(DEFINITIONS[name].op, place, kernel)
             DEFINITIONS[name].op.changed()
 
 
@@ -193,18 +199,47 @@ def _refuse_fake_of_composite(name: str, places: Places, kernel: Kernel) -> None
 def disown(owner: object) -> None:
     """Undo all that an owner defined and registered."""
     with LOCK:
-        for name, definition in list(DEFINITIONS.items()):
-            kept = [(o, s) for o, s in definition.owners if o is not owner]
-            if len(kept) < len(definition.owners):
-                definition.owners[:] = kept
-                if not kept:
-                    _remove(name)
-                    # What the operator registered for itself goes with it.
-                    PLACES[name].remove_owner(PLACES[name])
-        for name, places in list(PLACES.items()):
+        names = _names_of(owner)
+        for name in names:
+            definition = DEFINITIONS.get(name)
+            if definition is not None:
+                _disown_definition(name, definition, owner)
+        for name in names:
+            places = PLACES.get(name)
+            if places is None:
+                continue
             if places.remove_owner(owner) and name in DEFINITIONS:
                 DEFINITIONS[name].op.changed()
             _drop_if_empty(name)
+
+
+def _disown_definition(name: str, definition: Definition, owner: object) -> None:
+    kept = [(o, s) for o, s in definition.owners if o is not owner]
+    if len(kept) < len(definition.owners):
+        definition.owners[:] = kept
+        if not kept:
+            _remove(name)
+            # What the operator registered for itself goes with it.
+            PLACES[name].remove_owner(PLACES[name])
+
+
+def _names_of(owner: object) -> list[str]:
+    """Give the names that an owner has something under: an operator owns what is under its own."""
+    if isinstance(owner, Places):
+        return [owner.op]
+    names = getattr(owner, "names", None)
+    return [*DEFINITIONS, *PLACES] if names is None else list(names)
+
+
+def claim(owner: object, name: str) -> None:
+    """Note that an owner has something under a name, unless it is gone."""
+    if not getattr(owner, "alive", True):
+        raise LibraryGoneError(
+            f"{owner} was destroyed", op=name, fix="register with a library that is there"
+        )
+    names = getattr(owner, "names", None)
+    if names is not None:
+        names.add(name)
 
 
 def _drop_if_empty(name: str) -> None:
@@ -319,44 +354,6 @@ def as_operator(op: Any) -> OpOverload:
     )
 
 
-# -- factories ----------------------------------------------------------------
-
-
-class _SelectBackend:
-    """The kernel at BackendSelect of an operator without tensors: it goes where `device` says."""
-
-    def __init__(self, op: OpOverload, position: int) -> None:
-        self.op = op
-        self.name = op._schema.arguments[position].name
-        self.position = position
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        device = kwargs[self.name] if self.name in kwargs else args[self.position]
-        key = DispatchKey.CPU if device is None else key_for_device(device)
-        return self.op.redispatch(DispatchKeySet([key]), *args, **kwargs)
-
-
-def device_position(schema: FunctionSchema) -> int | None:
-    """Give the position of the argument that says where a call without tensors runs."""
-    arguments = schema.arguments
-    if any(leaf_kind(a.type) != "static" for a in arguments):
-        return None
-    found = [i for i, a in enumerate(arguments) if str(a.type) in {"Device", "Device?"}]
-    named = [i for i in found if arguments[i].name == "device"]
-    return (named or found or [None])[0]  # type: ignore[list-item]
-
-
-def _select_backend(op: OpOverload, place: Place, kernel: Kernel) -> None:
-    """Put a kernel at BackendSelect beside a device's kernel; it goes with that one's owner."""
-    position = device_position(op._schema) if place in DENSE else None
-    if position is None:
-        return
-    top = op.places.top(DispatchKey.BackendSelect)
-    if top is None or isinstance(top.fn, _SelectBackend):
-        selector = Kernel(_SelectBackend(op, position), kernel.source, kernel.owner)
-        op.places.put(DispatchKey.BackendSelect, selector)
-
-
 # -- dumps --------------------------------------------------------------------
 
 
@@ -394,3 +391,4 @@ def _check_table(op: OpOverload, keys: Iterable[DispatchKey]) -> None:
 
 
 PARTS.find_operator = find_operator
+PARTS.packets = PACKETS

@@ -9,16 +9,19 @@ call makes no look-ups between layers. Cold: clear before fast.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn, Protocol
 
+from polyop.devices import Device
 from polyop.dispatch.bits import (
     BACKEND_SHIFT,
     BACKENDS,
     BATCHED,
+    BELOW,
     EXCLUDE_SHIFT,
     FAKE,
     FAKE_MODE,
+    FAKE_OBJECT,
     FUNCTIONAL,
     FUNCTIONALIZE,
     GRAD,
@@ -30,21 +33,24 @@ from polyop.dispatch.bits import (
     MODES,
     NUMPY,
     OTHER,
+    PRE_DISPATCH,
     SET_MASK,
     SUBCLASS,
     TENSOR_BITS,
     TRACE,
     WRAPPED,
 )
-from polyop.dispatch.context import AUTOGRAD, DEFAULT_EXCLUDE, DEFAULT_INCLUDE, Word
+from polyop.dispatch.context import AUTOGRAD, DEFAULT_EXCLUDE, DEFAULT_INCLUDE, Word, word
 from polyop.dispatch.keys import (
+    AUTOGRAD_KEYS,
     DispatchKey,
     autocast_key_for,
     autograd_key_for,
     functionality_of,
 )
-from polyop.dispatch.keyset import DispatchKeySet
+from polyop.dispatch.keyset import DispatchKeySet, below, full_keyset
 from polyop.dispatch.lock import LOCK
+from polyop.dispatch.objects import without_passed
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.table import BUILT_IN, Kernel, Reason, acting, ambiguity
@@ -111,26 +117,48 @@ def resolve(op: OpOverload, code: int) -> Handler:
 def way_of(op: OpOverload, code: int, keys: DispatchKeySet | None = None) -> Way:
     """Lay out all steps of a call."""
     keys = keyset_of(code) if keys is None else keys
+    if code & FAKE_OBJECT:
+        keys = without_passed(op, keys)
     return Way(op, code, keys, tuple(_steps(op, keys)))
 
 
+#: The keys whose layers act before a kernel that is registered there.
+AHEAD = (DispatchKey.Meta, DispatchKey.PreDispatch)
+
+
 def _steps(op: OpOverload, keys: DispatchKeySet) -> Iterator[tuple[DispatchKey, Kernel | Layer]]:
+    below_autograd = False
     for key in acting(keys, op.table):
         entry = op.table[key]
+        if key in AUTOGRAD_KEYS and below_autograd:
+            continue  # what polyop does at an autograd key goes on below all of them (S99)
+        if entry.reason is Reason.MISSING:
+            return
         if entry.reason is Reason.AMBIGUOUS:
-            raise ambiguity(op.name(), op.kernels())
-        if key is DispatchKey.Meta:
-            # Ahead of a kernel for all backends, which would look into data.
+            yield key, _Claimed()
+            return
+        if key in AHEAD:
+            # Ahead of a kernel for all backends, which would look into data; and a
+            # pre-dispatch mode goes before a kernel at its key.
             for layer in LAYERS.get(key, ()):
                 yield key, layer
         if entry.kernel is not None and entry.kernel is not BUILT_IN:
             yield key, entry.kernel
-        else:
-            for layer in LAYERS.get(functionality_of(key), ()):
-                yield key, layer
+            return
+        for layer in LAYERS.get(functionality_of(key), ()):
+            yield key, layer
+        below_autograd = below_autograd or key in AUTOGRAD_KEYS
     last = op.table[DispatchKey.Undefined].kernel
     if last is not None and not last.fallthrough:
         yield DispatchKey.Undefined, last
+
+
+class _Claimed:
+    """Stands where two kernels claim the key; it raises when a call gets there (S87)."""
+
+    def handler(self, way: Way) -> NoReturn:
+        """Raise the error that names both."""
+        raise ambiguity(way.op.name(), way.op.kernels())
 
 
 # -- codes spelled out --------------------------------------------------------
@@ -150,14 +178,36 @@ def included(code: int) -> DispatchKeySet:
     if code & (LEVELS | WRAPPED):
         front = DispatchKey.FuncTorchDynamicLayerFrontMode
         keys |= DispatchKeySet([front, DispatchKey.FuncTorchDynamicLayerBackMode])
+    if code & PRE_DISPATCH:
+        keys |= DispatchKeySet([DispatchKey.PreDispatch])
     if code & INFERENCE:
         keys -= DispatchKeySet([DispatchKey.ADInplaceOrView])
     return keys
 
 
+_WRAPPERS = (
+    (BATCHED, DispatchKey.FuncTorchBatched),
+    (LIFTED, DispatchKey.FuncTorchGradWrapper),
+    (FUNCTIONAL, DispatchKey.Functionalize),
+)
+#: What is excluded while the handler of a mode or a subclass runs (S99).
+ABOVE_PYTHON = full_keyset - below(DispatchKey.Python) - DispatchKeySet([DispatchKey.Python])
+#: The keys of transforms.
+LEVEL_KEYS = DispatchKeySet(
+    [
+        DispatchKey.FuncTorchDynamicLayerFrontMode,
+        DispatchKey.FuncTorchDynamicLayerBackMode,
+        *(key for _, key in _WRAPPERS),
+    ]
+)
+
+
 def excluded(code: int) -> DispatchKeySet:
     """Spell out the exclude set."""
     keys = DispatchKeySet.from_bits(code >> EXCLUDE_SHIFT & SET_MASK ^ DEFAULT_EXCLUDE.bits)
+    if code & BELOW:
+        # What belongs to a transform goes to it all the same: nobody else knows what it is.
+        keys |= ABOVE_PYTHON - LEVEL_KEYS if code & WRAPPED else ABOVE_PYTHON
     return keys | AUTOGRAD if code & INFERENCE else keys
 
 
@@ -178,13 +228,6 @@ def tensor_keys(code: int) -> DispatchKeySet:
         if code & bit:
             keys |= DispatchKeySet([key])
     return keys
-
-
-_WRAPPERS = (
-    (BATCHED, DispatchKey.FuncTorchBatched),
-    (LIFTED, DispatchKey.FuncTorchGradWrapper),
-    (FUNCTIONAL, DispatchKey.Functionalize),
-)
 
 
 def backends_of(code: int) -> list[DispatchKey]:
@@ -211,10 +254,28 @@ def word_keys(word: Word) -> DispatchKeySet:
 
 
 def redispatch(op: OpOverload, keys: DispatchKeySet, args: Any, kwargs: Any) -> Any:
-    """Dispatch on given keys; neither context nor arguments are looked at (S103)."""
+    """Dispatch on given keys; neither context nor arguments add or take any (S103)."""
+    chosen = keys if isinstance(keys, DispatchKeySet) else DispatchKeySet(keys)
     values = PARTS.bind(op, args, kwargs)
-    code = PARTS.code_of(values)
-    return way_of(op, code, keys).handler()(*values)
+    # The keys say who acts; the code tells them on what: a mode that is there, or no grad mode.
+    code = PARTS.code_of(values) | word()
+    return way_of(op, code, chosen).handler()(*values)
+
+
+def decompose(op: OpOverload, args: Any, kwargs: Any) -> Any:
+    """Run the kernel that is made of operators, or give `NotImplemented` (S61)."""
+    kernel = op.places.top(DispatchKey.CompositeImplicitAutograd)
+    if kernel is None or kernel.fn is None:
+        return NotImplemented
+    values = PARTS.bind(op, args, kwargs)
+    made, of = op.notes.get("decompose", (None, None))
+    if of is not kernel:
+        code = PARTS.code_of(values) | word()
+        way = Way(op, code, keyset_of(code), ())
+        made = PARTS.kernel_handler(way, DispatchKey.CompositeImplicitAutograd, kernel)
+        if not kernel.with_keyset:  # which is told the keys of each call
+            op.notes["decompose"] = made, kernel
+    return made(*values)
 
 
 # -- nobody acts --------------------------------------------------------------
@@ -222,26 +283,43 @@ def redispatch(op: OpOverload, keys: DispatchKeySet, args: Any, kwargs: Any) -> 
 
 def missing_kernel(way: Way) -> NoReturn:
     """Raise the error of a call that no kernel serves (S90, S91)."""
-    op = way.op
+    op, table = way.op, way.op.table
     dense = [key for key in DENSE if way.keys.has(key)]
-    key = dense[-1] if dense else way.keys.highest()
-    devices = sorted({k.name.lower() for k in op.kernels() if k in DENSE}) or ["none"]
-    if dense and not way.code & TENSOR_BITS:
-        why = "its argument device asks for it"
-    elif not way.code & TENSOR_BITS:
-        why = "the call has no Tensor, so no device says which kernel to run"
-    elif way.acted:
-        why = f"nobody acts below {way.acted[-1].name}"
-    else:
-        why = "every key of the call falls through"
-    device = dense[-1].name.lower() if dense else "cpu"
+    refused = [key for key in acting(way.keys, table) if table[key].reason is Reason.MISSING]
+    key = (*refused, *reversed(dense), DispatchKey.Undefined)[0]
+    devices = sorted({_device(k) for k in op.kernels() if k in DENSE}) or ["none"]
+    where = f"{_device(key)} (dispatch key {key})" if key in DENSE else f"the dispatch key {key}"
     raise MissingKernelError(
-        f"{op.name()} has no kernel for {device} (dispatch key {key.name}): {why}",
+        f"{op.name()} has no kernel for {where}: {_why(way, refused, dense)}",
         op=op._schema,
         declared=f"kernels for: {', '.join(devices)}",
         source=op.source,
-        fix=f"polyop.library.register_kernel({op.name()!r}, {device!r}, fn)",
+        fix=_line_to_write(op, key),
     )
 
 
+def _device(key: DispatchKey) -> str:
+    if key is DispatchKey.PrivateUse1:
+        return str(Device("privateuseone"))  # the name that it was given
+    return key.name.lower()
+
+
+def _why(way: Way, refused: Sequence[DispatchKey], dense: Sequence[DispatchKey]) -> str:
+    if dense and not way.code & TENSOR_BITS:
+        return "its argument device asks for it"
+    if not way.code & TENSOR_BITS:
+        return "the call has no Tensor, so no device says which kernel to run"
+    if way.acted:
+        return f"nobody acts below {way.acted[-1].name}"
+    return "it is the highest key of the call" if refused else "every key of the call falls through"
+
+
+def _line_to_write(op: OpOverload, key: DispatchKey) -> str:
+    if key in DENSE or not key:
+        where = _device(key) if key else "cpu"
+        return f"polyop.library.register_kernel({op.name()!r}, {where!r}, fn)"
+    return f'polyop.library.impl({op.name()!r}, "{key}", fn)'
+
+
 PARTS.redispatch = redispatch
+PARTS.decompose = decompose

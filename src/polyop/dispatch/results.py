@@ -14,11 +14,13 @@ from typing import Any, NoReturn
 from polyop import tree
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.body import Form, result_forms
+from polyop.dispatch.context import word
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.parts import PARTS
-from polyop.errors import AliasError, ReturnError
+from polyop.errors import AliasError, PolyopWarning, ReturnError
 from polyop.schema.values import Mismatch, convert
+from polyop.warn import warn_once
 
 
 def results(op: OpOverload, given: Any, args: Sequence[Any]) -> Any:
@@ -35,7 +37,7 @@ def results(op: OpOverload, given: Any, args: Sequence[Any]) -> Any:
         _result(op, i, value, form, args)
         for i, (value, form) in enumerate(zip(values, forms, strict=True))
     ]
-    _check_aliases(op, done, forms, args)
+    done = _unshared(op, done, forms, args)
     if not schema.returns:
         return None
     return done[0] if len(done) == 1 else tuple(done)
@@ -160,6 +162,37 @@ def tensors_in(value: Any) -> Iterator[Any]:
         for leaf in tree.leaves(value):
             if isinstance(leaf, PARTS.Tensor):
                 yield leaf
+
+
+def _unshared(
+    op: OpOverload, done: list[Any], forms: Sequence[Form], args: Sequence[Any]
+) -> list[Any]:
+    """Give results that share nothing undeclared; what becomes of others the context says."""
+    policy = word().aliasing
+    if policy == "ignore":
+        return done
+    try:
+        _check_aliases(op, done, forms, args)
+    except AliasError as error:
+        if policy == "refuse":
+            raise
+        problem = f"{error.problem}; compiled code gives a copy\n  where:    {error.source}"
+        warn_once(PolyopWarning, f"{problem}\n  fix:      {error.fix}", key=(op.name(), error.source))
+        fresh = {"new", "list", "value"}
+        done = [
+            tree.map_leaves(_copied, value) if kind in fresh else value
+            for value, (kind, _) in zip(done, forms, strict=True)
+        ]
+        _check_aliases(op, done, forms, args)  # a declared view of one thing, and of another
+    return done
+
+
+def _copied(value: Any) -> Any:
+    if value.__class__ is not PARTS.Tensor:
+        return value
+    made = _handle(value, 0)
+    made.payload = value.payload.copy()
+    return made
 
 
 def _check_aliases(

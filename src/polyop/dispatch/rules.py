@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 from polyop.devices import Device, as_dtype
 from polyop.dispatch.bind import bind, code_of
 from polyop.dispatch.context import word
+from polyop.dispatch.factories import device_position
 from polyop.dispatch.keys import DispatchKey, autocast_key_for, key_for_device, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.library import Library, Owner, kernel_keys, owner_of
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.parts import PARTS
-from polyop.dispatch.registry import as_operator, device_position, put_rule
+from polyop.dispatch.registry import as_operator, put_rule
 from polyop.dispatch.resolve import Way, keyset_of
 from polyop.dispatch.results import kernel_source
 from polyop.dispatch.table import Kernel, Place, compute_entry

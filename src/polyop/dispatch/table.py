@@ -24,6 +24,7 @@ from polyop.dispatch.keys import (
     parse_key,
 )
 from polyop.dispatch.keyset import DispatchKeySet, Mask
+from polyop.dispatch.lock import LOCK
 from polyop.errors import (
     AmbiguousKernelError,
     DuplicateRegistrationError,
@@ -193,15 +194,17 @@ def put_fallback(key: DispatchKey | str, kernel: Kernel) -> None:
             source=kernel.source,
             fix="register it at each key that the alias contains",
         )
-    _put.put(key, kernel)
-    _fallbacks_changed()
+    with LOCK:
+        _put.put(key, kernel)
+        _fallbacks_changed()
 
 
 def remove_fallback(key: DispatchKey | str, kernel: Kernel) -> bool:
     """Take a fallback out again; tell whether it was there."""
-    removed = _put.remove(parse_key(key), kernel)
-    if removed:
-        _fallbacks_changed()
+    with LOCK:
+        removed = _put.remove(parse_key(key), kernel)
+        if removed:
+            _fallbacks_changed()
     return removed
 
 

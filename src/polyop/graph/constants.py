@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any
 
 from polyop.graph.node import Node, parts_of
+from polyop.schema.opaque import is_value
 
 #: Types whose equal values, class for class, cannot be told apart.
 EXACT = frozenset({int, bool, str, bytes, type(None), type(Ellipsis)})
@@ -42,4 +43,6 @@ def key_of(value: Any) -> Hashable:
         return (kind, names, tuple(key_of(v) for v in value.values()))
     if isinstance(value, (tuple, list, slice)):
         return (kind, tuple(key_of(v) for v in parts_of(value)))
+    if is_value(value):
+        return (kind, value)  # its class says that equality decides (SPEC S183)
     return (kind, id(value))

@@ -11,15 +11,18 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
+from polyop.dispatch.operator import OpOverloadPacket
 from polyop.graph.node import (
     CALL_FUNCTION,
     CALL_METHOD,
     CALL_MODULE,
+    GET_ATTR,
     OUTPUT,
     PLACEHOLDER,
     Node,
     inputs_of,
 )
+from polyop.schema.tags import Tag
 
 Predicate: TypeAlias = Callable[[Node], bool]
 
@@ -35,19 +38,46 @@ IMPURE_FUNCTIONS: frozenset[Any] = frozenset(
 )
 
 
-def is_impure(node: Node) -> bool:
-    """Say whether a node must stay where it is, even if nobody reads it."""
+def is_impure(node: Any) -> bool:
+    """Say whether a node must stay where it is, even if nobody reads it.
+
+    Args:
+        node: a node, or an operator in its place: whether its calls must stay (S198).
+    """
+    if not isinstance(node, Node):
+        return is_impure_target(node)
     if node.op == CALL_FUNCTION:
-        return is_impure_target(node.target)
+        return is_impure_target(node.target) or has_impure_subgraph(node)
     if node.op == CALL_METHOD:
         return is_writing_method(node.target)
     return node.op in (CALL_MODULE, PLACEHOLDER, OUTPUT)
 
 
+def has_impure_subgraph(node: Node) -> bool:
+    """Say whether a call of a higher-order operator gets a graph with an impure node."""
+    if getattr(node.target, "namespace", "") != "higher_order":
+        return False
+    graphs = [
+        getattr(given.val, "graph", None) for given in inputs_of(node) if given.op == GET_ATTR
+    ]
+    return any(
+        is_impure(inner)
+        for graph in graphs
+        if graph is not None
+        for inner in graph.nodes
+        if inner.op not in (PLACEHOLDER, OUTPUT)
+    )
+
+
 def is_impure_target(target: Any) -> bool:
     """Say whether a callable writes, draws random numbers or has an effect."""
+    target = getattr(target, "_opoverload", target)  # what `custom_op` gave
+    if isinstance(target, OpOverloadPacket):
+        return any(map(is_impure_target, target.op_overloads()))
     schema = getattr(target, "_schema", None)
     if getattr(target, "is_impure", False) or getattr(schema, "is_mutable", False):
+        return True
+    if getattr(target, "effect", None) is not None:  # of a higher-order operator
         return True
     try:
         return target in IMPURE_FUNCTIONS
@@ -74,6 +104,8 @@ def may_alias(node: Node) -> bool:
     """Say whether a result may share storage with an argument."""
     schema = getattr(node.target, "_schema", None)
     if node.op != CALL_FUNCTION or schema is None:
+        return True
+    if Tag.maybe_aliasing_or_mutating in getattr(node.target, "tags", ()):
         return True
     returns = getattr(schema, "returns", ())
     aliased = any(getattr(r, "alias_info", None) is not None for r in returns)

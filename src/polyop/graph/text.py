@@ -25,6 +25,7 @@ from polyop.graph.node import (
     label,
     parts_of,
 )
+from polyop.schema.opaque import is_value, python_text
 
 
 class Spelling(Protocol):
@@ -45,8 +46,10 @@ class Reading:
         return label(target)
 
     def constant(self, value: Any) -> str:
-        """Give the `repr` of a value."""
-        return repr(value)
+        """Give the `repr` of a value, the label of an operator, the text of an opaque value."""
+        if hasattr(value, "_schema"):
+            return label(value)
+        return python_text(value)[0] if is_value(value) else repr(value)
 
 
 class Binding:
@@ -71,8 +74,18 @@ class Binding:
             return repr(value)
         key = id(value)
         if key not in self._spelled:
-            self._spelled[key] = self._bind(constant_name(value), value)
+            text = self._value_text(value) if is_value(value) else ""
+            self._spelled[key] = text or self._bind(constant_name(value), value)
         return self._spelled[key]
+
+    def _value_text(self, value: Any) -> str:
+        """Write an opaque value as Python, and bind the names in that; nothing if one is taken."""
+        text, names = python_text(value)
+        taken = self._locals & names.keys()
+        if taken or any(self.scope.get(k, v) is not v for k, v in names.items()):
+            return ""
+        self.scope.update(names)
+        return text
 
     def _place(self, target: Any) -> str:
         """Bind a callable by its dotted label, or by its last part if that is taken."""

@@ -10,7 +10,7 @@ its transform belongs to a level that is no longer alive, whatever runs then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -21,6 +21,7 @@ from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.resolve import LAYERS, Way
 from polyop.dispatch.results import tensors_in
 from polyop.errors import AutogradError, PolyopError
+from polyop.layers.own_kernels import bit_of, call_anew, own_kernels
 
 #: The bits of payloads that are records of levels.
 LEVEL_BITS = BATCHED | LIFTED
@@ -49,7 +50,7 @@ class Level:
 
     def inner_word(self) -> Word:
         """Give the word that the transformed function runs under."""
-        return self.outer.but(levels=(*self.outer.levels, self))
+        return self.outer.but(levels=(*self.outer.levels, self), below=False)
 
     def below(self) -> Word:
         """Give the current word with this level, and deeper ones, off."""
@@ -111,6 +112,9 @@ class LevelsLayer:
         bits = way.code & LEVEL_BITS
         if not bits:
             return None
+        own = own_kernels(way)
+        if own:
+            return _with_own(way.op, own)
         make = FAST.get(bits)
         made = make(way) if make is not None else None
         return made if made is not None else general(way.op)
@@ -129,5 +133,35 @@ def general(op: OpOverload) -> Handler:
     return run
 
 
+def _with_own(op: OpOverload, own: Mapping[int, Handler]) -> Handler:
+    """Make the handler of an operator that has kernels at the keys of levels."""
+
+    def run(*args: Any) -> Any:
+        level = _living(op, args)
+        kernel = own.get(bit_of(level))
+        return level.run(op, args) if kernel is None else kernel(*args)
+
+    return run
+
+
+def _living(op: OpOverload, args: Sequence[Any]) -> Level:
+    level = innermost(args)
+    assert level is not None
+    if not level.alive:
+        level.escaped(op)
+    return level
+
+
+class BackLayer:
+    """Takes the innermost level off, for a call that did not begin with the levels (S100)."""
+
+    def handler(self, way: Way) -> Handler | None:
+        """Give the handler, if there are wrapped tensors in the call."""
+        if not way.code & LEVEL_BITS:
+            return None
+        return lambda *args: call_anew(_living(way.op, args), way.op, args)
+
+
 LEVELS_LAYER = LevelsLayer()
+LAYERS.setdefault(DispatchKey.FuncTorchDynamicLayerBackMode, []).append(BackLayer())
 LAYERS.setdefault(DispatchKey.FuncTorchDynamicLayerFrontMode, []).append(LEVELS_LAYER)

@@ -12,7 +12,7 @@ from enum import Enum
 _by_name: dict[str, type] = {}
 _names: dict[type, str] = {}
 _forget: list[Callable[[], None]] = []
-#: Classes whose objects pass for any opaque object (fakes, proxies).
+#: Classes whose objects stand for opaque objects in traces, and say that they are such.
 STAND_INS: set[type] = set()
 
 
@@ -49,7 +49,7 @@ def enum_name(cls: type) -> str:
 
 
 def register_stand_in(cls: type) -> None:
-    """Let objects of `cls` pass where an opaque object is declared."""
+    """Let objects of `cls` be known as fakes of opaque objects."""
     STAND_INS.add(cls)
 
 

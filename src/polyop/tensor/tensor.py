@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from polyop.devices import CPU, Device, DType, Layout
-from polyop.dispatch.bits import BACKEND_SHIFT, FAKE, GRAD, NUMPY, TRACE
+from polyop.dispatch.bits import BACKEND_SHIFT, FAKE, GRAD, NUMPY, PRE_DISPATCH, TRACE
 from polyop.dispatch.context import word
 from polyop.dispatch.parts import PARTS
 from polyop.errors import AutogradError, DataDependentOutputError, UsageTypeError
@@ -26,6 +26,19 @@ from polyop.symbolic import SymBool, SymFloat, SymInt
 from polyop.tensor.meta import Meta, Shape, element_strides
 
 Method = Callable[..., Any]
+
+
+class Made:
+    """What was ever made in this process; until then nobody looks for it."""
+
+    __slots__ = ("subclasses",)
+    subclasses: bool
+
+
+MADE = Made()
+MADE.subclasses = False
+#: A look at data goes to what records calls, if there is such a thing.
+RECORDED = TRACE | PRE_DISPATCH
 
 
 class Tensor:
@@ -179,8 +192,8 @@ class Tensor:
     def _data(self, what: str) -> Any:
         """Give the NumPy array for a look at the data, or raise what such a look means here."""
         payload = self.payload
-        if word() & TRACE:
-            return word().tracer.look(self, what)
+        if word() & RECORDED and word().recorder is not None:
+            return word().recorder.look(self, what)
         if payload.__class__ is np.ndarray:
             return payload
         return payload.look(what)
@@ -203,7 +216,7 @@ class Tensor:
                 "the data of a tensor that requires grad cannot be used unseen by autograd",
                 fix="call .detach().numpy(), or .numpy(force=True)",
             )
-        if payload.__class__ is np.ndarray and not now & TRACE:
+        if payload.__class__ is np.ndarray and not now & RECORDED:
             return payload
         return self._data("numpy")
 

@@ -337,11 +337,9 @@ def test_data_of_traced_tensors(mode: str) -> None:
 
 
 def test_options() -> None:
-    """S3: an unknown tracing mode is answered with the nearest; `pre_dispatch` is not there."""
+    """S3: an unknown tracing mode is answered with the nearest."""
     with pytest.raises(UsageError, match="did you mean 'symbolic'"):
         make_fx(sin, "symbolc")
-    with pytest.raises(UsageError, match="not|cannot"):
-        make_fx(sin, pre_dispatch=True)
 
 
 # -- sizes -----------------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
 from polyop.checking.laws import schema  # isort: skip
 from polyop.checking.laws import gradient, fake, trace, batching  # isort: skip
-from polyop.checking.laws import layouts, determinism, serialisation  # isort: skip
+from polyop.checking.laws import layouts, autocast, determinism, serialisation  # isort: skip
 
 __all__ = [
+    "autocast",
     "batching",
     "determinism",
     "fake",

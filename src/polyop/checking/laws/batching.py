@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,10 @@ Dims = tuple[int | None, ...]
 Leaves = list[tuple[str, Any]]
 #: How many patterns of in_dims are tried for one sample.
 MAX_PATTERNS = 27
-#: Another sample of a batch, made of the first: its elements, moved by one place.
+#: The samples of a batch: the first, and its elements moved by one place.
 BATCH = 2
+#: Other sizes of a batch that are tried.
+OTHER_BATCHES = (1, 3)
 
 
 @law("test_vmap", "A vmap gives what a loop over the batch gives, for every in_dims and nested.")
@@ -36,6 +38,9 @@ def batching_law(case: Case) -> None:
     variants = variants_of(case)
     for dims in patterns(case.sample):
         compare_batch(case, variants, dims)
+    front = (0,) * len(variants[0])
+    for size in OTHER_BATCHES:
+        compare_batch(case, [*variants, variants[0]][:size], front)
     compare_nested(case, variants)
     if gradient_source(case) is not None and not case.op._schema.is_mutable:
         compare_gradients(case, variants)
@@ -54,16 +59,21 @@ def variants_of(case: Case) -> list[list[Array]]:
 
 def patterns(sample: Sample) -> Iterator[Dims]:
     """Give in_dims for each tensor: not batched, in front, behind the first axis, last."""
-    tensors, written = sample.tensors(), sample.written()
     choices = []
-    for t in tensors:
-        places: list[int | None] = [0] if not t.ndim else [0, 1]
+    for t in sample.tensors():
+        places: list[int | None] = [*dict.fromkeys([0, *range(1, t.ndim + 1)[:1], t.ndim])]
         # What is written must be batched when anything is.
-        choices.append(places if id(t) in written else [*places, None])
-    if len(tensors) == 1 and tensors[0].ndim > 1:
-        choices[0].insert(2, -1)
-    some = (dims for dims in product(*choices) if any(d is not None for d in dims))
-    return islice(some, MAX_PATTERNS)
+        choices.append(places if id(t) in sample.written() else [*places, None])
+    every = [dims for dims in product(*choices) if any(d is not None for d in dims)]
+    # Where there are too many, those in which few tensors differ from the first choice go first,
+    # so that each choice of each tensor is tried.
+    every.sort(key=lambda dims: sum(d != 0 for d in dims))
+    alone = [tuple(-1 if d == 0 else None for d in dims) for dims in every if _single_zero(dims)]
+    return iter([*every[: MAX_PATTERNS - len(alone)], *alone])
+
+
+def _single_zero(dims: Dims) -> bool:
+    return sum(d is not None for d in dims) == 1 and 0 in dims
 
 
 def compare_batch(case: Case, variants: Sequence[Sequence[Array]], dims: Dims) -> None:
@@ -78,7 +88,7 @@ def compare_batch(case: Case, variants: Sequence[Sequence[Array]], dims: Dims) -
     ]
     said = f"in_dims={dims if len(dims) > 1 else dims[0]}"
     got = _attempt(case, said, flat_function(case), dims, given)
-    runs = [_single(case, variants, dims, i) for i in range(BATCH)]
+    runs = [_single(case, variants, dims, i) for i in range(len(variants))]
     _compare(case, said, got, stacked(runs))
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
 
-from polyop.checking.inputs import cast, resized, without_optionals
+from polyop.checking.inputs import broadcast, cast, resized, unequal, without_optionals
 from polyop.checking.law import Case, DoesNotApply, law
 from polyop.checking.sample import Sample, leaves_named
 from polyop.errors import MetadataMismatchError, MissingFakeError, PolyopError
@@ -32,7 +33,20 @@ def fake_law(case: Case) -> str | None:
     """Compare fake and real results at the sample, at other sizes, and with symbols."""
     compare_fake(case, case.sample.copy(), "")
     compare_fake(case, case.sample.copy(), " with symbolic sizes", symbolic=True)
-    return widen(case, resized(case.sample), "sizes")
+    note = widen(case, chain(resized(case.sample), unequal(case.sample)), "sizes")
+    return note or _broadcast_note(case)
+
+
+def _broadcast_note(case: Case) -> str | None:
+    """Say where kernel and rule broadcast otherwise: the author may have meant equal shapes."""
+    try:
+        widen(case, broadcast(case.sample), "shapes")
+    except MetadataMismatchError as error:
+        return (
+            f"the kernel takes shapes for which the fake rule is wrong: {error.problem}; "
+            f"{error.declared}, {error.seen}. Refuse them in both, or broadcast in both"
+        )
+    return None
 
 
 @law("test_dtypes", "A fake call gives the real results' dtypes, for every dtype that is taken.")

@@ -6,16 +6,29 @@ functions have kinks.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from polyop.checking.inputs import cast, resized
+from polyop.checking.compare import array_difference
+from polyop.checking.inputs import broadcast, cast, mirrored, resized, without_optionals
 from polyop.checking.law import Case, DoesNotApply, law
 from polyop.checking.laws.fake import take
 from polyop.checking.sample import Array, Sample, array_of, leaves_named
-from polyop.checking.slope import Reading, Slope, directions, read, rounds
+from polyop.checking.slope import (
+    FEW_ELEMENTS,
+    MAX_ELEMENTS,
+    Reading,
+    Slope,
+    directions,
+    read,
+    rounds,
+    weights,
+)
 from polyop.dispatch.keys import AUTOGRAD_KEYS, DispatchKey
 from polyop.errors import AutogradError, GradcheckError, MissingGradientError
 from polyop.layers.autograd.api import grad
@@ -61,17 +74,26 @@ def _has_history(result: Tensor, given: Sample) -> bool:
 
 @law("test_gradient", "Gradients equal finite differences, and one that is missing is said to be.")
 def gradient_law(case: Case) -> None:
-    """Compare at the sample, and at another size."""
+    """Compare at the sample, at another size, broadcast, mirrored, and without optionals."""
     _needs_gradient(case)
-    for sample in _bases(case):
-        compare(Slope(case, sample, targets_of(sample), 1))
+    first, *rest = [Slope(case, s, targets_of(s), 1, at) for at, s in _bases(case)]
+    compare(first)
+    compare_runs(first)
+    compare_alone(first)
+    for slope in rest:
+        compare(slope)
+    for at, sample in without_optionals(first.sample):
+        if targets_of(sample) and take(case, sample) is not None:
+            compare(Slope(case, sample, targets_of(sample), 1, at))
+    for at, sample in _corners(case, first.sample):
+        compare_if_taken(Slope(case, sample, targets_of(sample), 1, at))
 
 
 @law("test_second_order", "Gradients of gradients equal finite differences.")
 def second_order_law(case: Case) -> None:
     """Compare the gradient's own gradient."""
     _needs_gradient(case)
-    sample = next(_bases(case))
+    _, sample = next(_bases(case))
     slope = Slope(case, sample, targets_of(sample), 2)
     try:
         compare(slope)
@@ -135,19 +157,44 @@ def targets_of(sample: Sample) -> list[int]:
     return [i for i in floating if tensors[i].requires_grad] or floating
 
 
-def _bases(case: Case) -> Iterator[Sample]:
+def _bases(case: Case) -> Iterator[tuple[str, Sample]]:
     """Give the sample in double precision and off its kinks, then another size of it."""
-    marks = [t.requires_grad for t in case.sample.tensors()]
     double = cast(case.sample, "float64")
     base = double if take(case, double) is not None else case.sample
     off = _off_kinks(base)
     base = off if take(case, off) is not None else base
-    sizes = (s for s in map(_off_kinks, (s for _, s in resized(base))) if take(case, s))
+    yield "", _marked(case, base)
     # Made indices may name one element twice, and then nothing is smooth.
-    indices = any(t.dtype.kind in "iu" for t in base.tensors())
-    made = [] if indices else [s for s, _ in zip(sizes, range(MADE_SIZES), strict=False)]
-    for sample in (base, *made):
-        yield sample.rebuilt(map(_marked, sample.tensors(), marks))
+    if not any(t.dtype.kind in "iu" for t in base.tensors()):
+        off_kinks = ((at, _off_kinks(s)) for at, s in resized(base))
+        for at, sample in islice((p for p in off_kinks if take(case, p[1])), MADE_SIZES):
+            yield at, _marked(case, sample)
+
+
+def _corners(case: Case, base: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give inputs that the author may not have thought of: broadcast, or of the other sign."""
+    for at, sample in (*broadcast(base), ("the other sign", mirrored(base))):
+        if take(case, sample) is not None:
+            yield at, _marked(case, sample)
+
+
+def compare_if_taken(slope: Slope) -> None:
+    """Compare where the operator has finite results and gradients.
+
+    Out of its domain it has neither, and a backward that raises is not silent.
+
+    Raises:
+        GradcheckError: a gradient differs.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            told = [g for g in slope.gradients() if g is not None]
+    except Exception:  # the operator may take what its backward does not
+        return
+    values = [array_of(t) for t in slope.plain(slope.start)]
+    if all(bool(np.isfinite(a).all()) for a in (*values, *told)):
+        compare(slope)
 
 
 def _off_kinks(sample: Sample) -> Sample:
@@ -164,9 +211,15 @@ def _moved(t: Tensor) -> Tensor:
     return of_array(np.asarray(moved, array.dtype))  # of no axes, sums are no arrays
 
 
-def _marked(t: Tensor, mark: bool) -> Tensor:
-    made = of_array(array_of(t))
-    return made.requires_grad_() if mark else made
+def _marked(case: Case, sample: Sample) -> Sample:
+    """Let the tensors require grad that do so in the author's sample."""
+    marks = {name for name, t in case.sample.named() if t.requires_grad}
+    made = []
+    for name, t in sample.named():
+        made.append(of_array(array_of(t)))
+        if name in marks:
+            made[-1].requires_grad_()
+    return sample.rebuilt(made)
 
 
 # -- comparing ----------------------------------------------------------------
@@ -179,9 +232,10 @@ def compare(slope: Slope) -> None:
         GradcheckError: one differs.
         DoesNotApply: finite differences cannot tell.
     """
-    names = [slope.case.sample_name(i) for i in slope.targets]
+    names = [slope.name(i) for i in slope.targets]
+    most = FEW_ELEMENTS if slope.at else MAX_ELEMENTS
     for i, name, told in zip(slope.targets, names, slope.gradients(), strict=True):
-        readings = [read(slope, i, told, way) for way in directions(slope.start[i])]
+        readings = [read(slope, i, told, way) for way in directions(slope.start[i], most)]
         if any(r.wrong for r in readings):
             if rounds(slope, i):
                 raise DoesNotApply(
@@ -207,7 +261,7 @@ def _refuse(slope: Slope, name: str, told: Array | None, readings: Sequence[Read
         op=case.op._schema,
         argument=name,
         declared=f"{'no gradient' if told is None else f'{worst.told:.8g}'}{where} (the backward)",
-        seen=f"{worst.seen:.8g}{where} (finite differences)",
+        seen=f"{worst.seen:.8g}{where} (finite differences{', with ' * bool(slope.at)}{slope.at})",
         source=gradient_source(case),
         fix=fix,
     )
@@ -218,6 +272,69 @@ _FIX_MISSING = {
     2: "compute in backward by operators on what was saved from {}, without .detach() or .numpy()",
 }
 _FIX_OTHER = "compare the backward with the derivative of the kernel; also what setup_context saves"
+
+
+def compare_alone(slope: Slope) -> None:
+    """Compare with the gradients when each argument alone requires grad.
+
+    Raises:
+        GradcheckError: one is another.
+    """
+    for i, told in zip(slope.targets, slope.gradients(), strict=True):
+        alone = replace(slope, targets=[i]).gradients()[0]
+        zeros = np.zeros_like(slope.start[i])
+        _compare_runs(
+            slope, i, told=zeros if alone is None else alone, seen=zeros if told is None else told,
+            problem="is another when no other argument requires grad",
+            fix="give each gradient in its own place, whatever ctx.needs_input_grad says",
+        )  # fmt: skip
+
+
+def compare_runs(slope: Slope) -> None:
+    """Run backward twice: it leaves what it is given, and gives the same again.
+
+    Raises:
+        GradcheckError: it does not.
+    """
+    found, inputs = slope.terms(slope.start)
+    pairs = [(t, w) for t, w in zip(found, weights(found), strict=True) if t.requires_grad]
+    if not pairs:
+        return
+    terms, scale = zip(*pairs, strict=True)
+    before = [array_of(w).tobytes() for w in scale]
+    runs = [
+        grad(terms, inputs, scale, allow_unused=True, retain_graph=True, materialize_grads=True)
+        for _ in range(2)
+    ]
+    if [array_of(w).tobytes() for w in scale] != before:
+        raise GradcheckError(
+            f"the backward of {slope.case.name} writes the gradient that it is given",
+            op=slope.case.op._schema,
+            source=gradient_source(slope.case),
+            fix="work on a copy (g.clone()): others are given the same gradient",
+        )
+    for i, first, again in zip(slope.targets, *runs, strict=True):
+        _compare_runs(
+            slope, i, told=array_of(again), seen=array_of(first),
+            problem="is another when backward runs again (retain_graph=True)",
+            fix="leave what is saved in ctx as it is",
+        )  # fmt: skip
+
+
+def _compare_runs(
+    slope: Slope, target: int, *, told: Array, seen: Array, problem: str, fix: str
+) -> None:
+    differs = array_difference(told, seen)
+    if differs:
+        raise GradcheckError(
+            f"the gradient of {slope.case.name} for {slope.name(target)!r} {problem}",
+            op=slope.case.op._schema,
+            argument=slope.name(target),
+            declared="the same gradient",
+            seen=differs,
+            source=gradient_source(slope.case),
+            fix=fix,
+        )
 
 
 def _factor(readings: Sequence[Reading]) -> float | None:

@@ -15,7 +15,7 @@ from polyop.layers.autograd.engine import owned_array, run, run_scalar
 from polyop.layers.autograd.hooks import add_hook, call_hooks, keep_grad
 from polyop.layers.autograd.node import Node, leaf_node
 from polyop.ops.define import ON_TENSORS
-from polyop.tensor.tensor import Tensor, is_differentiable, of_array
+from polyop.tensor.tensor import MADE, Tensor, is_differentiable, of_array
 
 Tensors = Tensor | Sequence[Tensor]
 
@@ -253,7 +253,8 @@ def _backward(
 ) -> None:
     """Add the gradients of leaves to their `.grad`; see `polyop.autograd.backward`."""
     plain = gradient is None and inputs is None and not create_graph
-    if plain and self.keys == NUMPY | GRAD and not word() & ~NO_GRAD and self.payload.size == 1:
+    plain = plain and self.keys == NUMPY | GRAD and not MADE.subclasses
+    if plain and not word() & ~NO_GRAD and self.payload.size == 1:
         grads = run_scalar(self, bool(retain_graph))
         while grads:
             _add_array(*grads.popitem())

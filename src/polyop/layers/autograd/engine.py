@@ -6,8 +6,9 @@ no order; only when more than one node waits is there a heap.
 
 NOTE [Two modes]
 A gradient that nobody watches is computed on bare NumPy arrays: no dispatch,
-no tensors. That is when the roots are plain, `create_graph` is off, and no
-mode, level or trace is active. Otherwise the same formulas run on tensors.
+no tensors. That is when the roots are plain, `create_graph` is off, no mode,
+level or trace is active, and no node in the graph is of a call that a Tensor
+subclass answered. Otherwise the same formulas run on tensors.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
 from polyop.dispatch.context import Word, reset_word, set_word, word
 from polyop.layers.autograd.arrays import cast_array, cast_tensor, send
 from polyop.layers.autograd.author import RUNNING
-from polyop.layers.autograd.node import Node, edges, freed
+from polyop.layers.autograd.node import SUBCLASS_NODES, Node, edges, freed
 from polyop.ops.define import ON_TENSORS
-from polyop.tensor.tensor import Tensor
+from polyop.tensor.tensor import MADE, Tensor
 
 Grads = dict[Node, Any]
 
@@ -157,6 +158,20 @@ def plain_run(tensors: Sequence[Tensor], create_graph: bool) -> bool:
     return all(not t.keys & ~(NUMPY | GRAD) for t in tensors)
 
 
+def meets_subclass(roots: Iterable[Node]) -> bool:
+    """Tell whether a call that a subclass answered is in the graph."""
+    seen: set[Node] = set()
+    stack = list(roots)
+    while stack:
+        n = stack.pop()
+        if n in SUBCLASS_NODES:
+            return True
+        if n not in seen:
+            seen.add(n)
+            stack += edges(n)
+    return False
+
+
 def run(
     roots: Sequence[tuple[Node, Tensor]],
     *,
@@ -175,6 +190,8 @@ def run(
         under: the word to run under, if not the current one with grad mode set.
     """
     arrays = under is None and plain_run([g for _, g in roots], create_graph)
+    if arrays and MADE.subclasses:
+        arrays = not meets_subclass([node for node, _ in roots])
     grads: Grads = {}
     for node, g in roots:
         send(node, g.payload if arrays else g, grads, _nothing)

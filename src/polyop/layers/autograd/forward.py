@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
+from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY, SUBCLASS
 from polyop.dispatch.keys import AUTOGRAD_KEYS
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.resolve import Way
+from polyop.dispatch.results import tensors_in
 from polyop.dispatch.table import Kernel
 from polyop.errors import AutogradError
 from polyop.layers.autograd.author import AuthorRecorder
 from polyop.layers.autograd.inplace import writing
-from polyop.layers.autograd.node import node_of
+from polyop.layers.autograd.node import SUBCLASS_NODES, node_of
 from polyop.layers.autograd.plain_author import quick_author
 from polyop.layers.autograd.plan import Plan
 from polyop.layers.autograd.recorders import FormulaRecorder, Recorder, recorder_of
@@ -28,6 +29,10 @@ class AutogradLayer:
 
     def handler(self, way: Way) -> Handler | None:
         """Give the handler that records, or None if there is nothing to record."""
+        made = self._handler(way)
+        return marking(made) if made is not None and way.code & SUBCLASS else made
+
+    def _handler(self, way: Way) -> Handler | None:
         if not way.code & GRAD or way.code & NO_GRAD:
             return None
         if sum(key in AUTOGRAD_KEYS for key in way.acted) > 1:
@@ -56,6 +61,19 @@ def recording(found: Recorder, below: Handler, *, plain: bool) -> Handler:
     def run(*args: Any) -> Any:
         out = below(*args)
         found.record(args, args, out, out, kept=False, node_of=node_of, plain=plain)
+        return out
+
+    return run
+
+
+def marking(handler: Handler) -> Handler:
+    """Mark the nodes of results that a subclass gave: their gradients are tensors of its own."""
+
+    def run(*args: Any) -> Any:
+        out = handler(*args)
+        for t in tensors_in(out):
+            if t.keys & GRAD:
+                SUBCLASS_NODES.add(t.grad_node)
         return out
 
     return run

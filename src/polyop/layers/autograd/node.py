@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
+from weakref import WeakSet
 
 from polyop.dispatch.bits import GRAD
 from polyop.errors import AutogradError
@@ -62,6 +63,10 @@ class Node:
     more: Any
     kept: Any
     hooks: Any
+
+
+#: The nodes of calls that a Tensor subclass answered.
+SUBCLASS_NODES: WeakSet[Node] = WeakSet()
 
 
 def leaf_node(dtype: Any) -> Node:

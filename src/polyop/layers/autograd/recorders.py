@@ -47,7 +47,7 @@ def recorder_of(op: OpOverload) -> Recorder | None:
     try:
         found: Recorder | None = op.notes["autograd"]
     except KeyError:
-        found = op.notes["autograd"] = _recorder_of(op)
+        found = op.note("autograd", _recorder_of)
     return found
 
 

@@ -15,6 +15,7 @@ from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR
 from polyop.dispatch.context import word
 from polyop.errors import AutogradError
 from polyop.layers.autograd.node import Node, result_node
+from polyop.lazy import load
 from polyop.tensor.storage import share
 from polyop.tensor.tensor import Tensor
 
@@ -34,7 +35,10 @@ class Twin:
 
 def bare(tensor: Tensor) -> Tensor:
     """Give a tensor on the same payload, with the same version and without history."""
-    t = Tensor()
+    if tensor.__class__ is Tensor:
+        t = Tensor()
+    else:
+        t = load("polyop.tensor.subclass:copy_of")(tensor)
     t.payload = tensor.payload
     t.keys = tensor.keys & ~GRAD
     t.version = share(tensor)

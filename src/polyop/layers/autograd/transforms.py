@@ -89,7 +89,7 @@ class GradLevel(Level):
 
     def inner_word(self) -> Word:
         """Give the word of the function: recorded, whatever is so outside."""
-        return self.outer.but(levels=(*self.outer.levels, self), grad=True)
+        return self.outer.but(levels=(*self.outer.levels, self), grad=True, below=False)
 
     def below_of(self, now: Word) -> Word:
         """Make the word below, where grad mode is what it is outside."""

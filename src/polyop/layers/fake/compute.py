@@ -17,6 +17,8 @@ from polyop.dispatch.context import PLAIN, Word, reset_word, set_word, word
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import ArgumentError, FakeError, ReturnError
 from polyop.layers.fake.rule import RuleContext, dynamic_env
+from polyop.lazy import load
+from polyop.schema.opaque import holds_reference, makes_objects
 from polyop.schema.tags import Tag
 from polyop.schema.types import leaf_kind
 from polyop.schema.values import Mismatch, convert
@@ -263,7 +265,8 @@ def author_plan(op: OpOverload, rule: Callable[..., Any], source: Any) -> Plan:
     context = RuleContext(op, rule, source)
     n = len(op._schema.positional)
     names = tuple(a.name for a in op._schema.keyword_only)
-    fixed = not op._schema.is_mutable
+    # What a fake of an object answers depends on what was done to it before.
+    fixed = not op._schema.is_mutable and not op.objects and not makes_objects(op._schema)
 
     holders = holders_of(op)
 
@@ -271,6 +274,8 @@ def author_plan(op: OpOverload, rule: Callable[..., Any], source: Any) -> Plan:
         given = list(values)
         for i in holders:
             given[i] = _fresh(given[i])
+        for i in op.objects:
+            given[i] = load("polyop.objects.fakes:fakes_in")(space.mode, given[i])
         token = set_word(_rule_word(space, context))
         try:
             out = rule(*given[:n], **dict(zip(names, given[n:], strict=True)))
@@ -329,6 +334,8 @@ def _result(context: RuleContext, space: MetaSpace, i: int, value: Any) -> Any:
             _refuse(context, f"returned a wrong type as result {i}", result.type, value)
     if value.__class__ is Tensor:
         return _meta_of(context, space, i, value)
+    if holds_reference(result.type):
+        value = load("polyop.objects.fakes:fakes_in")(space.mode, value)
     return tree.map_leaves(
         lambda x: _meta_of(context, space, i, x) if isinstance(x, Tensor) else x, value
     )

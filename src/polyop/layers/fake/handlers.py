@@ -85,9 +85,10 @@ def make_handler(way: Way) -> Handler:
 
 def plan_of(op: OpOverload) -> Plan | None:
     """Give the plan of an operator that has a rule; one plan for all its codes."""
-    if "fake" not in op.notes:
-        op.notes["fake"] = _make_plan(op)
-    found: Plan | None = op.notes["fake"]
+    try:
+        found: Plan | None = op.notes["fake"]
+    except KeyError:
+        found = op.note("fake", _make_plan)
     return found
 
 

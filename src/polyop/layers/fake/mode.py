@@ -11,11 +11,12 @@ from collections.abc import Collection
 from typing import Any
 
 from polyop.devices import Device
-from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR, WRAPPED
+from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR, SUBCLASS, WRAPPED
 from polyop.dispatch.context import Word, entered
 from polyop.dispatch.context import word as current_word
 from polyop.errors import FakeError, UsageError, UsageTypeError
 from polyop.layers.fake.convert import symbolic_meta
+from polyop.lazy import load
 from polyop.symbolic import ShapeEnv
 from polyop.tensor.meta import Meta, MetaSpace, meta_of
 from polyop.tensor.storage import Version, share, version_of
@@ -99,6 +100,10 @@ class FakeTensorMode(entered):
         known = self._made.get(id(tensor))
         return known[1] if known is not None and known[0]() is tensor else self._keep(tensor, None)
 
+    def from_object(self, value: Any) -> Any:
+        """Give the fake of an opaque object, the same one each time (S185)."""
+        return load("polyop.objects.fakes:fake_of")(self, value)
+
     def _space_of(self, tensor: Tensor) -> MetaSpace | None:
         if not isinstance(tensor, Tensor):
             raise UsageTypeError("a fake is made of a Tensor", seen=type(tensor).__name__)
@@ -115,6 +120,8 @@ class FakeTensorMode(entered):
         return space
 
     def _fake(self, tensor: Tensor, dynamic: Collection[int], source: str | None) -> Tensor:
+        if tensor.keys & SUBCLASS:
+            return self._fake_inside(tensor, source)
         fake = of_meta(self._meta(tensor, dynamic, source))
         fake.keys |= tensor.keys & INFERENCE_TENSOR
         view = getattr(tensor, "view_of", None)
@@ -127,6 +134,19 @@ class FakeTensorMode(entered):
         if tensor.keys & GRAD:
             fake.requires_grad_()
         return fake
+
+    def _fake_inside(self, tensor: Tensor, source: str | None) -> Tensor:
+        """Make a wrapper of the same class around fakes."""
+        if not hasattr(tensor, "__tensor_flatten__"):
+            raise FakeError(
+                f"a {type(tensor).__name__} has no fake: only its class knows what is inside",
+                seen=repr(tensor),
+                fix="give the class __tensor_flatten__ and __tensor_unflatten__",
+            )
+        fake: Tensor = load("polyop.tensor.subclass:map_inner")(
+            tensor, lambda t: self.constant(t) if source is None else self.from_tensor(t)
+        )
+        return fake.requires_grad_() if tensor.keys & GRAD else fake
 
     def _base(self, base: Tensor, source: str | None) -> Tensor:
         if source is None:

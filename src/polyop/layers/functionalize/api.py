@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.context import run_under
+from polyop.dispatch.context import run_under, word
 from polyop.errors import UsageError, UsageTypeError, nearest
 from polyop.layers.functionalize.level import FunctionalLevel
 from polyop.layers.functionalize.storage import Functional, Step, Storage, functional, replay
@@ -82,7 +82,8 @@ class Inputs:
         """Write the arguments that were replaced, and give plain results."""
         for base, storage in self.storages.values():
             if storage.value is not base:
-                copy_(base, storage.value)
+                now = word()
+                run_under(now.without_grad if storage.hidden else now, copy_, base, storage.value)
                 storage.value = base
         return tree.map_leaves(self._given, out)
 

@@ -39,7 +39,8 @@ class FunctionalLevel(Level):
 
     def inner_word(self) -> Word:
         """Give the word of the function: tensors that it makes are functional too."""
-        return self.outer.but(levels=(*self.outer.levels, self), functional=self)
+        levels = (*self.outer.levels, self)
+        return self.outer.but(levels=levels, functional=self, below=False)
 
     def below_of(self, now: Word) -> Word:
         """Make the word below."""

@@ -68,13 +68,14 @@ class Step:
 
 
 class Storage:
-    """The current value of a base, and how often it was replaced."""
+    """The current value of a base, how often it was replaced, and who sees the write."""
 
-    __slots__ = ("generation", "value")
+    __slots__ = ("generation", "hidden", "value")
 
     def __init__(self, value: Tensor) -> None:
         self.value = value
         self.generation = 0
+        self.hidden = False  # whether autograd is not to see the write at the end
 
 
 class Functional:

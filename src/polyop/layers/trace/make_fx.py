@@ -9,12 +9,16 @@ from typing import Any
 from polyop import tree
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import run_under, word
+from polyop.dispatch.pre_dispatch import with_pre_dispatch
 from polyop.dispatch.registry import as_operator
 from polyop.errors import UsageError, nearest
 from polyop.graph import GraphModule
 from polyop.graph.node import identifier
 from polyop.layers.fake.mode import FakeTensorMode
+from polyop.layers.trace.proxy import ProxyMode
 from polyop.layers.trace.tracer import Tracer
+from polyop.layers.trace.wrappers import inside, put_together, taken_apart
+from polyop.schema.opaque import is_input
 from polyop.symbolic import ShapeEnv
 from polyop.tensor.meta import Meta
 from polyop.tensor.storage import share
@@ -35,15 +39,18 @@ def make_fx(
         f: a function of tensors, in any nesting of containers.
         tracing_mode: run it on the data (`"real"`), on fakes (`"fake"`), or on fakes with
             symbolic sizes (`"symbolic"`).
-        pre_dispatch: record calls as written, before autograd and decompositions act.
+        pre_dispatch: record calls as written, before autograd and decompositions act; grad
+            mode is part of the program then.
         decomposition_table: functions that are traced instead of operators.
 
     Returns:
         A function of the same arguments; it gives a `GraphModule`, whose inputs are the leaves
-        of the arguments, and whose `shape_env` has the guards.
+        of the arguments, and whose `shape_env` has the guards. A traceable wrapper counts as
+        the tensors inside it, as an argument and as a result.
 
     Raises:
         UsageError: an unknown mode.
+        UsageTypeError: a tensor of a subclass that is no traceable wrapper.
 
     Example:
         >>> import numpy as np
@@ -62,20 +69,26 @@ def make_fx(
             f"{tracing_mode!r} is no tracing mode{nearest(tracing_mode, MODES)}",
             declared=", ".join(MODES),
         )
-    if pre_dispatch:
-        raise UsageError("make_fx cannot trace before dispatch yet", argument="pre_dispatch")
     table = {as_operator(op): fn for op, fn in (decomposition_table or {}).items()}
 
     def trace(*args: Any) -> GraphModule:
         leaves, spec = tree.flatten(args)
         mode = _mode(tracing_mode, leaves)
         tracer = Tracer(table=table)
-        names = leaf_names(f, args)
-        inputs = [_input(tracer, mode, *pair) for pair in zip(names, leaves, strict=True)]
-        under = word().but(tracer=tracer, fake=mode)
-        result = run_under(under, f, *tree.unflatten(spec, inputs))
+        named = zip(leaf_names(f, args), leaves, strict=True)
+        parts = [part for pair in named for part in taken_apart(*pair)]
+        inputs = [_input(tracer, mode, *part) for part in parts]
+        given = tree.unflatten(spec, put_together(leaves, inputs))
+        plain = word().but(tracer=None, pre=(), fake=mode)
+        under = plain.but(tracer=tracer)
+        proxy = ProxyMode(tracer) if pre_dispatch else None
+        if proxy is not None:
+            under = with_pre_dispatch(plain, proxy)
+        result = inside(run_under(under, f, *given))
+        if proxy is not None:
+            proxy.note_grad(plain.grad)
         env = None if mode is None else mode.shape_env
-        module: GraphModule = run_under(under.but(tracer=None), tracer.finish, result, env)
+        module: GraphModule = run_under(plain, tracer.finish, result, env)
         module.__dict__["shape_env"] = env
         return module
 
@@ -122,6 +135,8 @@ def _input(tracer: Tracer, mode: FakeTensorMode | None, name: str, leaf: Any) ->
         value = fresh_input(leaf, mode, name)
     elif type(leaf) is int and mode is not None and mode.shape_env and not mode.static_shapes:
         value = mode.shape_env.create_symbol(leaf, name)
+    elif mode is not None and is_input(leaf):
+        value = mode.from_object(leaf)
     tracer.placeholder(name, value)
     return value
 

@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from polyop import tree
+from polyop.dispatch.objects import is_fake_object
 from polyop.errors import DataDependentOutputError
 from polyop.graph import Graph, GraphModule, Node
 from polyop.graph.node import CALL_FUNCTION, GET_ATTR, PLACEHOLDER, collect
 from polyop.layers.trace.sizes import Sizes, add_assertions
+from polyop.lazy import load
+from polyop.schema.opaque import VALUE, is_input, is_reference, opaque_type
 from polyop.source import caller
 from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.meta import META_SPACE, Meta, meta_of
@@ -41,6 +44,8 @@ class Tracer:
         self.constants: dict[str, Any] = {}
         self.sizes = Sizes(self.graph)
         self._lifted: dict[int, tuple[Tensor, Node]] = {}
+        #: The node of each opaque object, by the id of the real one, and what keeps that alive.
+        self._objects: dict[int, tuple[Any, Node]] = {}
 
     # -- values to nodes ------------------------------------------------------
 
@@ -50,6 +55,8 @@ class Tracer:
         node = self.graph.create_node(PLACEHOLDER, name, val=val)
         if isinstance(value, Tensor):
             value.graph_node = node
+        elif is_input(value):
+            self.track_object(value, node)
         return node
 
     def node_of(self, tensor: Tensor) -> Node:
@@ -77,6 +84,32 @@ class Tracer:
         self._lifted[id(tensor)] = (tensor, node)
         return node
 
+    def track_object(self, value: Any, node: Node) -> None:
+        """Let an opaque object be known by a node."""
+        self._objects[id(real_object(value))] = (value, node)
+
+    def object_node(self, value: Any) -> Any:
+        """Give the node of an opaque object; one from elsewhere becomes a constant (S183)."""
+        real = real_object(value)
+        if id(real) in self._objects:
+            return self._objects[id(real)][1]
+        found = opaque_type(value.__class__)
+        assert found is not None
+        if found.kind == VALUE:
+            return value
+        rebuild = found.reconstruct_fn
+        node = None if rebuild is None else rebuild(real, self._node_of_object, self)
+        if node is None:
+            name = f"_opaque_constant{len(self._objects)}"
+            self.constants[name] = real
+            node = self.graph.create_node(GET_ATTR, name, val=value)
+        self.track_object(value, node)
+        return node
+
+    def _node_of_object(self, value: Any) -> Node | None:
+        known = self._objects.get(id(real_object(value)))
+        return None if known is None else known[1]
+
     def written(self, tensor: Tensor, node: Node) -> None:
         """Let a tensor be known by the node that wrote it last."""
         if id(tensor) in self._lifted:
@@ -95,7 +128,7 @@ class Tracer:
         if value.__class__ is list:
             return [self.value(v) for v in value]
         if not isinstance(value, (tuple, dict)):
-            return value
+            return self.object_node(value) if is_input(value) else value
         return tree.map_leaves(self.value, value)
 
     # -- calls ----------------------------------------------------------------
@@ -124,9 +157,12 @@ class Tracer:
         elif isinstance(result, dict):
             for key, item in result.items():
                 self._item(node, key, item, written)
+        elif is_reference(result):
+            self.track_object(result, node)
 
     def _item(self, node: Node, key: Any, item: Any, written: Sequence[Tensor]) -> None:
-        if isinstance(item, (Tensor, list, tuple, dict)) or is_symbolic(item):
+        kinds = (Tensor, list, tuple, dict)
+        if isinstance(item, kinds) or is_symbolic(item) or is_reference(item):
             taken = self.graph.create_node(CALL_FUNCTION, operator.getitem, (node, key))
             self.results(taken, item, written)
 
@@ -169,6 +205,14 @@ class Tracer:
 
 
 _PLAIN = frozenset({int, float, bool, str, complex, type(None)})
+
+
+def real_object(value: Any) -> Any:
+    """Give the object that a fake stands for, or the fake itself if the trace made it."""
+    if not is_fake_object(value):
+        return value
+    original = load("polyop.objects.fakes:original_of")(value)
+    return value if original is None else original
 
 
 def describe(tensor: Tensor) -> Meta:

@@ -148,7 +148,7 @@ def plan_of(op: OpOverload) -> Plan:
     """Give the way in which an operator is batched, found once per operator."""
     plan: Plan | None = op.notes.get("vmap")
     if plan is None:
-        plan = op.notes["vmap"] = PLANS[0](op)
+        plan = op.note("vmap", PLANS[0])
     return plan
 
 

@@ -1,0 +1,175 @@
+"""Whether a program holds for some inputs: kinds, sizes, ranges, constraints (S213)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from polyop.devices import Device, DType
+from polyop.dispatch.bits import GRAD
+from polyop.dispatch.context import word
+from polyop.errors import CaptureError
+from polyop.export.signature import Dimension, InputSpec
+from polyop.symbolic import Expr, Guard, is_symbolic
+from polyop.tensor.meta import Meta
+from polyop.tensor.storage import shares_memory
+from polyop.tensor.tensor import Tensor
+
+
+class Expected(NamedTuple):
+    """What an input of the graph must be; the size of a number is its only axis."""
+
+    number: int
+    path: str
+    dtype: DType | None
+    device: Device | None
+    shape: tuple[Any, ...]
+    requires_grad: bool
+
+    def place(self, axis: int) -> str:
+        """Write where a size is found."""
+        return self.path if self.dtype is None else f"{self.path}.shape[{axis}]"
+
+
+class Checker:
+    """The checks of one program, prepared once.
+
+    Args:
+        inputs: the leaves of the arguments.
+        written: the numbers of those that the program writes.
+        values: what the graph knows of its inputs: metas and symbolic numbers.
+        dims: the symbols.
+        constraints: what the capture relied on besides.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[InputSpec],
+        written: Sequence[int],
+        values: Sequence[Any],
+        dims: Mapping[str, Dimension],
+        constraints: Sequence[Guard],
+    ) -> None:
+        self.constants = [
+            (i, spec.path, spec.value) for i, spec in enumerate(inputs) if spec.kind == "constant"
+        ]
+        numbers = [i for i, spec in enumerate(inputs) if spec.kind != "constant"]
+        self.expected = [
+            _expected(i, inputs[i], value) for i, value in zip(numbers, values, strict=True)
+        ]
+        self.written = [(i, inputs[i].path) for i in written]
+        self.dims = dims
+        self.constraints = constraints
+
+    def check(self, leaves: Sequence[Any]) -> None:
+        """Refuse inputs that the program was not made for.
+
+        Raises:
+            CaptureError: with the input or dimension, what it must be, and what it is.
+        """
+        for number, path, value in self.constants:
+            if not _same(leaves[number], value):
+                _refuse(f"the program was made for one value of {path}", path, value,
+                        leaves[number], "export it again for this value")  # fmt: skip
+        sizes: dict[str, int] = {}
+        later = []
+        for expected in self.expected:
+            later += self._kind(expected, leaves[expected.number], sizes)
+        for place, size, found in later:
+            self._computed(place, size, found, sizes)
+        self._constraints(sizes)
+        if self.written:
+            self._overlap(leaves)
+
+    def _kind(
+        self, expected: Expected, leaf: Any, sizes: dict[str, int]
+    ) -> list[tuple[str, Expr, int]]:
+        """Check one input, learn its sizes, and give those that others decide."""
+        if expected.dtype is None:
+            if type(leaf) is not int and not is_symbolic(leaf):
+                _refuse(f"{expected.path} is a number", expected.path, "int", leaf)
+            shape: Sequence[Any] = (leaf,)
+        else:
+            shape = _tensor_shape(expected, leaf)
+        later = []
+        for axis, (size, found) in enumerate(zip(expected.shape, shape, strict=True)):
+            if is_symbolic(found):
+                continue  # another trace will see to it
+            if isinstance(size, int):
+                if size != found:
+                    _refuse("an input has another size than the program was made for",
+                            expected.place(axis), size, found,
+                            "export with dynamic_shapes, and a Dim for this axis")  # fmt: skip
+            elif str(size) in self.dims:
+                self._learn(expected.place(axis), self.dims[str(size)], found, sizes)
+            else:
+                later.append((expected.place(axis), size.expr, found))
+        return later
+
+    def _learn(self, place: str, dim: Dimension, found: int, sizes: dict[str, int]) -> None:
+        known = sizes.setdefault(dim.symbol, found)
+        if known != found:
+            _refuse(f"one dimension, {dim.label}, has two sizes", place, f"{dim.label} == {known}",
+                    found)  # fmt: skip
+        if found < dim.lo or (dim.hi is not None and found > dim.hi):
+            _refuse(f"the dimension {dim.label} is out of its range", place, dim.bound, found,
+                    "export with a wider range")  # fmt: skip
+
+    def _computed(self, place: str, size: Expr, found: int, sizes: Mapping[str, int]) -> None:
+        if all(name in sizes for name in size.symbols()) and size.evaluate(sizes) != found:
+            _refuse("an input has another size than the program was made for", place,
+                    f"{size} = {size.evaluate(sizes)}", found)  # fmt: skip
+
+    def _constraints(self, sizes: Mapping[str, int]) -> None:
+        for guard in self.constraints:
+            names = guard.condition.symbols()
+            if all(name in sizes for name in names) and not guard.holds(sizes):
+                seen = ", ".join(f"{self.dims[n].label} = {sizes[n]}" for n in names)
+                _refuse(f"a constraint of the program does not hold for {seen}",
+                        ", ".join(self.dims[n].label for n in names), guard.text, seen,
+                        f"it was relied on at {guard.message or guard.place}")  # fmt: skip
+
+    def _overlap(self, leaves: Sequence[Any]) -> None:
+        for number, path in self.written:
+            for other in self.expected:
+                leaf = leaves[other.number]
+                if other.number == number or not isinstance(leaf, Tensor):
+                    continue
+                if shares_memory(leaves[number], leaf):
+                    _refuse(f"the program writes {path}, which shares memory with {other.path}",
+                            path, "memory of its own", other.path, "pass a copy: .clone()")  # fmt: skip
+
+
+def _expected(number: int, spec: InputSpec, value: Any) -> Expected:
+    if isinstance(value, Meta):
+        facts = value.dtype, value.device, value.shape, spec.requires_grad
+        return Expected(number, spec.path, *facts)
+    return Expected(number, spec.path, None, None, (value,), False)
+
+
+def _tensor_shape(expected: Expected, leaf: Any) -> Sequence[Any]:
+    if not isinstance(leaf, Tensor):
+        _refuse(f"{expected.path} is a tensor", expected.path, "Tensor", type(leaf).__name__)
+    if leaf.dtype != expected.dtype or leaf.device is not expected.device:
+        _refuse("an input has another dtype or device", expected.path,
+                f"{expected.dtype} on {expected.device}", f"{leaf.dtype} on {leaf.device}",
+                "convert it, or export for this dtype")  # fmt: skip
+    if leaf.ndim != len(expected.shape):
+        _refuse("an input has another number of axes", expected.path,
+                f"{len(expected.shape)} axes", f"shape {tuple(leaf.shape)}")  # fmt: skip
+    if leaf.keys & GRAD and not expected.requires_grad and word().grad:
+        _refuse("an input requires grad, and the program was made without gradients",
+                expected.path, "requires_grad=False", "requires_grad=True",
+                "export with tensors that require grad, or call it under no_grad()")  # fmt: skip
+    return leaf.shape
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Tell whether two constants are interchangeable; 1, 1.0 and True are not, nor 0.0 and -0.0."""
+    if type(a) is not type(b):
+        return False
+    return a is b or (repr(a) == repr(b) if isinstance(a, (float, complex)) else bool(a == b))
+
+
+def _refuse(problem: str, place: str, declared: object, seen: object, fix: str = "") -> NoReturn:
+    raise CaptureError(problem, argument=place, declared=declared, seen=seen, fix=fix)

@@ -1,0 +1,100 @@
+"""`save` and `load`: programs as files of data (S214).
+
+A file is a zip: `program.json`, and raw little-endian bytes beside it. Nothing
+is pickled, nothing is imported, and nothing of the file is run. A program calls
+operators by name; they must be defined before, with the schema of then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+from polyop.errors import PolyopError, ProgramFileError
+from polyop.export.decode import Decoder, operators_of
+from polyop.export.encode import Encoder
+from polyop.export.program import Program
+
+FORMAT = "polyop.program"
+VERSION = 1
+#: What a damaged or foreign file makes readers raise.
+DAMAGE = (
+    AttributeError, EOFError, KeyError, IndexError, NotImplementedError, OverflowError,
+    RecursionError, TypeError, UnicodeError, ValueError, ZeroDivisionError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
+
+
+def save(program: Program, path: str | os.PathLike[str]) -> None:
+    """Write a program to a file.
+
+    Raises:
+        ProgramFileError: the program holds what no file can hold; nothing is written.
+    """
+    if not isinstance(program, Program):
+        raise ProgramFileError("save takes a Program", seen=type(program).__name__,
+                               fix="make one: polyop.export.export(f, args)")  # fmt: skip
+    encoder = Encoder()
+    try:
+        body = encoder.program(program)
+    except RecursionError:
+        raise ProgramFileError("a constant of the program is nested too deeply") from None
+    content = {
+        "format": FORMAT, "version": VERSION, "operators": encoder.operators, "program": body,
+    }  # fmt: skip
+    text = json.dumps(content, allow_nan=False, indent=1)
+    # Beside the file first: a reader never meets half of it.
+    target = Path(path)
+    partial = target.with_name(f"{target.name}.part{os.getpid()}")
+    try:
+        with zipfile.ZipFile(partial, "w") as file:
+            file.writestr("program.json", text, zipfile.ZIP_DEFLATED)
+            for number, data in enumerate(encoder.arrays):
+                file.writestr(f"data/{number}", data)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> Program:
+    """Read a program from a file.
+
+    Raises:
+        ProgramFileError: the file is damaged or of another version, or an operator is missing or
+            has another schema; with the module to import.
+        FileNotFoundError: there is no file.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            return _read(file)
+    except ProgramFileError as error:
+        error.source = error.source or str(path)
+        raise
+    except (*DAMAGE, PolyopError) as error:
+        raise ProgramFileError(
+            "the file is no program, or is damaged",
+            seen=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            source=path,
+            fix="write it again: polyop.export.save(program, path)",
+        ) from error
+
+
+def _read(file: zipfile.ZipFile) -> Program:
+    content: dict[str, Any] = json.loads(file.read("program.json"))
+    if content["format"] != FORMAT or content["version"] != VERSION:
+        raise ProgramFileError(
+            "the file has a format that is not known here",
+            declared=f"{FORMAT} {VERSION}",
+            seen=f"{content['format']} {content['version']}",
+            fix="read it with the version of polyop that wrote it",
+        )
+    operators = operators_of(content["operators"])
+
+    def arrays(number: int) -> bytes:
+        return file.read(f"data/{number}")
+
+    return Decoder(arrays, operators).program(content["program"])

@@ -1,0 +1,79 @@
+"""Whether the gradient of a program is that of its function.
+
+A graph holds the operators of the forward run. Blocks without gradient and
+functions with a backward of their own leave no trace in it, and would get the
+gradient of the operators inside. So what autograd recorded of the function is
+compared with what it records of the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from polyop import tree
+from polyop.dispatch.bits import GRAD
+from polyop.dispatch.context import run_under, word
+from polyop.errors import CaptureError
+from polyop.graph import GraphModule
+from polyop.layers.autograd.node import Node, edges
+from polyop.layers.fake import FakeTensorMode
+from polyop.tensor.tensor import Tensor
+
+
+def refuse_own_gradients(
+    module: GraphModule, values: Sequence[Any], results: Sequence[Any], mode: FakeTensorMode
+) -> None:
+    """Refuse a function whose gradient its operators do not have.
+
+    Args:
+        module: a graph of the function, with one result at its end for each of these.
+        values: what both were run on.
+        results: what the function gave.
+        mode: the mode of the values.
+
+    Raises:
+        CaptureError: with what to do.
+    """
+    state = [v for v in vars(module).values() if isinstance(v, Tensor)]
+    if not any(isinstance(t, Tensor) and t.keys & GRAD for t in [*values, *state]):
+        return
+    known: dict[Any, int] = {}
+    again = tree.leaves(run_under(word().but(fake=mode), module, *values))
+    again = again[len(again) - len(results) :]  # in front are the new values of inputs
+    for number, (found, made) in enumerate(zip(results, again, strict=True)):
+        if isinstance(found, Tensor) and _key(found, known) != _key(made, known):
+            raise CaptureError(
+                f"the gradient of result {number} is not that of the operators which make it",
+                seen="a no_grad block, or an autograd.Function, on the way",
+                fix="make an operator of this part and register its gradient, use detach() for "
+                "no_grad, or export tensors that do not require grad",
+            )
+
+
+def _key(tensor: Any, known: dict[Any, int]) -> int:
+    """Number what autograd recorded of a tensor; equal records have one number."""
+    if not tensor.keys & GRAD:
+        return -1
+    numbers: dict[Node, int] = {}
+    waiting = [tensor.grad_node]
+    while waiting:
+        node = waiting[-1]
+        inner = [n for n in edges(node) if n not in numbers] if node.seq else []
+        if inner:
+            waiting += inner
+            continue
+        waiting.pop()
+        numbers[node] = known.setdefault(_record(node, numbers), len(known))
+    return numbers[tensor.grad_node]
+
+
+def _record(node: Node, numbers: dict[Node, int]) -> Any:
+    if not node.seq:
+        return id(node)  # a leaf is itself
+    item = getattr(node, "x0", None)
+    return (
+        str(getattr(node, "op", "")),
+        item if isinstance(item, int) else None,
+        tuple(numbers[n] for n in edges(node)),
+    )

@@ -1,0 +1,149 @@
+"""`LoweredModule`: a part of a program in a backend's own form, and the registry of backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from polyop.errors import DelegateError, UsageTypeError, nearest
+from polyop.export.program import Program
+from polyop.graph import Node
+from polyop.lazy import load
+
+Executor = Callable[..., Any]
+
+
+class CompileSpec(NamedTuple):
+    """An option that a part was lowered with."""
+
+    key: str
+    value: Any
+
+
+class Backend(Protocol):
+    """Who takes parts of programs: which nodes, in which form, and how they run.
+
+    Attributes:
+        backend_id: its name in files.
+    """
+
+    backend_id: str
+
+    def takes(self, node: Node) -> bool:
+        """Tell whether it can run a node."""
+
+    def lower(self, program: Program, compile_specs: Sequence[CompileSpec]) -> bytes:
+        """Give the form of a part that it runs."""
+
+    def executor(self, lowered: LoweredModule) -> Executor:
+        """Give the function that runs a part, of the part's inputs, giving all its results."""
+
+
+#: Backends by name; those of polyop come when they are first used.
+BACKENDS: dict[str, Any] = {"onnx": "polyop.export.onnx.backend:OnnxBackend"}
+
+
+def register_backend(backend: Backend) -> Backend:
+    """Make a backend known by its `backend_id`, so that loaded programs find it.
+
+    Raises:
+        UsageTypeError: it lacks a method of `Backend`.
+    """
+    for name in ("backend_id", "takes", "lower", "executor"):
+        if not hasattr(backend, name):
+            raise UsageTypeError(
+                f"a backend has {name}", declared="backend_id, takes, lower, executor",
+                seen=type(backend).__name__,
+            )  # fmt: skip
+    BACKENDS[backend.backend_id] = backend
+    return backend
+
+
+def find_backend(backend: Any) -> Backend:
+    """Give a backend by its name; an object is given as it is.
+
+    Raises:
+        DelegateError: no backend has that name.
+    """
+    if not isinstance(backend, str):
+        found: Backend = backend
+        return found
+    if backend not in BACKENDS:
+        raise DelegateError(
+            f"there is no backend {backend!r}{nearest(backend, BACKENDS)}",
+            declared=", ".join(BACKENDS),
+            fix="import the module that calls register_backend",
+        )
+    if isinstance(BACKENDS[backend], str):
+        BACKENDS[backend] = load(BACKENDS[backend])()
+    made: Backend = BACKENDS[backend]
+    return made
+
+
+class LoweredModule:
+    """A part of a program, lowered (S216); `call_delegate` runs it.
+
+    Args:
+        original_module: the part as a program; gradients and fakes come from it.
+        backend_id: who lowered it.
+        payload: its form there.
+        compile_specs: the options that it was lowered with.
+
+    Raises:
+        DelegateError: there is neither a program nor a payload.
+    """
+
+    def __init__(
+        self,
+        original_module: Program | None,
+        backend_id: str,
+        payload: bytes = b"",
+        compile_specs: Sequence[CompileSpec] = (),
+    ) -> None:
+        if original_module is None and not payload:
+            raise DelegateError("a lowered module has a program or a payload", argument=backend_id)
+        if original_module is not None and not isinstance(original_module, Program):
+            raise UsageTypeError(
+                "the original module is a Program", seen=type(original_module).__name__
+            )
+        self.original_module = original_module
+        self.backend_id = backend_id
+        self.payload = bytes(payload)
+        self.compile_specs = tuple(compile_specs)
+        self._executor: Executor | None = None
+        self._original: Executor | None = None
+
+    @property
+    def executor(self) -> Executor | None:
+        """Give the backend's function that runs the payload; None if nobody knows the backend."""
+        if self._executor is None and self.payload and self.backend_id in BACKENDS:
+            self._executor = find_backend(self.backend_id).executor(self)
+        return self._executor
+
+    @property
+    def original(self) -> Executor:
+        """Give the program as a function.
+
+        Raises:
+            DelegateError: there is none.
+        """
+        if self._original is None:
+            if self.original_module is None:
+                raise DelegateError(
+                    f"a lowered module of {self.backend_id} has no original program",
+                    fix="lower it again from the program",
+                )
+            self._original = self.original_module.module()
+        return self._original
+
+    @property
+    def backward(self) -> Executor | None:
+        """Give the backend's own backward: of inputs, results and gradients; None without one."""
+        if self.backend_id not in BACKENDS:
+            return None
+        make = getattr(find_backend(self.backend_id), "backward", None)
+        found: Executor | None = None if make is None else make(self)
+        return found
+
+    def __repr__(self) -> str:
+        return f"<LoweredModule of {self.backend_id}, {len(self.payload)} bytes>"

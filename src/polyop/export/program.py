@@ -1,0 +1,162 @@
+"""`Program`: an exported function, its signature, and the inputs that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from polyop import tree
+from polyop.dispatch.bits import GRAD
+from polyop.errors import CaptureError
+from polyop.export.check import Checker
+from polyop.export.signature import Dimension, Signature
+from polyop.graph import Graph, GraphModule
+from polyop.graph.node import GET_ATTR
+from polyop.layers.fake import FakeTensorMode
+from polyop.layers.trace.sizes import assert_holds
+from polyop.ops.inplace import copy_
+from polyop.symbolic import Guard
+from polyop.tensor.tensor import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """An exported function; made by `export` and `load`.
+
+    The graph writes nothing: it takes the leaves of the arguments, and gives the
+    new values of those that the function writes, then the results. `module()`
+    gives the function again.
+
+    Attributes:
+        graph_module: the graph with its parameters and constants.
+        signature: inputs and results, flat.
+        in_spec: the structure of `(args, kwargs)`.
+        out_spec: the structure of the results.
+        names: the parameters that take the positional arguments.
+        dims: by symbol, the sizes that may change.
+        constraints: what must hold of these sizes besides their ranges.
+        mode: the fake mode of what the graph knows of its values.
+    """
+
+    graph_module: GraphModule
+    signature: Signature
+    in_spec: Any
+    out_spec: Any
+    names: tuple[str, ...]
+    dims: Mapping[str, Dimension]
+    constraints: tuple[Guard, ...]
+    mode: FakeTensorMode
+
+    @property
+    def graph(self) -> Graph:
+        """Give the graph."""
+        return self.graph_module.graph
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Give what the graph reads besides its inputs, by name."""
+        names = [n.target for n in self.graph.nodes if n.op == GET_ATTR]
+        return {name: self.graph_module.get_attr(name) for name in dict.fromkeys(names)}
+
+    @property
+    def ranges(self) -> dict[str, tuple[int, int | None]]:
+        """Give the least and the greatest value of each size that may change."""
+        return {dim.label: (dim.lo, dim.hi) for dim in self.dims.values()}
+
+    @property
+    def assertions(self) -> list[str]:
+        """List what the graph asserts when it runs."""
+        return [str(n.args[1]) for n in self.graph.nodes if n.target is assert_holds]
+
+    @cached_property
+    def checker(self) -> Checker:
+        """Give the checks of the inputs."""
+        values = [node.val for node in self.graph.placeholders]
+        signature = self.signature
+        return Checker(signature.inputs, signature.written, values, self.dims, self.constraints)
+
+    def module(self) -> ProgramModule:
+        """Give the function that the program is, with checked inputs."""
+        return ProgramModule(self)
+
+    def __str__(self) -> str:
+        dims = [f"# {d.symbol}: {d.bound}" for d in self.dims.values()]
+        constraints = [f"# {guard.text}" for guard in self.constraints]
+        notes = [f"# {line}" for line in str(self.signature).splitlines()]
+        return "\n".join([str(self.graph), *notes, *dims, *constraints])
+
+    def __repr__(self) -> str:
+        return f"<Program of {len(self.graph.nodes)} nodes>"
+
+
+class ProgramModule:
+    """A program as a function: of the arguments that were exported, in the same structure.
+
+    Results that the function makes as views of an input which it also writes
+    are copies here; all other results alias what those of the function alias.
+
+    Raises:
+        CaptureError: the program was not made for these inputs.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    @property
+    def graph(self) -> Graph:
+        """Give the graph."""
+        return self.program.graph
+
+    def parameters(self) -> list[Tensor]:
+        """List the tensors that require grad."""
+        return [t for t in self.program.state.values() if isinstance(t, Tensor) and t.keys & GRAD]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Check the inputs, run the graph, write what is written."""
+        program = self.program
+        leaves = flat_inputs(program, args, kwargs)
+        program.checker.check(leaves)
+        signature = program.signature
+        found = program.graph_module(*[leaves[i] for i in signature.of_graph])
+        count = len(signature.written)
+        for number, value in zip(signature.written, found, strict=False):
+            copy_(leaves[number], value)
+        return tree.unflatten(program.out_spec, _results(signature, leaves, found[count:]))
+
+    def __repr__(self) -> str:
+        return f"<module of {self.program!r}>"
+
+
+def flat_inputs(program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Give the leaves of a call's arguments.
+
+    Raises:
+        CaptureError: they have another structure than those that were exported.
+    """
+    names = program.names
+    while len(args) < len(names) and names[len(args)] in kwargs:
+        kwargs = dict(kwargs)
+        args = (*args, kwargs.pop(names[len(args)]))
+    leaves, spec = tree.flatten((args, kwargs))
+    if spec != program.in_spec:
+        raise CaptureError(
+            "the arguments have another structure than the program was made for",
+            declared=_outline(program.in_spec),
+            seen=tree.outline((args, kwargs)),
+            fix="give the same containers, with the same keys and lengths",
+        )
+    return leaves
+
+
+def _outline(spec: Any) -> str:
+    return tree.outline(tree.unflatten(spec, range(spec.num_leaves)))
+
+
+def _results(signature: Signature, leaves: Sequence[Any], found: Sequence[Any]) -> list[Any]:
+    by_kind = {"result": found, "input": leaves}
+    return [
+        spec.value if spec.kind == "constant" else by_kind[spec.kind][spec.value]
+        for spec in signature.outputs
+    ]

@@ -1,0 +1,98 @@
+"""What goes into a program and what comes out, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+
+class InputSpec(NamedTuple):
+    """One leaf of a program's arguments.
+
+    Attributes:
+        path: how a reader writes it, such as `batch['image']`.
+        kind: a tensor or a size of the graph, or a constant that it was made for.
+        value: of a constant.
+        requires_grad: whether a tensor may need a gradient.
+    """
+
+    path: str
+    kind: Literal["tensor", "size", "constant"]
+    value: Any = None
+    requires_grad: bool = False
+
+
+class OutputSpec(NamedTuple):
+    """One leaf of a program's results.
+
+    Attributes:
+        kind: a result of the graph, an input that is given back, or a constant.
+        value: the number of the graph's result or of the input; the constant.
+    """
+
+    kind: Literal["result", "input", "constant"]
+    value: Any = None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs and results of a program, each flat and in order.
+
+    The graph takes the inputs that are no constants. It gives the new value of
+    each written input, then its results.
+
+    Attributes:
+        inputs: the leaves of the arguments.
+        outputs: the leaves of the results.
+        written: the numbers of the inputs that the function writes.
+        parameters: attributes of the graph's module that require grad.
+        constants: its other tensors.
+    """
+
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    written: tuple[int, ...] = ()
+    parameters: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ()
+
+    @property
+    def of_graph(self) -> tuple[int, ...]:
+        """Give the numbers of the inputs that the graph takes."""
+        return tuple(i for i, spec in enumerate(self.inputs) if spec.kind != "constant")
+
+    def __str__(self) -> str:
+        lines = [f"input {spec.path}: {_text(spec)}" for spec in self.inputs]
+        lines += [f"parameter {name}" for name in self.parameters]
+        lines += [f"constant {name}" for name in self.constants]
+        lines += [f"writes {self.inputs[i].path}" for i in self.written]
+        lines += [f"output {i}: {self._output(spec)}" for i, spec in enumerate(self.outputs)]
+        return "\n".join(lines)
+
+    def _output(self, spec: OutputSpec) -> str:
+        if spec.kind == "input":
+            return f"the input {self.inputs[spec.value].path}"
+        return spec.kind if spec.kind == "result" else repr(spec.value)
+
+
+def _text(spec: InputSpec) -> str:
+    return f"always {spec.value!r}" if spec.kind == "constant" else spec.kind
+
+
+class Dimension(NamedTuple):
+    """A symbol of a program: its range, and the user's name for it, where there is one."""
+
+    symbol: str
+    name: str
+    lo: int
+    hi: int | None
+    hint: int
+
+    @property
+    def label(self) -> str:
+        """Give the name that the user knows."""
+        return self.name or self.symbol
+
+    @property
+    def bound(self) -> str:
+        """Write the range as Python compares."""
+        return f"{self.lo} <= {self.label}" + ("" if self.hi is None else f" <= {self.hi}")

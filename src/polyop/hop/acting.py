@@ -1,0 +1,41 @@
+"""Who acts on a call of a higher-order operator, where the keys leave it open (S118 to S120)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from polyop import tree
+from polyop.dispatch.bits import FAKE, SUBCLASS, WRAPPED
+from polyop.dispatch.context import Word, word
+from polyop.dispatch.python_key import dispatches
+from polyop.layers.levels import Level
+from polyop.tensor.tensor import Tensor
+
+
+def tensors_of(args: Any, kwargs: Any) -> Iterator[Tensor]:
+    """Give the tensor leaves of a call."""
+    return (leaf for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor))
+
+
+def innermost_level(args: Any, kwargs: Any) -> Level:
+    """Give the deepest transform of a call: one that runs, or one that an argument belongs to."""
+    levels: list[Level] = list(word().levels[-1:])
+    levels += [t.payload.level for t in tensors_of(args, kwargs) if t.keys & WRAPPED]
+    return max(levels, key=lambda level: level.depth)
+
+
+def modes_of(now: Word) -> Iterator[tuple[Any, Word]]:
+    """Give the modes from the innermost outward, each with the word of what it calls."""
+    yield from now.chain
+    if now.tracer is not None:
+        yield now.tracer, now.but(modes=(), infra=(), tracer=None)
+    if now.fake is not None:
+        yield now.fake, now.but(modes=(), infra=(), tracer=None, fake=None)
+
+
+def python_tensors(args: Any, kwargs: Any) -> Iterator[Tensor]:
+    """Give the fakes of a call, and the tensors of classes that answer calls."""
+    for tensor in tensors_of(args, kwargs):
+        if tensor.keys & FAKE or (tensor.keys & SUBCLASS and dispatches(type(tensor))):
+            yield tensor

@@ -1,0 +1,465 @@
+"""`ControlOperator`: the rules of operators that choose, or repeat, functions.
+
+While nothing watches, a call is Python's `if` or loop around the operators of
+its functions, and every layer acts on these. A trace, a mode, or a fake gets
+the call whole, in its flat form (NOTE [Flat forms]); gradients and batches
+are then calls of the same operator, on functions made of the given ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from polyop import tree
+from polyop.dispatch.bits import FAKE_MODE, GRAD, LIFTED, MODES, PRE_DISPATCH, TRACE, WRAPPED
+from polyop.dispatch.context import reset_word, run_under, set_word, word
+from polyop.dispatch.implementations import TransformType
+from polyop.dispatch.keys import DispatchKey
+from polyop.errors import MissingGradientError, SubgraphError
+from polyop.graph.node import PLACEHOLDER
+from polyop.hop.derived import SubgraphFunction
+from polyop.hop.forms import (
+    Flat,
+    Form,
+    Group,
+    closed,
+    flat,
+    innermost_keys,
+    is_fake,
+    same_structure,
+)
+from polyop.hop.functionalize_api import FunctionalizeAPI
+from polyop.hop.lifting import Lifted, free_of
+from polyop.hop.operator import HigherOrderOperator
+from polyop.hop.rules import Interpreter, below_autograd, register_fake
+from polyop.hop.schema import HopSchemaGenerator
+from polyop.hop.subgraph import (
+    Subgraph,
+    fake_mode_of,
+    inserting_behind,
+    record_call,
+    trace_subgraph,
+)
+from polyop.layers.autograd.transforms import GradLevel, vjp
+from polyop.layers.fake.mode import FakeTensorMode
+from polyop.layers.levels import enter_level, innermost
+from polyop.layers.trace.proxy import ProxyMode
+from polyop.layers.trace.tracer import Tracer, describe
+from polyop.layers.vmap.batch import VmapLevel, batched, peel
+from polyop.ops.broadcasting import expand_to
+from polyop.ops.factories import zeros_like
+from polyop.ops.views import expand_dims, moveaxis
+from polyop.symbolic import ShapeEnv
+from polyop.tensor.tensor import Tensor, is_differentiable
+
+#: Who wants the call whole.
+WATCHED = TRACE | MODES | PRE_DISPATCH | FAKE_MODE
+
+
+class ControlOperator(HigherOrderOperator):
+    """Base of operators with several functions; a subclass says what a call is and does."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, cacheable=True)
+        self.py_impl(DispatchKey.CompositeExplicitAutograd)(self.at_data)
+        self.py_impl(DispatchKey.Autograd)(self.autograd)
+        self.py_impl(Tracer)(self.trace)
+        self.py_impl(ProxyMode)(self.trace_before)
+        self.py_impl(TransformType.Vmap)(self.vmap)
+        self.py_impl(TransformType.Grad)(self.grad)
+        self.py_impl(TransformType.Jvp)(self.at_level)
+        self.py_functionalize_impl(self.functionalize)
+        register_fake(self, self.fake)
+
+    # -- what a subclass says -------------------------------------------------
+
+    def parse(self, *args: Any, **kwargs: Any) -> Form:
+        """Give the form of a call, checked."""
+        raise NotImplementedError
+
+    def spell(self, form: Form) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give the arguments of a call."""
+        raise NotImplementedError
+
+    def eager(self, form: Form) -> Any:
+        """Choose or repeat, on tensors with data."""
+        raise NotImplementedError
+
+    def samples(self, form: Form, mode: FakeTensorMode) -> list[Group]:
+        """Give fake operands for each function of a flat form."""
+        raise NotImplementedError
+
+    def outcome(self, form: Form, results: Sequence[Group], mode: FakeTensorMode) -> Group:
+        """Check what the functions gave for the samples, and give fakes of the results.
+
+        Raises:
+            SubgraphError: the functions do not fit each other.
+        """
+        raise NotImplementedError
+
+    def structure(self, form: Form) -> Any:
+        """Give the structure of the results, once the functions have run."""
+        return form.functions[0].result  # type: ignore[attr-defined]
+
+    def pull(self, form: Form, grads: Sequence[Any]) -> list[Any]:
+        """Give the gradient of each leaf of a flat form."""
+        raise MissingGradientError(
+            f"{self} has no gradient inside a trace",
+            op=self,
+            fix="compute the gradient outside of the traced function, or write scan: its number "
+            "of steps is known",
+        )
+
+    def batch(self, form: Form, level: VmapLevel) -> Any:
+        """Call it on the functions of a whole batch, below the vmap."""
+        raise NotImplementedError
+
+    # -- calls ----------------------------------------------------------------
+
+    def enter(self, *args: Any, **kwargs: Any) -> Any:
+        """Begin a call: whole where it is watched."""
+        if not word() & WATCHED:
+            return super().__call__(*args, **kwargs)
+        return self.whole(self.parse(*args, **kwargs))
+
+    def again(self, form: Form) -> Any:
+        """Call it on a form."""
+        args, kwargs = self.spell(form)
+        return HigherOrderOperator.__call__(self, *args, **kwargs)
+
+    def whole(self, form: Form) -> Any:
+        """Call it on the flat form, and give the results their structure."""
+        if form.is_flat:
+            return self.again(form)
+        made = self.flattened(form)
+        out = self.again(made)
+        return tree.unflatten(self.structure(made), out)
+
+    def flattened(self, form: Form) -> Form:
+        """Bring a call into its flat form."""
+        groups = tuple(tuple(tree.leaves(group)) for group in form.groups)
+        given = self.arguments(form)
+        free = tuple(free_of(form.functions, GRAD | WRAPPED))
+        fns = tuple(
+            flat(Lifted(fn, free) if free else fn, tree.structure(args), name)
+            for fn, args, name in zip(form.functions, given, self.names, strict=True)
+        )
+        return Form(fns, (*groups[:-1], groups[-1] + free), form.options)
+
+    #: What the functions are called.
+    names: tuple[str, ...] = ("the function",)
+
+    def arguments(self, form: Form) -> list[tuple[Any, ...]]:
+        """Give the trees that each function gets, as examples of their structure."""
+        raise NotImplementedError
+
+    def watched(self, form: Form) -> bool:
+        """Tell whether a call stays whole."""
+        return bool(word() & WATCHED) or any(map(is_fake, form.leaves))
+
+    # -- rules ----------------------------------------------------------------
+
+    def at_data(self, *args: Any, **kwargs: Any) -> Any:
+        """Choose or repeat."""
+        return self.eager(self.parse(*args, **kwargs))
+
+    def at_level(self, _: Any, *args: Any, **kwargs: Any) -> Any:
+        """Leave a call to the operators of its functions."""
+        return self.at_data(*args, **kwargs)
+
+    def autograd(self, *args: Any, **kwargs: Any) -> Any:
+        """Record the call as one where it is watched."""
+        form = self.parse(*args, **kwargs)
+        if not self.watched(form):
+            return self.eager(form)
+        if not form.is_flat:
+            return self.whole(form)
+        if word().grad and any(isinstance(x, Tensor) and x.keys & GRAD for x in form.leaves):
+            return self.recorded(form)
+        token = set_word(below_autograd(word()))
+        try:
+            return self.again(form)
+        finally:
+            reset_word(token)
+
+    def grad(self, to: Interpreter, *args: Any, **kwargs: Any) -> Any:
+        """Record the call as one where it is watched."""
+        form = self.parse(*args, **kwargs)
+        if not self.watched(form):
+            return self.eager(form)
+        if not form.is_flat:
+            return self.whole(form)
+        if any(innermost_level_is(x, to.level) for x in form.leaves):
+            return self.recorded(form)
+        with to.lower():
+            return self.again(form)
+
+    def recorded(self, form: Form) -> Group:
+        """Call it as one step of autograd."""
+        found: Group = ControlFunction.apply(Step(self, form), *form.leaves)
+        return found
+
+    def fake(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the functions once each on fakes."""
+        form = self.parse(*args, **kwargs)
+        if not form.is_flat:
+            return self.whole(form)
+        mode = word().fake
+        samples = self.samples(form, mode)
+        results = [fn(*given) for fn, given in zip(form.functions, samples, strict=True)]
+        return self.outcome(form, results, mode)
+
+    def trace(self, tracer: Tracer, *args: Any, **kwargs: Any) -> Any:
+        """Record the call as one node, with its functions as graphs of their own."""
+        return self.record(tracer, self.parse(*args, **kwargs), pre_dispatch=False)
+
+    def trace_before(self, mode: ProxyMode, *args: Any, **kwargs: Any) -> Any:
+        """Record the call as one node before dispatch."""
+        out = self.record(mode.tracer, self.parse(*args, **kwargs), pre_dispatch=True)
+        mode.note_grad(word().grad)
+        return out
+
+    def record(self, tracer: Tracer, form: Form, *, pre_dispatch: bool) -> Any:
+        """Add the node of a call in its flat form."""
+        found = fake_mode_of(form.leaves)
+        mode = found or FakeTensorMode(
+            allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True
+        )
+        graphs = self.graphs(tracer, form, mode, pre_dispatch=pre_dispatch)
+        lifted = graphs[-1].lifted
+        if any(getattr(fn, "recorded", False) for fn in form.functions):
+            self.check_lifted(lifted)
+        given = run_under(word().but(fake=mode), self.outcome, form, _results(graphs), mode)
+        modules = tuple(g.module for g in graphs)
+        made = Form(modules, (*form.groups[:-1], form.groups[-1] + lifted), form.options)
+        args, kwargs = self.spell(made)
+        result = given if found is not None else self.again(made)
+        return record_call(tracer, self, args, kwargs, result)
+
+    def graphs(
+        self, tracer: Tracer | None, form: Form, mode: FakeTensorMode, *, pre_dispatch: bool = False
+    ) -> list[Subgraph]:
+        """Trace the functions; all get what any of them uses of its surroundings."""
+        made: list[Subgraph] = []
+        samples = run_under(word().but(fake=mode), self.samples, form, mode)
+        for fn, given in zip(form.functions, samples, strict=True):
+            free = made[-1].lifted if made else ()
+            made.append(
+                trace_subgraph(
+                    fn, given, tracer=tracer, pre_dispatch=pre_dispatch, op=self, free=free
+                )
+            )
+        for graph in made[:-1]:
+            add_unused(graph, made[-1].lifted)
+        return made
+
+    def check_lifted(self, lifted: Sequence[Any]) -> None:
+        """Refuse tensors that require grad and are no operands: their gradient would be lost."""
+        for x in lifted:
+            if isinstance(x, Tensor) and x.keys & (GRAD | LIFTED):
+                raise SubgraphError(
+                    f"a function of {self} uses a tensor that requires grad and is no operand",
+                    op=self,
+                    seen=f"shape {tuple(x.shape)}",
+                    fix="pass it as an operand",
+                )
+
+    def vmap(self, to: Interpreter, *args: Any, **kwargs: Any) -> Any:
+        """Call it on the functions of a batch where that is watched."""
+        form = self.parse(*args, **kwargs)
+        if not self.watched(form):
+            return self.eager(form)
+        if not form.is_flat:
+            return self.whole(form)
+        if all(peel(x, to.level)[1] is None for x in form.leaves):
+            with to.lower():
+                return self.again(form)
+        return self.batch(form, to.level)
+
+    def functionalize(self, ctx: FunctionalizeAPI, *args: Any, **kwargs: Any) -> Any:
+        """Call it on functions that write nothing where that is watched."""
+        form = self.parse(*args, **kwargs)
+        if not self.watched(form):
+            return self.eager(form)
+        if not form.is_flat:
+            return self.whole(form)
+        fns = tuple(Flat(ctx.functionalize(fn), None, fn.name) for fn in form.functions)  # type: ignore[attr-defined]
+        made = form._replace(functions=fns).given(ctx.unwrap_tensors(form.leaves))
+        with ctx.redispatch_to_next():
+            out = self.again(made)
+        return ctx.wrap_tensors(out)
+
+    # -- schema ---------------------------------------------------------------
+
+    def gen_schema(self, *args: Any, **kwargs: Any) -> Any:
+        """Give the schema of one call: its functions, the leaves of its operands, its options."""
+        form = self.parse(*args, **kwargs)
+        if not form.is_flat:
+            form = self.flattened(form)
+        env = ShapeEnv()
+        mode = fake_mode_of(form.leaves) or FakeTensorMode(
+            allow_non_fake_inputs=True, shape_env=env, static_shapes=True
+        )
+        given = run_under(
+            word().but(fake=mode),
+            lambda: self.outcome(form, _results(self.graphs(None, form, mode)), mode),
+        )
+        made = HopSchemaGenerator(self)
+        for i, fn in enumerate(form.functions):
+            made.add_arg(f"function{i}", fn)
+        for i, leaf in enumerate(form.leaves):
+            made.add_arg(f"operand{i}", leaf)
+        for name, option in form.options.items():
+            made.add_arg(name, option, kw_only=True)
+        for leaf in given:
+            made.add_output(leaf)
+        return made.gen_schema()
+
+
+def _results(graphs: Sequence[Subgraph]) -> list[Group]:
+    return [g.result for g in graphs]
+
+
+def innermost_level_is(value: Any, level: Any) -> bool:
+    """Tell whether a value is a tensor of a level."""
+    return level.peel(value) is not value
+
+
+def add_unused(graph: Subgraph, lifted: Sequence[Any]) -> None:
+    """Add inputs for what only the other functions use."""
+    missing = lifted[len(graph.lifted) :]
+    if not missing:
+        return
+    inner = graph.module.graph
+    behind = inner.placeholders[-1] if inner.placeholders else inner.root
+    for i, value in enumerate(missing):
+        with inserting_behind(inner, behind):
+            name = f"free{len(graph.lifted) + i}"
+            behind = inner.create_node(PLACEHOLDER, name, val=value_of(value))
+    graph.module.recompile()
+
+
+def value_of(value: Any) -> Any:
+    """Give what a node keeps of an operand."""
+    return describe(value) if isinstance(value, Tensor) else value
+
+
+# -- gradients ----------------------------------------------------------------
+
+
+class Step:
+    """What a step of autograd knows of a call, its tensors aside."""
+
+    def __init__(self, hop: ControlOperator, form: Form) -> None:
+        self.hop = hop
+        self.form = form
+
+    def run(self, leaves: Sequence[Any]) -> Group:
+        """Call the operator, below."""
+        fns = tuple(fn.inside() for fn in self.form.functions)  # type: ignore[attr-defined]
+        form = self.form._replace(functions=fns)
+        out: Group = self.hop.again(form.given(leaves))
+        for fn, ran in zip(self.form.functions, fns, strict=True):
+            fn.result = ran.result  # type: ignore[attr-defined]
+        return out
+
+    def pull(self, leaves: Sequence[Any], grads: Sequence[Any]) -> list[Any]:
+        """Give the gradient of each leaf, None for what has none."""
+        return self.hop.pull(self.form.given(leaves), grads)
+
+
+class ControlFunction(SubgraphFunction):
+    """One call as a step of autograd."""
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Record it, unless a batch comes first: the operator has a rule for that."""
+        level = innermost(args)
+        if level is not None and not isinstance(level, GradLevel):
+            step, *leaves = args
+            return step.run(leaves)
+        return super().apply(*args)
+
+
+def has_gradient(value: Any) -> bool:
+    """Tell whether a leaf may have a gradient."""
+    return isinstance(value, Tensor) and is_differentiable(value.dtype)
+
+
+def places_of(leaves: Sequence[Any]) -> list[int]:
+    """Give the positions of leaves that may have a gradient."""
+    return [i for i, x in enumerate(leaves) if has_gradient(x)]
+
+
+def pullback(fn: Flat, count: int, chosen: Sequence[int], wanted: Sequence[int]) -> Flat:
+    """Give the function from operands and gradients of results to gradients of operands.
+
+    Args:
+        fn: the function.
+        count: how many operands it has.
+        chosen: the operands to differentiate for.
+        wanted: the results that have a gradient.
+    """
+
+    def back(*given: Any) -> Group:
+        leaves, grads = list(given[:count]), given[count:]
+
+        def of_chosen(*values: Any) -> Group:
+            for i, value in zip(chosen, values, strict=True):
+                leaves[i] = value
+            out = fn(*leaves)
+            return tuple(out[i] for i in wanted)
+
+        _, pull = vjp(of_chosen, *[leaves[i] for i in chosen])
+        found: Group = pull(grads, retain_graph=False)
+        return found
+
+    return closed(Flat(back, None, f"the gradient of {fn.name}")).inside()
+
+
+def filled(grads: Sequence[Any], results: Sequence[Any]) -> list[Any]:
+    """Give zeros for gradients that are absent."""
+    return [zeros_like(r) if g is None else g for g, r in zip(grads, results, strict=True)]
+
+
+# -- batches ------------------------------------------------------------------
+
+
+def at_axis(value: Tensor, axis: int | None, to: int, size: Any) -> Tensor:
+    """Give a value with its batch axis at a place; a value without one is repeated."""
+    if axis is None:
+        shape = list(value.shape)
+        shape.insert(to, size)
+        made: Tensor = expand_to(expand_dims(value, to), shape)
+        return made
+    return value if axis == to else moveaxis(value, axis, to)
+
+
+def on_batch(fn: Flat, axes: Sequence[int | None], level: VmapLevel) -> Flat:
+    """Give the function of whole batches, which gives batches along axis 0."""
+
+    def of_batch(*given: Any) -> Group:
+        # A level of its own: gradients call this again when the vmap has ended.
+        inner = VmapLevel(level.batch_size, level.randomness)
+        pairs = zip(given, axes, strict=True)
+        inputs = [x if axis is None else batched(x, axis, inner) for x, axis in pairs]
+        with enter_level(inner):
+            out = fn(*inputs)
+        return tuple(whole_of(x, inner) for x in out)
+
+    of_batch.__wrapped__ = fn  # type: ignore[attr-defined]
+    return closed(Flat(of_batch, None, fn.name))
+
+
+def whole_of(leaf: Any, level: VmapLevel) -> Any:
+    """Give the batch of a result, along axis 0."""
+    if not isinstance(leaf, Tensor):
+        return leaf
+    value, axis = peel(leaf, level)
+    return at_axis(value, axis, 0, level.batch_size)
+
+
+def in_batch(leaf: Any, axis: int, level: VmapLevel) -> Any:
+    """Give the tensor whose samples lie along an axis."""
+    return batched(leaf, axis, level) if isinstance(leaf, Tensor) else leaf

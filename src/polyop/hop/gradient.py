@@ -1,0 +1,162 @@
+"""A call of a subgraph operator as one step of autograd, whose gradient is a call of it too.
+
+The gradient runs the function again: nothing but the operands is kept, and it
+has a gradient in turn, by the same rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from polyop import tree
+from polyop.dispatch.bits import GRAD, LIFTED
+from polyop.errors import SubgraphError
+from polyop.layers.autograd.function import APPLY, Function
+from polyop.layers.autograd.transforms import GradLevel, vjp
+from polyop.layers.levels import innermost
+from polyop.ops.rounding import clone
+from polyop.tensor.tensor import Tensor, is_differentiable
+
+Fn = Callable[..., Any]
+
+
+def differentiable_call(hop: Any, subgraph: Fn, operands: Any, options: Any) -> Any:
+    """Call an operator as one step of autograd."""
+    leaves, spec = tree.flatten(operands)
+    out_spec: list[Any] = []
+    call = Call(hop, subgraph, spec, options, out_spec)
+    flat = SubgraphFunction.apply(call, *leaves)
+    return tree.unflatten(out_spec[0], flat)
+
+
+class Call:
+    """What a step of autograd knows of a call, its tensors aside."""
+
+    __slots__ = ("hop", "options", "out_spec", "spec", "subgraph")
+
+    def __init__(self, hop: Any, subgraph: Fn, spec: Any, options: Any, out_spec: Any) -> None:
+        self.hop = hop
+        self.subgraph = subgraph
+        self.spec = spec
+        self.options = options
+        self.out_spec = out_spec
+
+    def run(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
+        """Call the operator, below."""
+        operands = tree.unflatten(self.spec, leaves)
+        out = self.hop(Recorded(self.subgraph), *operands, **self.options)
+        flat, out_spec = tree.flatten(out)
+        self.out_spec[:] = [out_spec]
+        return tuple(flat)
+
+    def pull(self, leaves: Sequence[Any], grads: Sequence[Any]) -> list[Any]:
+        """Give the gradient of each leaf, None for what has none."""
+        chosen = [i for i, x in enumerate(leaves) if _has_gradient(x)]
+        wanted = [i for i, g in enumerate(grads) if g is not None]
+        n = len(leaves)
+        back = Pullback(self, chosen, wanted, n)
+        found = self.hop(Recorded(back), *leaves, *[grads[i] for i in wanted], **self.options)
+        done: list[Any] = [None] * n
+        for i, g in zip(chosen, found, strict=True):
+            done[i] = g
+        return done
+
+
+class Pullback:
+    """The function from operands and gradients of results to gradients of operands."""
+
+    def __init__(self, call: Call, chosen: list[int], wanted: list[int], count: int) -> None:
+        self.call = call
+        self.chosen = chosen
+        self.wanted = wanted
+        self.count = count
+
+    def __call__(self, *given: Any) -> tuple[Any, ...]:
+        """Run the function, and the gradient of what is wanted."""
+        leaves, grads = list(given[: self.count]), given[self.count :]
+
+        def of_chosen(*values: Any) -> tuple[Any, ...]:
+            for i, value in zip(self.chosen, values, strict=True):
+                leaves[i] = value
+            out = tree.leaves(self.call.subgraph(*tree.unflatten(self.call.spec, leaves)))
+            return tuple(out[i] for i in self.wanted)
+
+        _, pull = vjp(of_chosen, *[leaves[i] for i in self.chosen])
+        found = pull(grads, retain_graph=False)
+        return tuple(_own(g, given) for g in found)
+
+
+def _own(g: Tensor, given: Sequence[Any]) -> Tensor:
+    """Give memory of its own to a gradient that is what came in."""
+    shared = any(g is x or g._base is x for x in given if isinstance(x, Tensor))
+    return clone(g) if shared else g
+
+
+def _has_gradient(value: Any) -> bool:
+    return isinstance(value, Tensor) and is_differentiable(value.dtype)
+
+
+class Recorded:
+    """A function inside a step of autograd: what it needs of gradients are its operands."""
+
+    __slots__ = ("subgraph",)
+
+    def __init__(self, subgraph: Any) -> None:
+        self.subgraph = subgraph
+
+    def __call__(self, *operands: Any) -> Any:
+        """Call the function."""
+        return self.subgraph(*operands)
+
+    def check(self, op: Any, lifted: Sequence[Any]) -> None:
+        """Refuse tensors that require grad and are no operands.
+
+        Raises:
+            SubgraphError: there is one; its gradient would be lost.
+        """
+        for x in lifted:
+            if isinstance(x, Tensor) and x.keys & (GRAD | LIFTED):
+                raise SubgraphError(
+                    f"the function of {op} uses a tensor that requires grad and is no operand",
+                    op=op,
+                    seen=f"shape {tuple(x.shape)}",
+                    fix="pass it to the function as an operand",
+                )
+
+
+class SubgraphFunction(Function):
+    """One call of an operator as a step of autograd."""
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Record the call where it is due: by plain autograd, or by the gradient it is inside."""
+        level = innermost(args)
+        if level is None:
+            return super().apply(*args)
+        if isinstance(level, GradLevel):
+            return APPLY[GradLevel](level, cls, args)
+        return args[0].run(args[1:])  # below that gradient, the operator has rules of its own
+
+    @staticmethod
+    def forward(call: Call, *leaves: Any) -> Any:
+        """Call the operator."""
+        return call.run(leaves)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep the operands."""
+        call, *leaves = inputs
+        ctx.call = call
+        ctx.statics = [None if isinstance(x, Tensor) else x for x in leaves]
+        ctx.save_for_backward(*[x if isinstance(x, Tensor) else None for x in leaves])
+        ctx.mark_non_differentiable(
+            *[x for x in output if isinstance(x, Tensor) and not is_differentiable(x.dtype)]
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """Call the operator on the gradient of the function."""
+        pairs = zip(ctx.saved_tensors, ctx.statics, strict=True)
+        leaves = [x if x is not None else static for x, static in pairs]
+        return (None, *ctx.call.pull(leaves, grads))

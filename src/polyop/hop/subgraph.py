@@ -1,0 +1,331 @@
+"""Subgraphs: the functions that higher-order operators take, as graphs of their own.
+
+NOTE [A subgraph is closed]
+A program keeps a subgraph as a `GraphModule`, an attribute that a `get_attr`
+node reads. What the function uses of the trace around it (tensors that it
+closes over, sizes) become inputs of the module behind its own, and operands
+of the call: so a subgraph alone says what a call reads, and gradients, batches
+and passes need look at operands only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from polyop import tree
+from polyop.dispatch.bits import WRAPPED
+from polyop.dispatch.context import run_under, word
+from polyop.dispatch.pre_dispatch import with_pre_dispatch
+from polyop.errors import GraphError, SubgraphError
+from polyop.graph import Graph, GraphModule, Node
+from polyop.graph.node import CALL_FUNCTION, GET_ATTR, PLACEHOLDER
+from polyop.graph.text import line_of
+from polyop.layers.fake.mode import FakeTensorMode
+from polyop.layers.trace.make_fx import fresh_input, leaf_names
+from polyop.layers.trace.proxy import ProxyMode
+from polyop.layers.trace.sizes import Sizes, add_assertions
+from polyop.layers.trace.tracer import Tracer, describe
+from polyop.source import UNKNOWN, Source, caller, source_of
+from polyop.tensor.meta import Meta
+from polyop.tensor.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Subgraph:
+    """A traced subgraph.
+
+    Attributes:
+        module: the program; its inputs are the leaves of the operands, then `lifted`.
+        lifted: what the function used of its surroundings: tensors and sizes.
+        result: what the function gave, in the trace.
+        breaches: each write to an input, and each result that is an input or a view of one.
+        source: where the function is written.
+    """
+
+    module: GraphModule
+    lifted: tuple[Any, ...]
+    result: Any
+    breaches: tuple[Breach, ...]
+    source: Source
+
+    @property
+    def written(self) -> tuple[int, ...]:
+        """The inputs that are written, by position."""
+        return tuple(dict.fromkeys(b.position for b in self.breaches if b.what == "writes"))
+
+
+@dataclass(frozen=True)
+class Breach:
+    """What a subgraph does to an input that it may not."""
+
+    what: str
+    position: int
+    name: str
+    line: str
+    source: Source
+
+
+def trace_subgraph(
+    fn: Callable[..., Any],
+    operands: Sequence[Any],
+    *,
+    tracer: Tracer | None = None,
+    strict: bool = True,
+    pre_dispatch: bool = False,
+    op: Any = "",
+    free: Sequence[Any] = (),
+) -> Subgraph:
+    """Trace a function into a graph of its own; the trace around it sees nothing of it.
+
+    Args:
+        fn: a function of tensors, in any nesting of containers, or a `GraphModule`.
+        operands: what it is called with.
+        tracer: the trace around; by default the one that records now, if any.
+        strict: refuse writes to inputs, and results that are inputs or views of them.
+        pre_dispatch: record calls before autograd and decompositions act.
+        op: the operator, for errors.
+        free: tensors and sizes from outside that are inputs behind the operands in any case.
+
+    Raises:
+        SubgraphError: the function breaks what `strict` asks, or uses a tensor of a
+            transform that is not among its operands.
+    """
+    outer = word().recorder if tracer is None else tracer
+    leaves, spec = tree.flatten(tuple(operands))
+    mode = fake_mode_of(leaves)
+    inner = SubgraphTracer(outer, str(op))
+    given = [inner.input(mode, *pair) for pair in zip(_names(fn, operands), leaves, strict=True)]
+    inner.take(free)
+    plain = word().but(tracer=None, pre=(), fake=mode)
+    proxy = ProxyMode(inner) if pre_dispatch else None
+    under = plain.but(tracer=inner) if proxy is None else with_pre_dispatch(plain, proxy)
+    result = run_under(under, fn, *tree.unflatten(spec, given))
+    if proxy is not None:
+        proxy.note_grad(plain.grad)
+    inner.check_results(result)
+    if mode is not None and mode.shape_env is not None:
+        run_under(plain, add_assertions, Sizes(inner.graph), mode.shape_env)
+    module: GraphModule = run_under(plain, inner.finish, result)
+    found = Subgraph(module, tuple(inner.free), result, tuple(inner.breaches), source_of(fn))
+    if strict:
+        refuse_breaches(found, op)
+    return found
+
+
+def _names(fn: Callable[..., Any], operands: Sequence[Any]) -> list[str]:
+    if hasattr(fn, "leaf_names"):
+        return list(fn.leaf_names(operands))
+    if isinstance(fn, GraphModule):
+        names = [str(n.target) for n in fn.graph.placeholders]
+        if len(names) == len(tree.leaves(tuple(operands))):
+            return names
+    return leaf_names(fn, operands)
+
+
+def fake_mode_of(leaves: Sequence[Any]) -> FakeTensorMode | None:
+    """Give the fake mode of some values, or the one that is entered."""
+    for leaf in leaves:
+        if isinstance(leaf, Tensor) and leaf.payload.__class__ is Meta and leaf.payload.space.mode:
+            found: FakeTensorMode = leaf.payload.space.mode
+            return found
+    active: FakeTensorMode | None = word().fake
+    return active
+
+
+class SubgraphTracer(Tracer):
+    """Records a subgraph; what it uses of its surroundings becomes an input.
+
+    Attributes:
+        free: what was used, in the order of the inputs that stand for it.
+        breaches: what was done to inputs.
+    """
+
+    def __init__(self, outer: Tracer | None, op: str = "") -> None:
+        super().__init__(table=None if outer is None else outer.table)
+        self.outer = outer
+        self.op = op
+        self.free: list[Any] = []
+        self.breaches: list[Breach] = []
+        self.sizes: Sizes = SubgraphSizes(self)
+        self._inputs: dict[int, tuple[int, str, Tensor, int]] = {}
+        self._count = 0
+        self._last_input = self.graph.root
+
+    def input(self, mode: FakeTensorMode | None, name: str, leaf: Any) -> Any:
+        """Add the placeholder of an operand, and give what the function gets for it."""
+        value = leaf
+        if isinstance(leaf, Tensor):
+            self._refuse_wrapped(leaf)
+            self._refuse_subclass(leaf)
+            value = fresh_input(leaf if mode is None else mode.constant(leaf), None, name)
+            self._inputs[id(value)] = (self._count, name, value, value._version)
+        self._last_input = self.placeholder(name, value)
+        self._count += 1
+        return value
+
+    def lift(self, tensor: Tensor) -> Node:
+        """Give the input that stands for a tensor from outside."""
+        known = self._lifted.get(id(tensor))
+        if known is not None:
+            return known[1]
+        self._refuse_wrapped(tensor)
+        node = self.add_free(f"free{len(self.free)}", tensor, describe(tensor))
+        self._lifted[id(tensor)] = (tensor, node)
+        self._inputs[id(tensor)] = (self._count - 1, node.target, tensor, tensor._version)
+        return node
+
+    def take(self, values: Sequence[Any]) -> None:
+        """Add inputs for values from outside, whether they are used or not."""
+        for value in values:
+            count = len(self.free)
+            self.value(value)
+            if len(self.free) == count:  # a size that some operand has
+                self.add_free(f"free{count}", value, value)
+
+    def add_free(self, name: str, value: Any, val: Any) -> Node:
+        """Add an input behind the others for a value from outside."""
+        graph: Graph = self.graph
+        with inserting_behind(graph, self._last_input):
+            node = graph.create_node(PLACEHOLDER, name, val=val)
+        self._last_input = node
+        self._count += 1
+        self.free.append(value)
+        return node
+
+    def _refuse_wrapped(self, tensor: Tensor) -> None:
+        if tensor.keys & WRAPPED:
+            kind = tensor.payload.level.kind
+            raise SubgraphError(
+                f"a subgraph uses a tensor of {kind} that is not among its operands",
+                op=self.op,
+                seen=f"shape {tuple(tensor.shape)}",
+                source=caller(),
+                fix="pass the tensor to the function as an operand",
+            )
+
+    def _refuse_subclass(self, tensor: Tensor) -> None:
+        if type(tensor) is not Tensor:
+            raise SubgraphError(
+                f"an operand of a traced subgraph is a {type(tensor).__name__}",
+                op=self.op,
+                declared="Tensor",
+                fix="give the operator the tensors inside, and make the subclass in the function",
+            )
+
+    # -- what is done to inputs -----------------------------------------------
+
+    def written(self, tensor: Tensor, node: Node) -> None:
+        """Let a tensor be known by the node that wrote it, and note a write to an input."""
+        super().written(tensor, node)
+        self._note("writes", tensor, node, caller())
+
+    def _note(self, what: str, tensor: Tensor, node: Node | None, source: Source) -> None:
+        known = self._inputs.get(id(tensor)) or self._inputs.get(id(tensor._base))
+        if known is not None:
+            line = "" if node is None else line_of(node)
+            self.breaches.append(Breach(what, known[0], known[1], line, source))
+
+    def check_results(self, result: Any) -> None:
+        """Note results that are inputs, and writes by operators that return nothing."""
+        noted = {b.position for b in self.breaches}
+        for position, name, tensor, version in list(self._inputs.values()):
+            if tensor._version != version and position not in noted:
+                self.breaches.append(Breach("writes", position, name, "", UNKNOWN))
+        for leaf in tree.leaves(result):
+            if isinstance(leaf, Tensor):
+                self._refuse_wrapped(leaf)
+                if self.is_tracked(leaf) or id(leaf) in self._inputs:
+                    self._note("returns", leaf, getattr(leaf, "graph_node", None), UNKNOWN)
+
+
+class SubgraphSizes(Sizes):
+    """The sizes of a subgraph; one that is not in it is an input from the trace around."""
+
+    __slots__ = ("tracer",)
+
+    def __init__(self, tracer: SubgraphTracer) -> None:
+        super().__init__(tracer.graph)
+        self.tracer = tracer
+
+    def place(self, name: str) -> Node | tuple[Node, int]:
+        """Give the node of a symbol, or a node and the axis that has it."""
+        try:
+            return super().place(name)
+        except GraphError:
+            if self.tracer.outer is None:
+                raise
+        place = self.tracer.outer.sizes.place(name)
+        value = place.val if isinstance(place, Node) else place[0].val.shape[place[1]]
+        node = self._symbols[name] = self.tracer.add_free(name, value, value)
+        return node
+
+
+@contextmanager
+def inserting_behind(graph: Graph, node: Node) -> Iterator[None]:
+    """Put new nodes behind a node, or in front of all."""
+    if node is graph.last:  # an empty graph too
+        yield
+        return
+    with graph.inserting_before(node.next):
+        yield
+
+
+def refuse_breaches(found: Subgraph, op: Any = "") -> None:
+    """Raise the error of a subgraph that writes an input, or returns one (S181).
+
+    Raises:
+        SubgraphError: it does.
+    """
+    for breach in found.breaches:
+        does = "writes its" if breach.what == "writes" else "returns memory of its"
+        raise SubgraphError(
+            f"a subgraph {does} input {breach.name!r}",
+            op=op,
+            argument=f"{breach.name} (operand {breach.position})",
+            seen=breach.line,
+            source=found.source if breach.source is UNKNOWN else breach.source,
+            fix="return a new tensor: use the operator without the underscore, or .clone()",
+        )
+
+
+# -- subgraphs in a trace -----------------------------------------------------
+
+
+def add_module(tracer: Tracer, module: Any, base: str) -> Node:
+    """Give the node that reads a subgraph, which becomes an attribute of the program."""
+    for node in tracer.graph.nodes:
+        if node.op == GET_ATTR and tracer.constants.get(node.target) is module:
+            return node
+    number = 0
+    while f"{base}_{number}" in tracer.constants:
+        number += 1
+    name = f"{base}_{number}"
+    tracer.constants[name] = module
+    return tracer.graph.create_node(GET_ATTR, name, val=module)
+
+
+def record_call(
+    tracer: Tracer, hop: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any
+) -> Any:
+    """Add a call of a higher-order operator to a trace, and give its result, known by the node.
+
+    Args:
+        tracer: the trace.
+        hop: the operator.
+        args: what it was called with; a `GraphModule` becomes an attribute of the program.
+        kwargs: the same by name.
+        result: what it gave; tensors that are arguments are handed on as they are.
+    """
+
+    def node_of(value: Any) -> Any:
+        if isinstance(value, GraphModule):
+            return add_module(tracer, value, f"{hop}_subgraph")
+        return tracer.value(value)
+
+    given, named = tree.map_leaves(node_of, (tuple(args), dict(kwargs)))
+    node = tracer.graph.create_node(CALL_FUNCTION, hop, given, named)
+    tracer.results(node, result)
+    return result

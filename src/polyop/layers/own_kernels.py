@@ -1,0 +1,49 @@
+"""Kernels that an author registered at the keys of transforms act there (S80, S100).
+
+A level has its own way of running an operator. Where the operator has a kernel at the level's key
+(FuncTorchBatched for vmap, the autograd key of the call's backend for a gradient), that kernel runs
+instead, on the wrapped tensors: what it calls has the level's ways again. A kernel that goes on
+below autograd comes to BackMode, where the level is taken off and the operator is called anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from polyop.dispatch.bind import dispatch
+from polyop.dispatch.bits import BATCHED, LIFTED
+from polyop.dispatch.context import run_under
+from polyop.dispatch.keys import DispatchKey, autograd_key_for
+from polyop.dispatch.operator import Handler
+from polyop.dispatch.parts import PARTS
+from polyop.dispatch.resolve import Way, backends_of
+from polyop.dispatch.table import Reason
+
+#: Why an entry is an author's, and not what the level does by itself.
+_OWN = {Reason.KERNEL, Reason.AUTOGRAD, Reason.BATCHED}
+
+
+def own_kernels(way: Way) -> dict[int, Handler]:
+    """Give the handlers of kernels at the keys of the levels in a call, by the level's bit."""
+    backend = max(backends_of(way.code))
+    keys = {BATCHED: DispatchKey.FuncTorchBatched, LIFTED: autograd_key_for(backend)}
+    return {
+        bit: PARTS.kernel_handler(way._replace(steps=()), key, entry.kernel)
+        for bit, key in keys.items()
+        if way.code & bit
+        and (entry := way.op.table[key]).reason in _OWN
+        and entry.kernel is not None
+    }
+
+
+def bit_of(level: Any) -> int:
+    """Give the bit of the tensors that a level wraps."""
+    return BATCHED if level.kind == "vmap" else LIFTED
+
+
+def call_anew(level: Any, op: Any, args: Sequence[Any]) -> Any:
+    """Call an operator with a level off; what is below autograd records nothing."""
+    if level.kind == "vmap" or op._schema.is_mutable:
+        return level.run(op, args)
+    return level.wrap_all(run_under(level.below(), dispatch, op, [level.peel(a) for a in args]))

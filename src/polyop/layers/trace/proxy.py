@@ -1,0 +1,63 @@
+"""`ProxyMode`: the tracing mode before dispatch (S114, S209).
+
+It meets a call before autograd and decompositions do, so that an operator
+that decomposes is one node, and grad mode is part of the program.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polyop.dispatch.context import run_under, set_word, word
+from polyop.dispatch.infra_modes import ModeKey
+from polyop.dispatch.modes import DispatchMode
+from polyop.dispatch.pre_dispatch import with_pre_dispatch
+from polyop.errors import UsageError
+from polyop.graph.node import CALL_FUNCTION
+from polyop.layers.trace.tracer import Tracer
+
+
+class ProxyMode(DispatchMode):
+    """Records the calls that it meets.
+
+    Args:
+        tracer: what keeps the graph.
+    """
+
+    mode_key = ModeKey.PROXY
+
+    def __init__(self, tracer: Tracer) -> None:
+        self.tracer = tracer
+        self.grad = word().grad
+
+    def __dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run a call with this mode off, and add its node."""
+        given = kwargs or {}
+        instead = self.tracer.table.get(op)
+        if instead is not None:
+            return run_under(with_pre_dispatch(word(), self), instead, *args, **given)
+        if types:
+            raise UsageError(
+                f"{op.name()} is traced before dispatch, and {types[0].__name__} answers after it",
+                op=op._schema,
+                fix="trace without pre_dispatch, or give the function the tensors inside",
+            )
+        result = op(*args, **given)
+        self.note_grad(word().grad)
+        self.tracer.record(op, args, given, result)
+        return result
+
+    def note_grad(self, grad: bool) -> None:
+        """Add a node that sets grad mode, if that is not what it was at the last call."""
+        if grad != self.grad:
+            self.grad = grad
+            self.tracer.graph.create_node(CALL_FUNCTION, set_grad_mode, (grad,))
+
+
+def set_grad_mode(grad: bool) -> None:
+    """Set grad mode for the nodes that follow; a program ends in the mode in which it began."""
+    set_word(word().with_grad if grad else word().without_grad)
+
+
+#: Passes keep it, though nobody reads what it gives.
+set_grad_mode.is_impure = True  # type: ignore[attr-defined]
