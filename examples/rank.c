@@ -6,7 +6,6 @@
 
 /* How many elements of the same row are smaller, for each element of a matrix. */
 POLYOP_KERNEL(rank) {
-  POLYOP_CHECK(polyop_is(&args[0], POLYOP_FLOAT_TYPE, 64), "x must be of dtype float64");
   POLYOP_CHECK(args[0].as.tensor->ndim == 2, "x must have 2 dimensions, not %d",
                (int)args[0].as.tensor->ndim);
   const double *x = polyop_data(&args[0]);
@@ -29,7 +28,6 @@ POLYOP_SHAPE(rank_shape) {
 
 /* The greatest element so far, in place. */
 POLYOP_KERNEL(running_max) {
-  POLYOP_CHECK(polyop_is(&args[0], POLYOP_FLOAT_TYPE, 64), "x must be of dtype float64");
   double *x = polyop_written(&args[0]);
   for (int64_t i = 1; i < polyop_count(&args[0]); i++)
     if (x[i] < x[i - 1]) x[i] = x[i - 1];
@@ -38,7 +36,6 @@ POLYOP_KERNEL(running_max) {
 
 /* The positions of elements above a limit: a size that only the kernel knows. */
 POLYOP_KERNEL(above) {
-  POLYOP_CHECK(polyop_is(&args[0], POLYOP_FLOAT_TYPE, 64), "x must be of dtype float64");
   const double *x = polyop_data(&args[0]);
   DLDataType int64 = {POLYOP_INT_TYPE, 64, 1};
   int64_t n = polyop_count(&args[0]), found = 0;
@@ -51,8 +48,11 @@ POLYOP_KERNEL(above) {
 }
 
 static const PolyopOperator operators[] = {
-    {POLYOP_HERE, .schema = "rank::rank(Tensor x) -> Tensor", .kernel = rank, .shape = rank_shape},
-    {POLYOP_HERE, .schema = "rank::running_max_(Tensor(a!) x) -> ()", .kernel = running_max},
-    {POLYOP_HERE, .schema = "rank::above(Tensor x, float limit=0.0) -> Tensor", .kernel = above},
+    {POLYOP_HERE, .schema = "rank::rank(Tensor x) -> Tensor", .kernel = rank,
+     .shape = rank_shape, .dtypes = "float64"},
+    {POLYOP_HERE, .schema = "rank::running_max_(Tensor(a!) x) -> ()", .kernel = running_max,
+     .dtypes = "float64"},
+    {POLYOP_HERE, .schema = "rank::above(Tensor x, float limit=0.0) -> Tensor", .kernel = above,
+     .dtypes = "float64"},
 };
 POLYOP_LIBRARY(operators)

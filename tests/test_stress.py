@@ -100,7 +100,7 @@ class Worker:
 
     def acts(self) -> list[Callable[[], Iterator[None]]]:
         acts = [self.library, self.custom, self.switch, self.override, self.modes, self.transforms]
-        return [*acts, self.others, self.shared, self.late]
+        return [*acts, self.others, self.shared, self.late, self.rules]
 
     def round(self) -> Iterator[None]:
         """One act; it stops where a task may let others run."""
@@ -209,6 +209,18 @@ class Worker:
             assert not op(x).requires_grad
             yield
         assert polyop.vmap(op)(polyop.ones(2, 3)).tolist() == [[1 + n] * 3] * 2
+
+    def rules(self) -> Iterator[None]:
+        """A rule that replaces another acts from the next call on."""
+        op = custom_op(f"{self.space}::t", adds(1), mutates_args=(), replace=True)
+        for n in range(2, 5):
+            op.register_autograd(lambda ctx, grad, n=n: grad * n)
+            op.register_vmap(lambda info, dims, x, n=n: (x * n, dims[0]))
+            yield
+            x = polyop.ones(2, requires_grad=True)
+            op(x).sum().backward()
+            assert x.grad.tolist() == [n] * 2
+            assert polyop.vmap(op)(polyop.ones(2, 3)).tolist() == [[n] * 3] * 2
 
     def others(self) -> Iterator[None]:
         """Another worker's operator gives what it should, or is gone if its owner let it go."""

@@ -103,6 +103,7 @@ def test_polyops_own_modes_stand_in_the_slots() -> None:
 def test_infra_or_not() -> None:
     """S162: a mode with a slot is an infra mode, and is not on the stack of user modes."""
     assert Proxy.is_infra_mode() and not Named.is_infra_mode()
+    assert DispatchMode.supports_higher_order_operators is False
     with Proxy("p", []):
         assert dispatch_mode_stack() == ()
 

@@ -349,6 +349,31 @@ def test_a_program_ends_in_the_mode_in_which_it_began() -> None:
     assert set_grad_mode.is_impure  # type: ignore[attr-defined]
 
 
+def test_an_exception_in_a_program_leaves_grad_mode_as_it_was() -> None:
+    """S98, S209: a program that fails in a part without grad mode leaves the context as it was."""
+    fails: list[int] = []
+
+    def kernel(x: Tensor) -> Tensor:
+        if fails:
+            raise ZeroDivisionError
+        return x.clone()
+
+    def f(x: Tensor) -> Tensor:
+        with polyop.no_grad():
+            return ops.pre_fails.f(x)
+
+    with scoped_library("pre_fails", "DEF") as lib:
+        lib.define("f(Tensor x) -> Tensor")
+        lib.impl("f", kernel, "CPU")
+        module = make_fx(f, pre_dispatch=True)(one())
+        before = word()
+        assert np.array_equal(module(one()).numpy(), [1, 1]) and word() is before
+        fails.append(1)
+        with pytest.raises(ZeroDivisionError):
+            module(one())
+        assert word() is before
+
+
 def test_writes_and_gradients_are_recorded(composite: Any) -> None:
     """S209: writes keep their place, and a backward inside is a part of the program."""
 

@@ -187,6 +187,7 @@ WRONG: list[tuple[type[PolyopError], str, str, list[str]]] = [
         '.like = "x", .shape = nothing',
         ["both"],
     ),
+    (RegistrationError, "clib_no::f(Tensor x) -> ()", '.dtypes = "flaot32"', ["float32"]),
     (RegistrationError, "clib_no::f(Tensor x) -> ()", '.key = "AutogradCPU"', ["AutogradCPU"]),
     (UsageError, "clib_no::f(Tensor x) -> ()", '.key = "CPPU"', ["CPU"]),
     (RegistrationError, "clib_no::f(int n) -> int", '.key = "CPU"', ["which device"]),
@@ -379,6 +380,15 @@ def test_dtypes_that_no_kernel_takes(lib: Any) -> None:
         lib.twice(polyop.from_numpy(np.ones(2, ml_dtypes.bfloat16)))
     with pytest.raises(KernelError, match="int32"):
         lib.twice(polyop.from_numpy(np.ones(2, np.int32)))
+
+
+def test_declared_dtypes(lib: Any) -> None:
+    """S67: a tensor of a dtype that the library did not declare never reaches the kernel."""
+    out = polyop.from_numpy(np.zeros(2))
+    words = r"does not take(.|\n)*xs \(position 1\)(.|\n)*float64(.|\n)*polyop.float64"
+    with pytest.raises(ArgumentError, match=words):
+        lib.add_into(out, [polyop.from_numpy(np.ones(2)), polyop.ones(2)])
+    assert not out.numpy().any()
 
 
 def test_a_kernel_for_an_operator_in_python(lib: Any) -> None:

@@ -33,6 +33,7 @@ from polyop.errors import (
     UsageTypeError,
 )
 from polyop.fake import FakeTensorMode
+from polyop.layers.autograd.engine import meets_subclass
 from polyop.layers.trace.make_fx import make_fx
 from polyop.tensor.subclass import (
     is_traceable_wrapper_subclass,
@@ -410,6 +411,29 @@ def test_wrappers_beside_plain_tensors_that_require_grad() -> None:
     polyop.sum(polyop.sin(p) * w).backward()
     polyop.sum(polyop.sin(q) * tensor(X)).backward()
     assert np.allclose(value(p.grad), value(q.grad))
+
+
+class Loses(Wrap):
+    """A wrapper whose sums are plain tensors."""
+
+    @classmethod
+    def __dispatch__(cls, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = super().__dispatch__(op, types, args, kwargs)
+        return out.inner if op.name() == "core::sum" else out
+
+
+def test_a_plain_result_of_a_wrapper() -> None:
+    """S163: gradients flow from plain tensors back into wrappers, and on into plain leaves; a graph
+    without wrappers is still walked on bare arrays."""
+    w = Loses(tensor(X), requires_grad=True)
+    p = tensor(X).requires_grad_()
+    loss = polyop.sum(polyop.sin(p * 2) * w) * 3
+    assert type(loss) is Tensor and meets_subclass([loss.grad_node])
+    loss.backward()
+    assert np.allclose(value(w.grad), 3 * np.sin(2 * X))
+    assert np.allclose(value(p.grad), 6 * np.cos(2 * X) * X)
+    q = tensor(X).requires_grad_()
+    assert not meets_subclass([polyop.sum(q * q).grad_node])
 
 
 @pytest.mark.parametrize(

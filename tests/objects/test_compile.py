@@ -174,7 +174,7 @@ def test_what_cannot_be_traced_runs_as_it_is() -> None:
 
 
 def test_the_state_of_an_outer_object_is_put_back() -> None:
-    """S183: a capture whose code changes an object from outside leaves it as it was, and is none."""
+    """S183: a capture whose code changes an object from outside leaves it as it was, and fails."""
     queue, x = Queue(), polyop.ones(2)
 
     def f(x: Any) -> Any:

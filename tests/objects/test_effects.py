@@ -166,6 +166,19 @@ def test_pure_calls_may_go() -> None:
         register_effect(note, EffectType.ORDERED)
 
 
+def test_what_is_impure() -> None:
+    """S198: an operator that writes, draws random numbers, or has effects, by any handle."""
+    lib = Library("t_effects_pure", "DEF")
+    lib.define("pure(Tensor x) -> Tensor")
+    lib.define("write(Tensor(a!) x) -> ()")
+    lib.define("random(Tensor x) -> Tensor", tags=polyop.library.Tag.nondeterministic_seeded)
+    ops = polyop.ops.t_effects_pure
+    for handle in ("t_effects_pure::pure", ops.pure, ops.pure.default):
+        assert not is_impure(handle)
+    for handle in (ops.write, ops.random.default, note, "t_objects::say", with_effects):
+        assert is_impure(handle)
+
+
 # -- with_effects -------------------------------------------------------------
 
 

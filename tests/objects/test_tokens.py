@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.objects.things import WORLD, Log, Queue, Stream, draw, note, pop, push, say
 
 import polyop
-from polyop.errors import SubgraphError
+from polyop.errors import CaptureError, SubgraphError
+from polyop.extend import SubgraphOperator
 from polyop.func import functionalize
 from polyop.graph import (
     GraphModule,
@@ -226,3 +227,47 @@ def test_any_program(acts: list[str]) -> None:
     remove_tokens(module)
     module.graph.lint(module)
     assert observe(module) == expected
+
+
+block = SubgraphOperator("t_tokens_block")
+
+
+def within(log: Any, x: Any) -> Any:
+    """Use an object inside the function of a higher-order operator."""
+
+    def inner(y: Any) -> Any:
+        say(y, "inside")
+        return note(log, y, "inside") * 2
+
+    return note(log, block(inner, note(log, x, "before")), "after")
+
+
+def test_effects_in_subgraphs() -> None:
+    """S183, S190: an object is an operand of a subgraph, and its call is a link of the chain."""
+    x = polyop.ones(2)
+    module = make_fx(within, "fake")(Log(), x)
+    for tokens in (False, True, False):
+        if tokens:
+            add_tokens(module)
+            assert [n.args[1] for n in calls(module)][1] is block
+        else:
+            remove_tokens(module)
+        module.graph.lint(module)
+        log = Log()
+        WORLD.clear()
+        found = module(*([TOKEN] * tokens), log, x)
+        assert (found[-1] if tokens else found).tolist() == [2, 2]
+        assert (log.texts, WORLD) == (["before", "inside", "after"], ["inside"])
+
+
+def test_a_gradient_does_not_repeat_an_effect() -> None:
+    """S188: a captured gradient that would run a function with effects again is refused."""
+    log, x = Log(), polyop.ones(2).requires_grad_()
+    with pytest.raises(CaptureError, match="would repeat an effect"):
+        polyop.compile(within, fullgraph=True)(log, x)
+    log.lines.clear()
+    polyop.compile(within)(log, x).sum().backward()
+    eager, y = Log(), polyop.ones(2).requires_grad_()
+    within(eager, y).sum().backward()
+    assert log.lines == eager.lines
+    assert x.grad.tolist() == y.grad.tolist()

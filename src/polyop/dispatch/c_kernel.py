@@ -57,6 +57,7 @@ class Plan(NamedTuple):
         like: for each result the position of the argument that it is like; () if not known so.
         strided: whether the kernel takes any strides.
         source: the line in the C file.
+        dtypes: those that tensors may have; empty for any.
     """
 
     schema: FunctionSchema
@@ -65,6 +66,7 @@ class Plan(NamedTuple):
     like: tuple[int | None, ...]
     strided: bool
     source: Source
+    dtypes: tuple[DType, ...] = ()
 
     @property
     def flags(self) -> list[int]:
@@ -214,11 +216,25 @@ class CKernel:
                 source=self.plan.source,
                 fix="give a copy: x.clone()",
             )
+        if self.plan.dtypes and value.dtype not in self.plan.dtypes:
+            self._refuse_dtype(i, value)
         flags = value.flags
         even = not any(s % (value.itemsize or 1) for s in value.strides)
         if flags.aligned and (flags.c_contiguous or (self.plan.strided and even)):
             return value
         return np.array(value, order="C", copy=True)
+
+    def _refuse_dtype(self, i: int, value: Any) -> NoReturn:
+        argument, names = self.plan.schema.arguments[i], [d.name for d in self.plan.dtypes]
+        raise ArgumentError(
+            f"{self.plan.schema.qualified_name} does not take a tensor of dtype {value.dtype}",
+            op=self.plan.schema,
+            argument=f"{argument.name} (position {i})",
+            declared=", ".join(names),
+            seen=_describe(value),
+            source=self.plan.source,
+            fix=f"convert it first: x.to(polyop.{names[0]})",
+        )
 
 
 def _write_back(value: Any, copy: Any) -> None:

@@ -22,6 +22,7 @@ from ctypes import (
 from os.path import join
 from typing import NamedTuple
 
+from polyop.devices import DTYPES, DType
 from polyop.dispatch.c_kernel import Plan
 from polyop.dispatch.factories import device_position
 from polyop.dispatch.kernel_abi import ABI_VERSION, FUNCTION, STRIDED, CLibrary, COperator
@@ -154,7 +155,8 @@ def _line(given: COperator, source: Source, others: Set[int]) -> Line:
         )
     shape = FUNCTION(given.shape) if given.shape else None
     strided = bool(given.flags & STRIDED)
-    plan = Plan(schema, FUNCTION(given.kernel), shape, like, strided, source)
+    dtypes = _dtypes(_text(given.dtypes, source.file), schema, source)
+    plan = Plan(schema, FUNCTION(given.kernel), shape, like, strided, source, dtypes)
     return Line(schema, is_new, key, plan)
 
 
@@ -244,6 +246,20 @@ def _key(text: str, schema: FunctionSchema, source: Source) -> DispatchKey:
 
 def _has_tensors(schema: FunctionSchema) -> bool:
     return any(leaf_kind(a.type) != "static" for a in schema.arguments)
+
+
+def _dtypes(text: str, schema: FunctionSchema, source: Source) -> tuple[DType, ...]:
+    names = [name.strip() for name in text.split(",")] if text else []
+    unknown = [name for name in names if name not in DTYPES]
+    if unknown:
+        raise RegistrationError(
+            f".dtypes of {schema.qualified_name} has {unknown[0]!r}{nearest(unknown[0], DTYPES)}",
+            op=schema,
+            declared=", ".join(DTYPES),
+            source=source,
+            fix='write .dtypes = "float32, float64"',
+        )
+    return tuple(DTYPES[name] for name in names)
 
 
 def _like(text: str, schema: FunctionSchema, source: Source) -> tuple[int | None, ...]:

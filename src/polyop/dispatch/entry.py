@@ -266,7 +266,7 @@ def kernel_handler(way: Way, key: DispatchKey, kernel: Kernel) -> Handler:
         return refuse
     else:
         keys = NUMPY | (INFERENCE_TENSOR if way.code & INFERENCE else 0)
-        lines = _body(op, shape, kernel, keys, guarded=bool(way.acted))
+        lines = _body(op, shape, kernel, keys, guarded=bool(way.acted or way.code & GRAD))
     text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(lines)])
     made = make_function(text, scope, op._opname, names)
     return _on_arrays(way, made) if kernel.payload and way.code & SUBCLASS else made

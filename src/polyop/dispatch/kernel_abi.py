@@ -144,6 +144,7 @@ class COperator(Structure):
         ("like", c_char_p),
         ("shape", c_void_p),
         ("key", c_char_p),
+        ("dtypes", c_char_p),
     ]
 
 

@@ -109,8 +109,9 @@ def resolve(op: OpOverload, code: int) -> Handler:
     with LOCK:
         if not op.alive:
             op.gone()
-        made = way_of(op, code).handler()
-        op.memo[code] = made
+        # The code of a call without tensors is the word itself, which holds modes (S107).
+        made = way_of(op, int(code)).handler()
+        op.memo[int(code)] = made
         return made
 
 

@@ -177,7 +177,9 @@ def _unshared(
         if policy == "refuse":
             raise
         problem = f"{error.problem}; compiled code gives a copy\n  where:    {error.source}"
-        warn_once(PolyopWarning, f"{problem}\n  fix:      {error.fix}", key=(op.name(), error.source))
+        warn_once(
+            PolyopWarning, f"{problem}\n  fix:      {error.fix}", key=(op.name(), error.source)
+        )
         fresh = {"new", "list", "value"}
         done = [
             tree.map_leaves(_copied, value) if kind in fresh else value

@@ -100,6 +100,8 @@ class Checker:
                     _refuse("an input has another size than the program was made for",
                             expected.place(axis), size, found,
                             "export with dynamic_shapes, and a Dim for this axis")  # fmt: skip
+            elif not is_symbolic(size):
+                continue  # the graph does not know it
             elif str(size) in self.dims:
                 self._learn(expected.place(axis), self.dims[str(size)], found, sizes)
             else:

@@ -9,6 +9,7 @@ from polyop.errors import DelegateError, UsageTypeError, nearest
 from polyop.export.program import Program
 from polyop.graph import Node
 from polyop.lazy import load
+from polyop.tensor.tensor import Tensor
 
 Executor = Callable[..., Any]
 
@@ -135,6 +136,14 @@ class LoweredModule:
                 )
             self._original = self.original_module.module()
         return self._original
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """Give the tensors of the program that require grad."""
+        program = self.original_module
+        if program is None:
+            return ()
+        return tuple(map(program.graph_module.get_attr, program.signature.parameters))
 
     @property
     def backward(self) -> Executor | None:

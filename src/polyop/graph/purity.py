@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from polyop.dispatch.operator import OpOverloadPacket
+from polyop.dispatch.registry import as_operator
 from polyop.graph.node import (
     CALL_FUNCTION,
     CALL_METHOD,
@@ -42,10 +43,10 @@ def is_impure(node: Any) -> bool:
     """Say whether a node must stay where it is, even if nobody reads it.
 
     Args:
-        node: a node, or an operator in its place: whether its calls must stay (S198).
+        node: a node, or an operator in any form in its place: whether its calls must stay (S198).
     """
     if not isinstance(node, Node):
-        return is_impure_target(node)
+        return is_impure_target(as_operator(node) if isinstance(node, str) else node)
     if node.op == CALL_FUNCTION:
         return is_impure_target(node.target) or has_impure_subgraph(node)
     if node.op == CALL_METHOD:

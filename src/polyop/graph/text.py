@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, Protocol
 
+from polyop.dispatch.operator import OperatorBase
 from polyop.graph.constants import is_literal
 from polyop.graph.node import (
     CALL_METHOD,
@@ -47,7 +48,7 @@ class Reading:
 
     def constant(self, value: Any) -> str:
         """Give the `repr` of a value, the label of an operator, the text of an opaque value."""
-        if hasattr(value, "_schema"):
+        if isinstance(value, OperatorBase):
             return label(value)
         return python_text(value)[0] if is_value(value) else repr(value)
 

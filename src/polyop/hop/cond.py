@@ -14,7 +14,6 @@ from polyop.hop.forms import (
     Group,
     breach,
     describe,
-    innermost_keys,
     is_batched,
     path_of,
     same_structure,
@@ -180,8 +179,12 @@ class Cond(ControlOperator):
     def batch(self, form: Form, level: VmapLevel) -> Any:
         """Choose between the functions of the whole batch."""
         (pred,), operands = form.groups
+        if is_batched(pred):
+            return self.eager(form)
         pairs = [peel(x, level) for x in operands]
         fns = tuple(on_batch(fn, [a for _, a in pairs], level) for fn in form.functions)  # type: ignore[arg-type]
-        with_below = Form(fns, ((pred,), tuple(v for v, _ in pairs)), {})
-        out = run_below(level, self, with_below)
+        out = self.below(Form(fns, ((pred,), tuple(v for v, _ in pairs)), {}), level)
         return tuple(in_batch(x, 0, level) for x in out)
+
+
+cond = Cond("cond")

@@ -18,7 +18,7 @@ from polyop.dispatch.implementations import TransformType
 from polyop.dispatch.keys import DispatchKey
 from polyop.errors import MissingGradientError, SubgraphError
 from polyop.graph.node import PLACEHOLDER
-from polyop.hop.derived import SubgraphFunction
+from polyop.hop.gradient import SubgraphFunction
 from polyop.hop.forms import (
     Flat,
     Form,
@@ -114,6 +114,10 @@ class ControlOperator(HigherOrderOperator):
     def batch(self, form: Form, level: VmapLevel) -> Any:
         """Call it on the functions of a whole batch, below the vmap."""
         raise NotImplementedError
+
+    def below(self, form: Form, level: VmapLevel) -> Any:
+        """Call it on a form without a level."""
+        return run_under(level.below(), self.again, form)
 
     # -- calls ----------------------------------------------------------------
 

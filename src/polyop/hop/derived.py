@@ -120,6 +120,7 @@ class SubgraphOperator(HigherOrderOperator):
         found = trace_subgraph(subgraph, operands, tracer=tracer, op=self)
         if isinstance(subgraph, Recorded):
             subgraph.check(self, found.lifted)
+            subgraph.check_repeated(self, found.module)
         args = (found.module, *tree.leaves(operands), *found.lifted)
         return record_call(tracer, self, args, options, self(*args, **options))
 

@@ -11,7 +11,10 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bits import GRAD, LIFTED
-from polyop.errors import SubgraphError
+from polyop.errors import AutogradError, SubgraphError
+from polyop.graph import GraphModule, is_impure
+from polyop.graph.node import CALL_FUNCTION
+from polyop.graph.text import line_of
 from polyop.layers.autograd.function import APPLY, Function
 from polyop.layers.autograd.transforms import GradLevel, vjp
 from polyop.layers.levels import innermost
@@ -123,6 +126,30 @@ class Recorded:
                     seen=f"shape {tuple(x.shape)}",
                     fix="pass it to the function as an operand",
                 )
+
+    def check_repeated(self, op: Any, module: GraphModule) -> None:
+        """Refuse a gradient that would act, or draw, again by running the function again.
+
+        Raises:
+            AutogradError: the function has an effect, or draws random numbers.
+        """
+        if not isinstance(self.subgraph, Pullback):
+            return
+        for node in module.graph.nodes:
+            # What the function writes is its own, and made anew.
+            if node.op == CALL_FUNCTION and is_impure(node) and not _writes(node.target):
+                raise AutogradError(
+                    f"the gradient of {op} runs its function again, which would repeat an effect "
+                    "or draw other random numbers",
+                    op=op,
+                    seen=line_of(node),
+                    fix="do that outside of the function, and pass the result as an operand",
+                )
+
+
+def _writes(target: Any) -> bool:
+    schema = getattr(target, "_schema", None)
+    return bool(schema is not None and schema.is_mutable)
 
 
 class SubgraphFunction(Function):

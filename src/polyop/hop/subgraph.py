@@ -177,6 +177,10 @@ class SubgraphTracer(Tracer):
         self._inputs[id(tensor)] = (self._count - 1, node.target, tensor, tensor._version)
         return node
 
+    def lift_object(self, value: Any) -> Node:
+        """Give the input that stands for an opaque object from outside."""
+        return self.add_free(f"free{len(self.free)}", value, value)
+
     def take(self, values: Sequence[Any]) -> None:
         """Add inputs for values from outside, whether they are used or not."""
         for value in values:

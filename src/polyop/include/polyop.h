@@ -11,13 +11,14 @@
  *   POLYOP_KERNEL(half) {
  *       const float *x = polyop_data(&args[0]);
  *       float *y = polyop_written(&results[0]);
- *       POLYOP_CHECK(polyop_is(&args[0], POLYOP_FLOAT_TYPE, 32), "half takes float32");
+ *       POLYOP_CHECK(args[0].as.tensor->ndim > 0, "half takes no scalars");
  *       for (int64_t i = 0; i < polyop_count(&args[0]); i++) y[i] = x[i] / 2;
  *       return 0;
  *   }
  *
  *   static const PolyopOperator operators[] = {
- *       {POLYOP_HERE, .schema = "mylib::half(Tensor x) -> Tensor", .kernel = half, .like = "x"},
+ *       {POLYOP_HERE, .schema = "mylib::half(Tensor x) -> Tensor", .kernel = half, .like = "x",
+ *        .dtypes = "float32"},
  *   };
  *   POLYOP_LIBRARY(operators)
  *
@@ -141,6 +142,9 @@ typedef struct {
   const char *like;
   PolyopFunction shape;
   const char *key; /* a dispatch key; NULL for "CPU" */
+  /* What polyop lets through: the dtypes that tensors may have, "float32, float64"; NULL: any,
+   * and the kernel must look itself before it reads. */
+  const char *dtypes;
 } PolyopOperator;
 
 typedef struct {

@@ -27,14 +27,21 @@ _OWN = {Reason.KERNEL, Reason.AUTOGRAD, Reason.BATCHED}
 def own_kernels(way: Way) -> dict[int, Handler]:
     """Give the handlers of kernels at the keys of the levels in a call, by the level's bit."""
     backend = max(backends_of(way.code))
-    keys = {BATCHED: DispatchKey.FuncTorchBatched, LIFTED: autograd_key_for(backend)}
-    return {
-        bit: PARTS.kernel_handler(way._replace(steps=()), key, entry.kernel)
-        for bit, key in keys.items()
-        if way.code & bit
-        and (entry := way.op.table[key]).reason in _OWN
-        and entry.kernel is not None
+    keys = {
+        BATCHED: (DispatchKey.FuncTorchVmapMode, DispatchKey.FuncTorchBatched),
+        LIFTED: (autograd_key_for(backend),),
     }
+    found = {bit: _own(way, among) for bit, among in keys.items() if way.code & bit}
+    return {bit: handler for bit, handler in found.items() if handler is not None}
+
+
+def _own(way: Way, keys: Sequence[DispatchKey]) -> Handler | None:
+    for key in keys:
+        entry = way.op.table[key]
+        if entry.reason in _OWN and entry.kernel is not None:
+            made: Handler = PARTS.kernel_handler(way._replace(steps=()), key, entry.kernel)
+            return made
+    return None
 
 
 def bit_of(level: Any) -> int:

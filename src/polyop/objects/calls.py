@@ -21,6 +21,7 @@ from polyop.hop import (
     HigherOrderOperator,
     Interpreter,
     TransformType,
+    record_call,
     register_fake,
 )
 from polyop.layers.trace.tracer import Tracer
@@ -64,9 +65,7 @@ class Passing(HigherOrderOperator):
         leaves = tree.leaves((args, kwargs))
         if word().grad and any(isinstance(x, Tensor) and x.keys & GRAD for x in leaves):
             _no_gradient(self, "a trace")
-        result = self.run(*args, **kwargs)
-        tracer.record(self, args, kwargs, result)
-        return result
+        return record_call(tracer, self, args, kwargs, self.run(*args, **kwargs))
 
     def _transform(self, interpreter: Interpreter, /, *args: Any, **kwargs: Any) -> Any:
         leaves = tree.leaves((args, kwargs))

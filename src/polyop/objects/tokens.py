@@ -15,6 +15,7 @@ from polyop.dispatch.operator import OpOverload
 from polyop.errors import SubgraphError
 from polyop.graph import Graph, GraphModule, Node
 from polyop.graph.node import CALL_FUNCTION, PLACEHOLDER
+from polyop.graph.purity import has_impure_subgraph
 from polyop.graph.text import line_of
 from polyop.objects.calls import with_effects
 from polyop.objects.effects import EffectType, effect_of_target, unpacked
@@ -38,7 +39,7 @@ def add_tokens(module: GraphModule) -> tuple[EffectType, ...]:
     for node in graph.nodes:
         if node.op == CALL_FUNCTION and node.target is with_effects:
             raise SubgraphError("the program has tokens already", seen=line_of(node))
-        effect = effect_of_target(node.target) if node.op == CALL_FUNCTION else None
+        effect = _effect_of(node)
         if effect is not None:
             ordered.setdefault(effect, []).append(node)
     if not ordered:
@@ -52,6 +53,14 @@ def add_tokens(module: GraphModule) -> tuple[EffectType, ...]:
     output.set_args(((*last.values(), output.args[0] if output.args else None),))
     module.recompile()
     return tuple(ordered)
+
+
+def _effect_of(node: Node) -> EffectType | None:
+    """Give the effect type of a call; what a subgraph does is done by the call that has it."""
+    if node.op != CALL_FUNCTION:
+        return None
+    inner = EffectType.ORDERED if has_impure_subgraph(node) else None
+    return effect_of_target(node.target) or inner
 
 
 def _token_input(graph: Graph, position: int, effect: EffectType) -> Node:

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from polyop.devices import Device, DType
-from polyop.dispatch.decompositions import REGISTRY, DecompTable, register_decomposition
+import polyop.ops.decomposed_shapes  # noqa: F401 - registers its own
+from polyop.devices import DType
+from polyop.dispatch.decompositions import REGISTRY, DecompTable
 from polyop.ops.axes import kept_shape, normal_axes
 from polyop.ops.comparison import equal, greater_equal, isinf, isnan, logical_not, not_equal
-from polyop.ops.creation import arange, full, full_like
+from polyop.ops.creation import full
+from polyop.ops.decomposition_table import CORE, both, core
 from polyop.ops.elementwise import (
     LN2,
     LN10,
@@ -35,34 +37,21 @@ from polyop.ops.elementwise import (
     sqrt,
     subtract,
 )
-from polyop.ops.joining import concat
 from polyop.ops.reductions import any, max, sum
 from polyop.ops.rounding import astype
 from polyop.ops.select import maximum, minimum, where
 from polyop.ops.view_inverses import contiguous_copy
-from polyop.ops.views import detach, expand_dims, permute_dims, reshape
+from polyop.ops.views import detach, reshape
 from polyop.tensor.tensor import Tensor, is_floating
 
 Fn = Callable[..., Any]
 Axes = Sequence[int] | None
 FLOAT32, FLOAT64, INT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
 
-CORE = DecompTable()
-
-
-def core(*names: str) -> Callable[[Fn], Fn]:
-    """Register the decomposition of built-in operators."""
-    return register_decomposition([f"core::{name}" for name in names], CORE)
-
 
 def core_decompositions() -> DecompTable:
     """Give a new table with the decomposition of each composite built-in operator."""
     return CORE.copy()
-
-
-def both(name: str) -> tuple[str, str, str]:
-    """Name the overloads on two tensors, and on a tensor and a number."""
-    return name, f"{name}.Scalar", f"{name}.ScalarTensor"
 
 
 def converted(ufunc: np.ufunc, *args: Any) -> list[Any]:
@@ -77,7 +66,7 @@ def counted(x: Tensor, axis: Axes) -> Any:
     return prod(x.shape[i] for i in normal_axes("sum", axis, x.ndim))
 
 
-def widened(x: Tensor) -> Tensor:
+def widened(x: Tensor) -> Any:
     """Convert to the dtype in which sums are kept."""
     if x.dtype.kind in "biu":
         return astype(x, FLOAT64)
@@ -325,103 +314,6 @@ def mean_grad_parts(
     axes = normal_axes("mean", axis, len(shape))
     n = prod(shape[i] for i in axes)
     return spread_parts(divide(x, n if n > 0 else 1), shape, axes, keepdims, x.dtype)
-
-
-# -- choosing -------------------------------------------------------------------
-
-
-@core("masked_fill", "masked_fill.Scalar")
-def masked_fill_parts(x: Tensor, mask: Tensor, value: Any) -> Any:
-    """Choose a value in the dtype of `x` where the mask holds."""
-    if isinstance(value, Tensor):
-        return where(mask, astype(value, x.dtype), x)
-    # A number of a stronger kind would change the dtype.
-    return where(mask, astype(full([], value, device=x.device), x.dtype), x)
-
-
-@core("tril")
-def tril_parts(x: Tensor, k: int = 0) -> Any:
-    """Keep what is on and under a diagonal."""
-    return contiguous_copy(where(greater_equal(_offsets(x), -k), x, False))
-
-
-@core("triu")
-def triu_parts(x: Tensor, k: int = 0) -> Any:
-    """Keep what is on and over a diagonal."""
-    return contiguous_copy(where(greater_equal(negative(_offsets(x)), k), x, False))
-
-
-def _offsets(x: Tensor) -> Any:
-    """Give for each place how far under the diagonal it is."""
-    rows, columns = (arange(n, device=x.device) for n in x.shape[-2:])
-    return subtract(expand_dims(rows, -1), columns)
-
-
-@core("isfinite")
-def isfinite_parts(x: Tensor) -> Any:
-    """Exclude infinities and NaN."""
-    return logical_not(isinf(x) | isnan(x))
-
-
-# -- shapes and new tensors -------------------------------------------------------
-
-
-@core("stack")
-def stack_parts(arrays: Sequence[Tensor], axis: int = 0) -> Any:
-    """Join along a new axis."""
-    return concat([expand_dims(x, axis) for x in arrays], axis=axis)
-
-
-@core("matrix_transpose")
-def matrix_transpose_parts(x: Tensor) -> Any:
-    """Exchange the last two axes."""
-    return transpose_parts(x, -2, -1)
-
-
-@core("transpose")
-def transpose_parts(x: Tensor, axis1: int, axis2: int) -> Any:
-    """Exchange two axes."""
-    i, j = normal_axes("transpose", [axis1], x.ndim) + normal_axes("transpose", [axis2], x.ndim)
-    order = list(range(x.ndim))
-    order[i], order[j] = j, i
-    return permute_dims(x, order)
-
-
-@core("moveaxis")
-def moveaxis_parts(x: Tensor, source: int, destination: int) -> Any:
-    """Move one axis, and keep the order of the others."""
-    (here,), (there,) = (normal_axes("moveaxis", [a], x.ndim) for a in (source, destination))
-    order = [i for i in range(x.ndim) if i != here]
-    order.insert(there, here)
-    return permute_dims(x, order)
-
-
-@core("zeros")
-def zeros_parts(
-    size: Sequence[Any], *, dtype: DType | None = None, device: Device | None = None
-) -> Any:
-    """Fill with zero."""
-    return full(size, 0, dtype=dtype or FLOAT32, device=device)
-
-
-@core("ones")
-def ones_parts(
-    size: Sequence[Any], *, dtype: DType | None = None, device: Device | None = None
-) -> Any:
-    """Fill with one."""
-    return full(size, 1, dtype=dtype or FLOAT32, device=device)
-
-
-@core("zeros_like")
-def zeros_like_parts(x: Tensor, *, dtype: DType | None = None, device: Device | None = None) -> Any:
-    """Fill with zero."""
-    return full_like(x, 0, dtype=dtype, device=device)
-
-
-@core("ones_like")
-def ones_like_parts(x: Tensor, *, dtype: DType | None = None, device: Device | None = None) -> Any:
-    """Fill with one."""
-    return full_like(x, 1, dtype=dtype, device=device)
 
 
 REGISTRY.update(CORE)

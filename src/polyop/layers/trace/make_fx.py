@@ -15,7 +15,7 @@ from polyop.errors import UsageError, nearest
 from polyop.graph import GraphModule
 from polyop.graph.node import identifier
 from polyop.layers.fake.mode import FakeTensorMode
-from polyop.layers.trace.proxy import ProxyMode
+from polyop.layers.trace.proxy import PreDispatchModule, ProxyMode
 from polyop.layers.trace.tracer import Tracer
 from polyop.layers.trace.wrappers import inside, put_together, taken_apart
 from polyop.schema.opaque import is_input
@@ -89,6 +89,8 @@ def make_fx(
             proxy.note_grad(plain.grad)
         env = None if mode is None else mode.shape_env
         module: GraphModule = run_under(plain, tracer.finish, result, env)
+        if proxy is not None:
+            module.__class__ = PreDispatchModule
         module.__dict__["shape_env"] = env
         return module
 

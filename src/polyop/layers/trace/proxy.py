@@ -13,6 +13,7 @@ from polyop.dispatch.infra_modes import ModeKey
 from polyop.dispatch.modes import DispatchMode
 from polyop.dispatch.pre_dispatch import with_pre_dispatch
 from polyop.errors import UsageError
+from polyop.graph import GraphModule
 from polyop.graph.node import CALL_FUNCTION
 from polyop.layers.trace.tracer import Tracer
 
@@ -61,3 +62,11 @@ def set_grad_mode(grad: bool) -> None:
 
 #: Passes keep it, though nobody reads what it gives.
 set_grad_mode.is_impure = True  # type: ignore[attr-defined]
+
+
+class PreDispatchModule(GraphModule):
+    """A program that may set grad mode; an exception in it leaves the context as it was."""
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run the graph."""
+        return run_under(word(), super().__call__, *inputs)

@@ -99,12 +99,15 @@ class Tracer:
             return value
         rebuild = found.reconstruct_fn
         node = None if rebuild is None else rebuild(real, self._node_of_object, self)
-        if node is None:
-            name = f"_opaque_constant{len(self._objects)}"
-            self.constants[name] = real
-            node = self.graph.create_node(GET_ATTR, name, val=value)
+        node = self.lift_object(value) if node is None else node
         self.track_object(value, node)
         return node
+
+    def lift_object(self, value: Any) -> Node:
+        """Add the node of an opaque object that no call of this trace made: a constant."""
+        name = f"_opaque_constant{len(self._objects)}"
+        self.constants[name] = real_object(value)
+        return self.graph.create_node(GET_ATTR, name, val=value)
 
     def _node_of_object(self, value: Any) -> Node | None:
         known = self._objects.get(id(real_object(value)))

@@ -16,14 +16,15 @@ convex and still wait for each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from polyop.export.lowered import Backend, find_backend
 from polyop.graph import Graph, Node, is_impure
-from polyop.graph.node import CALL_FUNCTION
+from polyop.graph.node import CALL_FUNCTION, GET_ATTR, PLACEHOLDER
 from polyop.graph.purity import is_write, writes_to_inputs
+from polyop.layers.trace.sizes import assert_holds
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Unit:
         self.taken = taken
         self.inputs: dict[Unit, None] = {}
 
+    @property
+    def is_source(self) -> bool:
+        """Whether it is there from the beginning: an input or an attribute."""
+        return not self.taken and self.nodes[0].op in (PLACEHOLDER, GET_ATTR)
+
 
 def partition(program: Any, backends: Any) -> list[Part]:
     """Divide a graph among backends; what a backend takes, later ones do not get.
@@ -56,13 +62,24 @@ def partition(program: Any, backends: Any) -> list[Part]:
         The parts, in an order in which they can run; nodes with effects or writes are in none.
     """
     graph: Graph = getattr(program, "graph", program)
+    return [
+        Part(backend, tuple(unit.nodes))
+        for unit, backend in divide(graph, backends)
+        if backend is not None
+    ]
+
+
+def divide(graph: Graph, backends: Any) -> list[tuple[Unit, Backend | None]]:
+    """Give the parts, and every other node alone, in an order in which they can run."""
     chosen = backends if isinstance(backends, (list, tuple)) else [backends]
     units = _units(graph)
     done: dict[Unit, Backend] = {}
     for backend in map(find_backend, chosen):
-        units, made = _divide(units, backend)
-        done.update(dict.fromkeys(made, backend))
-    return [Part(done[unit], tuple(unit.nodes)) for unit in units if unit in done]
+        rounds, takes = _rounds(units, backend)
+        parts = _parts(units, rounds, takes, getattr(backend, "worth", None))
+        units = _joined(units, rounds, parts)
+        done.update(dict.fromkeys(parts, backend))
+    return [(unit, done.get(unit)) for unit in units]
 
 
 def _units(graph: Graph) -> list[Unit]:
@@ -74,38 +91,36 @@ def _units(graph: Graph) -> list[Unit]:
     for node in graph.nodes:
         unit = by_node[node] = Unit([node], taken=False)
         unit.inputs.update((by_node[given], None) for given in node.all_input_nodes)
+        if unit.is_source:
+            continue
         if write is not None:
             unit.inputs[write] = None
         if is_write(node):
             if impure is not None:
                 unit.inputs[impure] = None
             impure = unit
-        if writes_to_inputs(node, is_write):
+        if node.target is not assert_holds and writes_to_inputs(node, is_write):
             unit.inputs.update(dict.fromkeys(since))
             write, since = unit, []
         since.append(unit)
     return list(by_node.values())
 
 
-def _divide(units: Sequence[Unit], backend: Backend) -> tuple[list[Unit], list[Unit]]:
-    """Give the units with those that a backend takes joined, in an order to run, and its parts."""
+def _rounds(units: Sequence[Unit], backend: Backend) -> tuple[dict[Unit, int], set[Unit]]:
+    """Give the round of each unit, and those that a backend takes."""
     rounds: dict[Unit, int] = {}
-    takes: dict[Unit, bool] = {}
+    takes: set[Unit] = set()
     for unit in units:
-        takes[unit] = not unit.taken and _may_take(unit.nodes[0]) and backend.takes(unit.nodes[0])
+        node = unit.nodes[0]
+        mine = not unit.taken and _may_take(node) and backend.takes(node)
+        if mine:
+            takes.add(unit)
         before = [
-            rounds[given] + (takes[unit] and not takes[given] and _counts(given))
+            rounds[given] + (mine and given not in takes and not given.is_source)
             for given in unit.inputs
         ]
         rounds[unit] = max(before, default=0)
-    parts = _parts(units, rounds, takes, getattr(backend, "worth", None))
-    joined = {inner: part for part, inside in parts.items() for inner in inside}
-    return _ordered(units, rounds, joined), list(parts)
-
-
-def _counts(unit: Unit) -> bool:
-    """Whether a unit runs at all; inputs and attributes are there from the beginning."""
-    return unit.taken or unit.nodes[0].op not in ("placeholder", "get_attr")
+    return rounds, takes
 
 
 def _may_take(node: Node) -> bool:
@@ -115,13 +130,13 @@ def _may_take(node: Node) -> bool:
 def _parts(
     units: Sequence[Unit],
     rounds: dict[Unit, int],
-    takes: dict[Unit, bool],
+    takes: set[Unit],
     worth: Callable[[Sequence[Node]], bool] | None,
 ) -> dict[Unit, list[Unit]]:
     """Give a new unit for each part, with the units that it joins."""
     by_round: dict[int, list[Unit]] = {}
     for unit in units:
-        if takes[unit]:
+        if unit in takes:
             by_round.setdefault(rounds[unit], []).append(unit)
     made = {}
     for inside in by_round.values():
@@ -131,24 +146,18 @@ def _parts(
     return made
 
 
-def _ordered(
-    units: Iterable[Unit], rounds: dict[Unit, int], joined: dict[Unit, Unit]
+def _joined(
+    units: Sequence[Unit], rounds: dict[Unit, int], parts: dict[Unit, list[Unit]]
 ) -> list[Unit]:
     """Give the units after joining, inputs before those who read them."""
-    listed = list(units)
-    now = {unit: joined.get(unit, unit) for unit in listed}
-    order = sorted(listed, key=lambda unit: (_counts(unit), rounds[unit], unit not in joined))
-    found: dict[Unit, None] = {}
-    for unit in order:
-        whole = now[unit]
-        whole.inputs = {
-            now[given]: None for given in (*whole.inputs, *unit.inputs) if now.get(given, given)
-            is not whole
-        } if whole is unit else _merged(whole, unit, now)  # fmt: skip
-        found[whole] = None
-    return list(found)
-
-
-def _merged(whole: Unit, unit: Unit, now: dict[Unit, Unit]) -> dict[Unit, None]:
-    whole.inputs.update((now[given], None) for given in unit.inputs if now[given] is not whole)
-    return whole.inputs
+    whole = {inner: part for part, inside in parts.items() for inner in inside}
+    for unit in units:
+        target = whole.get(unit, unit)
+        inputs = dict.fromkeys(whole.get(given, given) for given in unit.inputs)
+        inputs.pop(target, None)
+        if target is unit:
+            target.inputs = inputs
+        else:
+            target.inputs.update(inputs)
+    order = sorted(units, key=lambda u: (not u.is_source, rounds[u], u not in whole))
+    return list(dict.fromkeys(whole.get(unit, unit) for unit in order))

@@ -1,0 +1,1 @@
+"""ONNX Runtime as a backend: translations of operators, models, and how they run."""

@@ -1,0 +1,397 @@
+"""`map` and `scan`: a function for each step of tensors, with or without a carry (S182)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from polyop import tree
+from polyop.dispatch.context import run_under, word
+from polyop.graph import GraphModule
+from polyop.hop.control import (
+    ControlOperator,
+    at_axis,
+    filled,
+    has_gradient,
+    in_batch,
+    on_batch,
+    places_of,
+    pullback,
+)
+from polyop.hop.forms import Flat, Form, Group, breach, closed, describe
+from polyop.hop.lifting import Lifted
+from polyop.hop.steps import (
+    check_carry,
+    check_constant,
+    check_result,
+    empty_stack,
+    fake_like,
+    fake_stack,
+    fake_step,
+    length_of,
+    stacked,
+    step_of,
+)
+from polyop.layers.fake.mode import FakeTensorMode
+from polyop.layers.vmap.batch import VmapLevel, peel
+from polyop.ops.factories import zeros_like
+from polyop.ops.rounding import clone
+from polyop.ops.views import flip, moveaxis
+from polyop.tensor.tensor import Tensor
+
+Fn = Callable[..., Any]
+
+
+def check_function(op: Any, fn: Any, name: str) -> None:
+    """Refuse what is no function.
+
+    Raises:
+        SubgraphError: it cannot be called.
+    """
+    if not callable(fn):
+        breach(f"{name} of {op} is no function", op, argument=name, seen=repr(fn))
+
+
+def is_of_leaves(fn: Any) -> bool:
+    """Tell whether a function takes and gives leaves, as those of programs do."""
+    return isinstance(fn, (Flat, GraphModule))
+
+
+def is_of_trees(fn: Any) -> bool:
+    """Tell whether a flat function stands for one of trees."""
+    inner = fn
+    while isinstance(inner, (Flat, Lifted)):
+        inner = inner.__wrapped__
+    return isinstance(fn, Flat) and fn.spec is not None and not isinstance(inner, GraphModule)
+
+
+def group_of(fn: Any, xs: Any) -> Group:
+    """Give an operand as a group: its leaves, or itself."""
+    return tuple(tree.leaves(xs)) if is_of_leaves(fn) else (xs,)
+
+
+class Map(ControlOperator):
+    """Calls a function for each step of tensors, and stacks what it gives.
+
+    Args:
+        f: called with one step of `xs`, and `args`.
+        xs: a Tensor, or a tree of them, of one length along dimension 0.
+        args: further operands, the same for each step.
+
+    Raises:
+        SubgraphError: the lengths differ, or steps give different shapes or dtypes.
+
+    Example:
+        >>> import polyop
+        >>> polyop.map(lambda x, y: x * y, polyop.arange(3), 2)
+        tensor([0, 2, 4])
+    """
+
+    names = ("f",)
+
+    def __call__(self, f: Fn, xs: Any, *args: Any) -> Any:  # type: ignore[override]
+        """Call the function for each step."""
+        return self.enter(f, xs, *args)
+
+    def parse(self, f: Fn, xs: Any, *args: Any) -> Form:
+        """Give the form of a call, checked."""
+        check_function(self, f, "f")
+        length_of(self, xs)
+        return Form((f,), (group_of(f, xs), args), {})
+
+    def spell(self, form: Form) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give the arguments of a call."""
+        return (form.functions[0], form.groups[0], *form.groups[1]), {}
+
+    def arguments(self, form: Form) -> list[tuple[Any, ...]]:
+        """Give what the function gets."""
+        return [(*form.groups[0], *form.groups[1])]
+
+    def eager(self, form: Form) -> Any:
+        """Call the function for each step."""
+        (fn,), (xs, args) = form.functions, form.groups
+        length = int(length_of(self, xs))
+        if not length:
+            return self._of_no_steps(form)
+        return stacked(self, fn, [fn(*step_of(xs, i), *args) for i in range(length)])
+
+    def _of_no_steps(self, form: Form) -> Any:
+        (fn,), (xs, args) = form.functions, form.groups
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        out = run_under(word().but(fake=mode), sample_run, fn, mode, xs, args)
+        return tree.map_leaves(lambda y: empty_stack(y, form.leaves), out)
+
+    # -- fakes ----------------------------------------------------------------
+
+    def samples(self, form: Form, mode: FakeTensorMode) -> list[Group]:
+        """Give one step."""
+        xs, args = form.groups
+        return [(*[fake_step(mode, x) for x in xs], *[fake_like(mode, x) for x in args])]
+
+    def outcome(self, form: Form, results: Sequence[Group], mode: FakeTensorMode) -> Group:
+        """Give a stack for each result of a step."""
+        return self.stacks(form, form.groups[0], results[0], mode)
+
+    def stacks(self, form: Form, xs: Group, ys: Group, mode: FakeTensorMode) -> Group:
+        """Give the fakes of what is stacked."""
+        length = xs[0].shape[0]
+        for i, y in enumerate(ys):
+            check_result(self, form.functions[0], f"[{i}]", y)
+        return tuple(fake_stack(mode, length, y) for y in ys)
+
+    # -- gradients and batches ------------------------------------------------
+
+    def pull(self, form: Form, grads: Sequence[Any]) -> list[Any]:
+        """Give the gradient of each step; those of further operands are summed."""
+        (fn,), (xs, args) = form.functions, form.groups
+        wanted = [i for i, g in enumerate(grads) if g is not None]
+        given = tuple(grads[i] for i in wanted)
+        n, k, count = len(xs), len(given), len(xs) + len(args)
+        chosen = places_of((*xs, *args))
+        back = pullback(fn, count, chosen, wanted)  # type: ignore[arg-type]
+
+        def step(*leaves: Any) -> Group:
+            out: Group = back(*leaves[:n], *leaves[n + k :], *leaves[n : n + k])
+            return out
+
+        call = Flat(step, None, back.name).inside()
+        found = iter(self.again(Form((call,), ((*xs, *given), args), {})))
+        done: list[Any] = [None] * count
+        for i in chosen:
+            g = next(found)
+            done[i] = g if i < n else g.sum(axis=0)
+        return done
+
+    def batch(self, form: Form, level: VmapLevel) -> Any:
+        """Call it on the function of a whole batch."""
+        (fn,), (xs, args) = form.functions, form.groups
+        steps, axes = steps_of_batch(xs, level)
+        others = [peel(x, level) for x in args]
+        call = on_batch(fn, [*axes, *[a for _, a in others]], level)  # type: ignore[arg-type]
+        out = self.below(Form((call,), (steps, tuple(v for v, _ in others)), {}), level)
+        return tuple(in_batch(y, 1, level) for y in out)
+
+
+def sample_run(fn: Fn, mode: FakeTensorMode, xs: Any, args: Any) -> Any:
+    """Run a function on fakes of a step."""
+    steps = tree.map_leaves(lambda x: fake_step(mode, x), xs)
+    return fn(*steps, *tree.map_leaves(lambda x: fake_like(mode, x), args))
+
+
+def steps_of_batch(xs: Sequence[Any], level: VmapLevel) -> tuple[Group, list[int | None]]:
+    """Put the batch behind the steps, and tell where it is in one of them."""
+    pairs = [peel(x, level) for x in xs]
+    values = tuple(v if a is None else moveaxis(v, a, 1) for v, a in pairs)
+    return values, [None if a is None else 0 for _, a in pairs]
+
+
+class Scan(ControlOperator):
+    """Carries values through the steps of tensors.
+
+    Args:
+        combine_fn: called `combine_fn(carry, x, *additional_inputs)` for each step; gives
+            `(carry, y)`.
+        init: the first carry: a Tensor, or a tree of them.
+        xs: a Tensor, or a tree of them, of one length along dimension `dim`.
+        additional_inputs: further operands, the same for each step.
+        dim: the axis of the steps.
+        reverse: begin with the last step; results have the order of `xs`.
+
+    Returns:
+        The last carry, and the stack of what the steps gave.
+
+    Raises:
+        SubgraphError: the carry changes structure, shape or dtype; the lengths differ.
+
+    Example:
+        >>> import polyop
+        >>> polyop.scan(lambda c, x: (c + x, c * x), polyop.tensor(0), polyop.arange(4))
+        (tensor(6), tensor([0, 0, 2, 9]))
+    """
+
+    names = ("combine_fn",)
+
+    def __call__(  # type: ignore[override]
+        self,
+        combine_fn: Fn,
+        init: Any,
+        xs: Any,
+        additional_inputs: Sequence[Any] = (),
+        *,
+        dim: int = 0,
+        reverse: bool = False,
+    ) -> Any:
+        """Carry values through the steps."""
+        if not dim:
+            return self.enter(combine_fn, init, xs, additional_inputs, reverse=reverse)
+        along = tree.map_leaves(lambda x: moveaxis(x, dim, 0), xs)
+        carry, ys = self.enter(combine_fn, init, along, additional_inputs, reverse=reverse)
+        return carry, tree.map_leaves(lambda y: moveaxis(y, 0, dim), ys)
+
+    def parse(
+        self,
+        combine_fn: Fn,
+        init: Any,
+        xs: Any,
+        additional_inputs: Sequence[Any] = (),
+        *,
+        reverse: bool = False,
+    ) -> Form:
+        """Give the form of a call, checked."""
+        check_function(self, combine_fn, "combine_fn")
+        length_of(self, xs)
+        if not isinstance(additional_inputs, (tuple, list)):
+            breach(f"the additional inputs of {self} are given as a tuple", self,
+                   argument="additional_inputs", seen=describe(additional_inputs))  # fmt: skip
+        options = {"reverse": reverse} if reverse else {}
+        groups = (group_of(combine_fn, init), group_of(combine_fn, xs), tuple(additional_inputs))
+        return Form((combine_fn,), groups, options)
+
+    def spell(self, form: Form) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give the arguments of a call."""
+        return (*form.functions, *form.groups), form.options
+
+    def arguments(self, form: Form) -> list[tuple[Any, ...]]:
+        """Give what the function gets."""
+        return [tuple(x for group in form.groups for x in group)]
+
+    def eager(self, form: Form) -> Any:
+        """Call the function for each step."""
+        (fn,), (init, xs, args) = form.functions, form.groups
+        single = not is_of_leaves(fn)
+        carry = init[0] if single else init
+        length = int(length_of(self, xs))
+        ys: list[Any] = [None] * length
+        for i in reversed(range(length)) if form.options else range(length):
+            given = (carry,) if single else carry
+            new, ys[i] = self.parted(fn, len(init), fn(*given, *step_of(xs, i), *args))
+            leaves = check_carry(self, fn, carry, new)
+            carry = tree.unflatten(tree.structure(carry), leaves)
+        return self.joined(fn, carry, stacked(self, fn, ys) if length else self._empty(form))
+
+    def parted(self, fn: Fn, count: int, out: Any) -> tuple[Any, Any]:
+        """Take the carry and the result of a step apart."""
+        if is_of_leaves(fn):
+            return out[:count], out[count:]
+        if not isinstance(out, (tuple, list)) or len(out) != 2:
+            breach(
+                f"the function of {self} gives (carry, y)", self, fn, seen=describe(out),
+                fix="return the next carry, and the result of the step",
+            )  # fmt: skip
+        return out[0], out[1]
+
+    def joined(self, fn: Fn, carry: Any, ys: Any) -> Any:
+        """Put the last carry and the stacks together."""
+        return (*carry, *ys) if is_of_leaves(fn) else (carry, ys)
+
+    def _empty(self, form: Form) -> Any:
+        (fn,), (init, xs, args) = form.functions, form.groups
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+
+        def run() -> Any:
+            carry = tree.map_leaves(lambda x: fake_like(mode, x), init)
+            out = sample_run(lambda *given: fn(*carry, *given), mode, xs, args)
+            new, y = self.parted(fn, len(init), out)
+            check_carry(self, fn, carry if is_of_leaves(fn) else carry[0], new)
+            return y
+
+        out = run_under(word().but(fake=mode), run)
+        return tree.map_leaves(lambda y: empty_stack(y, form.leaves), out)
+
+    # -- fakes ----------------------------------------------------------------
+
+    def samples(self, form: Form, mode: FakeTensorMode) -> list[Group]:
+        """Give the carry and one step."""
+        init, xs, args = form.groups
+        carry = [fake_like(mode, x) for x in init]
+        return [(*carry, *[fake_step(mode, x) for x in xs], *[fake_like(mode, x) for x in args])]
+
+    def outcome(self, form: Form, results: Sequence[Group], mode: FakeTensorMode) -> Group:
+        """Give the carry, and a stack for each result of a step."""
+        (fn,), (init, xs, _) = form.functions, form.groups
+        new, ys = self._parted_flat(fn, init, results[0])
+        check_constant(self, fn, init, new)
+        length = xs[0].shape[0]
+        for i, y in enumerate(ys):
+            check_result(self, fn, f"[{i}]", y)
+        carry = tuple(fake_like(mode, x) for x in init)
+        return (*carry, *[fake_stack(mode, length, y) for y in ys])
+
+    def _parted_flat(self, fn: Fn, init: Group, out: Group) -> tuple[Group, Group]:
+        if is_of_trees(fn):
+            carry, _ = self.parted(fn.__wrapped__, 0, tree.unflatten(fn.result, out))  # type: ignore[attr-defined]
+            first = tree.unflatten(fn.spec, range(fn.spec.num_leaves))[0]  # type: ignore[attr-defined]
+            check_carry(self, fn, tree.unflatten(tree.structure(first), init), carry)
+        else:
+            check_carry(self, fn, init, tuple(out[: len(init)]))
+        return out[: len(init)], out[len(init) :]
+
+    # -- gradients and batches ------------------------------------------------
+
+    def pull(self, form: Form, grads: Sequence[Any]) -> list[Any]:
+        """Go through the steps again for the carries, and then back."""
+        (fn,), (init, xs, args) = form.functions, form.groups
+        n, k = len(init), len(xs)
+        carries = self._carries(form)
+        t = len(carries)
+        live = [i for i in range(n) if has_gradient(init[i])]
+        late = [i for i in range(n, len(grads)) if grads[i] is not None]
+        chosen = places_of((*init, *xs, *args))
+        back = pullback(fn, n + k + len(args), chosen, [*live, *late])  # type: ignore[arg-type]
+        inner = [i for i in chosen if i < n]
+        steps = [i for i in chosen if n <= i < n + k]
+        whole = [i for i in chosen if i >= n + k]
+        m, s = len(live), len(whole)
+
+        def step(*leaves: Any) -> Group:
+            g_carry, sums = leaves[:m], leaves[m : m + s]
+            rest = leaves[m + s :]
+            tensors, g_ys = iter(rest[:t]), rest[t + k : t + k + len(late)]
+            at = [next(tensors) if isinstance(x, Tensor) else x for x in init]
+            at, others = [*at, *rest[t : t + k]], rest[t + k + len(late) :]
+            found = dict(zip(chosen, back(*at, *others, *g_carry, *g_ys), strict=True))
+            totals = [a + found[i] for a, i in zip(sums, whole, strict=True)]
+            return (*[found[i] for i in inner], *totals, *[found[i] for i in steps])
+
+        g_init = filled([grads[i] for i in live], [init[i] for i in live])
+        zero = [zeros_like(args[i - n - k]) for i in whole]
+        options = {} if form.options else {"reverse": True}
+        given = (*carries, *xs, *[grads[i] for i in late])
+        call = closed(Flat(step, None, back.name)).inside()
+        out = self.again(Form((call,), ((*g_init, *zero), given, args), options))
+        done: list[Any] = [None] * (n + k + len(args))
+        for i, g in zip([*inner, *whole, *steps], out, strict=True):
+            done[i] = g
+        return done
+
+    def _carries(self, form: Form) -> Group:
+        """Give the tensors of the carry that each step began with, stacked."""
+        (fn,), (init, _, _) = form.functions, form.groups
+        n = len(init)
+
+        def step(*leaves: Any) -> Group:
+            kept = [clone(x) for x in leaves[:n] if isinstance(x, Tensor)]
+            return (*fn(*leaves)[:n], *kept)
+
+        call = closed(Flat(step, None, "the carries")).inside()
+        found: Group = self.again(form._replace(functions=(call,)))[n:]
+        return found
+
+    def batch(self, form: Form, level: VmapLevel) -> Any:
+        """Call it on the function of a whole batch; all of the carry is batched."""
+        (fn,), (init, xs, args) = form.functions, form.groups
+        size = level.batch_size
+        first = [peel(x, level) for x in init]
+        carry = tuple(at_axis(v, a, 0, size) if isinstance(v, Tensor) else v for v, a in first)
+        steps, axes = steps_of_batch(xs, level)
+        others = [peel(x, level) for x in args]
+        at = [0 if isinstance(x, Tensor) else None for x in init]
+        call = on_batch(fn, [*at, *axes, *[a for _, a in others]], level)  # type: ignore[arg-type]
+        groups = (carry, steps, tuple(v for v, _ in others))
+        out = self.below(Form((call,), groups, form.options), level)
+        n = len(init)
+        return tuple(in_batch(y, 0 if i < n else 1, level) for i, y in enumerate(out))
+
+
+map = Map("map")  # noqa: A001 - the operator's name
+scan = Scan("scan")

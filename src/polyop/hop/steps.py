@@ -1,0 +1,161 @@
+"""What loops over tensors have in common: slices, stacks, and carries that keep their form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from polyop import tree
+from polyop.hop.forms import Fn, breach, describe, path_of, same_structure
+from polyop.layers.fake.mode import FakeTensorMode
+from polyop.ops.factories import zeros
+from polyop.ops.joining import stack
+from polyop.symbolic import statically_known_true
+from polyop.tensor.tensor import Tensor, of_meta
+
+
+def length_of(op: Any, xs: Any) -> Any:
+    """Give the length of the leaves of `xs`, along dimension 0.
+
+    Raises:
+        SubgraphError: there is no leaf, one is no Tensor or has no axis, or the lengths differ.
+    """
+    leaves = tree.leaves(xs)
+    fix = "give tensors of one length along dimension 0"
+    if not leaves:
+        breach(f"xs of {op} has no Tensor", op, argument="xs", seen=describe(xs), fix=fix)
+    for i, leaf in enumerate(leaves):
+        if not isinstance(leaf, Tensor) or not leaf.shape:
+            breach(
+                f"a leaf of xs of {op} is no Tensor with an axis", op,
+                argument=f"xs{tree.paths(xs)[i]}", seen=describe(leaf), fix=fix,
+            )  # fmt: skip
+    first = leaves[0].shape[0]
+    for i, leaf in enumerate(leaves):
+        if leaf.shape[0] is not first and leaf.shape[0] != first:
+            breach(
+                f"the leaves of xs of {op} have different lengths", op,
+                argument=f"xs{tree.paths(xs)[i]}", declared=f"length {first}",
+                seen=describe(leaf), fix=fix,
+            )  # fmt: skip
+    return first
+
+
+def step_of(xs: Any, i: int) -> Any:
+    """Give one step of a tree of tensors."""
+    return tree.map_leaves(lambda x: x[i], xs)
+
+
+def fake_like(mode: FakeTensorMode, x: Any) -> Any:
+    """Give a fake of the same size, dtype and device, with memory of its own."""
+    return of_meta(mode.meta(x.shape, x.dtype, device=x.device)) if isinstance(x, Tensor) else x
+
+
+def fake_step(mode: FakeTensorMode, x: Tensor) -> Tensor:
+    """Give the fake of one step of a tensor."""
+    return of_meta(mode.meta(x.shape[1:], x.dtype, device=x.device))
+
+
+def fake_stack(mode: FakeTensorMode, length: Any, x: Tensor) -> Tensor:
+    """Give the fake of a stack of steps."""
+    return of_meta(mode.meta((length, *x.shape), x.dtype, device=x.device))
+
+
+def stacked(op: Any, fn: Fn, steps: Sequence[Any]) -> Any:
+    """Stack the results of steps, leaf by leaf.
+
+    Raises:
+        SubgraphError: steps give different structures, shapes or dtypes, or what is no Tensor.
+    """
+    flat = [tree.flatten(step) for step in steps]
+    first, spec = flat[0]
+    for i, (leaves, found) in enumerate(flat):
+        same_structure(op, ("step 0", spec), (f"step {i}", found), fn)
+        for k, (a, b) in enumerate(zip(first, leaves, strict=True)):
+            check_result(op, fn, path_of(spec, k), b)
+            if facts(a) != facts(b):
+                breach(
+                    f"steps of {op} give different shapes or dtypes", op, fn,
+                    argument=f"result{path_of(spec, k)} of step {i}", declared=describe(a),
+                    seen=describe(b), fix="give each step the same shape and dtype",
+                )  # fmt: skip
+    columns = zip(*[leaves for leaves, _ in flat], strict=True)
+    return tree.unflatten(spec, [stack(list(column)) for column in columns])
+
+
+def check_result(op: Any, fn: Fn, path: str, leaf: Any) -> None:
+    """Refuse a result that cannot be stacked."""
+    if not isinstance(leaf, Tensor):
+        breach(
+            f"the results of {op} are stacked, and one is no Tensor", op, fn,
+            argument=f"result{path}", seen=describe(leaf), fix="return a Tensor",
+        )  # fmt: skip
+
+
+def facts(x: Tensor) -> Any:
+    """Give what all steps share of a tensor."""
+    return tuple(x.shape), x.dtype, x.device
+
+
+def without_steps(fn: Callable[..., Any], given: Sequence[Any]) -> Any:
+    """Run a function on fakes: what a loop without steps learns its results from."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    return mode, lambda: fn(*given)
+
+
+def empty_stack(x: Tensor, leaves: Sequence[Any]) -> Tensor:
+    """Give the stack of no steps; it belongs to the history of what the loop was given."""
+    made = zeros((0, *x.shape), dtype=x.dtype, device=x.device)
+    for leaf in leaves:
+        if isinstance(leaf, Tensor) and leaf.requires_grad and made.dtype == leaf.dtype:
+            made = made + leaf.sum() * 0
+    return made
+
+
+# -- carries ------------------------------------------------------------------
+
+
+def check_carry(op: Any, fn: Fn, old: Any, new: Any, name: str = "the carry") -> list[Any]:
+    """Check that a carry keeps structure, shapes and dtypes, and give its leaves.
+
+    Raises:
+        SubgraphError: it does not.
+    """
+    before, spec = tree.flatten(old)
+    after, found = tree.flatten(new)
+    same_structure(op, (f"{name} before a step", spec), ("after it", found), fn)
+    for i, (a, b) in enumerate(zip(before, after, strict=True)):
+        if not _keeps(a, b):
+            breach(
+                f"{name} of {op} changes in a step", op, fn,
+                argument=f"{name.removeprefix('the ')}{path_of(spec, i)}",
+                declared=f"{describe(a)} before", seen=f"{describe(b)} after",
+                fix="give it the shape and dtype that it began with"
+                if isinstance(b, Tensor) else "make it a Tensor",
+            )  # fmt: skip
+    return after
+
+
+def _keeps(a: Any, b: Any) -> bool:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return type(a) is type(b)
+    if a.dtype != b.dtype or a.device != b.device or len(a.shape) != len(b.shape):
+        return False
+    return all(
+        m is n or statically_known_true(m == n) for m, n in zip(a.shape, b.shape, strict=True)
+    )
+
+
+def check_constant(op: Any, fn: Fn, old: Sequence[Any], new: Sequence[Any]) -> None:
+    """Refuse a number in a carry that a program would keep for good.
+
+    Raises:
+        SubgraphError: the number changes.
+    """
+    for i, (a, b) in enumerate(zip(old, new, strict=True)):
+        if not isinstance(a, Tensor) and (type(a) is not type(b) or a != b):
+            breach(
+                f"a number in the carry of {op} changes, and is a constant of the program", op, fn,
+                argument=f"carry[{i}]", declared=describe(a), seen=describe(b),
+                fix="make it a Tensor: polyop.tensor(...)",
+            )  # fmt: skip

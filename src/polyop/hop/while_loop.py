@@ -1,0 +1,222 @@
+"""`while_loop`: a function on a carry, as long as a predicate of it holds (S182)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from polyop import tree
+from polyop.dispatch.context import run_under
+from polyop.hop.control import ControlOperator, at_axis, in_batch, on_batch
+from polyop.hop.forms import Flat, Form, Group, breach, closed, describe, is_batched, path_of
+from polyop.hop.loops import check_function, is_of_trees
+from polyop.hop.predicates import predicate, truth
+from polyop.hop.speculation import choose, speculating
+from polyop.hop.steps import check_carry, check_constant, fake_like
+from polyop.layers.fake.mode import FakeTensorMode
+from polyop.layers.vmap.batch import VmapLevel, peel
+from polyop.ops.comparison import logical_and
+from polyop.ops.factories import ones
+from polyop.ops.reductions import any as any_of
+from polyop.ops.select import where
+from polyop.ops.views import reshape
+from polyop.tensor.tensor import Tensor
+
+COND, BODY = "cond_fn", "body_fn"
+
+
+class WhileLoop(ControlOperator):
+    """Calls a function on what it gave last, as long as a predicate holds.
+
+    Args:
+        cond_fn: called with the carry and the additional inputs; gives a bool, or a Tensor
+            with one element.
+        body_fn: called with the same; gives the next carry, a tuple.
+        carried_inputs: the first carry, a tuple of Tensors, numbers, or trees of them.
+        additional_inputs: further operands, the same for each step.
+
+    Returns:
+        The last carry, a tuple. Under `vmap` it runs until the predicate holds for no sample;
+        samples that are done keep their carry.
+
+    Raises:
+        SubgraphError: the carry changes structure, shape or dtype; the predicate has several
+            elements; a number in the carry changes in a trace.
+        MissingGradientError: in backward through one in a trace.
+
+    Example:
+        >>> import polyop
+        >>> polyop.while_loop(lambda i: i < 10, lambda i: (i * 2,), (polyop.tensor(1),))
+        (tensor(16),)
+    """
+
+    names = (COND, BODY)
+
+    def __call__(  # type: ignore[override]
+        self,
+        cond_fn: Callable[..., Any],
+        body_fn: Callable[..., Any],
+        carried_inputs: Sequence[Any],
+        additional_inputs: Sequence[Any] = (),
+    ) -> Any:
+        """Repeat the function."""
+        return self.enter(cond_fn, body_fn, carried_inputs, additional_inputs)
+
+    def parse(
+        self, cond_fn: Any, body_fn: Any, carried_inputs: Any, additional_inputs: Any = ()
+    ) -> Form:
+        """Give the form of a call, checked."""
+        check_function(self, cond_fn, COND)
+        check_function(self, body_fn, BODY)
+        named = {"carried_inputs": carried_inputs, "additional_inputs": additional_inputs}
+        for name, group in named.items():
+            if not isinstance(group, (tuple, list)):
+                breach(
+                    f"the {name.replace('_', ' ')} of {self} are given as a tuple", self,
+                    argument=name, seen=describe(group), fix="give (x,) for one of them",
+                )  # fmt: skip
+        return Form((cond_fn, body_fn), (tuple(carried_inputs), tuple(additional_inputs)), {})
+
+    def spell(self, form: Form) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give the arguments of a call."""
+        return (*form.functions, *form.groups), {}
+
+    def arguments(self, form: Form) -> list[tuple[Any, ...]]:
+        """Give what each function gets."""
+        given = tuple(x for group in form.groups for x in group)
+        return [given, given]
+
+    def whole(self, form: Form) -> Any:
+        """Give the last carry the structure of the first."""
+        if form.is_flat:
+            return self.again(form)
+        spec = tree.structure(form.groups[0])
+        return tree.unflatten(spec, self.again(self.flattened(form)))
+
+    def eager(self, form: Form) -> Any:
+        """Repeat the function; for a batch until all samples are done."""
+        (test, body), (carry, args) = form.functions, form.groups
+        while True:
+            pred = test(*carry, *args)
+            pred = pred[0] if isinstance(test, Flat) or isinstance(pred, tuple) else pred
+            predicate(self, pred, "the result of cond_fn")
+            if is_batched(pred):
+                return self._masked(form, carry, pred)
+            if not truth(pred):
+                return carry
+            carry = self.step(body, carry, args)
+
+    def step(self, body: Any, carry: Group, args: Group) -> Group:
+        """Give the next carry."""
+        found = body(*carry, *args)
+        new = tuple(found) if isinstance(found, (tuple, list)) else found
+        leaves = check_carry(self, body, carry, new)
+        given: Group = tree.unflatten(tree.structure(carry), leaves)
+        return given
+
+    def _masked(self, form: Form, carry: Group, alive: Any) -> Group:
+        """Repeat the function until no sample goes on; those that are done keep their carry."""
+        (test, body), (_, args) = form.functions, form.groups
+        with speculating(self, form.functions, form.leaves):
+            while truth(any_of(samples_of(alive))):
+                new, spec = tree.flatten(self.step(body, carry, args))
+                pairs = zip(new, tree.leaves(carry), strict=True)
+                carry = tree.unflatten(
+                    spec,
+                    [
+                        choose(self, alive, a, b, f"carry{path_of(spec, i)} before and after a step")
+                        for i, (a, b) in enumerate(pairs)
+                    ],
+                )
+                pred = test(*carry, *args)
+                pred = pred[0] if isinstance(pred, tuple) else pred
+                predicate(self, pred, "the result of cond_fn")
+                if isinstance(pred, Tensor):
+                    alive = logical_and(reshape(alive, ()), reshape(pred, ()))
+                elif not pred:
+                    break
+        return carry
+
+    # -- fakes ----------------------------------------------------------------
+
+    def samples(self, form: Form, mode: FakeTensorMode) -> list[Group]:
+        """Give one step, to both functions."""
+        return [tuple(fake_like(mode, x) for group in form.groups for x in group)] * 2
+
+    def outcome(self, form: Form, results: Sequence[Group], mode: FakeTensorMode) -> Group:
+        """Give the carry."""
+        (test, body), (carry, _) = form.functions, form.groups
+        preds, new = results
+        if len(preds) != 1:
+            breach(f"cond_fn of {self} gives one predicate", self, test, seen=f"{len(preds)} values")
+        predicate(self, preds[0], "the result of cond_fn")
+        if is_of_trees(body):
+            self._check_trees(body, carry, new)
+        else:
+            check_carry(self, body, carry, tuple(new))
+        check_constant(self, body, carry, new)
+        return tuple(fake_like(mode, x) for x in carry)
+
+    def _check_trees(self, body: Any, carry: Group, new: Group) -> None:
+        given = tree.unflatten(body.spec, range(body.spec.num_leaves))
+        found = tree.unflatten(body.result, new)
+        found = tuple(found) if isinstance(found, (tuple, list)) else found
+        count, before = len(carry), []
+        for part in given:
+            if count <= 0:
+                break
+            before.append(part)
+            count -= len(tree.leaves(part))
+        old = tree.unflatten(tree.structure(tuple(before)), carry)
+        check_carry(self, body, old, found)
+
+    # -- batches --------------------------------------------------------------
+
+    def batch(self, form: Form, level: VmapLevel) -> Any:
+        """Repeat the function of a whole batch, with a flag for each sample that goes on."""
+        (test, body), (carry, args) = form.functions, form.groups
+        size, n = level.batch_size, len(carry)
+        first = tuple(
+            at_axis(v, a, 0, size) if isinstance(v, Tensor) else v
+            for v, a in (peel(x, level) for x in carry)
+        )
+        others = [peel(x, level) for x in args]
+        axes = [*[0 if isinstance(x, Tensor) else None for x in carry], *[a for _, a in others]]
+        tests, bodies = on_batch(test, axes, level), on_batch(body, axes, level)  # type: ignore[arg-type]
+
+        def goes_on(alive: Tensor, *_: Any) -> Group:
+            return (any_of(alive),)
+
+        def flags(*given: Any) -> Tensor:
+            found: Tensor = reshape(tests(*given)[0], (size,))
+            return found
+
+        def next_carry(alive: Tensor, *given: Any) -> Group:
+            new = bodies(*given)
+            kept = [
+                where(reshape(alive, (size, *[1] * (len(b.shape) - 1))), a, b)
+                if isinstance(b, Tensor) else b
+                for a, b in zip(new, given[:n], strict=True)
+            ]  # fmt: skip
+            return (logical_and(alive, flags(*kept, *given[n:])), *kept)
+
+        values = tuple(v for v, _ in others)
+        fns = (Flat(goes_on, None, COND), closed(Flat(next_carry, None, BODY)))
+        alive = logical_and(ones(size, dtype="bool"), _below(level, flags, *first, *values))
+        out = self.below(Form(fns, ((alive, *first), values), {}), level)
+        return tuple(in_batch(x, 0, level) for x in out[1:])
+
+
+def samples_of(flag: Any) -> Any:
+    """Give the values of all samples of a flag."""
+    while is_batched(flag):
+        record = flag.payload
+        flag = record.value() if callable(record.value) else record.value
+    return flag
+
+
+def _below(level: VmapLevel, fn: Callable[..., Any], *args: Any) -> Any:
+    return run_under(level.below(), fn, *args)
+
+
+while_loop = WhileLoop("while_loop")
