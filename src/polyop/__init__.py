@@ -279,22 +279,29 @@ from polyop.symbolic import check, statically_known_true, sym_max, sym_min
 from polyop.tensor.tensor import Tensor
 
 if _TYPE_CHECKING:
-    from polyop import graph
+    from polyop import graph, hop
     from polyop.checking import opcheck
     from polyop.compile import compile
     from polyop.dispatch.shared_library import get_include
+    from polyop.hop import associative_scan, cond, map, scan, while_loop
     from polyop.layers.autocast import autocast
     from polyop.layers.vmap import vmap
 
 __getattr__, __dir__ = _lazily(
     __name__,
     {
+        "associative_scan": "polyop.hop",
         "autocast": "polyop.layers.autocast",
         "compile": "polyop.compile.compiled",
+        "cond": "polyop.hop",
         "get_include": "polyop.dispatch.shared_library",
         "graph": "polyop.graph",
+        "hop": "polyop.hop",
+        "map": "polyop.hop",
         "opcheck": "polyop.checking",
+        "scan": "polyop.hop",
         "vmap": "polyop.layers.vmap",
+        "while_loop": "polyop.hop",
     },
     ["compile"],
 )

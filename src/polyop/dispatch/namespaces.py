@@ -49,6 +49,21 @@ class OpNamespace:
 
 #: polyop's own higher-order operators that are read when they are first used, and where.
 PROVIDED: dict[str, str] = {
+    "associative_scan": "polyop.hop.prefixes",
+    "checkpoint": "polyop.hop.checkpointing",
+    "cond": "polyop.hop.choosing",
+    "custom_function_call": "polyop.hop.calls",
+    "flat_apply": "polyop.hop.calls",
+    "foreach_map": "polyop.hop.wraps",
+    "invoke_subgraph": "polyop.hop.wraps",
+    "map": "polyop.hop.mapping",
+    "out_dtype": "polyop.hop.calls",
+    "print": "polyop.hop.calls",
+    "scan": "polyop.hop.scanning",
+    "while_loop": "polyop.hop.looping",
+    "wrap": "polyop.hop.wraps",
+    "wrap_with_autocast": "polyop.hop.wraps",
+    "wrap_with_set_grad_enabled": "polyop.hop.wraps",
     "call_object": "polyop.objects.calls",
     "with_effects": "polyop.objects.calls",
 }

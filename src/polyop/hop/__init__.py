@@ -1,5 +1,7 @@
 """Higher-order operators: operators that take functions, and what they are made of."""
 
+from typing import TYPE_CHECKING
+
 from polyop.dispatch.implementations import TransformType
 from polyop.hop.derived import SubgraphOperator
 from polyop.hop.functionalize_api import FunctionalizeAPI, FunctionalTensorMode
@@ -8,6 +10,23 @@ from polyop.hop.register import register_higher_order
 from polyop.hop.rules import Interpreter, register_fake
 from polyop.hop.schema import HopSchemaGenerator
 from polyop.hop.subgraph import record_call, trace_subgraph
+from polyop.lazy import lazily
+
+if TYPE_CHECKING:
+    from polyop.hop.calls import custom_function_call, flat_apply, out_dtype, print
+    from polyop.hop.checkpointing import checkpoint
+    from polyop.hop.choosing import cond
+    from polyop.hop.looping import while_loop
+    from polyop.hop.mapping import map
+    from polyop.hop.prefixes import associative_scan
+    from polyop.hop.scanning import scan
+    from polyop.hop.wraps import (
+        foreach_map,
+        invoke_subgraph,
+        wrap,
+        wrap_with_autocast,
+        wrap_with_set_grad_enabled,
+    )
 
 __all__ = [
     "FunctionalTensorMode",
@@ -17,8 +36,43 @@ __all__ = [
     "Interpreter",
     "SubgraphOperator",
     "TransformType",
+    "associative_scan",
+    "checkpoint",
+    "cond",
+    "custom_function_call",
+    "flat_apply",
+    "foreach_map",
+    "invoke_subgraph",
+    "map",
+    "out_dtype",
+    "print",
     "record_call",
     "register_fake",
     "register_higher_order",
+    "scan",
     "trace_subgraph",
+    "while_loop",
+    "wrap",
+    "wrap_with_autocast",
+    "wrap_with_set_grad_enabled",
 ]
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "associative_scan": "polyop.hop.prefixes",
+        "checkpoint": "polyop.hop.checkpointing",
+        "cond": "polyop.hop.choosing",
+        "custom_function_call": "polyop.hop.calls",
+        "flat_apply": "polyop.hop.calls",
+        "foreach_map": "polyop.hop.wraps",
+        "invoke_subgraph": "polyop.hop.wraps",
+        "map": "polyop.hop.mapping",
+        "out_dtype": "polyop.hop.calls",
+        "print": "polyop.hop.calls",
+        "scan": "polyop.hop.scanning",
+        "while_loop": "polyop.hop.looping",
+        "wrap": "polyop.hop.wraps",
+        "wrap_with_autocast": "polyop.hop.wraps",
+        "wrap_with_set_grad_enabled": "polyop.hop.wraps",
+    },
+)

@@ -9,7 +9,7 @@ are then calls of the same operator, on functions made of the given ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bits import FAKE_MODE, GRAD, LIFTED, MODES, PRE_DISPATCH, TRACE, WRAPPED
@@ -18,20 +18,18 @@ from polyop.dispatch.implementations import TransformType
 from polyop.dispatch.keys import DispatchKey
 from polyop.errors import MissingGradientError, SubgraphError
 from polyop.graph.node import PLACEHOLDER
-from polyop.hop.gradient import SubgraphFunction
 from polyop.hop.forms import (
     Flat,
     Form,
     Group,
-    closed,
     flat,
-    innermost_keys,
     is_fake,
-    same_structure,
 )
 from polyop.hop.functionalize_api import FunctionalizeAPI
+from polyop.hop.gradient import SubgraphFunction
 from polyop.hop.lifting import Lifted, free_of
 from polyop.hop.operator import HigherOrderOperator
+from polyop.hop.pullbacks import Step, refuse_repeated
 from polyop.hop.rules import Interpreter, below_autograd, register_fake
 from polyop.hop.schema import HopSchemaGenerator
 from polyop.hop.subgraph import (
@@ -41,17 +39,12 @@ from polyop.hop.subgraph import (
     record_call,
     trace_subgraph,
 )
-from polyop.layers.autograd.transforms import GradLevel, vjp
 from polyop.layers.fake.mode import FakeTensorMode
-from polyop.layers.levels import enter_level, innermost
 from polyop.layers.trace.proxy import ProxyMode
 from polyop.layers.trace.tracer import Tracer, describe
-from polyop.layers.vmap.batch import VmapLevel, batched, peel
-from polyop.ops.broadcasting import expand_to
-from polyop.ops.factories import zeros_like
-from polyop.ops.views import expand_dims, moveaxis
+from polyop.layers.vmap.batch import VmapLevel, peel
 from polyop.symbolic import ShapeEnv
-from polyop.tensor.tensor import Tensor, is_differentiable
+from polyop.tensor.tensor import Tensor
 
 #: Who wants the call whole.
 WATCHED = TRACE | MODES | PRE_DISPATCH | FAKE_MODE
@@ -146,10 +139,14 @@ class ControlOperator(HigherOrderOperator):
         given = self.arguments(form)
         free = tuple(free_of(form.functions, GRAD | WRAPPED))
         fns = tuple(
-            flat(Lifted(fn, free) if free else fn, tree.structure(args), name)
+            flat(self.ready(Lifted(fn, free) if free else fn), tree.structure(args), name)
             for fn, args, name in zip(form.functions, given, self.names, strict=True)
         )
         return Form(fns, (*groups[:-1], groups[-1] + free), form.options)
+
+    def ready(self, fn: Any) -> Any:
+        """Give what runs for a function in a call that stays whole."""
+        return fn
 
     #: What the functions are called.
     names: tuple[str, ...] = ("the function",)
@@ -201,7 +198,7 @@ class ControlOperator(HigherOrderOperator):
 
     def recorded(self, form: Form) -> Group:
         """Call it as one step of autograd."""
-        found: Group = ControlFunction.apply(Step(self, form), *form.leaves)
+        found: Group = SubgraphFunction.apply(Step(self, form), *form.leaves)
         return found
 
     def fake(self, *args: Any, **kwargs: Any) -> Any:
@@ -232,8 +229,11 @@ class ControlOperator(HigherOrderOperator):
         )
         graphs = self.graphs(tracer, form, mode, pre_dispatch=pre_dispatch)
         lifted = graphs[-1].lifted
-        if any(getattr(fn, "recorded", False) for fn in form.functions):
-            self.check_lifted(lifted)
+        for fn, graph in zip(form.functions, graphs, strict=True):
+            if fn.recorded:  # type: ignore[attr-defined]
+                self.check_lifted(lifted)
+            if fn.repeats:  # type: ignore[attr-defined]
+                refuse_repeated(self, graph.module)
         given = run_under(word().but(fake=mode), self.outcome, form, _results(graphs), mode)
         modules = tuple(g.module for g in graphs)
         made = Form(modules, (*form.groups[:-1], form.groups[-1] + lifted), form.options)
@@ -347,123 +347,3 @@ def add_unused(graph: Subgraph, lifted: Sequence[Any]) -> None:
 def value_of(value: Any) -> Any:
     """Give what a node keeps of an operand."""
     return describe(value) if isinstance(value, Tensor) else value
-
-
-# -- gradients ----------------------------------------------------------------
-
-
-class Step:
-    """What a step of autograd knows of a call, its tensors aside."""
-
-    def __init__(self, hop: ControlOperator, form: Form) -> None:
-        self.hop = hop
-        self.form = form
-
-    def run(self, leaves: Sequence[Any]) -> Group:
-        """Call the operator, below."""
-        fns = tuple(fn.inside() for fn in self.form.functions)  # type: ignore[attr-defined]
-        form = self.form._replace(functions=fns)
-        out: Group = self.hop.again(form.given(leaves))
-        for fn, ran in zip(self.form.functions, fns, strict=True):
-            fn.result = ran.result  # type: ignore[attr-defined]
-        return out
-
-    def pull(self, leaves: Sequence[Any], grads: Sequence[Any]) -> list[Any]:
-        """Give the gradient of each leaf, None for what has none."""
-        return self.hop.pull(self.form.given(leaves), grads)
-
-
-class ControlFunction(SubgraphFunction):
-    """One call as a step of autograd."""
-
-    @classmethod
-    def apply(cls, *args: Any) -> Any:
-        """Record it, unless a batch comes first: the operator has a rule for that."""
-        level = innermost(args)
-        if level is not None and not isinstance(level, GradLevel):
-            step, *leaves = args
-            return step.run(leaves)
-        return super().apply(*args)
-
-
-def has_gradient(value: Any) -> bool:
-    """Tell whether a leaf may have a gradient."""
-    return isinstance(value, Tensor) and is_differentiable(value.dtype)
-
-
-def places_of(leaves: Sequence[Any]) -> list[int]:
-    """Give the positions of leaves that may have a gradient."""
-    return [i for i, x in enumerate(leaves) if has_gradient(x)]
-
-
-def pullback(fn: Flat, count: int, chosen: Sequence[int], wanted: Sequence[int]) -> Flat:
-    """Give the function from operands and gradients of results to gradients of operands.
-
-    Args:
-        fn: the function.
-        count: how many operands it has.
-        chosen: the operands to differentiate for.
-        wanted: the results that have a gradient.
-    """
-
-    def back(*given: Any) -> Group:
-        leaves, grads = list(given[:count]), given[count:]
-
-        def of_chosen(*values: Any) -> Group:
-            for i, value in zip(chosen, values, strict=True):
-                leaves[i] = value
-            out = fn(*leaves)
-            return tuple(out[i] for i in wanted)
-
-        _, pull = vjp(of_chosen, *[leaves[i] for i in chosen])
-        found: Group = pull(grads, retain_graph=False)
-        return found
-
-    return closed(Flat(back, None, f"the gradient of {fn.name}")).inside()
-
-
-def filled(grads: Sequence[Any], results: Sequence[Any]) -> list[Any]:
-    """Give zeros for gradients that are absent."""
-    return [zeros_like(r) if g is None else g for g, r in zip(grads, results, strict=True)]
-
-
-# -- batches ------------------------------------------------------------------
-
-
-def at_axis(value: Tensor, axis: int | None, to: int, size: Any) -> Tensor:
-    """Give a value with its batch axis at a place; a value without one is repeated."""
-    if axis is None:
-        shape = list(value.shape)
-        shape.insert(to, size)
-        made: Tensor = expand_to(expand_dims(value, to), shape)
-        return made
-    return value if axis == to else moveaxis(value, axis, to)
-
-
-def on_batch(fn: Flat, axes: Sequence[int | None], level: VmapLevel) -> Flat:
-    """Give the function of whole batches, which gives batches along axis 0."""
-
-    def of_batch(*given: Any) -> Group:
-        # A level of its own: gradients call this again when the vmap has ended.
-        inner = VmapLevel(level.batch_size, level.randomness)
-        pairs = zip(given, axes, strict=True)
-        inputs = [x if axis is None else batched(x, axis, inner) for x, axis in pairs]
-        with enter_level(inner):
-            out = fn(*inputs)
-        return tuple(whole_of(x, inner) for x in out)
-
-    of_batch.__wrapped__ = fn  # type: ignore[attr-defined]
-    return closed(Flat(of_batch, None, fn.name))
-
-
-def whole_of(leaf: Any, level: VmapLevel) -> Any:
-    """Give the batch of a result, along axis 0."""
-    if not isinstance(leaf, Tensor):
-        return leaf
-    value, axis = peel(leaf, level)
-    return at_axis(value, axis, 0, level.batch_size)
-
-
-def in_batch(leaf: Any, axis: int, level: VmapLevel) -> Any:
-    """Give the tensor whose samples lie along an axis."""
-    return batched(leaf, axis, level) if isinstance(leaf, Tensor) else leaf

@@ -11,6 +11,7 @@ them. Rules work on flat forms alone; results get their structure at the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, NamedTuple, NoReturn
 
 from polyop import tree
@@ -63,6 +64,7 @@ class Flat:
     Attributes:
         result: the structure of what it gave last.
         recorded: whether it runs inside a step of autograd.
+        repeats: whether it runs a function that has run before, for a gradient.
     """
 
     def __init__(self, fn: Fn, spec: Any = None, name: str = "") -> None:
@@ -71,6 +73,7 @@ class Flat:
         self.name = name or getattr(fn, "name", "") or getattr(fn, "__name__", "a function")
         self.result: Any = None
         self.recorded = False
+        self.repeats = False
 
     def __call__(self, *leaves: Any) -> Group:
         """Call the function."""
@@ -89,10 +92,10 @@ class Flat:
         """Name the leaves of the operands, as the function does."""
         return leaf_names(self.__wrapped__, tuple(self.arguments(tuple(operands))))
 
-    def inside(self) -> Flat:
+    def inside(self, *, repeats: bool = False) -> Flat:
         """Give the same function for use inside a step of autograd."""
-        again = Flat(self.__wrapped__, self.spec, self.name)
-        again.recorded = True
+        again = copy(self)
+        again.recorded, again.repeats = True, repeats or self.repeats
         return again
 
 

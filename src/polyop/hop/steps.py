@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from polyop import tree
-from polyop.hop.forms import Fn, breach, describe, path_of, same_structure
+from polyop.graph import GraphModule
+from polyop.hop.forms import Flat, Fn, Group, breach, describe, path_of, same_structure
+from polyop.hop.lifting import Lifted
 from polyop.layers.fake.mode import FakeTensorMode
+from polyop.layers.vmap.batch import VmapLevel, peel
 from polyop.ops.factories import zeros
 from polyop.ops.joining import stack
+from polyop.ops.reductions import sum as sum_of
+from polyop.ops.views import moveaxis
 from polyop.symbolic import statically_known_true
 from polyop.tensor.tensor import Tensor, of_meta
+
+
+def check_function(op: Any, fn: Any, name: str) -> None:
+    """Refuse what is no function.
+
+    Raises:
+        SubgraphError: it cannot be called.
+    """
+    if not callable(fn):
+        breach(f"{name} of {op} is no function", op, argument=name, seen=repr(fn))
+
+
+def is_of_leaves(fn: Any) -> bool:
+    """Tell whether a function takes and gives leaves, as those of programs do."""
+    return isinstance(fn, (Flat, GraphModule))
+
+
+def is_of_trees(fn: Any) -> bool:
+    """Tell whether a flat function stands for one of trees."""
+    inner = fn
+    while isinstance(inner, (Flat, Lifted)):
+        inner = inner.__wrapped__
+    return isinstance(fn, Flat) and fn.spec is not None and not isinstance(inner, GraphModule)
+
+
+def group_of(fn: Any, xs: Any) -> Group:
+    """Give an operand as a group: its leaves, or itself."""
+    return tuple(tree.leaves(xs)) if is_of_leaves(fn) else (xs,)
 
 
 def length_of(op: Any, xs: Any) -> Any:
@@ -97,18 +130,12 @@ def facts(x: Tensor) -> Any:
     return tuple(x.shape), x.dtype, x.device
 
 
-def without_steps(fn: Callable[..., Any], given: Sequence[Any]) -> Any:
-    """Run a function on fakes: what a loop without steps learns its results from."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    return mode, lambda: fn(*given)
-
-
 def empty_stack(x: Tensor, leaves: Sequence[Any]) -> Tensor:
     """Give the stack of no steps; it belongs to the history of what the loop was given."""
-    made = zeros((0, *x.shape), dtype=x.dtype, device=x.device)
+    made: Tensor = zeros((0, *x.shape), dtype=x.dtype, device=x.device)
     for leaf in leaves:
         if isinstance(leaf, Tensor) and leaf.requires_grad and made.dtype == leaf.dtype:
-            made = made + leaf.sum() * 0
+            made = made + sum_of(leaf) * 0
     return made
 
 
@@ -159,3 +186,23 @@ def check_constant(op: Any, fn: Fn, old: Sequence[Any], new: Sequence[Any]) -> N
                 argument=f"carry[{i}]", declared=describe(a), seen=describe(b),
                 fix="make it a Tensor: polyop.tensor(...)",
             )  # fmt: skip
+
+
+def fake_result(mode: FakeTensorMode, x: Any) -> Any:
+    """Give a fake like a result, strides and all."""
+    if not isinstance(x, Tensor):
+        return x
+    return of_meta(mode.meta(x.shape, x.dtype, x.stride(), x.device))
+
+
+def sample_run(fn: Fn, mode: FakeTensorMode, xs: Any, args: Any) -> Any:
+    """Run a function on fakes of a step."""
+    steps = tree.map_leaves(lambda x: fake_step(mode, x), xs)
+    return fn(*steps, *tree.map_leaves(lambda x: fake_like(mode, x), args))
+
+
+def steps_of_batch(xs: Sequence[Any], level: VmapLevel) -> tuple[Group, list[int | None]]:
+    """Put the batch behind the steps, and tell where it is in one of them."""
+    pairs = [peel(x, level) for x in xs]
+    values = tuple(v if a is None else moveaxis(v, a, 1) for v, a in pairs)
+    return values, [None if a is None else 0 for _, a in pairs]

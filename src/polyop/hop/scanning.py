@@ -1,4 +1,4 @@
-"""`map` and `scan`: a function for each step of tensors, with or without a carry (S182)."""
+"""`scan`: values carried through the steps of tensors (S182)."""
 
 from __future__ import annotations
 
@@ -7,182 +7,36 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.context import run_under, word
-from polyop.graph import GraphModule
-from polyop.hop.control import (
-    ControlOperator,
-    at_axis,
-    filled,
-    has_gradient,
-    in_batch,
-    on_batch,
-    places_of,
-    pullback,
-)
+from polyop.hop.batches import at_axis, in_batch, on_batch
+from polyop.hop.control import ControlOperator
 from polyop.hop.forms import Flat, Form, Group, breach, closed, describe
-from polyop.hop.lifting import Lifted
+from polyop.hop.pullbacks import filled, has_gradient, places_of, pullback
 from polyop.hop.steps import (
     check_carry,
     check_constant,
+    check_function,
     check_result,
     empty_stack,
     fake_like,
     fake_stack,
     fake_step,
+    group_of,
+    is_of_leaves,
+    is_of_trees,
     length_of,
+    sample_run,
     stacked,
     step_of,
+    steps_of_batch,
 )
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.vmap.batch import VmapLevel, peel
 from polyop.ops.factories import zeros_like
 from polyop.ops.rounding import clone
-from polyop.ops.views import flip, moveaxis
+from polyop.ops.views import moveaxis
 from polyop.tensor.tensor import Tensor
 
 Fn = Callable[..., Any]
-
-
-def check_function(op: Any, fn: Any, name: str) -> None:
-    """Refuse what is no function.
-
-    Raises:
-        SubgraphError: it cannot be called.
-    """
-    if not callable(fn):
-        breach(f"{name} of {op} is no function", op, argument=name, seen=repr(fn))
-
-
-def is_of_leaves(fn: Any) -> bool:
-    """Tell whether a function takes and gives leaves, as those of programs do."""
-    return isinstance(fn, (Flat, GraphModule))
-
-
-def is_of_trees(fn: Any) -> bool:
-    """Tell whether a flat function stands for one of trees."""
-    inner = fn
-    while isinstance(inner, (Flat, Lifted)):
-        inner = inner.__wrapped__
-    return isinstance(fn, Flat) and fn.spec is not None and not isinstance(inner, GraphModule)
-
-
-def group_of(fn: Any, xs: Any) -> Group:
-    """Give an operand as a group: its leaves, or itself."""
-    return tuple(tree.leaves(xs)) if is_of_leaves(fn) else (xs,)
-
-
-class Map(ControlOperator):
-    """Calls a function for each step of tensors, and stacks what it gives.
-
-    Args:
-        f: called with one step of `xs`, and `args`.
-        xs: a Tensor, or a tree of them, of one length along dimension 0.
-        args: further operands, the same for each step.
-
-    Raises:
-        SubgraphError: the lengths differ, or steps give different shapes or dtypes.
-
-    Example:
-        >>> import polyop
-        >>> polyop.map(lambda x, y: x * y, polyop.arange(3), 2)
-        tensor([0, 2, 4])
-    """
-
-    names = ("f",)
-
-    def __call__(self, f: Fn, xs: Any, *args: Any) -> Any:  # type: ignore[override]
-        """Call the function for each step."""
-        return self.enter(f, xs, *args)
-
-    def parse(self, f: Fn, xs: Any, *args: Any) -> Form:
-        """Give the form of a call, checked."""
-        check_function(self, f, "f")
-        length_of(self, xs)
-        return Form((f,), (group_of(f, xs), args), {})
-
-    def spell(self, form: Form) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Give the arguments of a call."""
-        return (form.functions[0], form.groups[0], *form.groups[1]), {}
-
-    def arguments(self, form: Form) -> list[tuple[Any, ...]]:
-        """Give what the function gets."""
-        return [(*form.groups[0], *form.groups[1])]
-
-    def eager(self, form: Form) -> Any:
-        """Call the function for each step."""
-        (fn,), (xs, args) = form.functions, form.groups
-        length = int(length_of(self, xs))
-        if not length:
-            return self._of_no_steps(form)
-        return stacked(self, fn, [fn(*step_of(xs, i), *args) for i in range(length)])
-
-    def _of_no_steps(self, form: Form) -> Any:
-        (fn,), (xs, args) = form.functions, form.groups
-        mode = FakeTensorMode(allow_non_fake_inputs=True)
-        out = run_under(word().but(fake=mode), sample_run, fn, mode, xs, args)
-        return tree.map_leaves(lambda y: empty_stack(y, form.leaves), out)
-
-    # -- fakes ----------------------------------------------------------------
-
-    def samples(self, form: Form, mode: FakeTensorMode) -> list[Group]:
-        """Give one step."""
-        xs, args = form.groups
-        return [(*[fake_step(mode, x) for x in xs], *[fake_like(mode, x) for x in args])]
-
-    def outcome(self, form: Form, results: Sequence[Group], mode: FakeTensorMode) -> Group:
-        """Give a stack for each result of a step."""
-        return self.stacks(form, form.groups[0], results[0], mode)
-
-    def stacks(self, form: Form, xs: Group, ys: Group, mode: FakeTensorMode) -> Group:
-        """Give the fakes of what is stacked."""
-        length = xs[0].shape[0]
-        for i, y in enumerate(ys):
-            check_result(self, form.functions[0], f"[{i}]", y)
-        return tuple(fake_stack(mode, length, y) for y in ys)
-
-    # -- gradients and batches ------------------------------------------------
-
-    def pull(self, form: Form, grads: Sequence[Any]) -> list[Any]:
-        """Give the gradient of each step; those of further operands are summed."""
-        (fn,), (xs, args) = form.functions, form.groups
-        wanted = [i for i, g in enumerate(grads) if g is not None]
-        given = tuple(grads[i] for i in wanted)
-        n, k, count = len(xs), len(given), len(xs) + len(args)
-        chosen = places_of((*xs, *args))
-        back = pullback(fn, count, chosen, wanted)  # type: ignore[arg-type]
-
-        def step(*leaves: Any) -> Group:
-            out: Group = back(*leaves[:n], *leaves[n + k :], *leaves[n : n + k])
-            return out
-
-        call = Flat(step, None, back.name).inside()
-        found = iter(self.again(Form((call,), ((*xs, *given), args), {})))
-        done: list[Any] = [None] * count
-        for i in chosen:
-            g = next(found)
-            done[i] = g if i < n else g.sum(axis=0)
-        return done
-
-    def batch(self, form: Form, level: VmapLevel) -> Any:
-        """Call it on the function of a whole batch."""
-        (fn,), (xs, args) = form.functions, form.groups
-        steps, axes = steps_of_batch(xs, level)
-        others = [peel(x, level) for x in args]
-        call = on_batch(fn, [*axes, *[a for _, a in others]], level)  # type: ignore[arg-type]
-        out = self.below(Form((call,), (steps, tuple(v for v, _ in others)), {}), level)
-        return tuple(in_batch(y, 1, level) for y in out)
-
-
-def sample_run(fn: Fn, mode: FakeTensorMode, xs: Any, args: Any) -> Any:
-    """Run a function on fakes of a step."""
-    steps = tree.map_leaves(lambda x: fake_step(mode, x), xs)
-    return fn(*steps, *tree.map_leaves(lambda x: fake_like(mode, x), args))
-
-
-def steps_of_batch(xs: Sequence[Any], level: VmapLevel) -> tuple[Group, list[int | None]]:
-    """Put the batch behind the steps, and tell where it is in one of them."""
-    pairs = [peel(x, level) for x in xs]
-    values = tuple(v if a is None else moveaxis(v, a, 1) for v, a in pairs)
-    return values, [None if a is None else 0 for _, a in pairs]
 
 
 class Scan(ControlOperator):
@@ -211,7 +65,7 @@ class Scan(ControlOperator):
 
     names = ("combine_fn",)
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         combine_fn: Fn,
         init: Any,
@@ -357,7 +211,7 @@ class Scan(ControlOperator):
         zero = [zeros_like(args[i - n - k]) for i in whole]
         options = {} if form.options else {"reverse": True}
         given = (*carries, *xs, *[grads[i] for i in late])
-        call = closed(Flat(step, None, back.name)).inside()
+        call = closed(Flat(step, None, back.name)).inside(repeats=True)
         out = self.again(Form((call,), ((*g_init, *zero), given, args), options))
         done: list[Any] = [None] * (n + k + len(args))
         for i, g in zip([*inner, *whole, *steps], out, strict=True):
@@ -373,7 +227,7 @@ class Scan(ControlOperator):
             kept = [clone(x) for x in leaves[:n] if isinstance(x, Tensor)]
             return (*fn(*leaves)[:n], *kept)
 
-        call = closed(Flat(step, None, "the carries")).inside()
+        call = closed(Flat(step, None, "the carries")).inside(repeats=True)
         found: Group = self.again(form._replace(functions=(call,)))[n:]
         return found
 
@@ -393,5 +247,4 @@ class Scan(ControlOperator):
         return tuple(in_batch(y, 0 if i < n else 1, level) for i, y in enumerate(out))
 
 
-map = Map("map")  # noqa: A001 - the operator's name
 scan = Scan("scan")

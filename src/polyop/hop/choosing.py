@@ -7,7 +7,8 @@ from typing import Any
 
 from polyop import tree
 from polyop.errors import DynamicOutputShapeError
-from polyop.hop.control import ControlOperator, in_batch, on_batch, places_of, pullback
+from polyop.hop.batches import in_batch, on_batch
+from polyop.hop.control import ControlOperator
 from polyop.hop.forms import (
     Flat,
     Form,
@@ -19,6 +20,7 @@ from polyop.hop.forms import (
     same_structure,
 )
 from polyop.hop.predicates import predicate, truth
+from polyop.hop.pullbacks import places_of, pullback
 from polyop.hop.speculation import choose, speculating
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.vmap.batch import VmapLevel, peel
@@ -55,7 +57,7 @@ class Cond(ControlOperator):
 
     names = (TRUE, FALSE)
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         pred: Any,
         true_fn: Callable[..., Any],
@@ -65,9 +67,7 @@ class Cond(ControlOperator):
         """Call one of the functions."""
         return self.enter(pred, true_fn, false_fn, operands)
 
-    def parse(
-        self, pred: Any, true_fn: Any, false_fn: Any, operands: Sequence[Any] = ()
-    ) -> Form:
+    def parse(self, pred: Any, true_fn: Any, false_fn: Any, operands: Sequence[Any] = ()) -> Form:
         """Give the form of a call, checked."""
         for name, fn in ((TRUE, true_fn), (FALSE, false_fn)):
             if not callable(fn):

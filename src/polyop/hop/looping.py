@@ -7,12 +7,12 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.context import run_under
-from polyop.hop.control import ControlOperator, at_axis, in_batch, on_batch
+from polyop.hop.batches import at_axis, in_batch, on_batch
+from polyop.hop.control import ControlOperator
 from polyop.hop.forms import Flat, Form, Group, breach, closed, describe, is_batched, path_of
-from polyop.hop.loops import check_function, is_of_trees
 from polyop.hop.predicates import predicate, truth
 from polyop.hop.speculation import choose, speculating
-from polyop.hop.steps import check_carry, check_constant, fake_like
+from polyop.hop.steps import check_carry, check_constant, check_function, fake_like, is_of_trees
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.vmap.batch import VmapLevel, peel
 from polyop.ops.comparison import logical_and
@@ -52,7 +52,7 @@ class WhileLoop(ControlOperator):
 
     names = (COND, BODY)
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         cond_fn: Callable[..., Any],
         body_fn: Callable[..., Any],
@@ -121,13 +121,11 @@ class WhileLoop(ControlOperator):
             while truth(any_of(samples_of(alive))):
                 new, spec = tree.flatten(self.step(body, carry, args))
                 pairs = zip(new, tree.leaves(carry), strict=True)
-                carry = tree.unflatten(
-                    spec,
-                    [
-                        choose(self, alive, a, b, f"carry{path_of(spec, i)} before and after a step")
-                        for i, (a, b) in enumerate(pairs)
-                    ],
-                )
+                leaves = [
+                    choose(self, alive, a, b, f"carry{path_of(spec, i)} of two steps")
+                    for i, (a, b) in enumerate(pairs)
+                ]
+                carry = tree.unflatten(spec, leaves)
                 pred = test(*carry, *args)
                 pred = pred[0] if isinstance(pred, tuple) else pred
                 predicate(self, pred, "the result of cond_fn")
@@ -148,7 +146,9 @@ class WhileLoop(ControlOperator):
         (test, body), (carry, _) = form.functions, form.groups
         preds, new = results
         if len(preds) != 1:
-            breach(f"cond_fn of {self} gives one predicate", self, test, seen=f"{len(preds)} values")
+            breach(
+                f"cond_fn of {self} gives one predicate", self, test, seen=f"{len(preds)} values"
+            )
         predicate(self, preds[0], "the result of cond_fn")
         if is_of_trees(body):
             self._check_trees(body, carry, new)

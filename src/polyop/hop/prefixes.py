@@ -10,14 +10,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bits import GRAD
-from polyop.dispatch.context import word
 from polyop.errors import UsageError
-from polyop.hop.control import ControlOperator, at_axis, in_batch, on_batch
-from polyop.hop.forms import Flat, Form, Group, breach, describe
-from polyop.hop.loops import check_function, group_of, is_of_leaves, steps_of_batch
-from polyop.hop.rules import Interpreter
-from polyop.hop.steps import check_carry, fake_like, fake_step, length_of
+from polyop.hop.batches import at_axis, in_batch, on_batch
+from polyop.hop.control import ControlOperator
+from polyop.hop.forms import Form, Group, breach, describe
+from polyop.hop.steps import (
+    check_carry,
+    check_function,
+    fake_like,
+    fake_step,
+    group_of,
+    is_of_leaves,
+    length_of,
+    steps_of_batch,
+)
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.vmap.api import vmap
 from polyop.layers.vmap.batch import VmapLevel, peel
@@ -53,7 +59,7 @@ class AssociativeScan(ControlOperator):
 
     names = ("combine_fn",)
 
-    def __call__(  # type: ignore[override]
+    def __call__(  # noqa: PLR0917 - the order of PyTorch's
         self,
         combine_fn: Callable[..., Any],
         xs: Any,
@@ -76,9 +82,7 @@ class AssociativeScan(ControlOperator):
             out = tree.map_leaves(lambda y: flip(y, axis=0), out)
         return tree.map_leaves(lambda y: moveaxis(y, 0, dim), out) if dim else out
 
-    def parse(
-        self, combine_fn: Any, xs: Any, *, additional_inputs: Sequence[Any] = ()
-    ) -> Form:
+    def parse(self, combine_fn: Any, xs: Any, *, additional_inputs: Sequence[Any] = ()) -> Form:
         """Give the form of a call, checked."""
         check_function(self, combine_fn, "combine_fn")
         length_of(self, xs)

@@ -1,0 +1,97 @@
+"""The gradient of a call of control flow: one step of autograd, which calls the operator again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from polyop.errors import AutogradError
+from polyop.graph import GraphModule, is_impure
+from polyop.graph.node import CALL_FUNCTION
+from polyop.graph.text import line_of
+from polyop.hop.forms import Flat, Form, Group, closed
+from polyop.layers.autograd.transforms import vjp
+from polyop.ops.factories import zeros_like
+from polyop.tensor.tensor import Tensor, is_differentiable
+
+
+class Step:
+    """What a step of autograd knows of a call, its tensors aside."""
+
+    def __init__(self, hop: Any, form: Form) -> None:
+        self.hop = hop
+        self.form = form
+
+    def run(self, leaves: Sequence[Any]) -> Group:
+        """Call the operator, below."""
+        fns = tuple(fn.inside() for fn in self.form.functions)  # type: ignore[attr-defined]
+        form = self.form._replace(functions=fns)
+        out: Group = self.hop.again(form.given(leaves))
+        for fn, ran in zip(self.form.functions, fns, strict=True):
+            fn.result = ran.result  # type: ignore[attr-defined]
+        return out
+
+    def pull(self, leaves: Sequence[Any], grads: Sequence[Any]) -> list[Any]:
+        """Give the gradient of each leaf, None for what has none."""
+        found: list[Any] = self.hop.pull(self.form.given(leaves), grads)
+        return found
+
+
+def refuse_repeated(op: Any, module: GraphModule) -> None:
+    """Refuse a gradient that would act, or draw, again by running a function again.
+
+    Raises:
+        AutogradError: the function has an effect, or draws random numbers.
+    """
+    for node in module.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        writes = schema is not None and schema.is_mutable  # what it made itself, and makes anew
+        if node.op == CALL_FUNCTION and is_impure(node) and not writes:
+            raise AutogradError(
+                f"the gradient of {op} runs its function again, which would repeat an effect "
+                "or draw other random numbers",
+                op=op,
+                seen=line_of(node),
+                fix="do that outside of the function, and pass the result as an operand",
+            )
+
+
+def has_gradient(value: Any) -> bool:
+    """Tell whether a leaf may have a gradient."""
+    return isinstance(value, Tensor) and is_differentiable(value.dtype)
+
+
+def places_of(leaves: Sequence[Any]) -> list[int]:
+    """Give the positions of leaves that may have a gradient."""
+    return [i for i, x in enumerate(leaves) if has_gradient(x)]
+
+
+def pullback(fn: Flat, count: int, chosen: Sequence[int], wanted: Sequence[int]) -> Flat:
+    """Give the function from operands and gradients of results to gradients of operands.
+
+    Args:
+        fn: the function.
+        count: how many operands it has.
+        chosen: the operands to differentiate for.
+        wanted: the results that have a gradient.
+    """
+
+    def back(*given: Any) -> Group:
+        leaves, grads = list(given[:count]), given[count:]
+
+        def of_chosen(*values: Any) -> Group:
+            for i, value in zip(chosen, values, strict=True):
+                leaves[i] = value
+            out = fn(*leaves)
+            return tuple(out[i] for i in wanted)
+
+        _, pull = vjp(of_chosen, *[leaves[i] for i in chosen])
+        found: Group = pull(grads, retain_graph=False)
+        return found
+
+    return closed(Flat(back, None, f"the gradient of {fn.name}")).inside(repeats=True)
+
+
+def filled(grads: Sequence[Any], results: Sequence[Any]) -> list[Any]:
+    """Give zeros for gradients that are absent."""
+    return [zeros_like(r) if g is None else g for g, r in zip(grads, results, strict=True)]
