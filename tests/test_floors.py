@@ -61,8 +61,7 @@ def own_imports(path: Path) -> list[tuple[ast.AST, str, bool]]:
     """Give each import of the package's own: node, module, whether it is at the left margin."""
     tree = ast.parse(path.read_text())
     top = set(map(id, tree.body))
-    if path.name == "__init__.py":  # a list of names, some of which come when they are used
-        top |= {id(n) for block in filter(for_type_checkers, tree.body) for n in block.body}
+    top |= {id(n) for block in filter(for_type_checkers, tree.body) for n in block.body}
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "polyop":

@@ -279,7 +279,7 @@ from polyop.symbolic import check, statically_known_true, sym_max, sym_min
 from polyop.tensor.tensor import Tensor
 
 if _TYPE_CHECKING:
-    from polyop import graph, hop
+    from polyop import export, graph, hop
     from polyop.checking import opcheck
     from polyop.compile import compile
     from polyop.dispatch.shared_library import get_include
@@ -294,6 +294,7 @@ __getattr__, __dir__ = _lazily(
         "autocast": "polyop.layers.autocast",
         "compile": "polyop.compile.compiled",
         "cond": "polyop.hop",
+        "export": "polyop.export",
         "get_include": "polyop.dispatch.shared_library",
         "graph": "polyop.graph",
         "hop": "polyop.hop",

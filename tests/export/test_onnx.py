@@ -27,7 +27,7 @@ def smooth(*shape: int, dtype: str = "float32", seed: int = 0) -> Tensor:
 
 def whole(f, *args, dynamic=False):
     """Lower a function, and require that ONNX Runtime takes all of it."""
-    shapes = [{i: Dim.DYNAMIC for i in range(a.ndim)} for a in args] if dynamic else None
+    shapes = [dict.fromkeys(range(a.ndim), Dim.DYNAMIC) for a in args] if dynamic else None
     program = export(f, args, dynamic_shapes=shapes)
     lowered = to_backend(program, "onnx")
     calls = [n for n in lowered.graph.nodes if n.op == "call_function"]
@@ -38,10 +38,14 @@ def whole(f, *args, dynamic=False):
 
 def equal(a: Tensor, b: Tensor) -> bool:
     x, y = a.numpy(), b.numpy()
-    return x.dtype == y.dtype and x.shape == y.shape and bool(
-        np.allclose(x, y, rtol=1e-5, atol=1e-6, equal_nan=True)
-        if x.dtype.kind == "f"
-        else np.array_equal(x, y)
+    return (
+        x.dtype == y.dtype
+        and x.shape == y.shape
+        and bool(
+            np.allclose(x, y, rtol=1e-5, atol=1e-6, equal_nan=True)
+            if x.dtype.kind == "f"
+            else np.array_equal(x, y)
+        )
     )
 
 
@@ -67,10 +71,12 @@ POINTWISE = {
     "xor": lambda x: polyop.logical_xor(x > 0, x < 1),
     "cast_up": lambda x: x.astype(polyop.float64) * 3,
     "truth": lambda x: (x > 0) + (x < 1),
+    "bits": lambda x: ((x > 0).astype(polyop.int32) * 5 & 3) ^ 6,
     "clone": lambda x: x.clone().add_(1),
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # NumPy's own, of the eager call
 @pytest.mark.parametrize("name", POINTWISE)
 def test_pointwise_operators_agree_on_all_kinds_of_numbers(name: str) -> None:
     """S216: ONNX Runtime gives what the kernel gives, for NaN, infinities and -0 too."""
@@ -78,8 +84,11 @@ def test_pointwise_operators_agree_on_all_kinds_of_numbers(name: str) -> None:
     assert equal(whole(f, x).module()(x), f(x))
 
 
-@pytest.mark.parametrize("name", ["log", "sqrt", "rsqrt", "reciprocal", "exp2", "log2", "log10",
-                                  "acos", "asin", "atanh", "asinh", "cosh", "sinh", "tan", "softplus"])  # fmt: skip
+SMOOTH = ("log sqrt rsqrt reciprocal exp2 log2 log10 acos asin atanh asinh cosh sinh tan "
+          "softplus").split()  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMOOTH)
 def test_smooth_operators_agree(name: str) -> None:
     """S216: ONNX Runtime gives what the kernel gives, where it is defined."""
     f, x = getattr(polyop, name), smooth(6, 7)
@@ -114,12 +123,12 @@ REST = {
     "unsqueeze": lambda x: x[:, None, ..., None].squeeze(1) + 1,
     "expand": lambda x: polyop.broadcast_to(x[:, :1], x.shape) + 1,
     "flip": lambda x: polyop.flip(x, axis=(0, 2)) + 1,
-    "slices": lambda x: x[1:, ::2, -3:-1] * x[:-1, ::2, :2],
+    "slices": lambda x: x[1:, ::2, :2] * x[:-1, ::2, :2] + x[1:, 1:2, -1:],
     "select": lambda x: x[-1] + x[0, 0],
     "concat": lambda x: polyop.concat([x, x * 2], axis=1),
     "concat_flat": lambda x: polyop.concat([x, x * 2], axis=None),
     "stack": lambda x: polyop.stack([x, x * 2], axis=-1),
-    "pad": lambda x: polyop.pad(x, ((0, 0), (1, 2), (0, 3)), value=4.0),
+    "pad": lambda x: polyop.pad(x, ((0, 0), (1, 2), (0, 3)), constant_values=4.0),
     "tril": lambda x: polyop.tril(x, k=1) + polyop.triu(x, k=-1),
     "take": lambda x: polyop.take(x, polyop.tensor([1, -1, 0]), axis=1) * 2,
     "put_row": lambda x: put_row(x * 1),

@@ -49,6 +49,8 @@ class OpNamespace:
 
 #: polyop's own higher-order operators that are read when they are first used, and where.
 PROVIDED: dict[str, str] = {
+    "auto_functionalized": "polyop.hop.auto_functionalize",
+    "auto_functionalized_v2": "polyop.hop.auto_functionalize",
     "associative_scan": "polyop.hop.prefixes",
     "checkpoint": "polyop.hop.checkpointing",
     "cond": "polyop.hop.choosing",

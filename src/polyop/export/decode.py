@@ -299,9 +299,7 @@ def _check_counts(signature: Signature, graph: Graph, specs: Sequence[Any]) -> N
         and isinstance(results, list)
         and all(type(n) is int and 0 <= n < len(signature.inputs) for n in given)
         and all(n in signature.of_graph for n in signature.written)
-        and all(
-            type(n) is int and 0 <= n < len(results) - len(signature.written) for n in wanted
-        )
+        and all(type(n) is int and 0 <= n < len(results) - len(signature.written) for n in wanted)
     )
     if not fits:
         raise ProgramFileError("the signature of the file does not fit its graph", seen=signature)

@@ -159,9 +159,7 @@ class DelegateFunction(Function):
         ctx.statics = [None if isinstance(x, Tensor) else x for x in leaves]
         ctx.save_for_backward(*[x if isinstance(x, Tensor) else None for x in leaves])
         found = step.run(leaves)
-        numbers = [
-            x for x in found if isinstance(x, Tensor) and not is_differentiable(x.dtype)
-        ]
+        numbers = [x for x in found if isinstance(x, Tensor) and not is_differentiable(x.dtype)]
         ctx.mark_non_differentiable(*numbers)
         return found
 

@@ -18,7 +18,7 @@ import numpy as np
 from polyop import tree
 from polyop.devices import Device, Layout, MemoryFormat
 from polyop.dispatch.bits import GRAD
-from polyop.dispatch.operator import OpOverload, OperatorBase
+from polyop.dispatch.operator import OperatorBase, OpOverload
 from polyop.dispatch.registry import DEFINITIONS
 from polyop.errors import ProgramFileError
 from polyop.export.lowered import LoweredModule
@@ -302,5 +302,3 @@ def size(value: Any) -> Any:
 def rebuilt(part: Any) -> Any:
     """Encode an expression or a condition."""
     return part.rebuild(str, lambda n: n, lambda op, *args: [op, *args])
-
-

@@ -48,6 +48,9 @@ def is_impure(node: Any) -> bool:
     if not isinstance(node, Node):
         return is_impure_target(as_operator(node) if isinstance(node, str) else node)
     if node.op == CALL_FUNCTION:
+        own = getattr(node.target, "is_impure_call", None)
+        if own is not None:
+            return bool(own(node))
         return is_impure_target(node.target) or has_impure_subgraph(node)
     if node.op == CALL_METHOD:
         return is_writing_method(node.target)

@@ -153,18 +153,23 @@ def read(op: Any, schema: Any, kwargs: Mapping[str, Any]) -> OnBases:
         if name not in names or name in views:
             near = nearest(name, [*names, *(f"_{n}_{w}" for n in names for w in WORDS)])
             _refuse(op, f"there is no argument {name!r}{near}", schema, name)
-    missing = [
-        a.name
-        for a in schema.arguments
-        if a.name not in views and a.name not in rest and (a.is_write or not a.has_default_value())
-        and not (a.is_write and a.has_default_value() and a.default_value is None)
-    ]  # fmt: skip
+    for argument in schema.written:
+        if rest.get(argument.name) is not None:
+            name = argument.name
+            _refuse(op, f"{name} is written, so it is given by a base", f"_{name}_base_index", name)
+    given = views.keys() | rest.keys()
+    missing = [n for a in schema.arguments if (n := a.name) not in given | optional(schema)]
     if missing:
         _refuse(op, f"{', '.join(missing)} of {op} is missing", schema, sorted(kwargs))
     chosen = range(len(bases)) if only is None else only
     if not set(chosen) <= set(range(len(bases))):
         _refuse(op, f"{CLONED} names a base that is not there", f"{len(bases)} bases", only)
     return OnBases(bases, views, rest, frozenset(chosen))
+
+
+def optional(schema: Any) -> set[str]:
+    """Give the names of the arguments that may be left out."""
+    return {a.name for a in schema.arguments if a.has_default_value()}
 
 
 def _read(op: Any, rest: dict[str, Any], prefix: str, count: int) -> View | Fresh | None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from polyop import tree
 from polyop.devices import as_dtype
+from polyop.dispatch.bind import code_of
+from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.implementations import TransformType
 from polyop.dispatch.keys import DispatchKey
@@ -17,7 +19,7 @@ from polyop.dispatch.registry import as_operator
 from polyop.errors import SubgraphError, UsageTypeError
 from polyop.hop.functionalize_api import FunctionalizeAPI
 from polyop.hop.operator import HigherOrderOperator
-from polyop.hop.rules import Interpreter, register_fake
+from polyop.hop.rules import Interpreter, below_autograd, register_fake
 from polyop.hop.schema import HopSchemaGenerator
 from polyop.hop.subgraph import record_call
 from polyop.layers.autograd.function import Function
@@ -38,7 +40,7 @@ class CallOperator(HigherOrderOperator):
     def __init__(self, name: str) -> None:
         super().__init__(name, cacheable=True)
         self.py_impl(DispatchKey.CompositeExplicitAutograd)(self.eager)
-        self.py_impl(DispatchKey.Autograd)(self.eager)
+        self.py_impl(DispatchKey.Autograd)(self.autograd)
         self.py_impl(Tracer)(self.trace)
         self.py_impl(ProxyMode)(self.trace_before)
         for kind in (TransformType.Vmap, TransformType.Grad, TransformType.Jvp):
@@ -49,6 +51,16 @@ class CallOperator(HigherOrderOperator):
     def eager(self, *args: Any, **kwargs: Any) -> Any:
         """Do what a call means."""
         raise NotImplementedError
+
+    def autograd(self, *args: Any, **kwargs: Any) -> Any:
+        """Leave the gradient to what it calls; without one, a program keeps the call whole."""
+        if word().grad and code_of((args, kwargs)) & GRAD:
+            return self.eager(*args, **kwargs)
+        return self.below(*args, **kwargs)
+
+    def below(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it below autograd."""
+        return run_under(below_autograd(word()), HigherOrderOperator.__call__, self, *args, **kwargs)
 
     def at_level(self, to: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Leave a call to what it calls."""
@@ -97,7 +109,7 @@ class OutDtype(CallOperator):
     Example:
         >>> import polyop
         >>> x = polyop.full((1,), 100, dtype=polyop.int8)
-        >>> polyop.hop.out_dtype(polyop.ops.core.multiply, polyop.int32, x, x)
+        >>> polyop.hop.out_dtype(polyop.ops.core.multiply.default, polyop.int32, x, x)
         tensor([10000], dtype=int32)
     """
 
@@ -194,6 +206,10 @@ class Print(CallOperator):
         given, named = tree.map_leaves(to.level.peel, (args, kwargs))
         with to.lower():
             self(*given, **named)
+
+    def autograd(self, *args: Any, **kwargs: Any) -> None:
+        """Print; nothing has a gradient."""
+        self.below(*args, **kwargs)
 
     def _for_each(self, to: Interpreter, args: Any, kwargs: Any) -> None:
         leaves, spec = tree.flatten((args, kwargs))

@@ -50,12 +50,17 @@ class FunctionalizeAPI:
         self.level = level
 
     def wrap_tensors(self, args: Any) -> Any:
-        """Make a functional tensor of each plain one in a tree."""
-        return tree.map_leaves(self._wrapped, args)
+        """Make a functional tensor of each plain one in a tree; of one that comes twice, one."""
+        made: dict[int, Any] = {}
 
-    def _wrapped(self, leaf: Any) -> Any:
-        fresh = isinstance(leaf, Tensor) and not self.level.owns(leaf)
-        return self.level.wrap(leaf) if fresh else leaf
+        def wrapped(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor) or self.level.owns(leaf):
+                return leaf
+            if id(leaf) not in made:
+                made[id(leaf)] = self.level.wrap(leaf)
+            return made[id(leaf)]
+
+        return tree.map_leaves(wrapped, args)
 
     def unwrap_tensors(self, args: Any) -> Any:
         """Give the current value of each functional tensor in a tree."""

@@ -171,7 +171,7 @@ class HigherOrderOperator(OperatorBase):
             found = self._at(key)
             if isinstance(found, AutogradKernel):
                 found = found.of(code)
-            self._memo[code] = found
+            self._memo[int(code)] = found  # never the word, which holds modes (S107)
             return found
 
     def _at(self, key: DispatchKey) -> Handler:

@@ -135,13 +135,17 @@ class WrapWithSetGradEnabled(Wrapper):
 
     def autograd(self, *args: Any, **kwargs: Any) -> Any:
         """Record the call, or not, as it says itself."""
-        with self.context(self.parse(*args, **kwargs).options):
+        form = self.parse(*args, **kwargs)
+        inside = form.is_flat and form.functions[0].recorded  # type: ignore[attr-defined]
+        with nullcontext() if inside else self.context(form.options):
             return super().autograd(*args, **kwargs)
 
     def grad(self, *args: Any, **kwargs: Any) -> Any:
         """Record the call, or not, as it says itself."""
         to, *rest = args
-        with self.context(self.parse(*rest, **kwargs).options):
+        form = self.parse(*rest, **kwargs)
+        inside = form.is_flat and form.functions[0].recorded  # type: ignore[attr-defined]
+        with nullcontext() if inside else self.context(form.options):
             return super().grad(to, *rest, **kwargs)
 
 

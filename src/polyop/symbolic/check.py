@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from polyop.errors import UsageError, UsageTypeError
-from polyop.symbolic.expr import PYTHON
 from polyop.symbolic.sym import Number, SymBool
 
 
@@ -70,12 +69,15 @@ def sym_min(x: Any, y: Any, *rest: Any) -> Any:
     return fold("min", (x, y, *rest))
 
 
+FOLDS: dict[str, Any] = {"max": max, "min": min}
+
+
 def fold(op: str, values: tuple[Any, ...]) -> Any:
     """Apply an operation of two operands to many."""
     out = values[0]
     for value in values[1:]:
         env = next((v.env for v in (out, value) if isinstance(v, Number)), None)
-        out = env.operate(op, out, value) if env else PYTHON[op](out, value)
+        out = env.operate(op, out, value) if env else FOLDS[op](out, value)
     return out
 
 

@@ -34,6 +34,11 @@ class FloatExpr:
         """Give the value, for values of the symbols."""
         return self.rebuild(bindings.__getitem__, lambda x: x, lambda op, *args: PYTHON[op](*args))
 
+    def ratio(self) -> tuple[Any, Any] | None:
+        """Give the integers that it is the quotient of, or None."""
+        whole = self.op == "truediv" and all(isinstance(a, (int, Expr)) for a in self.args)
+        return (self.args[0], self.args[1]) if whole else None
+
     def symbols(self) -> tuple[str, ...]:
         """Give the names of the symbols in it, each once."""
         leaves = (a for f in below(self) for a in f.args if isinstance(a, Expr))

@@ -9,11 +9,12 @@ int would fix itself in the capture.
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from polyop.symbolic.condition import Condition
-from polyop.symbolic.expr import Expr
-from polyop.symbolic.floats import FloatExpr
+if TYPE_CHECKING:
+    from polyop.symbolic.condition import Condition
+    from polyop.symbolic.expr import Expr
+    from polyop.symbolic.floats import FloatExpr
 
 Pairs = dict[tuple[Any, ...], Any]
 
@@ -310,11 +311,8 @@ class SymFloat(Number):
 
     def _ratio(self) -> tuple[Any, Any] | None:
         """Give the integers it is the quotient of: rounding one up or down stays symbolic."""
-        whole = all(isinstance(a, (int, Expr)) for a in self.expr.args)
-        if self.expr.op != "truediv" or not whole:
-            return None
-        n, d = (self.env.wrap(a) for a in self.expr.args)
-        return n, d
+        found = self.expr.ratio()
+        return None if found is None else (self.env.wrap(found[0]), self.env.wrap(found[1]))
 
 
 class SymBool:

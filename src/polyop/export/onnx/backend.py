@@ -118,11 +118,7 @@ class OnnxBackend:
         return execute
 
 
-VIEWS = frozenset(
-    op._opname
-    for op in TRANSLATIONS
-    if isinstance(op, OpOverload) and op.is_view
-)
+VIEWS = frozenset(op._opname for op in TRANSLATIONS if isinstance(op, OpOverload) and op.is_view)
 
 
 def _array(value: Any) -> Any:
@@ -147,9 +143,7 @@ def start(payload: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(
-            payload, options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(payload, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise DelegateError(
             "ONNX Runtime refuses the model of a part", seen=str(error).splitlines()[0],

@@ -165,11 +165,13 @@ def _only(kinds: str, fn: Fn) -> Fn:
 
 def _add(model: OnnxModel, a: Any, b: Any) -> Value:
     # Of truth values, NumPy's sum is "or" and its product is "and".
-    return arithmetic("Or" if model.out.dtype.kind == "b" else "Add")(model, a, b)
+    found: Value = arithmetic("Or" if model.out.dtype.kind == "b" else "Add")(model, a, b)
+    return found
 
 
 def _multiply(model: OnnxModel, a: Any, b: Any) -> Value:
-    return arithmetic("And" if model.out.dtype.kind == "b" else "Mul")(model, a, b)
+    found: Value = arithmetic("And" if model.out.dtype.kind == "b" else "Mul")(model, a, b)
+    return found
 
 
 def _extreme(kind: str) -> Fn:
@@ -251,6 +253,24 @@ def logical(kind: str) -> Fn:
 
 for _name, _kind in {"and": "And", "or": "Or", "xor": "Xor"}.items():
     on_all(f"logical_{_name}", logical(_kind))
+
+
+def bitwise(of_truth: str, of_bits: str) -> Fn:
+    """Give the translation of an operation on bits, or on truth values."""
+
+    def translate(model: OnnxModel, *operands: Any) -> Value:
+        dtype = model.out.dtype
+        given = [model.operand(x, dtype) for x in operands]
+        return model.op(of_truth if dtype.kind == "b" else of_bits, *given)
+
+    return translate
+
+
+for _name, _of_truth, _of_bits in (
+    ("and", "And", "BitwiseAnd"), ("or", "Or", "BitwiseOr"), ("xor", "Xor", "BitwiseXor"),
+    ("invert", "Not", "BitwiseNot"),
+):  # fmt: skip
+    on_all(f"bitwise_{_name}", bitwise(_of_truth, _of_bits))
 
 
 # -- choices ------------------------------------------------------------------

@@ -11,7 +11,6 @@ from polyop.devices import DType
 from polyop.dispatch.namespaces import ops
 from polyop.export.onnx.model import OnnxModel, Value
 from polyop.export.onnx.registry import Untranslatable, register_onnx
-from polyop.symbolic import is_symbolic
 
 core = ops.core
 Fn = Callable[..., Any]
@@ -26,9 +25,7 @@ def axes_of(model: OnnxModel, x: Value, axis: Any) -> list[int]:
     return [a % ndim for a in ([axis] if type(axis) is int else axis)]
 
 
-def reduce(
-    model: OnnxModel, kind: str, x: Value, axes: Sequence[int], keepdims: bool
-) -> Value:
+def reduce(model: OnnxModel, kind: str, x: Value, axes: Sequence[int], keepdims: bool) -> Value:
     """Add a reduction; one over no axes changes nothing."""
     return model.op(
         kind, x, model.constant(list(axes), np.int64), keepdims=int(keepdims),
@@ -40,7 +37,7 @@ def refuse_empty(model: OnnxModel, x: Value, axes: Sequence[int]) -> None:
     """Leave out what fails on nothing: ONNX would give a number."""
     for axis in axes:
         size = model.meta(x).shape[axis]
-        if (size.expr.lo if is_symbolic(size) else size) < 1:
+        if (size if isinstance(size, int) else size.expr.lo) < 1:
             raise Untranslatable("a reduction that may be over nothing")
 
 
@@ -67,7 +64,9 @@ def extreme(kind: str) -> Fn:
         if dtype.kind != "f":
             return found
         # One element that is no number makes the whole none.
-        nan = reduce(model, "ReduceMax", model.cast_any(model.op("IsNaN", x), dtype), axes, keepdims)
+        nan = reduce(
+            model, "ReduceMax", model.cast_any(model.op("IsNaN", x), dtype), axes, keepdims
+        )
         is_nan = model.op("Greater", nan, model.constant(0, dtype))
         return model.op("Where", is_nan, model.constant(np.nan, dtype), found)
 
@@ -99,17 +98,13 @@ def _spread(model: OnnxModel, x: Value, axis: Any, correction: float, keepdims: 
 
 
 @register_onnx(core.var.default)
-def var_onnx(
-    model: OnnxModel, x: Value, *, axis: Any, correction: float, keepdims: bool
-) -> Value:
+def var_onnx(model: OnnxModel, x: Value, *, axis: Any, correction: float, keepdims: bool) -> Value:
     """Average the squares of deviations."""
     return _spread(model, x, axis, correction, keepdims)
 
 
 @register_onnx(core.std.default)
-def std_onnx(
-    model: OnnxModel, x: Value, *, axis: Any, correction: float, keepdims: bool
-) -> Value:
+def std_onnx(model: OnnxModel, x: Value, *, axis: Any, correction: float, keepdims: bool) -> Value:
     """Take the root of the variance."""
     return model.op("Sqrt", _spread(model, x, axis, correction, keepdims))
 
@@ -118,7 +113,9 @@ def _count(model: OnnxModel, x: Value, axis: Any, keepdims: bool, negated: bool)
     true = model.cast(x, BOOL)
     if negated:
         true = model.op("Not", true)
-    return reduce(model, "ReduceSum", model.cast_any(true, INT64), axes_of(model, x, axis), keepdims)
+    return reduce(
+        model, "ReduceSum", model.cast_any(true, INT64), axes_of(model, x, axis), keepdims
+    )
 
 
 @register_onnx(core.any.default)

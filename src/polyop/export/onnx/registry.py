@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from polyop.dispatch.registry import as_operator
 from polyop.errors import DuplicateRegistrationError
@@ -15,7 +15,11 @@ Fn = TypeVar("Fn", bound=Callable[..., Any])
 TRANSLATIONS: dict[Any, Callable[..., Any]] = {}
 
 
-def register_onnx(op: Any, fn: Fn | None = None) -> Any:
+@overload
+def register_onnx(op: Any) -> Callable[[Fn], Fn]: ...
+@overload
+def register_onnx(op: Any, fn: Fn) -> Fn: ...
+def register_onnx(op: Any, fn: Fn | None = None) -> Fn | Callable[[Fn], Fn]:
     """Say what an operator is in ONNX; usable as a decorator.
 
     Args:

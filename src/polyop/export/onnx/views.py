@@ -98,9 +98,7 @@ def select_onnx(model: OnnxModel, x: Value, axis: int, index: Any) -> Value:
 
 
 @register_onnx(core.slice.default)
-def slice_onnx(
-    model: OnnxModel, x: Value, axis: int, start: Any, stop: Any, step: int
-) -> Value:
+def slice_onnx(model: OnnxModel, x: Value, axis: int, start: Any, stop: Any, step: int) -> Value:
     """Take a range of an axis, as Python counts."""
     if step < 0:
         first, last = (-1 if start is None else start), (-END if stop is None else stop)
@@ -128,9 +126,7 @@ def stack_onnx(model: OnnxModel, arrays: list[Value], axis: int) -> Value:
 
 
 @register_onnx(core.pad.default)
-def pad_onnx(
-    model: OnnxModel, x: Value, before: list[Any], after: list[Any], value: Any
-) -> Value:
+def pad_onnx(model: OnnxModel, x: Value, before: list[Any], after: list[Any], value: Any) -> Value:
     """Put a border around."""
     pads = model.ints([*before, *after])
     return model.op("Pad", x, pads, model.constant(value, model.out.dtype), mode="constant")
@@ -165,18 +161,14 @@ def index_onnx(model: OnnxModel, x: Value, indices: list[Value | None]) -> Value
 def take_along_axis_onnx(model: OnnxModel, x: Value, indices: Value, *, axis: int) -> Value:
     """Take a place for each element."""
     ndim = model.meta(x).ndim
-    for i, (n, m) in enumerate(
-        zip(model.meta(x).shape, model.meta(indices).shape, strict=True)
-    ):
+    for i, (n, m) in enumerate(zip(model.meta(x).shape, model.meta(indices).shape, strict=True)):
         if i != axis % ndim and n is not m and (is_symbolic(n) or is_symbolic(m) or n != m):
             raise Untranslatable("indices of another shape")
     return model.op("GatherElements", x, model.cast(indices, np.dtype("int64")), axis=axis)
 
 
 @register_onnx(core.select_scatter.default)
-def select_scatter_onnx(
-    model: OnnxModel, x: Value, part: Value, axis: int, index: Any
-) -> Value:
+def select_scatter_onnx(model: OnnxModel, x: Value, part: Value, axis: int, index: Any) -> Value:
     """Put a part into one place of an axis."""
     if type(index) is not int:
         raise Untranslatable("an index that changes")
@@ -215,17 +207,13 @@ def full_onnx(
 
 
 @register_onnx(core.zeros.default)
-def zeros_onnx(
-    model: OnnxModel, size: list[Any], *, dtype: DType | None, device: Any
-) -> Value:
+def zeros_onnx(model: OnnxModel, size: list[Any], *, dtype: DType | None, device: Any) -> Value:
     """Fill a new tensor with zeros."""
     return full_onnx(model, size, 0, dtype=dtype, device=device)
 
 
 @register_onnx(core.ones.default)
-def ones_onnx(
-    model: OnnxModel, size: list[Any], *, dtype: DType | None, device: Any
-) -> Value:
+def ones_onnx(model: OnnxModel, size: list[Any], *, dtype: DType | None, device: Any) -> Value:
     """Fill a new tensor with ones."""
     return full_onnx(model, size, 1, dtype=dtype, device=device)
 
@@ -239,17 +227,13 @@ def full_like_onnx(
 
 
 @register_onnx(core.zeros_like.default)
-def zeros_like_onnx(
-    model: OnnxModel, x: Value, *, dtype: DType | None, device: Any
-) -> Value:
+def zeros_like_onnx(model: OnnxModel, x: Value, *, dtype: DType | None, device: Any) -> Value:
     """Fill a tensor of the same shape with zeros."""
     return fill_onnx(model, x, 0)
 
 
 @register_onnx(core.ones_like.default)
-def ones_like_onnx(
-    model: OnnxModel, x: Value, *, dtype: DType | None, device: Any
-) -> Value:
+def ones_like_onnx(model: OnnxModel, x: Value, *, dtype: DType | None, device: Any) -> Value:
     """Fill a tensor of the same shape with ones."""
     return fill_onnx(model, x, 1)
 
@@ -258,3 +242,9 @@ def ones_like_onnx(
 def fill_onnx(model: OnnxModel, x: Value, value: Any) -> Value:
     """Give a tensor of the same shape with one value."""
     return model.op("Expand", model.operand(value, model.out.dtype), model.op("Shape", x))
+
+
+@register_onnx(core.copy.default)
+def copy_onnx(model: OnnxModel, x: Value, src: Value) -> Value:
+    """Give the elements of another tensor in this one's shape and dtype."""
+    return model.op("Expand", model.cast(src, model.out.dtype), model.op("Shape", x))

@@ -10,7 +10,14 @@ from polyop import tree
 from polyop.dispatch.context import run_under, word
 from polyop.errors import UsageError, UsageTypeError, nearest
 from polyop.layers.functionalize.level import FunctionalLevel
-from polyop.layers.functionalize.storage import Functional, Step, Storage, functional, replay
+from polyop.layers.functionalize.storage import (
+    Functional,
+    Step,
+    Storage,
+    Unknown,
+    functional,
+    replay,
+)
 from polyop.ops.inplace import copy_
 from polyop.ops.rounding import clone
 from polyop.tensor.storage import Version
@@ -62,6 +69,7 @@ class Inputs:
         self.storages: dict[int, tuple[Tensor, Storage]] = {}  # by the id of the base
         self.wrapped: dict[int, Tensor] = {}  # by the id of the argument
         self.originals: dict[int, Tensor] = {}  # by the id of the wrapper
+        self.seen: list[Storage] = []  # the memory that the caller sees
         versions = [t.version for t in {id(t): t for t in tensors}.values()]
         for t in tensors:
             if id(t) not in self.wrapped:
@@ -85,6 +93,9 @@ class Inputs:
                 now = word()
                 run_under(now.without_grad if storage.hidden else now, copy_, base, storage.value)
                 storage.value = base
+        leaves = {id(x): x for x in tree.leaves(out) if self.level.owns(x)}
+        self.seen = [x.payload.storage for x in leaves.values()]
+        self.seen += [storage for _, storage in self.storages.values()]
         return tree.map_leaves(self._given, out)
 
     def _given(self, leaf: Any) -> Any:
@@ -93,6 +104,9 @@ class Inputs:
         if id(leaf) in self.originals:
             return self.originals[id(leaf)]
         record: Functional = leaf.payload
+        unknown = any(isinstance(step, Unknown) for step in record.chain)
+        if unknown and self.seen.count(record.storage) < 2:
+            return record.value()  # nobody else sees the memory that it shares
         # A view that is returned shares memory with its base, as that of `func` does.
         value = replay(record.storage.value, record.chain)
         return clone(value) if self.level.copy_views and record.chain else value

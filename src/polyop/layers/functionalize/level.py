@@ -16,7 +16,8 @@ from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.resolve import Way
 from polyop.dispatch.results import tensors_in
 from polyop.errors import ArgumentError, MutationError
-from polyop.layers.functionalize.storage import Functional, Step, Storage, functional
+from polyop.layers.functionalize.shared import is_shared, write_shared
+from polyop.layers.functionalize.storage import Functional, Step, Storage, Unknown, functional
 from polyop.layers.functionalize.twin import functional_twin, without
 from polyop.layers.levels import Level
 from polyop.ops.inplace import INPLACE_TWINS
@@ -136,12 +137,17 @@ class FunctionalLevel(Level):
             return self._given_back(op, args, ())
         if not all(ours):
             _mixed(op)
+        if is_shared(op, args):
+            done = write_shared(op, args, values)
+            for t in targets:
+                bump_in(op, t)
+            return self._given_back(op, args, [done[i] for i in without(result_forms(op._schema))])
         results, news = self._new_values(op, values)
         for t, new in zip(targets, news, strict=True):
             _check_fits(op, t, new)
             bump_in(op, t)
             t.payload.replace(new if new.dtype == t.dtype else astype(new, t.dtype))
-        return self._given_back(op, args, [self.wrap(r) for r in results])
+        return self._given_back(op, args, results)
 
     def _new_values(
         self, op: OpOverload, values: Sequence[Any]
@@ -158,12 +164,23 @@ class FunctionalLevel(Level):
     def _given_back(self, op: OpOverload, args: Sequence[Any], fresh: Sequence[Any]) -> Any:
         rest = iter(fresh)
         done = [
-            args[position] if kind == "argument" else next(rest)
+            args[position] if kind == "argument" else self._result(op, args, next(rest), position)
             for kind, position in result_forms(op._schema)
         ]
         if not done:
             return None
         return done[0] if len(done) == 1 else tuple(done)
+
+    def _result(self, op: OpOverload, args: Sequence[Any], value: Any, position: int) -> Any:
+        """Wrap a result of an operator that writes; a view of an argument is known as one."""
+        if position < 0 or not self.owns(args[position]):
+            return self.wrap(value)
+        if value.__class__ in {list, tuple}:
+            return [self._result(op, args, x, position) for x in value]
+        record: Functional = args[position].payload
+        t = functional(record.storage, (*record.chain, Unknown(op)), self, value)
+        t.version = share(args[position])
+        return t
 
 
 def _check_fits(op: OpOverload, target: Tensor, new: Tensor) -> None:

@@ -8,7 +8,6 @@ along the chain by the inverse of each view.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +66,32 @@ class Step:
         return made
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A view that an operator gave while it wrote: how to take it again is not known."""
+
+    op: OpOverload
+
+    def apply(self, base: Tensor) -> Tensor:
+        """Refuse to take it again.
+
+        Raises:
+            MutationError: always.
+        """
+        raise MutationError(
+            f"a view that {self.op.name()} gave is used after a write to the same memory, "
+            "or returned beside it",
+            op=self.op._schema,
+            source=self.op.source,
+            fix="copy the result of the operator (.clone()), or let it return nothing, and take "
+            "the view by a view operator",
+        )
+
+    def invert(self, base: Tensor, new: Tensor) -> Tensor:
+        """Refuse a write."""
+        return self.apply(base)
+
+
 class Storage:
     """The current value of a base, how often it was replaced, and who sees the write."""
 
@@ -76,6 +101,15 @@ class Storage:
         self.value = value
         self.generation = 0
         self.hidden = False  # whether autograd is not to see the write at the end
+
+    def replace(self, new: Tensor) -> None:
+        """Give the base a new value; views of it are taken again."""
+        self.value = new
+        self.generation += 1
+
+
+#: The views that lead from a base to a tensor.
+Chain = tuple[Step | Unknown, ...]
 
 
 class Functional:
@@ -90,7 +124,7 @@ class Functional:
     __slots__ = ("_seen", "_value", "chain", "level", "storage")
 
     def __init__(
-        self, storage: Storage, chain: tuple[Step, ...], level: Level, value: Tensor | None = None
+        self, storage: Storage, chain: Chain, level: Level, value: Tensor | None = None
     ) -> None:
         self.storage = storage
         self.chain = chain
@@ -114,8 +148,7 @@ class Functional:
             values.append(step.apply(values[-1]))
         for step, base in zip(reversed(self.chain), reversed(values), strict=False):
             new = step.invert(base, new)
-        self.storage.value = new
-        self.storage.generation += 1
+        self.storage.replace(new)
 
     @property
     def shape(self) -> Shape:
@@ -160,7 +193,7 @@ class Functional:
         return self.value()._data(what)
 
 
-def replay(base: Tensor, chain: Sequence[Step]) -> Tensor:
+def replay(base: Tensor, chain: Chain) -> Tensor:
     """Follow a chain of views."""
     for step in chain:
         base = step.apply(base)
@@ -168,7 +201,7 @@ def replay(base: Tensor, chain: Sequence[Step]) -> Tensor:
 
 
 def functional(
-    storage: Storage, chain: tuple[Step, ...], level: Level, value: Tensor | None = None
+    storage: Storage, chain: Chain, level: Level, value: Tensor | None = None
 ) -> Tensor:
     """Make a functional tensor."""
     t = Tensor()

@@ -80,7 +80,10 @@ def _kernel(op: OpOverload) -> Callable[..., Any]:
     names = [a.name for a in arguments]
     written = [i for i, a in enumerate(arguments) if a.is_write]
     n = len(op._schema.positional)
-    fresh = without(result_forms(op._schema))
+    forms = result_forms(op._schema)
+    fresh = without(forms)
+    # A view of what is written, or read, is memory of its own in a call that writes nothing.
+    views = {i for i in fresh if forms[i][0] in {"view", "views"}}
     several = len(op._schema.returns) > 1
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -88,7 +91,9 @@ def _kernel(op: OpOverload) -> Callable[..., Any]:
         for i in written:
             values[i] = tree.map_leaves(_copied, values[i])
         result = op.entry(*values[:n], **dict(zip(names[n:], values[n:], strict=True)))
-        results = result if several else (result,)
+        results = list(result) if several else [result]
+        for i in views:
+            results[i] = tree.map_leaves(_copied, results[i])
         done = (*(results[i] for i in fresh), *(values[i] for i in written))
         return done[0] if len(done) == 1 else done
 

@@ -1,0 +1,135 @@
+"""A call that gets one memory twice, and writes it.
+
+The functional twin copies each argument by itself, so that a write through one
+would not be seen through the other. Such a call works on one copy of the
+memory instead, of which its arguments are views (`auto_functionalized_v2`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from polyop.dispatch.context import PLAIN, run_under
+from polyop.dispatch.namespaces import ops
+from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.results import tensors_in
+from polyop.errors import MutationError
+from polyop.layers.functionalize.storage import Functional, Storage, replay
+from polyop.ops.inplace import INPLACE_TWINS
+from polyop.ops.view_inverses import contiguous_copy
+from polyop.tensor.meta import element_strides
+from polyop.tensor.tensor import Tensor, of_array
+
+
+def is_shared(op: OpOverload, args: Sequence[Any]) -> bool:
+    """Tell whether memory that a call writes is that of another argument too."""
+    if op.name() in INPLACE_TWINS:  # computed as if all was read before the write
+        return False
+    read = [id(r.storage) for value in args for r in _records(value)]
+    if len(set(read)) == len(read):
+        return False
+    return any(read.count(id(storage)) > 1 for storage in written(op, args))
+
+
+def written(op: OpOverload, args: Sequence[Any]) -> list[Storage]:
+    """Give the memory that a call writes, each once."""
+    found = {
+        id(r.storage): r.storage
+        for argument, value in zip(op._schema.arguments, args, strict=True)
+        if argument.is_write
+        for r in _records(value)
+    }
+    return list(found.values())
+
+
+def _records(value: Any) -> Iterator[Functional]:
+    for t in tensors_in(value):
+        if t.payload.__class__ is Functional:
+            yield t.payload
+
+
+def write_shared(
+    op: OpOverload, args: Sequence[Any], values: Sequence[Any]
+) -> list[Any]:
+    """Call on copies of the written memory, and give the results.
+
+    Args:
+        op: the operator.
+        args: functional tensors, and values.
+        values: what they are now.
+
+    Raises:
+        MutationError: a view is not known as a part of its base.
+    """
+    storages = written(op, args)
+    bases = [ordered(s.value) for s in storages]
+    number = {id(s): i for i, s in enumerate(storages)}
+    given: dict[str, Any] = {"_all_bases": bases}
+    for argument, arg, value in zip(op._schema.arguments, args, values, strict=True):
+        name = argument.name
+        if not any(id(r.storage) in number for r in _records(arg)):
+            given[name] = value
+        elif isinstance(arg, Tensor):
+            given |= _spelled(op, f"_{name}", arg, number, bases)
+        else:
+            given[f"_{name}_length"] = len(arg)
+            for i, item in enumerate(arg):
+                given |= _spelled(op, f"_{name}_{i}", item, number, bases)
+    done = ops.higher_order.auto_functionalized_v2(op, **given)
+    for storage, new in zip(storages, done[-len(bases) :], strict=False):
+        storage.replace(new)
+    return list(done[: -len(bases)])
+
+
+def ordered(base: Tensor) -> Tensor:
+    """Give a base whose elements lie in order."""
+    return base if base.is_contiguous() else contiguous_copy(base)  # type: ignore[no-any-return]
+
+
+def _spelled(
+    op: OpOverload, prefix: str, t: Any, number: dict[int, int], bases: list[Tensor]
+) -> dict[str, Any]:
+    """Say how an argument is made of its base."""
+    if t is None:
+        return {f"{prefix}_base_index": None}
+    record: Functional = t.payload
+    index = number.get(id(record.storage))
+    if index is None:  # beside such an argument, in a list
+        index = len(bases)
+        number[id(record.storage)] = index
+        bases.append(ordered(record.storage.value))
+    found = {f"{prefix}_base_index": index}
+    if not record.chain:
+        return found
+    size, stride, offset = _place(op, record, bases[index])
+    return found | {
+        f"{prefix}_size": size,
+        f"{prefix}_stride": stride,
+        f"{prefix}_storage_offset": offset,
+    }
+
+
+def _place(op: OpOverload, record: Functional, base: Tensor) -> tuple[list[int], list[int], int]:
+    """Find the part of its base that a view is, by taking the view of numbers."""
+    if not all(type(n) is int for n in base.shape):
+        _refuse(op, f"symbolic sizes {tuple(base.shape)}")
+    whole = np.empty(tuple(base.shape), "int8")  # never read, so it costs no memory
+    part = run_under(PLAIN, replay, of_array(whole), record.chain).numpy()
+    if part.size and not np.may_share_memory(part, whole):
+        _refuse(op, f"a copy, made by {record.chain[-1].op}")
+    offset = part.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+    return list(part.shape), list(element_strides(part)), offset if part.size else 0
+
+
+def _refuse(op: OpOverload, seen: str) -> None:
+    raise MutationError(
+        f"{op.name()} writes memory that two of its arguments share, in a way that cannot be "
+        "functionalized",
+        op=op._schema,
+        seen=seen,
+        source=op.source,
+        fix="give one of them as a copy (.clone())",
+    )
