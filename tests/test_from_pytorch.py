@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import re
 from collections.abc import Iterator
@@ -74,15 +75,14 @@ def rows() -> list[Row]:
 
 
 def run(row: Row, scope: dict[str, Any]) -> str:
-    """Run a row's line; give the text of what came of it."""
+    """Run a row's line; give the text of what came of it, of its last expression."""
+    *steps, last = ast.parse(row.code, f"{PAGE.name}:{row.line}").body
+    if not isinstance(last, ast.Expr):
+        steps, last = [*steps, last], ast.Expr(ast.Constant(None))
     try:
-        try:
-            code = compile(row.code, f"{PAGE.name}:{row.line}", "eval")
-        except SyntaxError:
-            exec(compile(row.code, f"{PAGE.name}:{row.line}", "exec"), scope)
-            return ""
-        return repr(eval(code, scope))
-    except errors.PolyopError as error:
+        exec(compile(ast.Module(steps, []), PAGE.name, "exec"), scope)
+        return repr(eval(compile(ast.Expression(last.value), PAGE.name, "eval"), scope))
+    except (errors.PolyopError, OSError) as error:
         return f"raises {type(error).__name__}"
 
 

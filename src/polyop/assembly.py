@@ -11,13 +11,13 @@ import gc
 from polyop.lazy import load
 
 PARTS = {
-    "dispatch": ("entry", "modes", "registry"),
+    "dispatch": ("entry", "registry"),
     "tensor": ("foreign", "storage"),
     "ops": (
         "creation", "elementwise", "indexing", "inplace", "joining", "linalg", "linear",
         "methods", "random", "reductions", "searching", "sets", "statistics", "views",
     ),
-    "layers": ("late", "levels"),
+    "layers": ("late",),
 }  # fmt: skip
 
 _collects = gc.isenabled()

@@ -30,6 +30,7 @@ from polyop.errors import (
     MissingFakeError,
     ObjectError,
     PolyopError,
+    SubgraphError,
     UsageError,
     nearest,
 )
@@ -216,6 +217,8 @@ class CompiledFunction:
 
     def _refuse(self, key: Any, error: BaseException, changed: str) -> NoReturn:
         """Raise, or say how the call runs instead."""
+        if isinstance(error, SubgraphError):
+            raise error  # it names a write or an alias that no program can hold (S181)
         if not isinstance(error, _UNKNOWN):
             if not isinstance(error, Exception):
                 raise error

@@ -14,10 +14,9 @@ from typing import Any, ClassVar
 from polyop.dispatch.bits import MODES, SUBCLASS
 from polyop.dispatch.context import reset_word, set_word, word
 from polyop.dispatch.infra_modes import ModeKey, with_mode
-from polyop.dispatch.keys import DispatchKey, functionality_of
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.python_key import declined, general, has_rules
-from polyop.dispatch.resolve import LAYERS, Way
+from polyop.dispatch.resolve import Way
 from polyop.dispatch.shortened import (
     default_scope,
     shortened_text,
@@ -163,5 +162,3 @@ def disable_current_modes() -> Iterator[tuple[Any, ...]]:
     finally:
         reset_word(token)
 
-
-LAYERS.setdefault(functionality_of(DispatchKey.Python), []).insert(0, ModesLayer())

@@ -66,9 +66,13 @@ PROVIDED: dict[str, str] = {
     "wrap": "polyop.hop.wraps",
     "wrap_with_autocast": "polyop.hop.wraps",
     "wrap_with_set_grad_enabled": "polyop.hop.wraps",
+    "call_custom_autograd_function": "polyop.export.functions",
+    "call_delegate": "polyop.export.delegate",
     "call_object": "polyop.objects.calls",
     "with_effects": "polyop.objects.calls",
 }
+#: polyop's own namespaces whose operators are defined when the namespace is first used, and where.
+LATE: dict[str, str] = {"export": "polyop.export.inner"}
 
 
 class HigherOrderNamespace:
@@ -105,6 +109,8 @@ class Ops:
     def __getattr__(self, name: str) -> OpNamespace:
         if name.startswith("__"):
             raise OperatorNotFoundError(f"there is no namespace {name!r}")
+        if name in LATE:
+            load(LATE[name])
         found: OpNamespace = self.__dict__.setdefault(name, OpNamespace(name))
         return found
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from polyop.export.delegate import call_delegate
     from polyop.export.dims import Dim
     from polyop.export.file import load, save
+    from polyop.export.functions import call_custom_autograd_function
     from polyop.export.lower import to_backend
     from polyop.export.lowered import (
         BACKENDS,
@@ -35,6 +36,7 @@ _PLACES = {
     "Program": "program",
     "ProgramModule": "program",
     "Signature": "signature",
+    "call_custom_autograd_function": "functions",
     "call_delegate": "delegate",
     "export": "capture",
     "load": "file",
@@ -45,7 +47,30 @@ _PLACES = {
     "save": "file",
     "to_backend": "lower",
 }
-__all__ = list(_PLACES)
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "CompileSpec",
+    "Dim",
+    "Dimension",
+    "InputSpec",
+    "LoweredModule",
+    "OutputSpec",
+    "Part",
+    "Program",
+    "ProgramModule",
+    "Signature",
+    "call_custom_autograd_function",
+    "call_delegate",
+    "export",
+    "load",
+    "partition",
+    "register_backend",
+    "register_onnx",
+    "run_decompositions",
+    "save",
+    "to_backend",
+]
 __getattr__, __dir__ = lazily(
     __name__,
     {name: f"polyop.export.{file}" for name, file in _PLACES.items()},

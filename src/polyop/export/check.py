@@ -138,8 +138,9 @@ class Checker:
                 if other.number == number or not isinstance(leaf, Tensor):
                     continue
                 if shares_memory(leaves[number], leaf):
-                    _refuse(f"the program writes {path}, which shares memory with {other.path}",
-                            path, "memory of its own", other.path, "pass a copy: .clone()")  # fmt: skip
+                    problem = f"the program writes {path}, which shares memory with {other.path}"
+                    _refuse(problem, path, "memory of its own", other.path,
+                            "pass a copy: .clone()")  # fmt: skip
 
 
 def _expected(number: int, spec: InputSpec, value: Any) -> Expected:

@@ -17,8 +17,11 @@ from polyop.dispatch.namespaces import ops
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS
 from polyop.errors import OperatorNotFoundError, ProgramFileError, nearest
-from polyop.export.delegate import call_delegate
 from polyop.export.encode import OWN_ENUMS, PLAIN_FUNCTIONS
+from polyop.export.functions import (
+    call_custom_autograd_function,
+    call_loaded_autograd_function,
+)
 from polyop.export.lowered import CompileSpec, LoweredModule
 from polyop.export.program import Program
 from polyop.export.signature import Dimension, InputSpec, OutputSpec, Signature
@@ -139,8 +142,8 @@ class Decoder:
             return PLAIN_FUNCTIONS[rest]
         if kind != "higher_order":
             return self.operators[name]
-        if rest == call_delegate.name():
-            return call_delegate
+        if rest == call_custom_autograd_function.name():
+            return call_loaded_autograd_function
         try:
             return getattr(ops.higher_order, rest)
         except OperatorNotFoundError:

@@ -21,6 +21,10 @@ from polyop.dispatch.bits import GRAD
 from polyop.dispatch.operator import OperatorBase, OpOverload
 from polyop.dispatch.registry import DEFINITIONS
 from polyop.errors import ProgramFileError
+from polyop.export.functions import (
+    call_custom_autograd_function,
+    call_loaded_autograd_function,
+)
 from polyop.export.lowered import LoweredModule
 from polyop.export.program import Program
 from polyop.graph import GraphModule, Node
@@ -122,6 +126,8 @@ class Encoder:
         """
         if isinstance(target, OpOverload):
             return self.operator(target)
+        if target is call_loaded_autograd_function:
+            target = call_custom_autograd_function
         if isinstance(target, OperatorBase):
             return f"higher_order::{target.name()}"
         try:

@@ -52,7 +52,7 @@ def refuse_own_gradients(
 
 
 def _key(tensor: Any, known: dict[Any, int]) -> int:
-    """Number what autograd recorded of a tensor; equal records have one number."""
+    """Give a number for what autograd recorded of a tensor, one for equal records."""
     if not tensor.keys & GRAD:
         return -1
     numbers: dict[Node, int] = {}

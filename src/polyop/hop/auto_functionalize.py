@@ -16,7 +16,7 @@ from typing import Any
 from polyop import tree
 from polyop.dispatch.bits import WRAPPED
 from polyop.dispatch.body import result_forms
-from polyop.dispatch.context import word
+from polyop.dispatch.context import run_under, word
 from polyop.dispatch.implementations import TransformType
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import OpOverload
@@ -27,7 +27,8 @@ from polyop.hop.bases import BASES, CLONED, View, as_list, read
 from polyop.hop.functionalize_api import FunctionalizeAPI
 from polyop.hop.operator import HigherOrderOperator
 from polyop.hop.rules import AutogradKernel, Interpreter, register_fake
-from polyop.hop.subgraph import record_call, trace_subgraph
+from polyop.hop.subgraph import fake_mode_of, record_call, trace_subgraph
+from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.functionalize.twin import without
 from polyop.layers.trace.proxy import ProxyMode
 from polyop.layers.trace.tracer import Tracer
@@ -319,9 +320,15 @@ def _with_graphs(tracer: Tracer, op: Any, kwargs: Mapping[str, Any]) -> dict[str
     if not isinstance(op, HigherOrderOperator):
         return dict(kwargs)
     given, operands = dict(kwargs), [v for v in kwargs.values() if not callable(v)]
+    # On fakes: the function writes, and what it is traced on is the caller's.
+    mode = fake_mode_of(tree.leaves(operands)) or FakeTensorMode(allow_non_fake_inputs=True)
+    fakes = [mode.constant(x) if isinstance(x, Tensor) else x for x in operands]
     for name, value in kwargs.items():
         if callable(value):
-            found = trace_subgraph(value, operands, tracer=tracer, strict=False, op=op)
+            found = run_under(
+                word().but(fake=mode), trace_subgraph, value, fakes, tracer=tracer, strict=False,
+                op=op,
+            )  # fmt: skip
             if found.lifted:
                 raise UsageError(
                     f"a function given to {op} uses tensors that are no operands",

@@ -77,9 +77,14 @@ class Fresh(NamedTuple):
     dtype: Any
     device: Any
 
+    @property
+    def order(self) -> list[int]:
+        """The axes in the order of the strides."""
+        return sorted(range(len(self.size)), key=lambda i: -self.stride[i])
+
     def make(self) -> Any:
-        """Make it, with its axes in the order of the strides."""
-        order = sorted(range(len(self.size)), key=lambda i: -self.stride[i])
+        """Make it."""
+        order = self.order
         made = empty(*[self.size[i] for i in order], dtype=self.dtype, device=self.device)
         return made if order == sorted(order) else permute_dims(made, inverse_order(order))
 
@@ -140,7 +145,7 @@ def read(op: Any, schema: Any, kwargs: Mapping[str, Any]) -> OnBases:
     rest = dict(kwargs)
     bases = list(_needed(op, rest, BASES))
     only = rest.pop(CLONED, None)
-    views = {}
+    views: dict[str, Any] = {}
     for argument in schema.arguments:
         name = argument.name
         if f"_{name}_length" in rest:

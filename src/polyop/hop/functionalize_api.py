@@ -80,10 +80,19 @@ class FunctionalizeAPI:
 
         Raises:
             UsageTypeError: a tensor is not functional here, or a value no tensor.
+            UsageError: not one value for each, or one of another shape or dtype.
         """
-        pairs = zip(tree.leaves(args), tree.leaves(new), strict=True)
-        for record, value in [(self._record(t), self._value(v)) for t, v in pairs]:
-            record.replace(value)
+        tensors, values = tree.leaves(args), [self._value(v) for v in tree.leaves(new)]
+        if len(tensors) != len(values):
+            raise UsageError(
+                "each tensor is replaced by one value",
+                declared=f"{len(tensors)} values",
+                seen=f"{len(values)}",
+            )
+        for record, value in [(self._record(t), v) for t, v in zip(tensors, values, strict=True)]:
+            _check_fits(record, value)
+        for t, value in zip(tensors, values, strict=True):
+            t.payload.replace(value)
 
     def commit_update(self, args: Any) -> None:
         """Let aliases see what was replaced; here they do at once."""
@@ -115,6 +124,16 @@ class FunctionalizeAPI:
         if not isinstance(found, Tensor):
             raise UsageTypeError("a new value is a Tensor", seen=type(value).__name__)
         return found
+
+
+def _check_fits(record: Functional, value: Tensor) -> None:
+    if tuple(value.shape) != tuple(record.shape) or value.dtype != record.dtype:
+        raise UsageError(
+            "a new value has the shape and the dtype of the tensor that it replaces",
+            declared=f"{tuple(record.shape)} {record.dtype}",
+            seen=f"{tuple(value.shape)} {value.dtype}",
+            fix="reshape, or cast with .astype, before it replaces",
+        )
 
 
 def forms_of(fn: Rule) -> dict[Any, Rule]:

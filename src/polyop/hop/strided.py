@@ -50,9 +50,7 @@ def overlaps(size: Sequence[Any], stride: Sequence[Any]) -> bool:
     return False
 
 
-def check_place(
-    x: Tensor, size: Sequence[Any], stride: Sequence[Any], offset: Any
-) -> None:
+def check_place(x: Tensor, size: Sequence[Any], stride: Sequence[Any], offset: Any) -> None:
     """Refuse a place outside of a base, and a base whose elements do not lie in order.
 
     Raises:

@@ -10,12 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from polyop.dispatch.bits import FAKE, FAKE_MODE, FUNCTIONAL, FUNCTIONALIZE, GRAD, LEVELS, TRACE
+from polyop.dispatch.bits import (
+    BATCHED,
+    FAKE,
+    FAKE_MODE,
+    FUNCTIONAL,
+    FUNCTIONALIZE,
+    GRAD,
+    LEVELS,
+    LIFTED,
+    MODES,
+    SUBCLASS,
+    TRACE,
+)
 from polyop.dispatch.keys import DispatchKey, Functionality, functionality_of
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import LAYERS, Layer, Way
-from polyop.layers.levels import LEVELS_LAYER
 from polyop.lazy import load
 from polyop.tensor.tensor import Tensor
 
@@ -65,19 +76,24 @@ def late_function(place: str) -> Callable[..., Any]:
 
 
 EVERY = ~0
+FAKES = FAKE | FAKE_MODE
 AUTOGRAD = LateLayer(GRAD, "polyop.layers.autograd.forward:AutogradLayer")
 ORDER: dict[Any, list[Layer]] = {
     DispatchKey.FuncTorchDynamicLayerFrontMode: [
         LateLayer(LEVELS, "polyop.layers.vmap.randomness:RandomLayer"),
         LateLayer(FUNCTIONAL | FUNCTIONALIZE, "polyop.layers.functionalize.level:FunctionalLayer"),
-        LEVELS_LAYER,
+        LateLayer(BATCHED | LIFTED, "polyop.layers.levels:LevelsLayer"),
+    ],
+    DispatchKey.FuncTorchDynamicLayerBackMode: [
+        LateLayer(BATCHED | LIFTED, "polyop.layers.levels:BackLayer")
     ],
     Functionality.AutogradFunctionality: [AUTOGRAD],
     DispatchKey.AutogradOther: [AUTOGRAD],
     DispatchKey.AutogradNestedTensor: [AUTOGRAD],
     functionality_of(DispatchKey.Python): [
+        LateLayer(MODES | SUBCLASS | TRACE | FAKES, "polyop.dispatch.modes:ModesLayer"),
         LateLayer(TRACE, "polyop.layers.trace:TraceLayer"),
-        LateLayer(FAKE | FAKE_MODE, "polyop.layers.fake:FakeLayer"),
+        LateLayer(FAKES, "polyop.layers.fake:FakeLayer"),
     ],
     DispatchKey.Meta: [LateLayer(EVERY, "polyop.layers.fake:MetaLayer")],
 }

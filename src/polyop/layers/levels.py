@@ -16,9 +16,8 @@ from typing import Any, NoReturn
 
 from polyop.dispatch.bits import BATCHED, LIFTED
 from polyop.dispatch.context import Word, reset_word, set_word, word
-from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import Handler, OpOverload
-from polyop.dispatch.resolve import LAYERS, Way
+from polyop.dispatch.resolve import Way
 from polyop.dispatch.results import tensors_in
 from polyop.errors import AutogradError, PolyopError
 from polyop.layers.own_kernels import bit_of, call_anew, own_kernels
@@ -160,8 +159,3 @@ class BackLayer:
         if not way.code & LEVEL_BITS:
             return None
         return lambda *args: call_anew(_living(way.op, args), way.op, args)
-
-
-LEVELS_LAYER = LevelsLayer()
-LAYERS.setdefault(DispatchKey.FuncTorchDynamicLayerBackMode, []).append(BackLayer())
-LAYERS.setdefault(DispatchKey.FuncTorchDynamicLayerFrontMode, []).append(LEVELS_LAYER)

@@ -1,8 +1,8 @@
 """Kernels that an author registered at the keys of transforms act there (S80, S100).
 
 A level has its own way of running an operator. Where the operator has a kernel at the level's key
-(FuncTorchBatched for vmap, the autograd key of the call's backend for a gradient), that kernel runs
-instead, on the wrapped tensors: what it calls has the level's ways again. A kernel that goes on
+(FuncTorchBatched for vmap, the autograd key of the call's backend for a gradient, Functionalize),
+that kernel runs instead, on the wrapped tensors: what it calls has the level's ways again. A kernel that goes on
 below autograd comes to BackMode, where the level is taken off and the operator is called anew.
 """
 
@@ -31,11 +31,12 @@ def own_kernels(way: Way) -> dict[int, Handler]:
         BATCHED: (DispatchKey.FuncTorchVmapMode, DispatchKey.FuncTorchBatched),
         LIFTED: (autograd_key_for(backend),),
     }
-    found = {bit: _own(way, among) for bit, among in keys.items() if way.code & bit}
+    found = {bit: own_kernel(way, *among) for bit, among in keys.items() if way.code & bit}
     return {bit: handler for bit, handler in found.items() if handler is not None}
 
 
-def _own(way: Way, keys: Sequence[DispatchKey]) -> Handler | None:
+def own_kernel(way: Way, *keys: DispatchKey) -> Handler | None:
+    """Give the handler of an author's kernel at one of some keys."""
     for key in keys:
         entry = way.op.table[key]
         if entry.reason in _OWN and entry.kernel is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -301,7 +302,7 @@ def clip_onnx(model: OnnxModel, x: Value, least: Any, most: Any) -> Value:
 
 
 def _no_nan(bound: Any) -> None:
-    if isinstance(bound, Value) or bound != bound:
+    if isinstance(bound, Value) or math.isnan(bound):
         raise Untranslatable("a bound that may be no number")
 
 

@@ -98,7 +98,9 @@ def select_onnx(model: OnnxModel, x: Value, axis: int, index: Any) -> Value:
 
 
 @register_onnx(core.slice.default)
-def slice_onnx(model: OnnxModel, x: Value, axis: int, start: Any, stop: Any, step: int) -> Value:
+def slice_onnx(  # noqa: PLR0917 - the operator's own arguments
+    model: OnnxModel, x: Value, axis: int, start: Any, stop: Any, step: int
+) -> Value:
     """Take a range of an axis, as Python counts."""
     if step < 0:
         first, last = (-1 if start is None else start), (-END if stop is None else stop)
@@ -177,7 +179,7 @@ def select_scatter_onnx(model: OnnxModel, x: Value, part: Value, axis: int, inde
 
 
 @register_onnx(core.slice_scatter.default)
-def slice_scatter_onnx(
+def slice_scatter_onnx(  # noqa: PLR0917 - the operator's own arguments
     model: OnnxModel, x: Value, part: Value, axis: int, start: Any, stop: Any, step: int
 ) -> Value:
     """Put a part into a range of an axis."""
@@ -189,7 +191,9 @@ def slice_scatter_onnx(
     return _put(model, x, model.cast(part, model.out.dtype), axis, first, last)
 
 
-def _put(model: OnnxModel, x: Value, part: Value, axis: int, first: int, last: int) -> Value:
+def _put(  # noqa: PLR0917 - a range of an axis has three
+    model: OnnxModel, x: Value, part: Value, axis: int, first: int, last: int
+) -> Value:
     before = slice_onnx(model, x, axis, None, first, 1)
     after = slice_onnx(model, x, axis, last, None, 1)
     return model.op("Concat", before, part, after, axis=axis)

@@ -19,6 +19,7 @@ from polyop.layers.autograd.node import Node, next_seq, node_of
 from polyop.layers.autograd.transforms import GradLevel
 from polyop.layers.autograd.write import facts
 from polyop.layers.levels import innermost
+from polyop.lazy import load
 from polyop.ops.define import ON_TENSORS
 from polyop.source import source_of
 
@@ -89,6 +90,8 @@ class Function:
                 op=cls.__name__, source=traits.source,
                 fix="write forward(*args), and setup_context(ctx, inputs, output)",
             )  # fmt: skip
+        if level.kind == "vmap":  # read when it is first needed
+            load("polyop.layers.vmap.functions")
         for kind in type(level).__mro__:
             if kind in APPLY:
                 return APPLY[kind](level, cls, args)

@@ -12,6 +12,7 @@ from polyop.dispatch.bits import FUNCTIONAL, FUNCTIONALIZE, TENSOR_BITS, WRAPPED
 from polyop.dispatch.body import Form, result_forms
 from polyop.dispatch.context import Word, run_under, word
 from polyop.dispatch.counts import bump_in
+from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.resolve import Way
 from polyop.dispatch.results import tensors_in
@@ -20,6 +21,7 @@ from polyop.layers.functionalize.shared import is_shared, write_shared
 from polyop.layers.functionalize.storage import Functional, Step, Storage, Unknown, functional
 from polyop.layers.functionalize.twin import functional_twin, without
 from polyop.layers.levels import Level
+from polyop.layers.own_kernels import own_kernel
 from polyop.ops.inplace import INPLACE_TWINS
 from polyop.ops.rounding import astype, clone
 from polyop.schema.tags import Tag
@@ -212,18 +214,20 @@ class FunctionalLayer:
     def handler(self, way: Way) -> Handler | None:
         """Give the handler, if there is something functional about the call."""
         if way.code & FUNCTIONAL:
-            return _by_deepest(way.op)
+            return _by_deepest(way.op, own_kernel(way, DispatchKey.Functionalize))
         if way.code & FUNCTIONALIZE and not way.code & TENSOR_BITS:
             return _making(way)
         return None
 
 
-def _by_deepest(op: OpOverload) -> Handler:
+def _by_deepest(op: OpOverload, own: Handler | None) -> Handler:
     def run(*args: Any) -> Any:
         levels = [t.payload.level for t in tensors_in(args) if t.keys & WRAPPED]
         level: Level = max(levels, key=lambda x: x.depth)
         if not level.alive:
             level.escaped(op)
+        if own is not None and level.kind == FunctionalLevel.kind:
+            return own(*args)
         return level.run(op, args)
 
     return run

@@ -51,9 +51,7 @@ def _records(value: Any) -> Iterator[Functional]:
             yield t.payload
 
 
-def write_shared(
-    op: OpOverload, args: Sequence[Any], values: Sequence[Any]
-) -> list[Any]:
+def write_shared(op: OpOverload, args: Sequence[Any], values: Sequence[Any]) -> list[Any]:
     """Call on copies of the written memory, and give the results.
 
     Args:
@@ -86,7 +84,7 @@ def write_shared(
 
 def ordered(base: Tensor) -> Tensor:
     """Give a base whose elements lie in order."""
-    return base if base.is_contiguous() else contiguous_copy(base)  # type: ignore[no-any-return]
+    return base if base.is_contiguous() else contiguous_copy(base)
 
 
 def _spelled(
@@ -114,9 +112,10 @@ def _spelled(
 
 def _place(op: OpOverload, record: Functional, base: Tensor) -> tuple[list[int], list[int], int]:
     """Find the part of its base that a view is, by taking the view of numbers."""
-    if not all(type(n) is int for n in base.shape):
+    shape = [n for n in base.shape if type(n) is int]
+    if len(shape) != len(base.shape):
         _refuse(op, f"symbolic sizes {tuple(base.shape)}")
-    whole = np.empty(tuple(base.shape), "int8")  # never read, so it costs no memory
+    whole = np.empty(shape, "int8")  # never read, so it costs no memory
     part = run_under(PLAIN, replay, of_array(whole), record.chain).numpy()
     if part.size and not np.may_share_memory(part, whole):
         _refuse(op, f"a copy, made by {record.chain[-1].op}")

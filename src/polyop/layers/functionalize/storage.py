@@ -200,9 +200,7 @@ def replay(base: Tensor, chain: Chain) -> Tensor:
     return base
 
 
-def functional(
-    storage: Storage, chain: Chain, level: Level, value: Tensor | None = None
-) -> Tensor:
+def functional(storage: Storage, chain: Chain, level: Level, value: Tensor | None = None) -> Tensor:
     """Make a functional tensor."""
     t = Tensor()
     t.payload = Functional(storage, chain, level, value)

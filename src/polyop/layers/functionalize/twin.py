@@ -72,7 +72,14 @@ def _define(op: OpOverload, schema: FunctionSchema) -> OpOverload:
     run = Kernel(_kernel(op), op.source, owner)
     put(twin.name(), DispatchKey.CompositeExplicitAutograd, run)
     put(twin.name(), "fake", run)
+    twin.__dict__["twin_of"] = op
     return twin
+
+
+def mutable_of(target: Any) -> OpOverload | None:
+    """Give the operator whose functional twin something is, or None."""
+    found: OpOverload | None = getattr(target, "__dict__", {}).get("twin_of")
+    return found
 
 
 def _kernel(op: OpOverload) -> Callable[..., Any]:
