@@ -14,6 +14,7 @@ import platform
 import sys
 from pathlib import Path
 
+import dispatch_cases
 import jax
 import numpy
 import torch
@@ -23,10 +24,13 @@ from measure import Row, measure
 
 def main(names: list[str]) -> int:
     rows = []
-    for case in cases():
+    for case in (*cases(), *dispatch_cases.cases()):
         if not names or any(name in case.name for name in names):
             rows.append(measure(case))
             print(rows[-1].text(), flush=True)
+    if not names or "mode" in names:
+        rows.append(dispatch_cases.mode_row())
+        print(rows[-1].text(), flush=True)
     if not names or "import" in names:
         for row in process_rows():
             rows.append(row)

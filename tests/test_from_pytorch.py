@@ -17,6 +17,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "from-pytorch.md"
 SECTION = re.compile(r"^## ", re.MULTILINE)
 SPAN = re.compile(r"`` ?(.+?) ?``|`([^`]+)`")
 HEADER = "| PyTorch | polyop | a line | gives |"
+RULE = "| --- | --- | --- | --- |"
 CHECK = doctest.OutputChecker().check_output
 
 
@@ -51,7 +52,7 @@ def parts(text: str, first: int) -> Iterator[Row | Block]:
             end = lines.index("```", i)
             yield Block(first + i + 1, "\n".join(lines[i + 1 : end]))
             i = end
-        elif lines[i].startswith("| ") and lines[i] != HEADER:
+        elif lines[i].startswith("| ") and lines[i] not in (HEADER, RULE):
             cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", lines[i])[1:-1]]
             assert len(cells) == 4, f"line {first + i}: {len(cells)} cells"
             yield Row(first + i, cells[0], code_of(cells[2]), cells[3])
@@ -78,7 +79,7 @@ def run(row: Row, scope: dict[str, Any]) -> str:
     """Run a row's line; give the text of what came of it, of its last expression."""
     *steps, last = ast.parse(row.code, f"{PAGE.name}:{row.line}").body
     if not isinstance(last, ast.Expr):
-        steps, last = [*steps, last], ast.Expr(ast.Constant(None))
+        steps, last = [*steps, last], ast.parse("None").body[0]
     try:
         exec(compile(ast.Module(steps, []), PAGE.name, "exec"), scope)
         return repr(eval(compile(ast.Expression(last.value), PAGE.name, "eval"), scope))

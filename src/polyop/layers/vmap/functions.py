@@ -7,7 +7,8 @@ batches: each of its methods runs the method of the same name under a vmap.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from polyop import tree
 from polyop.dispatch.context import run_under
@@ -76,46 +77,65 @@ def _wrapped(level: VmapLevel, out: Any, dims: Any) -> Any:
 # -- the function of batches --------------------------------------------------
 
 
+class Batching(NamedTuple):
+    """What a call on whole batches knows of them."""
+
+    axes: Axes
+    size: Any
+    randomness: str
+
+    def level(self) -> VmapLevel:
+        """Make the vmap that a method runs under."""
+        return VmapLevel(self.size, self.randomness)
+
+    def taken(self, values: Sequence[Any], level: VmapLevel) -> tuple[Any, ...]:
+        """Give values as batches."""
+        pairs = zip(values, self.axes, strict=True)
+        return tuple(x if axis is None else batched(x, axis, level) for x, axis in pairs)
+
+
 def _generated(level: VmapLevel, cls: type[Function], args: Sequence[Any]) -> Any:
     pairs = [peel(x, level) for x in args]
-    made = of_batches(cls, [axis for _, axis in pairs], level)
-    out = run_under(level.below(), made.apply, *[value for value, _ in pairs])
+    batching = Batching([axis for _, axis in pairs], level.batch_size, level.randomness)
+    made = of_batches(cls)
+    out = run_under(level.below(), made.apply, batching, *[value for value, _ in pairs])
     return tree.map_leaves(lambda y: batched(y, 0, level) if isinstance(y, Tensor) else y, out)
 
 
-def of_batches(cls: type[Function], axes: Axes, level: VmapLevel) -> type[Function]:
+@cache  # as the traits of every class are kept
+def of_batches(cls: type[Function]) -> type[Function]:
     """Give the `Function` of whole batches, with results along axis 0."""
-    size, randomness = level.batch_size, level.randomness
 
     class Batches(Function):
         generate_vmap_rule = True
 
         @staticmethod
-        def forward(*values: Any) -> Any:
-            inner = VmapLevel(size, randomness)
+        def forward(batching: Batching, *values: Any) -> Any:
+            inner = batching.level()
             with enter_level(inner):
-                out = cls.forward(*_taken(values, axes, inner))
+                out = cls.forward(*batching.taken(values, inner))
             return tree.map_leaves(lambda y: _whole(y, inner), out)
 
         @staticmethod
         def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-            inner = VmapLevel(size, randomness)
-            ctx.sample = Sample(ctx)
+            batching, *values = inputs
+            inner = batching.level()
+            ctx.batching, ctx.sample = batching, Sample(ctx)
             results = tree.map_leaves(lambda y: batched(y, 0, inner), output)
             with enter_level(inner):
-                cls.setup_context(ctx.sample, _taken(inputs, axes, inner), results)  # type: ignore[attr-defined]
+                cls.setup_context(ctx.sample, batching.taken(values, inner), results)  # type: ignore[attr-defined]
             ctx.sample.keep(ctx, inner, tree.leaves(results), tree.leaves(output))
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
-            inner = VmapLevel(size, randomness)
+            inner = ctx.batching.level()
             given = [None if g is None else batched(g, 0, inner) for g in grads]
             ctx.sample.revive(ctx, inner)
             with enter_level(inner):
                 found = cls.backward(ctx.sample, *given)
             found = found if isinstance(found, tuple) else (found,)
-            pairs = zip(found, axes, strict=False)
-            return tuple(_gradient(g, axis, inner) for g, axis in pairs)
+            pairs = zip(found, ctx.batching.axes, strict=False)
+            return None, *[_gradient(g, axis, inner) for g, axis in pairs]
 
     Batches.__name__ = Batches.__qualname__ = cls.__name__
     return Batches
@@ -125,7 +145,7 @@ class Sample:
     """The context that the methods of one sample see."""
 
     def __init__(self, ctx: Any) -> None:
-        self.needs_input_grad = ctx.needs_input_grad
+        self.needs_input_grad = ctx.needs_input_grad[1:]
         self.saved_tensors: tuple[Any, ...] = ()
         self._axes: Axes = []
         self._without: tuple[int, ...] = ()
@@ -171,7 +191,7 @@ class Sample:
         """Give what was kept as batches of a level."""
         pairs = zip(ctx.saved_tensors, self._axes, strict=True)
         self.saved_tensors = tuple(x if a is None else batched(x, a, level) for x, a in pairs)
-        self.needs_input_grad = ctx.needs_input_grad
+        self.needs_input_grad = ctx.needs_input_grad[1:]
         vars(self).update(tree.map_leaves(lambda x: x.at(level), self.__dict__["_own"]))
 
 
@@ -188,11 +208,6 @@ class Kept:
     def at(self, level: VmapLevel) -> Any:
         """Give it as a batch of a level."""
         return self.value if self.axis is None else batched(self.value, self.axis, level)
-
-
-def _taken(values: Sequence[Any], axes: Axes, level: VmapLevel) -> tuple[Any, ...]:
-    pairs = zip(values, axes, strict=True)
-    return tuple(x if axis is None else batched(x, axis, level) for x, axis in pairs)
 
 
 def _whole(leaf: Any, level: VmapLevel) -> Any:
