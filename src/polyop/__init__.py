@@ -24,7 +24,6 @@ from polyop.layers.autograd import (
 )
 from polyop.lazy import lazily as _lazily
 from polyop.numbers import (
-    bfloat16,
     bool,
     cdouble,
     cfloat,
@@ -33,8 +32,6 @@ from polyop.numbers import (
     double,
     e,
     float,
-    float8_e4m3fn,
-    float8_e5m2,
     float16,
     float32,
     float64,
@@ -286,12 +283,16 @@ if _TYPE_CHECKING:
     from polyop.hop import associative_scan, cond, map, scan, while_loop
     from polyop.layers.autocast import autocast
     from polyop.layers.vmap import vmap
+    from polyop.small_floats import bfloat16, float8_e4m3fn, float8_e5m2
 
 __getattr__, __dir__ = _lazily(
     __name__,
     {
         "associative_scan": "polyop.hop",
         "autocast": "polyop.layers.autocast",
+        "bfloat16": "polyop.small_floats",
+        "float8_e4m3fn": "polyop.small_floats",
+        "float8_e5m2": "polyop.small_floats",
         "compile": "polyop.compile.compiled",
         "cond": "polyop.hop",
         "export": "polyop.export",

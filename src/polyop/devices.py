@@ -10,10 +10,10 @@ import re
 from enum import Enum
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from polyop.errors import UsageError, UsageTypeError, nearest
+from polyop.lazy import load
 
 #: Device types, in the order of their backends (SPEC S70, S74).
 DEVICE_TYPES = ("cpu", "cuda", "xla", "mps", "xpu", "privateuseone", "meta")
@@ -115,17 +115,30 @@ class MemoryFormat(Enum):
 
 DType = np.dtype[Any]
 
-_EXTRA = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+#: The dtypes of `small_floats.py`, which is read when one is first asked for.
+SMALL_FLOATS = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 _NUMPY = [
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", "complex64", "complex128"),
 ]
 
-#: Every dtype by its name.
-DTYPES: dict[str, DType] = {
-    **{name: np.dtype(name) for name in _NUMPY},
-    **{name: np.dtype(getattr(ml_dtypes, name)) for name in _EXTRA},
-}
+
+class Dtypes(dict[str, DType]):
+    """Every dtype by its name; small floats come when they are first asked for."""
+
+    def __missing__(self, name: str) -> DType:
+        if name not in SMALL_FLOATS:
+            raise KeyError(name)
+        found: DType = load(f"polyop.small_floats:{name}")
+        self[name] = found
+        return found
+
+    def find(self, name: str) -> DType | None:
+        """Give the dtype of a name, or None."""
+        return self[name] if name in self or name in SMALL_FLOATS else None
+
+
+DTYPES = Dtypes({name: np.dtype(name) for name in _NUMPY})
 #: Other names of dtypes, as PyTorch has them.
 DTYPE_ALIASES = {
     "half": "float16",
@@ -158,9 +171,10 @@ def as_dtype(value: Any) -> DType:
         return value
     if isinstance(value, str):
         name = re.sub(r"^(torch|polyop|numpy|np|jnp)\.", "", value)
-        if name in DTYPES:
-            return DTYPES[name]
-        raise UsageTypeError(f"{value!r} is no dtype{nearest(name, DTYPES)}")
+        named = DTYPES.find(name)
+        if named is not None:
+            return named
+        raise UsageTypeError(f"{value!r} is no dtype{nearest(name, (*DTYPES, *SMALL_FLOATS))}")
     if value in _PYTHON_DTYPES:
         return DTYPES[_PYTHON_DTYPES[value]]
     try:

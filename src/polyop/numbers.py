@@ -8,9 +8,6 @@ bool = DTYPES["bool"]
 int8, int16, int32, int64 = (DTYPES[f"int{n}"] for n in (8, 16, 32, 64))
 uint8, uint16, uint32, uint64 = (DTYPES[f"uint{n}"] for n in (8, 16, 32, 64))
 float16, float32, float64 = (DTYPES[f"float{n}"] for n in (16, 32, 64))
-bfloat16, float8_e4m3fn, float8_e5m2 = (
-    DTYPES[name] for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
-)
 complex64, complex128 = DTYPES["complex64"], DTYPES["complex128"]
 
 half, float, double = float16, float32, float64
@@ -19,8 +16,8 @@ cfloat, cdouble = complex64, complex128
 newaxis = None
 
 __all__ = [
-    "bfloat16", "bool", "cdouble", "cfloat", "complex64", "complex128", "double", "e", "float",
-    "float8_e4m3fn", "float8_e5m2", "float16", "float32", "float64", "half", "inf", "int", "int8",
+    "bool", "cdouble", "cfloat", "complex64", "complex128", "double", "e", "float",
+    "float16", "float32", "float64", "half", "inf", "int", "int8",
     "int16", "int32", "int64", "long", "nan", "newaxis", "pi", "short", "uint8", "uint16",
     "uint32", "uint64",
 ]  # fmt: skip

@@ -9,7 +9,12 @@ import pytest
 
 import polyop
 from polyop import Tensor
-from polyop.errors import AutogradError, DynamicOutputShapeError, MissingGradientError, SubgraphError
+from polyop.errors import (
+    AutogradError,
+    DynamicOutputShapeError,
+    MissingGradientError,
+    SubgraphError,
+)
 from polyop.extend import DispatchMode
 from polyop.fake import FakeTensorMode
 from polyop.func import grad
@@ -110,8 +115,8 @@ CALLS: dict[str, Any] = {
     "cond": lambda f: lambda x: polyop.cond(x.sum() > 0, f, lambda x: x * 2, (x,)),
     "map": lambda f: lambda x: polyop.map(f, x),
     "scan": lambda f: lambda x: polyop.scan(lambda c, x: (f(c), x * 1), x, x),
-    "while_loop": lambda f: lambda x: polyop.while_loop(
-        lambda x: x.sum() < 9, lambda x: (f(x),), (x,)
+    "while_loop": lambda f: (
+        lambda x: polyop.while_loop(lambda x: x.sum() < 9, lambda x: (f(x),), (x,))
     ),
     "associative_scan": lambda f: lambda x: polyop.associative_scan(lambda a, b: f(a) * b, x),
     "invoke_subgraph": lambda f: lambda x: hops.invoke_subgraph(f, "f", x),

@@ -24,7 +24,9 @@ ROWS = np.random.default_rng(1).uniform(0.5, 1.5, (4, 2))
 
 
 def cond(lib: Any, hops: Any, x: Any) -> Any:
-    return hops["cond"](x.sum() > 4, lambda x: (x * 2, x.sum()), lambda x: (x - 1, x.sin().sum()), (x,))
+    return hops["cond"](
+        x.sum() > 4, lambda x: (x * 2, x.sum()), lambda x: (x - 1, x.sin().sum()), (x,)
+    )
 
 
 def mapped(lib: Any, hops: Any, x: Any) -> Any:
@@ -95,7 +97,9 @@ def test_results_and_gradients_are_pytorchs(fn: Callable[..., Any]) -> None:
 def test_while_loop_is_pytorchs() -> None:
     """S182: while_loop gives what PyTorch's gives, with a predicate of one element."""
     theirs = torch_while(
-        lambda i, x: (i < 7).all(), lambda i, x: (i + 1, x * 1.5), (torch.tensor([2]), torch.ones(2))
+        lambda i, x: (i < 7).all(),
+        lambda i, x: (i + 1, x * 1.5),
+        (torch.tensor([2]), torch.ones(2)),
     )
     ours = polyop.while_loop(
         lambda i, x: i < 7, lambda i, x: (i + 1, x * 1.5), (polyop.tensor([2]), polyop.ones(2))

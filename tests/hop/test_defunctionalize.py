@@ -17,6 +17,7 @@ from polyop.dispatch.registry import find_operator
 from polyop.dispatch.rules import register_fake, register_kernel
 from polyop.func import functionalize
 from polyop.graph import GraphModule, make_fx
+from polyop.graph.overwriting import reinplace as on_graph
 from polyop.hop.auto_functionalize import auto_functionalized, auto_functionalized_v2
 from polyop.hop.defunctionalize import decompose_auto_functionalized, reinplace, writers
 from polyop.library import register_effect
@@ -177,7 +178,6 @@ def test_parts_are_written_in_place() -> None:
 
 def test_bases_are_named_that_must_be_copied() -> None:
     """S171: the pass names in `_only_clone_these_bases` the inputs, and not the dead."""
-    from polyop.graph.reinplace import reinplace as on_graph
 
     def f(x: Any) -> Any:
         a = x * 2
@@ -203,8 +203,13 @@ NEEDED: list[tuple[str, Callable[[Any], Any]]] = [
     ("read twice", lambda x: (lambda a: op("mix").functional(a, a, 1.0))(x + 1)),
     ("read-only", lambda x: op("bump").functional(op("read_only")(x))),
     ("kept by an effect", lambda x: kept_then_written(x)),
+    ("a repeated base", lambda x: on_base(polyop.broadcast_to(x + 1, [3, 3]))),
     ("repeated", lambda x: op("bump").functional(polyop.broadcast_to(x + 1, [3, 3]))),
 ]
+
+
+def on_base(x: Any) -> Any:
+    return auto_functionalized_v2(op("bump"), _all_bases=[x], _x_base_index=0)
 
 
 def pair(x: Any) -> Any:

@@ -37,7 +37,7 @@ from polyop.dispatch.objects import object_code
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import DENSE, Way, resolve, way_of
-from polyop.dispatch.results import results, tensors_in
+from polyop.dispatch.results import results, step_results, tensors_in
 from polyop.dispatch.table import Kernel
 from polyop.dispatch.write import (
     KERNEL,
@@ -255,12 +255,12 @@ def _body(
 def kernel_handler(way: Way, key: DispatchKey, kernel: Kernel) -> Handler:
     """Make the handler that runs a kernel."""
     op, shape = way.op, shape_of(way.op._schema)
-    scope = scope_of(op, kernel=kernel.fn)
+    scope = scope_of(op, kernel=kernel.fn, checked=step_results)
     names = [a.name for a in op._schema.arguments]
     if kernel.with_keyset or kernel.takes_op:
         scope["kernel"] = _with_first(kernel, way)
-    if key not in BACKEND_KEYS:
-        lines = [f"return {call_text(shape, payloads=False)}"]
+    if key not in BACKEND_KEYS and not kernel.payload:
+        lines = [f"return checked(op, {call_text(shape, payloads=False)}, {_tuple(shape.names)})"]
     elif kernel.payload and not _is_numpy(way.code):
         refuse: Handler = PARTS.no_backend(op, way.code)
         return refuse

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from polyop import tree
-from polyop.dispatch.bits import GRAD
+from polyop.dispatch.bits import BATCHED, GRAD, LIFTED
 from polyop.dispatch.body import Form, result_forms
 from polyop.dispatch.context import word
 from polyop.dispatch.keys import DispatchKey
@@ -43,17 +43,70 @@ def results(op: OpOverload, given: Any, args: Sequence[Any]) -> Any:
     return done[0] if len(done) == 1 else tuple(done)
 
 
-def unpack(op: OpOverload, given: Any) -> list[Any]:
+def step_results(op: OpOverload, given: Any, args: Sequence[Any]) -> Any:
+    """Check and convert what a kernel above the backends gave back.
+
+    Its results may have a history, and be wrapped by transforms; both stay as they are.
+
+    Raises:
+        ReturnError: the number or a type is not the schema's.
+        AliasError: a result of an author's operator shares storage undeclared.
+    """
+    forms = result_forms(op._schema)
+    if _is_fresh(forms, given, args):
+        return given
+    values = unpack(op, given)
+    done = [
+        _typed(op, i, value, form, args)
+        for i, (value, form) in enumerate(zip(values, forms, strict=True))
+    ]
+    if not op.is_builtin:
+        done = _unshared(op, done, forms, args)
+    if not forms:
+        return None
+    return done[0] if len(done) == 1 else tuple(done)
+
+
+def answer_of(op: OpOverload, given: Any, args: Sequence[Any]) -> Any:
+    """Check and convert the number and the types of what a mode or a subclass answers (S48).
+
+    What it shares is its own affair.
+
+    Raises:
+        ReturnError: the number or a type is not the schema's.
+    """
+    forms = result_forms(op._schema)
+    values = unpack(op, given, "answer to")
+    done = [_converted(op, i, value, "answer to") for i, value in enumerate(values)]
+    if not forms:
+        return None
+    return done[0] if len(done) == 1 else tuple(done)
+
+
+def _is_fresh(forms: Sequence[Form], given: Any, args: Sequence[Any]) -> bool:
+    """Tell by a few looks whether the result is one tensor that owns its memory."""
+    if forms != (("new", -1),) or given.__class__ is not PARTS.Tensor:
+        return False
+    payload = given.payload
+    if payload.__class__ is not PARTS.ndarray or payload.base is not None:
+        return False
+    return all(
+        t.payload is not payload and getattr(t.payload, "base", None) is None
+        for t in tensors_in(tuple(args))
+    )
+
+
+def unpack(op: OpOverload, given: Any, what: str = "kernel of") -> list[Any]:
     """Give the results as a list, one per return of the schema."""
     n = len(op._schema.returns)
     if n == 0:
         if given is not None:
-            _refuse(op, "must return nothing", "() (None)", given)
+            _refuse(op, "must return nothing", "() (None)", given, what)
         return []
     if n == 1:
         return [given]
     if not isinstance(given, (tuple, list)) or len(given) != n:
-        _refuse(op, f"must return {n} results", _declared(op), given)
+        _refuse(op, f"must return {n} results", _declared(op), given, what)
     return list(given)
 
 
@@ -79,9 +132,11 @@ def kernel_source(op: OpOverload) -> Any:
     return op.source
 
 
-def _refuse(op: OpOverload, what: str, declared: object, seen: Any) -> NoReturn:
+def _refuse(
+    op: OpOverload, problem: str, declared: object, seen: Any, what: str = "kernel of"
+) -> NoReturn:
     raise ReturnError(
-        f"the kernel of {op.name()} {what}",
+        f"the {what} {op.name()} {problem}",
         op=op._schema,
         declared=declared,
         seen=describe(seen),
@@ -96,20 +151,32 @@ def _fix(seen: Any) -> str:
     return "return what the schema declares, or change the annotation of the result"
 
 
-def _result(op: OpOverload, i: int, value: Any, form: Form, args: Sequence[Any]) -> Any:
+def _typed(op: OpOverload, i: int, value: Any, form: Form, args: Sequence[Any]) -> Any:
+    """Check what a result is, and convert it."""
     kind, position = form
-    wanted = op._schema.returns[i].type
     if kind == "argument":
         if value is not args[position]:
             name = op._schema.arguments[position].name
             _refuse(op, f"must return its argument {name!r} itself", _declared(op), value)
         return args[position]
-    if _is_wrong(str(wanted), value):
-        _refuse(op, f"returned a wrong type as result {i}", wanted, value)
-    try:
-        done = convert(wanted, value)
-    except Mismatch:
-        _refuse(op, f"returned a wrong type as result {i}", wanted, value)
+    return _converted(op, i, value)
+
+
+def _converted(op: OpOverload, i: int, value: Any, what: str = "kernel of") -> Any:
+    wanted = op._schema.returns[i].type
+    if not _is_wrong(str(wanted), value):
+        try:
+            return convert(wanted, value)
+        except Mismatch:
+            pass
+    _refuse(op, f"returned a wrong type as result {i}", wanted, value, what)
+
+
+def _result(op: OpOverload, i: int, value: Any, form: Form, args: Sequence[Any]) -> Any:
+    kind, position = form
+    done = _typed(op, i, value, form, args)
+    if kind == "argument":
+        return done
     if any(tensor.keys & GRAD for tensor in tensors_in(done)):
         # A kernel runs below autograd: what it gives has no history.
         done = tree.map_leaves(_without_grad, done)
@@ -192,6 +259,8 @@ def _unshared(
 def _copied(value: Any) -> Any:
     if value.__class__ is not PARTS.Tensor:
         return value
+    if value.payload.__class__ is not PARTS.ndarray or value.keys & GRAD:
+        return value.clone()
     made = _handle(value, 0)
     made.payload = value.payload.copy()
     return made
@@ -207,7 +276,7 @@ def _check_aliases(
             name = f"result {i}" if len(done) > 1 else "the result"
             _check_alias(op, tensor, name, allowed, args)
             for other_name, other in seen:
-                if allowed < 0 and PARTS.shares_memory(tensor, other):
+                if allowed < 0 and _shared(tensor, other):
                     _aliased(op, name, other_name)
             if allowed < 0:
                 seen.append((name, tensor))
@@ -218,8 +287,22 @@ def _check_alias(op: OpOverload, tensor: Any, name: str, allowed: int, args: Seq
         if j == allowed:
             continue
         for other in tensors_in(argument):
-            if PARTS.shares_memory(tensor, other):
+            if _shared(tensor, other):
                 _aliased(op, name, f"argument {op._schema.arguments[j].name!r}")
+
+
+def _shared(tensor: Any, other: Any) -> bool:
+    """Tell whether tensors share storage, or what transforms wrapped in them does."""
+    while tensor.keys & WRAPPERS:
+        tensor = tensor.payload.value
+    while other.keys & WRAPPERS:
+        other = other.payload.value
+    shares: bool = PARTS.shares_memory(tensor, other)
+    return shares
+
+
+#: Payloads that are records around a tensor, of a vmap or of a gradient.
+WRAPPERS = BATCHED | LIFTED
 
 
 def _aliased(op: OpOverload, name: str, other: str) -> NoReturn:

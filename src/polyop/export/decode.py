@@ -200,6 +200,8 @@ class Decoder:
             return [self.value(item, nodes) for item in data]
         if not isinstance(data, dict):
             return data
+        if not data:
+            raise ProgramFileError("the file has a value without a kind")
         kind, held = next(iter(data.items()))
         if kind == "node":
             if type(held) is not int or not 0 <= held < len(nodes):

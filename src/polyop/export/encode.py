@@ -241,7 +241,7 @@ class Encoder:
         if name is not None and flatten is not None:
             return {"object": name, "flat": [[k, inner(v)] for k, v in flatten()]}
         fields = getattr(type(value), "__dataclass_fields__", None)
-        if fields is not None:
+        if fields is not None and name is None:
             items = [inner(getattr(value, field)) for field in fields]
             return {"record": class_path(type(value)), "fields": items}
         raise ProgramFileError(

@@ -1,9 +1,10 @@
 """Partition: which nodes of a graph each backend takes, in parts that can run at once (S216).
 
 NOTE [Parts by rounds]
-Seen as rounds, a graph runs all that a backend takes and whose inputs are
-there, then all else that it can, and so on. The round of a node is the round
-of what it reads, plus one where a taken node reads one that is not taken. All
+Seen as rounds, a graph runs all that it can without a backend, then all that
+the backend takes and whose inputs are there, then all else, and so on. The
+round of a node is the round of what it reads, plus one where a taken node
+reads one that is not taken. All
 taken nodes of one round are one part. A path from a part to itself through
 another node would have to raise the round, so parts are convex; rounds order
 the parts and what is between them, so nothing runs in a circle. A chain of
@@ -115,11 +116,8 @@ def _rounds(units: Sequence[Unit], backend: Backend) -> tuple[dict[Unit, int], s
         mine = not unit.taken and _may_take(node) and backend.takes(node)
         if mine:
             takes.add(unit)
-        before = [
-            rounds[given] + (mine and given not in takes and not given.is_source)
-            for given in unit.inputs
-        ]
-        rounds[unit] = max(before, default=0)
+        before = [rounds[given] + (mine and given not in takes) for given in unit.inputs]
+        rounds[unit] = max(before, default=-1 + mine)
     return rounds, takes
 
 
@@ -159,5 +157,5 @@ def _joined(
             target.inputs = inputs
         else:
             target.inputs.update(inputs)
-    order = sorted(units, key=lambda u: (not u.is_source, rounds[u], u not in whole))
+    order = sorted(units, key=lambda u: (rounds[u], u not in whole))
     return list(dict.fromkeys(whole.get(unit, unit) for unit in order))

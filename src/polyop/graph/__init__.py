@@ -27,5 +27,12 @@ __all__ = [
     "make_node",
     "map_nodes",
 ]
-# `make_fx` stands above the graph, and is looked for beside it.
-__getattr__, __dir__ = lazily(__name__, {"make_fx": "polyop.layers.trace.make_fx"})
+# These stand above the graph, and are looked for beside it.
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "decompose_auto_functionalized": "polyop.hop.defunctionalize",
+        "make_fx": "polyop.layers.trace.make_fx",
+        "reinplace": "polyop.hop.defunctionalize",
+    },
+)

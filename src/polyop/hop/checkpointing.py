@@ -7,7 +7,7 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bits import GRAD
-from polyop.dispatch.context import run_under, word
+from polyop.dispatch.context import AUTOGRAD, run_under, word
 from polyop.errors import SubgraphError
 from polyop.hop.control import WATCHED
 from polyop.hop.forms import Form, innermost_keys
@@ -91,7 +91,9 @@ class Replayed:
     def _first(self, operands: Any) -> Any:
         """Run it for the results; what still requires grad there is no operand."""
         bare = tree.map_leaves(lambda x: detach(x) if isinstance(x, Tensor) else x, operands)
-        out = run_under(word().with_grad, self.__wrapped__, *bare)
+        now = word()
+        seeing = now.but(grad=True, exclude=now.exclude - AUTOGRAD)
+        out = run_under(seeing, self.__wrapped__, *bare)
         for leaf in tree.leaves(out):
             if innermost_keys(leaf) & GRAD:
                 raise SubgraphError(

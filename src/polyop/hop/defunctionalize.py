@@ -2,7 +2,7 @@
 
 A call of `auto_functionalized`, of its second form, or of a functional twin
 becomes copies and a call of the operator that writes; then copies of what
-nobody needs any more are taken out (`graph/reinplace.py`).
+nobody needs any more are taken out (`graph/overwriting.py`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS
 from polyop.graph import Graph, GraphModule, Node
 from polyop.graph.node import CALL_FUNCTION, OUTPUT
+from polyop.graph.overwriting import Writers
+from polyop.graph.overwriting import reinplace as reinplace_graph
 from polyop.graph.passes import substitute
-from polyop.graph.reinplace import Writers
-from polyop.graph.reinplace import reinplace as reinplace_graph
 from polyop.hop.auto_functionalize import auto_functionalized, auto_functionalized_v2
 from polyop.hop.bases import Fresh, View, as_list, read
 from polyop.layers.functionalize.twin import mutable_of, without

@@ -218,7 +218,7 @@ class InvokeSubgraph(Wrapper):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._known: WeakKeyDictionary[Tracer, dict[Any, tuple[Any, Subgraph]]]
+        self._known: WeakKeyDictionary[Tracer, dict[Any, tuple[Any, Subgraph, Any]]]
         self._known = WeakKeyDictionary()
 
     def __call__(self, subgraph: Fn, identifier: str, *operands: Any) -> Any:
@@ -247,8 +247,9 @@ class InvokeSubgraph(Wrapper):
             (made,) = super().graphs(tracer, form, mode, pre_dispatch=pre_dispatch)
             if made.lifted:
                 return [made]
-            known[key] = fn, made  # the function is kept, so its id stays its own
-        return [known[key][1]]
+            known[key] = fn, made, self.structure(form)  # the function is kept: so is its id
+        _, made, form.functions[0].__wrapped__.result = known[key]  # type: ignore[attr-defined]
+        return [made]
 
 
 def own_function(fn: Any) -> Any:

@@ -81,6 +81,7 @@ AUTOGRAD = LateLayer(GRAD, "polyop.layers.autograd.forward:AutogradLayer")
 ORDER: dict[Any, list[Layer]] = {
     DispatchKey.FuncTorchDynamicLayerFrontMode: [
         LateLayer(LEVELS, "polyop.layers.vmap.randomness:RandomLayer"),
+        LateLayer(LEVELS, "polyop.layers.vmap.mode_kernels:VmapModeLayer"),
         LateLayer(FUNCTIONAL | FUNCTIONALIZE, "polyop.layers.functionalize.level:FunctionalLayer"),
         LateLayer(BATCHED | LIFTED, "polyop.layers.levels:LevelsLayer"),
     ],

@@ -16,11 +16,12 @@ from typing import Any, NoReturn
 
 from polyop.dispatch.bits import BATCHED, LIFTED
 from polyop.dispatch.context import Word, reset_word, set_word, word
+from polyop.dispatch.keys import autograd_key_for
 from polyop.dispatch.operator import Handler, OpOverload
-from polyop.dispatch.resolve import Way
+from polyop.dispatch.resolve import Way, backends_of
 from polyop.dispatch.results import tensors_in
 from polyop.errors import AutogradError, PolyopError
-from polyop.layers.own_kernels import bit_of, call_anew, own_kernels
+from polyop.layers.own_kernels import bit_of, call_anew, is_off, own_kernels
 
 #: The bits of payloads that are records of levels.
 LEVEL_BITS = BATCHED | LIFTED
@@ -112,6 +113,8 @@ class LevelsLayer:
         if not bits:
             return None
         own = own_kernels(way)
+        if bits & LIFTED and is_off(way.code, autograd_key_for(max(backends_of(way.code)))):
+            own[LIFTED] = lambda *args: call_anew(_living(way.op, args), way.op, args)
         if own:
             return _with_own(way.op, own)
         make = FAST.get(bits)

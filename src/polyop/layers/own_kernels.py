@@ -12,21 +12,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from polyop.dispatch.bind import dispatch
-from polyop.dispatch.bits import BATCHED, LIFTED
-from polyop.dispatch.context import run_under
+from polyop.dispatch.bits import BATCHED, EXCLUDE_SHIFT, LIFTED, SET_MASK
+from polyop.dispatch.context import DEFAULT_EXCLUDE, run_under
 from polyop.dispatch.keys import DispatchKey, autograd_key_for
+from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import Way, backends_of
-from polyop.dispatch.table import Reason
-
-#: Why an entry is an author's, and not what the level does by itself.
-_OWN = {Reason.KERNEL, Reason.AUTOGRAD, Reason.BATCHED}
-
 
 def own_kernels(way: Way) -> dict[int, Handler]:
     """Give the handlers of kernels at the keys of the levels in a call, by the level's bit."""
     backend = max(backends_of(way.code))
+    # What is made of operators is differentiated through them, so its kernel acts as well.
     keys = {
         BATCHED: (DispatchKey.FuncTorchVmapMode, DispatchKey.FuncTorchBatched),
         LIFTED: (autograd_key_for(backend),),
@@ -36,13 +33,22 @@ def own_kernels(way: Way) -> dict[int, Handler]:
 
 
 def own_kernel(way: Way, *keys: DispatchKey) -> Handler | None:
-    """Give the handler of an author's kernel at one of some keys."""
+    """Give the handler of the kernel at the first of some keys that has one and is not excluded.
+
+    What the level does by itself is no kernel; a fallback that somebody registered is one.
+    """
     for key in keys:
-        entry = way.op.table[key]
-        if entry.reason in _OWN and entry.kernel is not None:
-            made: Handler = PARTS.kernel_handler(way._replace(steps=()), key, entry.kernel)
+        kernel = way.op.table[key].kernel
+        if kernel is not None and kernel.fn is not None and not is_off(way.code, key):
+            made: Handler = PARTS.kernel_handler(way._replace(steps=()), key, kernel)
             return made
     return None
+
+
+def is_off(code: int, key: DispatchKey) -> bool:
+    """Tell whether somebody took a key out of every call, as `exclude_keys` does."""
+    changed = code >> EXCLUDE_SHIFT & SET_MASK
+    return changed != 0 and DispatchKeySet.from_bits(changed ^ DEFAULT_EXCLUDE.bits).has(key)
 
 
 def bit_of(level: Any) -> int:

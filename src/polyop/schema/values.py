@@ -94,7 +94,7 @@ def _freeze(schema_type: Type, value: Any) -> Any:
         return tuple(_freeze(schema_type, v) for v in value)
     if isinstance(value, float) and math.isnan(value):
         return math.nan
-    if isinstance(value, np.dtype) and DTYPES.get(value.name) != value:
+    if isinstance(value, np.dtype) and DTYPES.find(value.name) != value:
         raise Mismatch(schema_type, value, "a dtype that text cannot name")
     if isinstance(value, Enum) or type(value) in _WRITABLE or isinstance(value, np.dtype):
         return value

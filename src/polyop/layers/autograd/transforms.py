@@ -14,8 +14,7 @@ from typing import Any
 from polyop import tree
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import GRAD, LIFTED
-from polyop.dispatch.context import Word, reset_word, set_word, word
-from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.context import AUTOGRAD, Word, reset_word, set_word, word
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import AutogradError, MutationError, UsageError, UsageTypeError
 from polyop.layers.autograd.engine import run
@@ -89,19 +88,19 @@ class GradLevel(Level):
 
     def inner_word(self) -> Word:
         """Give the word of the function: recorded, whatever is so outside."""
-        return self.outer.but(levels=(*self.outer.levels, self), grad=True, below=False)
+        levels, exclude = (*self.outer.levels, self), self.outer.exclude - AUTOGRAD
+        return self.outer.but(levels=levels, grad=True, below=False, exclude=exclude)
 
     def below_of(self, now: Word) -> Word:
         """Make the word below, where grad mode is what it is outside."""
-        return now.but(levels=now.levels[: self.depth], grad=now.grad and self.outer.grad)
+        # A kernel that goes on below autograd does so for its own level only.
+        exclude = now.exclude - AUTOGRAD | self.outer.exclude & AUTOGRAD
+        return now.but(
+            levels=now.levels[: self.depth], grad=now.grad and self.outer.grad, exclude=exclude
+        )
 
     def run(self, op: OpOverload, args: Sequence[Any]) -> Any:
         """Run a call on what is inside the wrappers, and record it."""
-        composite = op.places.top(DispatchKey.CompositeImplicitAutograd)
-        if composite is not None and recorder_of(op) is None:
-            n = len(op._schema.positional)
-            names = [a.name for a in op._schema.keyword_only]
-            return op.decompose(*args[:n], **dict(zip(names, args[n:], strict=True)))
         if op._schema.is_mutable:
             return self._write(op, args)
         recorded = word().grad

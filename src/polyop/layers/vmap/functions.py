@@ -7,7 +7,6 @@ batches: each of its methods runs the method of the same name under a vmap.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 from polyop import tree
@@ -97,12 +96,17 @@ class Batching(NamedTuple):
 def _generated(level: VmapLevel, cls: type[Function], args: Sequence[Any]) -> Any:
     pairs = [peel(x, level) for x in args]
     batching = Batching([axis for _, axis in pairs], level.batch_size, level.randomness)
-    made = of_batches(cls)
+    if cls not in _made:
+        _made[cls] = of_batches(cls)
+    made = _made[cls]
     out = run_under(level.below(), made.apply, batching, *[value for value, _ in pairs])
     return tree.map_leaves(lambda y: batched(y, 0, level) if isinstance(y, Tensor) else y, out)
 
 
-@cache  # as the traits of every class are kept
+#: The functions of batches that were made, as the traits of every class are kept.
+_made: dict[type[Function], type[Function]] = {}
+
+
 def of_batches(cls: type[Function]) -> type[Function]:
     """Give the `Function` of whole batches, with results along axis 0."""
 

@@ -1,0 +1,151 @@
+"""The laws of functionalized calls whose arguments or results share memory (S168)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import polyop
+from polyop.dispatch.library import Library
+from polyop.dispatch.registry import find_operator
+from polyop.dispatch.rules import register_fake, register_kernel
+from polyop.errors import AutogradError, MutationError
+from polyop.func import functionalize, grad
+from polyop.graph import make_fx
+
+NS = "sharing"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lib() -> Iterator[Library]:
+    made = Library(NS, "FRAGMENT")
+    made.define("add(Tensor(a!) x, Tensor(b!) y) -> ()")
+    register_kernel(f"{NS}::add", "cpu", both, lib=made)
+    register_fake(f"{NS}::add", lambda x, y: None, lib=made)
+    made.define("first(Tensor(a!) x) -> Tensor(a)")
+    register_kernel(f"{NS}::first", "cpu", first, lib=made)
+    register_fake(f"{NS}::first", lambda x: x[0], lib=made)
+    made.define("from_other(Tensor(a!) x, Tensor(b) y) -> Tensor(b)")
+    register_kernel(f"{NS}::from_other", "cpu", lambda x, y: (first(x), y[1:])[1], lib=made)
+    yield made
+    made._destroy()
+
+
+def both(x: Any, y: Any) -> None:
+    x.numpy()[...] += 1
+    y.numpy()[...] *= 2
+
+
+def first(x: Any) -> Any:
+    x.numpy()[...] += 1
+    return x[0]
+
+
+def op(name: str) -> Any:
+    return find_operator(f"{NS}::{name}")
+
+
+def tensor(*shape: int) -> Any:
+    return polyop.from_numpy(np.arange(1.0, 1.0 + np.prod(shape)).reshape(shape))
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (lambda y: y, lambda y: y),
+        (lambda y: y[:2], lambda y: y[1:]),
+        (lambda y: y, lambda y: polyop.transpose(y, 0, 1)),
+        (lambda y: polyop.flip(y, [0])[1], lambda y: y[:, 1]),
+        (lambda y: y.reshape(-1)[::2], lambda y: y),
+    ],
+)
+@pytest.mark.parametrize(
+    "start", [lambda x: x + 1, lambda x: x, lambda x: polyop.transpose(x, 0, 1)]
+)
+def test_written_views_of_one_memory(a: Any, b: Any, start: Any) -> None:
+    """S168: a write through one argument is seen through the other, as it is eagerly."""
+
+    def f(x: Any) -> Any:
+        y = start(x)
+        op("add")(a(y), b(y))
+        return y * 1
+
+    eager, ours, traced = tensor(3, 3), tensor(3, 3), tensor(3, 3)
+    want = f(eager).numpy()
+    np.testing.assert_array_equal(functionalize(f)(ours).numpy(), want)
+    np.testing.assert_array_equal(ours.numpy(), eager.numpy())
+    program = make_fx(functionalize(f))(tensor(3, 3))
+    base = start(tensor(3, 3))
+    shared = np.shares_memory(a(base).numpy(), b(base).numpy())  # a reshape may have copied
+    assert ("auto_functionalized_v2" in str(program.graph)) == shared
+    np.testing.assert_array_equal(program(traced).numpy(), want)
+    np.testing.assert_array_equal(traced.numpy(), eager.numpy())
+
+
+def test_apart_calls_are_twins() -> None:
+    """S174: arguments with memory of their own go to the functional twin."""
+
+    def f(x: Any) -> Any:
+        y, z = x + 1, x + 2
+        op("add")(y, z)
+        return y + z
+
+    text = str(make_fx(functionalize(f))(tensor(3)).graph)
+    assert f"{NS}.add.functional" in text and "higher_order" not in text
+
+
+def test_symbolic_sizes_are_refused() -> None:
+    """S168: shared views of unknown sizes cannot be said as sizes and strides: a named error."""
+
+    def f(x: Any) -> Any:
+        y = x + 1
+        op("add")(y[:2], y[1:])
+        return y
+
+    with pytest.raises(MutationError, match="two of its arguments share"):
+        make_fx(functionalize(f), "symbolic")(tensor(5))
+
+
+def test_views_that_a_writing_operator_gives() -> None:
+    """S168: such a view has its value, until its memory is written; then it is a named error."""
+    check = functionalize(lambda x: op("first")(x + 1) * 2)
+    np.testing.assert_array_equal(check(tensor(2, 2)).numpy(), [6, 8])
+    alone = functionalize(lambda x: op("first")(x + 1))
+    np.testing.assert_array_equal(alone(tensor(2, 2)).numpy(), [3, 4])
+
+    def stale(x: Any) -> Any:
+        y = x + 1
+        v = op("first")(y)
+        y.mul_(10)
+        return v * 1
+
+    def written(x: Any) -> Any:
+        y = x + 1
+        op("first")(y).mul_(10)
+        return y
+
+    def beside(x: Any) -> Any:
+        return x, op("first")(x)
+
+    def of_other(x: Any) -> Any:
+        y = x + 1
+        return y, op("from_other")(x * 1, y)
+
+    for f in (stale, written, beside, of_other):
+        with pytest.raises(MutationError, match="while it wrote|used after a write"):
+            functionalize(f)(tensor(2, 2))
+
+
+def test_gradients_through_shared_memory_are_errors() -> None:
+    """S168: a write to shared memory has no gradient to follow, so none is made up."""
+
+    def f(x: Any) -> Any:
+        y = x * 2
+        op("add")(y[:2], y[1:])
+        return y.sum()
+
+    with pytest.raises(AutogradError, match="gradient cannot follow"):
+        grad(functionalize(f))(tensor(3))
