@@ -97,7 +97,8 @@ def mismatches(title: str) -> Iterator[str]:
     scope: dict[str, Any] = {"__name__": f"from_pytorch_{title}"}
     for part in sections()[title]:
         if isinstance(part, Block):
-            exec(compile("\n" * (part.line - 1) + part.code, str(PAGE), "exec"), scope)
+            code = "\n" * (part.line - 1) + part.code
+            exec(compile(code, str(PAGE), "exec", dont_inherit=True), scope)
             continue
         want, got = expected(part), run(part, scope)
         if not CHECK(want + "\n", got + "\n", doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE):

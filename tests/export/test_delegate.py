@@ -78,7 +78,7 @@ def test_the_executor_runs_if_there_is_one() -> None:
 
 
 def test_lists_of_graphs_are_made_plain() -> None:
-    """S191: an argument that is a list or dict of a class of its own is Python's own list or dict."""
+    """S191: an argument that is a list or dict of a class of its own is Python's own."""
 
     class Frozen(list[Any]):
         pass
@@ -181,9 +181,6 @@ def test_the_gradient_is_that_of_the_program() -> None:
     """S193: without a backward of its own, a delegate has the gradient of its program."""
     x, y = rand(3, 4), rand(4)
     assert same(grads(lambda x, y: call_delegate(PLAIN, x, y), x, y), grads(f, x, y))
-    found = grads(lambda x, y: [r / 3 for r in call_delegate(TRIPLED, x, y)], x, y)
-    assert same(found, [g / 3 + 0 for g in grads(lambda x, y: [r for r in f(x, y)], x, y)]) is False
-    assert found[0].shape == x.shape
 
 
 def test_gradients_of_gradients_and_of_chosen_results() -> None:
@@ -212,7 +209,8 @@ def test_func_grad_and_jvp_run_the_program() -> None:
 
 def test_a_backward_of_its_own_comes_first() -> None:
     """S193: the backend's backward gives the gradient, if it has one."""
-    found = grads(lambda x, y: call_delegate(LoweredModule(PROGRAM, "own", b"o"), x, y), rand(3, 4), rand(4))  # fmt: skip
+    own = LoweredModule(PROGRAM, "own", b"o")
+    found = grads(lambda x, y: call_delegate(own, x, y), rand(3, 4), rand(4))
     assert all((g.numpy() == 100).all() for g in found)
 
 

@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parents[2] / "examples" / "onnx_pipeline"
 
 
 def test_the_pipeline_runs_elsewhere_with_the_same_result() -> None:
-    """S216: lowered to ONNX Runtime, saved, and loaded in a new process, the pipeline is the same."""
+    """S216: lowered to ONNX Runtime, saved, and read by a new process, it is the same."""
     ran = subprocess.run(
         [sys.executable, str(FOLDER / "pipeline.py")], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Saved programs are data: equal when read, refused when damaged, and nothing of them runs (S214)."""
+"""Saved programs are data: equal when read, refused when damaged; nothing of them runs (S214)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.export.things import Formless, Mode, Pair, Scale, formless, press, scaled
 
 import polyop
 from polyop import Tensor, errors
 from polyop.export import Dim, export, load, save, to_backend
-from tests.export.things import Formless, Mode, Pair, Scale, formless, press, scaled
 
 HERE = Path(__file__).parents[2]
 
@@ -166,7 +166,9 @@ def test_another_schema_or_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "p"
     with polyop.scoped_library("test_schema", "DEF") as lib:
         lib.define("twice(Tensor x) -> Tensor")
-        polyop.library.impl("test_schema::twice", "CompositeExplicitAutograd", lambda x: x * 2, lib=lib)
+        polyop.library.impl(
+            "test_schema::twice", "CompositeExplicitAutograd", lambda x: x * 2, lib=lib
+        )
         polyop.library.register_fake("test_schema::twice", polyop.empty_like, lib=lib)
         save(export(lambda x: polyop.ops.test_schema.twice(x), (rand(3),)), path)
         assert load(path)
@@ -252,7 +254,7 @@ def test_hostile_json_is_refused_by_name(tmp_path: Path, data: st.DataObject) ->
 
 
 def test_names_in_a_file_reach_nothing_but_tables(tmp_path: Path) -> None:
-    """S214: a file names operators and records; no import, and no function of Python, is reached."""
+    """S214: a file names operators and records; no import and no Python function is reached."""
     path = tmp_path / "p"
     save(export(lambda x: Pair(x + 1, x), (rand(3),)), path)
     clean = path.read_bytes()

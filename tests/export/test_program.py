@@ -1,7 +1,8 @@
-"""An exported program is the function: results, writes, gradients, and the inputs it is for (S213)."""
+"""An exported program is its function: results, writes, gradients, sizes (SPEC S213)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,7 +154,7 @@ def test_an_input_outside_names_dimension_and_bound() -> None:
 
 
 def test_a_promise_that_the_code_breaks_is_refused_at_export() -> None:
-    """S213: a named dimension holds in all of its range; the error gives the line that does not."""
+    """S213: a named dimension holds in all of its range; the error gives the line."""
 
     def f(x: Tensor) -> Tensor:
         return x * 2 if x.shape[0] > 4 else x
@@ -279,6 +280,15 @@ def test_a_gradient_that_the_graph_does_not_have_is_refused(f: Any) -> None:
         assert same(module(rand(3).requires_grad_()), f(rand(3)))
 
 
+def test_a_program_for_inference_has_the_gradients_of_its_function() -> None:
+    """S213: exported without gradients, a program still has them, where the graph's are right."""
+    x = rand(3)
+    module = export(lambda x: (x.sin() * x).sum(), (x,)).module()
+    (found,) = polyop.autograd.grad([module(y := rand(3).requires_grad_())], [y])
+    (wanted,) = polyop.autograd.grad([(y.sin() * y).sum()], [y])
+    assert polyop.allclose(found, wanted)
+
+
 def test_written_inputs_may_share_memory_with_nothing() -> None:
     """S213: a program that writes an input refuses another input on the same memory."""
     module = export(written, (rand(3, 4), rand(3, 4))).module()
@@ -329,3 +339,53 @@ def test_mistakes_in_the_call_are_named() -> None:
         export(3, (rand(3),))
     with pytest.raises(errors.CaptureError, match="no tensor, number"):
         export(lambda x: object(), (rand(3),))
+
+
+class Bounds(NamedTuple):
+    low: Tensor
+    high: float
+
+
+@dataclass
+class Loose:
+    low: Tensor
+    high: float
+
+
+@polyop.custom_op("test_program::between", mutates_args=())
+def between(x: Tensor, bounds: Bounds) -> Tensor:
+    return polyop.maximum(x, bounds.low) * bounds.high
+
+
+@between.register_fake
+def _(x, bounds):
+    return polyop.empty_like(x)
+
+
+@polyop.custom_op("test_program::store", mutates_args=("out",))
+def store(x: Tensor, out: Tensor) -> None:
+    out.copy_(x * 2)
+
+
+@store.register_fake
+def _(x, out):
+    return None
+
+
+def test_records_transforms_and_writing_operators_are_exported() -> None:
+    """S213: authors' records and writes, vmap, grad and control flow are in programs as themselves."""
+
+    def f(x: Tensor) -> Any:
+        out = polyop.zeros_like(x)
+        store(x, out)
+        chosen = polyop.cond(x.sum() > 0, lambda a: a * 2, lambda a: a - 1, (x,))
+        squares = polyop.vmap(lambda row: (row * row).sum())(x)
+        slope = polyop.func.grad(lambda a: (a * a).sum())(x)
+        return between(x, Bounds(out, 2.0)), chosen, squares, slope
+
+    program = export(f, (rand(3, 4),), dynamic_shapes=({0: Dim("n")},))
+    for n in (2, 6):
+        for sign in (1, -1):
+            x = polyop.abs(rand(n, 4)) * sign
+            pairs = zip(program.module()(x), f(x), strict=True)
+            assert all(polyop.allclose(a, b) for a, b in pairs)

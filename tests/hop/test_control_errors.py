@@ -263,11 +263,46 @@ def test_a_traced_while_loop_has_no_gradient() -> None:
         make_fx(grad(fn), "fake")(X)
 
 
+def test_a_compiled_while_loop_has_its_gradient() -> None:
+    """S182: compiled code falls back for that gradient, which is right; fullgraph says why not."""
+
+    def fn(x: Tensor) -> Any:
+        looped = polyop.while_loop(lambda x: x.sum() < 99, lambda x: (x * 2,), (x,))[0]
+        return (looped * x).sum()
+
+    x = X.clone().requires_grad_()
+    polyop.compile(fn)(x).backward()
+    assert np.array_equal(x.grad, 2 * 32 * X.numpy())
+    with pytest.raises(polyop.errors.CaptureError, match="while_loop has no gradient"):
+        polyop.compile(fn, fullgraph=True)(x)
+
+
 # -- batches ------------------------------------------------------------------
 
 
-class Prints(Exception):  # noqa: N818 - not an error of ours
-    """Raised by a print that must not run."""
+@pytest.mark.parametrize("traced", [False, True])
+def test_predicates_of_an_outer_batch(traced: bool) -> None:
+    """S180: in nested vmaps a predicate, or a loop's end, may belong to either batch."""
+    rows, columns = polyop.stack([X, -X]), polyop.stack([X, X * 2, -X])
+
+    def choice(a: Tensor, b: Tensor) -> Any:
+        return polyop.cond(a.sum() > 0, lambda b: b * 2, lambda b: b - a, (b,))
+
+    def loop(a: Tensor, b: Tensor) -> Any:
+        return polyop.while_loop(
+            lambda a, b: a.sum() < 50, lambda a, b: (a * 2 + b * b, b * 1), (a, b)
+        )[0]
+
+    for fn in (choice, loop):
+
+        def nested(x: Tensor, y: Tensor, fn: Any = fn) -> Any:
+            return polyop.vmap(lambda a: polyop.vmap(lambda b: fn(a, b))(y))(x)
+
+        call = make_fx(nested, "fake")(rows, columns) if traced else nested
+        each = [
+            [np.asarray(fn(a, b)) for b in polyop.unstack(columns)] for a in polyop.unstack(rows)
+        ]
+        assert np.allclose(call(rows, columns), np.stack([np.stack(r) for r in each]))
 
 
 def test_effects_are_refused_where_all_samples_run() -> None:

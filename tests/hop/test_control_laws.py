@@ -106,7 +106,7 @@ def test_a_trace_has_one_node_of_the_operator(sample: Sample) -> None:
 @every
 @tracing
 def test_a_traced_gradient_is_right_or_refused(sample: Sample, mode: str) -> None:
-    """S179: the program of a gradient computes the gradient; where none is known, an error says it."""
+    """S179: the program of a gradient computes it; where none is known, an error says so."""
     first, second = inputs()
     traced = make_fx(grad(total(sample.call)), mode)
     if sample.refused:

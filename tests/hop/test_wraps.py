@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from polyop import Tensor, library
 from polyop.errors import AutogradError, SubgraphError, UsageError, UsageTypeError
 from polyop.func import functionalize, grad
 from polyop.graph import make_fx
+from polyop.objects.effects import EffectType
+from polyop.objects.tokens import add_tokens, remove_tokens
 from polyop.tensor.tensor import of_array
 
 hops = polyop.ops.higher_order
@@ -89,7 +92,7 @@ def test_checkpoint_of_closures_and_second_gradients() -> None:
 
 
 def test_checkpoint_of_what_no_closure_shows() -> None:
-    """S179: a tensor inside an object would get no gradient, so it is refused; not under no_grad."""
+    """S179: a tensor inside an object would get no gradient: refused, but for no_grad."""
 
     class Model:
         weight = leaf()
@@ -251,6 +254,20 @@ def test_print_keeps_its_place(capsys: pytest.CaptureFixture[str]) -> None:
         hops.print(X)
 
 
+def test_print_is_part_of_the_chain_of_effects(capsys: pytest.CaptureFixture[str]) -> None:
+    """S188: print is ordered, so that tokens go through it, and out of it again."""
+    program = make_fx(lambda x: [hops.print(t, x[0]) for t in ("a {}", "b {}")] and x * 2, "fake")(
+        X
+    )
+    assert add_tokens(program) == (EffectType.ORDERED,)
+    program.graph.lint()
+    token, out = program(polyop.zeros(0), X)
+    assert (token.shape, out.shape) == ((0,), (3,))
+    remove_tokens(program)
+    program(X)
+    assert capsys.readouterr().out.replace("tensor(1., dtype=float64)", "") == "a \nb \n" * 2
+
+
 def test_custom_function_call_takes_functions() -> None:
     """S179: only subclasses of autograd.Function are applied."""
     with pytest.raises(UsageTypeError, match="subclass of autograd.Function"):
@@ -283,6 +300,23 @@ def test_schemas() -> None:
         schema = hop.gen_schema(*args)
         assert (len(schema.arguments), len(schema.returns)) == (taken, given), str(schema)
         assert not schema.is_mutable
+
+
+NAMES = (
+    "associative_scan checkpoint cond custom_function_call flat_apply foreach_map invoke_subgraph "
+    "map out_dtype print scan while_loop wrap wrap_with_autocast wrap_with_set_grad_enabled"
+)
+
+
+def test_all_are_provided() -> None:
+    """S179: each is found by its name, in both places, and is its own copy."""
+    for name in NAMES.split():
+        hop = getattr(hops, name)
+        assert (hop.name(), getattr(polyop.hop, name), copy.copy(hop)) == (name, hop, hop)
+        assert name in dir(hops)
+        assert hop.has_schema
+    for name in ("cond", "while_loop", "scan", "map", "associative_scan"):
+        assert getattr(polyop, name) is getattr(hops, name)
 
 
 def test_associative_scan_modes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import polyop
+from polyop.dispatch.implementations import TransformType
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.keyset import DispatchKeySet, after_autograd_keys
 from polyop.dispatch.library import Library
@@ -122,3 +124,61 @@ def test_removal_brings_back_the_levels_way(made: Made) -> None:
     with pytest.warns(polyop.errors.PolyopWarning, match="no vmap rule"):
         vmap(op)(of_array(X))
     assert log == ["dense"] * 3
+
+
+@pytest.mark.parametrize("rule", ["key", "all three"])
+def test_functionalization_runs_the_kernel_at_its_key(made: Made, rule: str) -> None:
+    """S80, S110: under func.functionalize the operator's own functionalization acts."""
+    op, lib, log = made
+
+    def functionalized(ctx: Any, x: Tensor) -> Any:
+        log.append("functionalized")
+        with ctx.redispatch_to_next():
+            return ctx.wrap_tensors(op(ctx.unwrap_tensors(x)) + 1)
+
+    if rule == "key":
+        lib.impl("square", noting(log, "kernel"), "Functionalize")
+    else:
+        op.py_functionalize_impl(functionalized)
+
+    def f(x: Tensor) -> Any:
+        y = x.clone()
+        y += 1
+        return op(y)
+
+    found = polyop.func.functionalize(f)(of_array(X))
+    if rule == "all three":
+        assert log == ["functionalized", "dense"]
+        np.testing.assert_array_equal(found.numpy(), (X + 1) ** 2 + 1)
+        each = vmap(polyop.func.functionalize(f))(of_array(X))
+        np.testing.assert_array_equal(each.numpy(), (X + 1) ** 2 + 1)
+    else:
+        assert log == ["kernel"]
+
+
+@pytest.mark.parametrize("kind", ["Vmap", "Grad", "Functionalize"])
+def test_a_rule_for_a_transform_acts(made: Made, kind: str) -> None:
+    """S109: py_impl of a transform acts in it, and `lower` takes it off; others are as before."""
+    op, _, log = made
+
+    def rule(interpreter: Any, x: Tensor) -> Tensor:
+        log.append(interpreter.key().name)
+        with interpreter.lower():
+            op(of_array(X))
+        return x * 3
+
+    op.py_impl(TransformType[kind])(rule)
+    x = of_array(X)
+    transforms = {
+        "Vmap": lambda: vmap(op)(x),
+        "Grad": lambda: grad(lambda x: op(x).sum())(x),
+        "Functionalize": lambda: polyop.func.functionalize(op)(x),
+    }
+    expected = {"Vmap": X * 3, "Grad": np.full_like(X, 3), "Functionalize": X * 3}[kind]
+    np.testing.assert_array_equal(transforms[kind]().numpy(), expected)
+    assert log == [kind, "dense"]
+    np.testing.assert_array_equal(op(x).numpy(), X**2)
+    if kind != "Vmap":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the loop, once per operator
+            np.testing.assert_array_equal(vmap(op)(x).numpy(), X**2)

@@ -34,6 +34,7 @@ from polyop.dispatch.bits import (
 )
 from polyop.dispatch.keys import AUTOCAST_KEYS, AUTOGRAD_KEYS, DispatchKey
 from polyop.dispatch.keyset import DispatchKeySet
+from polyop.errors import ModeError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -193,6 +194,45 @@ def run_under(new: Word, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> A
 _open: ContextVar[tuple[Any, ...]] = ContextVar("open", default=())
 
 
+def open_block(block: Any, make: Callable[[], Word]) -> None:
+    """Enter the word that `make` gives for the current one, until the block is closed."""
+    new = make()
+    _open.set((*_open.get(), (block, _word.get(), make)))
+    _word.set(new)
+
+
+def close_block(block: Any) -> None:
+    """Put back what was there before a block was opened.
+
+    Raises:
+        ModeError: it was opened in another thread or task.
+    """
+    blocks = _open.get()
+    if blocks and blocks[-1][0] is block:
+        _open.set(blocks[:-1])
+        _word.set(blocks[-1][1])
+        return
+    at = [i for i, (other, _, _) in enumerate(blocks) if other is block]
+    if not at:
+        raise ModeError(
+            f"{type(block).__name__} is left where it was not entered",
+            fix="leave a block in the thread and task that entered it: a generator that holds one "
+            "must be finished where it was begun",
+        )
+    # A generator that holds the block ends inside of later ones: these are entered anew, without.
+    _open.set(blocks[: at[-1]])
+    _word.set(blocks[at[-1]][1])
+    for other, _, make in blocks[at[-1] + 1 :]:
+        open_block(other, make)
+
+
+def blocks_inside(block: Any) -> list[Any]:
+    """List the blocks of this thread or task that were opened after one, outermost first."""
+    blocks = [other for other, _, _ in _open.get()]
+    last = max((i for i, other in enumerate(blocks) if other is block), default=len(blocks))
+    return blocks[last + 1 :]
+
+
 class entered:
     """A context manager and decorator that enters a word made from the current one.
 
@@ -208,9 +248,7 @@ class entered:
         raise NotImplementedError
 
     def __enter__(self) -> Any:
-        new = self.word()
-        _open.set((*_open.get(), (self, _word.get())))
-        _word.set(new)
+        open_block(self, self.word)
         return self
 
     def __exit__(
@@ -219,12 +257,7 @@ class entered:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        blocks = _open.get()
-        i = len(blocks) - 1
-        while blocks[i][0] is not self:
-            i -= 1
-        _open.set(blocks[:i])
-        _word.set(blocks[i][1])
+        close_block(self)
 
     def __call__(self, fn: F) -> F:
         """Run all of `fn` under the word."""

@@ -37,7 +37,7 @@ from polyop.dispatch.objects import object_code
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import DENSE, Way, resolve, way_of
-from polyop.dispatch.results import results, step_results, tensors_in
+from polyop.dispatch.results import answer_of, results, step_results, tensors_in
 from polyop.dispatch.table import Kernel
 from polyop.dispatch.write import (
     KERNEL,
@@ -255,7 +255,7 @@ def _body(
 def kernel_handler(way: Way, key: DispatchKey, kernel: Kernel) -> Handler:
     """Make the handler that runs a kernel."""
     op, shape = way.op, shape_of(way.op._schema)
-    scope = scope_of(op, kernel=kernel.fn, checked=step_results)
+    scope = scope_of(op, kernel=kernel.fn, checked=answer_of if kernel.takes_op else step_results)
     names = [a.name for a in op._schema.arguments]
     if kernel.with_keyset or kernel.takes_op:
         scope["kernel"] = _with_first(kernel, way)

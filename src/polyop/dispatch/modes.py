@@ -12,11 +12,20 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from polyop.dispatch.bits import MODES, SUBCLASS
-from polyop.dispatch.context import reset_word, set_word, word
+from polyop.dispatch.body import result_forms
+from polyop.dispatch.context import (
+    blocks_inside,
+    close_block,
+    open_block,
+    reset_word,
+    set_word,
+    word,
+)
 from polyop.dispatch.infra_modes import ModeKey, with_mode
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.python_key import declined, general, has_rules
 from polyop.dispatch.resolve import Way
+from polyop.dispatch.results import answer_of
 from polyop.dispatch.shortened import (
     default_scope,
     shortened_text,
@@ -69,20 +78,17 @@ class DispatchMode:
         raise NotImplementedError
 
     def __enter__(self) -> Any:
-        new = with_mode(word(), self)
-        # The word keeps what undoes it, because a mode may be entered by several threads.
-        new.__dict__["_entered"] = (self, set_word(new))
+        open_block(self, lambda: with_mode(word(), self))
         return self
 
     def __exit__(self, *error: object) -> None:
-        mode, token = word().__dict__.get("_entered", (None, None))
-        if mode is not self:
+        if any(isinstance(block, DispatchMode) for block in blocks_inside(self)):
             raise ModeError(
                 f"{type(self).__name__} is left, and is not the innermost mode",
                 seen=", ".join(type(m).__name__ for m, _ in word().chain) or "no mode",
                 fix="leave modes in the order opposite to their entering: use `with`",
             )
-        reset_word(token)
+        close_block(self)
 
 
 # -- the layer ----------------------------------------------------------------
@@ -110,9 +116,12 @@ def _innermost(way: Way) -> Handler:
         "_token = set_word(_under)",
         "try: _r = _mode.__dispatch__(op, (), _args, _kw)",
         "finally: reset_word(_token)",
-        f"return declined(_w, {names}, _args, _kw) if _r is NotImplemented else _r",
+        f"if _r is NotImplemented: return declined(_w, {names}, _args, _kw)",
+        f"return answer(op, _r, {names})",
     ]
-    scope = base_scope(op, declined=declined(way), **default_scope(op))
+    if result_forms(op._schema) == (("new", -1),):
+        lines.insert(-2, "if _r.__class__ is Tensor: return _r")
+    scope = base_scope(op, declined=declined(way), answer=answer_of, **default_scope(op))
     return written(op, shape, lines, scope)
 
 
@@ -161,4 +170,3 @@ def disable_current_modes() -> Iterator[tuple[Any, ...]]:
         yield now.modes
     finally:
         reset_word(token)
-

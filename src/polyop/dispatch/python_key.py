@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from polyop.dispatch.bits import FAKE, FAKE_MODE, MODES, SUBCLASS, TRACE
+from polyop.dispatch.class_slots import PREFIX, slot_of
 from polyop.dispatch.context import Word, run_under, word
 from polyop.dispatch.counts import bump_in
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.resolve import Way
-from polyop.dispatch.results import tensors_in
+from polyop.dispatch.results import answer_of, tensors_in
 from polyop.dispatch.shortened import shortened
 from polyop.errors import UnhandledDispatchError, UsageTypeError
 
@@ -51,7 +52,7 @@ def has_rules(op: OpOverload) -> bool:
     """Tell whether an operator has rules of its own for modes or subclasses."""
     # Not by attribute, which would make the table.
     return bool(op.__dict__.get("python_key_table")) or any(
-        slot.startswith("dispatch:") for slot in op.slots()
+        slot.startswith(PREFIX) for slot in op.slots()
     )
 
 
@@ -64,19 +65,27 @@ def rule_for(op: OpOverload, cls: type, mode: Any = None) -> Rule | None:
     if own is not None:
         first = () if mode is None else (mode,)
         return lambda _, __, args, kwargs: own(*first, *args, **kwargs)
-    given = op.rule(f"dispatch:{cls.__module__}.{cls.__qualname__}")
+    slot = slot_of(cls)
+    given = None if slot is None else op.rule(slot)
     if given is None:
         return None
     return lambda who, types, args, kwargs: given(who, op, types, args, kwargs)
 
 
 def ask(op: OpOverload, who: Any, types: Classes, args: Any, kwargs: Any) -> Any:
-    """Ask a mode, or a class, for the result."""
+    """Ask a mode, or a class, for the result.
+
+    Raises:
+        ReturnError: it is not what the schema declares.
+    """
     is_class = isinstance(who, type)
     rule = rule_for(op, who, None) if is_class else rule_for(op, type(who), who)
-    if rule is not None:
-        return rule(who, types, args, kwargs)
-    return who.__dispatch__(op, types, args, kwargs)
+    given = (rule or _own_dispatch(op, who))(who, types, args, kwargs)
+    return given if given is NotImplemented else answer_of(op, given, args)
+
+
+def _own_dispatch(op: OpOverload, who: Any) -> Rule:
+    return lambda _, types, args, kwargs: who.__dispatch__(op, types, args, kwargs)
 
 
 # -- the chain ----------------------------------------------------------------
@@ -111,7 +120,7 @@ def declined(way: Way) -> Callable[[Word, Sequence[Any], Any, Any], Any]:
     def others(now: Word, values: Sequence[Any], args: Any, kwargs: Any) -> Any:
         asked = [type(now.top[0]).__name__]
         for mode, under in now.chain[1:]:
-            result = run_under(under, mode.__dispatch__, op, (), args, kwargs)
+            result = run_under(under, ask, op, mode, (), args, kwargs)
             if result is not NotImplemented:
                 return result
             asked.append(type(mode).__name__)
@@ -142,7 +151,7 @@ def _go_on(way: Way, values: Sequence[Any], given: Given, asked: list[str], belo
     for mode, under in own_infra(now, values) if has_rules(op) else ():
         rule = rule_for(op, type(mode), mode)
         if rule is not None:
-            result = run_under(under, rule, mode, types, args, kwargs)
+            result = run_under(under, ask, op, mode, types, args, kwargs)
             if result is not NotImplemented:
                 return result
             asked.append(type(mode).__name__)

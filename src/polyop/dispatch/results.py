@@ -68,19 +68,24 @@ def step_results(op: OpOverload, given: Any, args: Sequence[Any]) -> Any:
 
 
 def answer_of(op: OpOverload, given: Any, args: Sequence[Any]) -> Any:
-    """Check and convert the number and the types of what a mode or a subclass answers (S48).
+    """Check and convert the number and the types of what answers for any operator (S48).
 
-    What it shares is its own affair.
+    That is a mode, a subclass or a fallback; what its results share is its own affair.
 
     Raises:
         ReturnError: the number or a type is not the schema's.
     """
-    forms = result_forms(op._schema)
     values = unpack(op, given, "answer to")
+    if len(values) == 1 and given.__class__ is PARTS.Tensor and _gives_tensor(op):
+        return given
     done = [_converted(op, i, value, "answer to") for i, value in enumerate(values)]
-    if not forms:
+    if not done:
         return None
     return done[0] if len(done) == 1 else tuple(done)
+
+
+def _gives_tensor(op: OpOverload) -> bool:
+    return str(op._schema.returns[0].type) == "Tensor"
 
 
 def _is_fresh(forms: Sequence[Form], given: Any, args: Sequence[Any]) -> bool:

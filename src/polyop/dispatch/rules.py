@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from polyop.devices import Device, as_dtype
 from polyop.dispatch.bind import bind, code_of
+from polyop.dispatch.class_slots import make_slot
 from polyop.dispatch.context import word
 from polyop.dispatch.factories import device_position
 from polyop.dispatch.keys import DispatchKey, autocast_key_for, key_for_device, parse_key
@@ -290,7 +291,7 @@ def register_dispatch(
     found = as_operator(op)
     if not isinstance(cls, type):
         raise UsageTypeError("a dispatch rule is for a class", op=found._schema, seen=repr(cls))
-    slot = dispatch_slot(cls)
+    slot = make_slot(cls)
 
     def register(fn: Rule) -> Rule:
         _check_rule(found, "dispatch", fn)
@@ -298,11 +299,6 @@ def register_dispatch(
         return fn
 
     return register if func is None else register(func)
-
-
-def dispatch_slot(cls: type) -> str:
-    """Name the slot of the rule for a class."""
-    return f"dispatch:{cls.__module__}.{cls.__qualname__}"
 
 
 def register_samples(op: Any, func: Any = None, /, *, lib: Library | None = None) -> Any:

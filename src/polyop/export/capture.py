@@ -10,7 +10,7 @@ from polyop.dispatch.context import run_under, word
 from polyop.dispatch.registry import as_operator
 from polyop.errors import CaptureError, UsageTypeError
 from polyop.export.dims import spread
-from polyop.export.gradients import refuse_own_gradients
+from polyop.export.gradients import Flat, gradients_agree, refuse_own_gradients
 from polyop.export.inputs import make_inputs, of_graph, positional_names, refuse_shared
 from polyop.export.names import tensor_names
 from polyop.export.program import Program
@@ -38,7 +38,9 @@ def export(
 
     Args:
         f: a function of tensors, numbers and containers of them.
-        args: its positional arguments, for which it is run once, on fakes.
+        args: its positional arguments. The function is run on fakes of them: once for the graph,
+            and once more, if none of them requires grad, to see whether the gradient of the
+            graph is the function's.
         kwargs: its keyword arguments.
         dynamic_shapes: which sizes may change: by argument, a dict from axes to `Dim`, or
             one entry for each axis; containers as in the arguments. A `Dim` for an int argument
@@ -71,33 +73,18 @@ def export(
     env = ShapeEnv()
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=env, static_shapes=True)
     inputs = make_inputs(mode, known)
-    given = list(leaves)
-    structure: list[Any] = []
-    made: list[Any] = []
-
-    def flat(*values: Any) -> list[Any]:
-        for number, value in zip(of_graph(inputs.specs), values, strict=True):
-            given[number] = value
-        positional, keywords = tree.unflatten(in_spec, given)
-        found, spec = tree.flatten(functionalize(f)(*positional, **keywords))
-        structure.append(spec)
-        made.extend(found)
-        return found
-
-    paths = [inputs.specs[i].path for i in of_graph(inputs.specs)]
+    places = of_graph(inputs.specs)
+    flat = Flat(f, leaves, in_spec, places)
+    paths = [inputs.specs[i].path for i in places]
     module = trace(flat, paths, inputs.values, mode, tensor_names(f))
+    spec = flat.out_spec
     _refuse_narrowed(env, inputs.promised)
     guards = tuple(env.guards)
     signature = finish(module, inputs.specs)
-    refuse_own_gradients(module, inputs.values, _graph_results(signature, made), mode)
-    return Program(
-        module, signature, in_spec, structure[0], tuple(names), inputs.dims, guards, mode
-    )
-
-
-def _graph_results(signature: Signature, leaves: Sequence[Any]) -> list[Any]:
-    pairs = zip(signature.outputs, leaves, strict=True)
-    return [leaf for spec, leaf in pairs if spec.kind == "result"]
+    refuse_own_gradients(module, inputs.values, flat.results_of(signature), mode)
+    if gradients_agree(module, flat, inputs.values, signature, mode):
+        signature = signature.for_gradients(inputs.values)
+    return Program(module, signature, in_spec, spec, tuple(names), inputs.dims, guards, mode)
 
 
 def run_decompositions(

@@ -8,17 +8,79 @@ compared with what it records of the graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import run_under, word
 from polyop.errors import CaptureError
+from polyop.export.signature import Signature
 from polyop.graph import GraphModule
 from polyop.layers.autograd.node import Node, edges
 from polyop.layers.fake import FakeTensorMode
-from polyop.tensor.tensor import Tensor
+from polyop.layers.functionalize import functionalize
+from polyop.tensor.tensor import Tensor, is_differentiable, of_meta
+
+
+class Flat:
+    """A function of the leaves that a graph takes, giving the leaves of its results.
+
+    Attributes:
+        found: what the last call gave.
+        out_spec: the structure of that.
+    """
+
+    def __init__(
+        self, f: Callable[..., Any], leaves: Sequence[Any], in_spec: Any, places: Sequence[int]
+    ) -> None:
+        self.f = functionalize(f)
+        self.leaves = list(leaves)
+        self.in_spec = in_spec
+        self.places = places
+        self.found: list[Any] = []
+        self.out_spec: Any = None
+
+    def __call__(self, *values: Any) -> list[Any]:
+        """Call the function."""
+        given = list(self.leaves)
+        for place, value in zip(self.places, values, strict=True):
+            given[place] = value
+        args, kwargs = tree.unflatten(self.in_spec, given)
+        self.found, self.out_spec = tree.flatten(self.f(*args, **kwargs))
+        return self.found
+
+    def results_of(self, signature: Signature) -> list[Any]:
+        """Give those leaves of the last call that are results of the graph."""
+        pairs = zip(signature.outputs, self.found, strict=True)
+        return [leaf for spec, leaf in pairs if spec.kind == "result"]
+
+
+def gradients_agree(
+    module: GraphModule,
+    flat: Flat,
+    values: Sequence[Any],
+    signature: Signature,
+    mode: FakeTensorMode,
+) -> bool:
+    """Tell whether a program whose inputs do not require grad may be given some that do."""
+    if any(isinstance(v, Tensor) and v.keys & GRAD for v in values):
+        return False  # the inputs say which
+    fresh = [_leaf(v) if isinstance(v, Tensor) else v for v in values]
+    try:
+        run_under(word().with_grad.but(fake=mode), flat, *fresh)
+        results = flat.results_of(signature)
+        run_under(word().with_grad, refuse_own_gradients, module, fresh, results, mode)
+    except Exception:  # whatever it is: then the program is one without gradients
+        return False
+    return True
+
+
+def _leaf(fake: Tensor) -> Tensor:
+    made = of_meta(fake.payload)
+    if is_differentiable(made.dtype):
+        made.requires_grad_()
+    return made
 
 
 def refuse_own_gradients(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from polyop import tree
 from polyop.dispatch.bits import GRAD
 from polyop.errors import CaptureError
 from polyop.export.inputs import of_graph
@@ -38,6 +39,7 @@ def finish(module: GraphModule, specs: tuple[InputSpec, ...]) -> Signature:
     assert output is not None
     leaves = output.args[0]
     _refuse_kinds(leaves)
+    _refuse_hidden(graph)
     given: dict[Node, int] = dict(zip(graph.placeholders, of_graph(specs), strict=True))
     writes = {n: given[n.args[0]] for n in graph.nodes if n.target is COPY and n.args[0] in given}
     given |= writes
@@ -73,6 +75,18 @@ def _refuse_writes(graph: Graph) -> None:
                 op=schema,
                 seen=", ".join(n.name for n in node.all_input_nodes),
                 fix="pass the tensor as an argument",
+            )
+
+
+def _refuse_hidden(graph: Graph) -> None:
+    """Refuse tensors inside arguments that the graph does not look into."""
+    for node in graph.nodes:
+        if any(isinstance(leaf, Tensor) for leaf in tree.leaves((node.args, node.kwargs))):
+            raise CaptureError(
+                f"an argument of {node.target} is a record with a tensor in it, which no graph "
+                "can follow",
+                op=getattr(node.target, "_schema", node.target),
+                fix="make the record a NamedTuple or a TypedDict",
             )
 
 

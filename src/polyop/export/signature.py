@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 
@@ -59,6 +60,17 @@ class Signature:
     def of_graph(self) -> tuple[int, ...]:
         """Give the numbers of the inputs that the graph takes."""
         return tuple(i for i, spec in enumerate(self.inputs) if spec.kind != "constant")
+
+    def for_gradients(self, values: Sequence[Any]) -> Signature:
+        """Give the signature of the same program for inputs that require grad where they can."""
+        known = dict(zip(self.of_graph, values, strict=True))
+        inputs = tuple(
+            spec._replace(requires_grad=True)
+            if spec.kind == "tensor" and known[i].dtype.kind in "fcV"
+            else spec
+            for i, spec in enumerate(self.inputs)
+        )
+        return replace(self, inputs=inputs)
 
     def __str__(self) -> str:
         lines = [f"input {spec.path}: {_text(spec)}" for spec in self.inputs]

@@ -60,7 +60,8 @@ class CallOperator(HigherOrderOperator):
 
     def below(self, *args: Any, **kwargs: Any) -> Any:
         """Call it below autograd."""
-        return run_under(below_autograd(word()), HigherOrderOperator.__call__, self, *args, **kwargs)
+        call = HigherOrderOperator.__call__
+        return run_under(below_autograd(word()), call, self, *args, **kwargs)
 
     def at_level(self, to: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Leave a call to what it calls."""

@@ -41,7 +41,8 @@ class Cond(ControlOperator):
 
     Returns:
         What the function gave. A predicate that is batched by `vmap` runs both functions, and
-        takes each sample's from one. For fakes, sizes that differ become unbacked.
+        takes each sample's from one: as with `where`, a gradient that is infinite for a sample
+        that did not choose its function is nan. For fakes, sizes that differ become unbacked.
 
     Raises:
         SubgraphError: the predicate has several elements; the functions differ in what they

@@ -2,23 +2,30 @@
 
 A level has its own way of running an operator. Where the operator has a kernel at the level's key
 (FuncTorchBatched for vmap, the autograd key of the call's backend for a gradient, Functionalize),
-that kernel runs instead, on the wrapped tensors: what it calls has the level's ways again. A kernel that goes on
-below autograd comes to BackMode, where the level is taken off and the operator is called anew.
+that kernel runs instead, on the wrapped tensors: what it calls has the level's ways again. A kernel
+that goes on below autograd comes to BackMode, where the level is taken off and the operator is
+called anew. A rule that `py_impl` was given for the transform itself goes before all (S109).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from polyop.dispatch.bind import dispatch
-from polyop.dispatch.bits import BATCHED, EXCLUDE_SHIFT, LIFTED, SET_MASK
+from polyop.dispatch.bits import BATCHED, EXCLUDE_SHIFT, FUNCTIONAL, LIFTED, SET_MASK, WRAPPED
 from polyop.dispatch.context import DEFAULT_EXCLUDE, run_under
+from polyop.dispatch.implementations import TransformType
 from polyop.dispatch.keys import DispatchKey, autograd_key_for
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import Way, backends_of
+from polyop.dispatch.results import tensors_in
+from polyop.dispatch.shortened import shortened
+from polyop.lazy import load
+
 
 def own_kernels(way: Way) -> dict[int, Handler]:
     """Give the handlers of kernels at the keys of the levels in a call, by the level's bit."""
@@ -28,7 +35,11 @@ def own_kernels(way: Way) -> dict[int, Handler]:
         BATCHED: (DispatchKey.FuncTorchVmapMode, DispatchKey.FuncTorchBatched),
         LIFTED: (autograd_key_for(backend),),
     }
-    found = {bit: own_kernel(way, *among) for bit, among in keys.items() if way.code & bit}
+    found = {
+        bit: own_rule(way, bit, own_kernel(way, *among))
+        for bit, among in keys.items()
+        if way.code & bit
+    }
     return {bit: handler for bit, handler in found.items() if handler is not None}
 
 
@@ -43,6 +54,35 @@ def own_kernel(way: Way, *keys: DispatchKey) -> Handler | None:
             made: Handler = PARTS.kernel_handler(way._replace(steps=()), key, kernel)
             return made
     return None
+
+
+def own_rule(way: Way, bit: int, otherwise: Handler | None) -> Handler | None:
+    """Give the handler of the operator's rules for the transforms of a bit, if it has any."""
+    op = way.op
+    table = op.__dict__.get("functorch_table", {})  # not by attribute, which would make it
+    rules = {kind.value: fn for kind, fn in table.items() if kind in _KINDS[bit]}
+    if not rules:
+        return otherwise
+    interpreter = load("polyop.hop.rules:Interpreter")
+
+    def run(*args: Any) -> Any:
+        level = max((t.payload.level for t in tensors_in(args) if t.keys & WRAPPED), key=_depth)
+        rule = rules.get(level.kind)
+        if rule is not None:
+            given, named = shortened(op, args)
+            return rule(interpreter(level), *given, **named)
+        return level.run(op, args) if otherwise is None else otherwise(*args)
+
+    return run
+
+
+_depth = attrgetter("depth")
+#: The transforms whose tensors have a bit.
+_KINDS = {
+    BATCHED: (TransformType.Vmap,),
+    LIFTED: (TransformType.Grad, TransformType.Jvp),
+    FUNCTIONAL: (TransformType.Functionalize,),
+}
 
 
 def is_off(code: int, key: DispatchKey) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY, SUBCLASS
+from polyop import tree
+from polyop.dispatch.bits import GRAD, MODES, NO_GRAD, NUMPY, SUBCLASS
 from polyop.dispatch.keys import AUTOGRAD_KEYS
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.resolve import Way
@@ -19,6 +20,9 @@ from polyop.layers.autograd.plan import Plan
 from polyop.layers.autograd.recorders import FormulaRecorder, Recorder, recorder_of
 from polyop.layers.autograd.write import fused
 from polyop.schema.tags import Tag
+from polyop.tensor.storage import share
+from polyop.tensor.subclass import copy_of
+from polyop.tensor.tensor import Tensor
 
 #: More inputs than this, and the branches of a fused forward would double once too often.
 MAX_FUSED = 2
@@ -52,7 +56,10 @@ class AutogradLayer:
         elif kernel is not None and isinstance(found, FormulaRecorder):
             bare = kernel.payload and _fits(found.plan)
             made = fused(found.plan, kernel.fn) if bare and kernel.fn is not None else None
-        return made or recording(found, way.handler(), plain=way.code == NUMPY | GRAD)
+        below = way.handler()
+        if way.code & (MODES | SUBCLASS):
+            below = apart(below)
+        return made or recording(found, below, plain=way.code == NUMPY | GRAD)
 
 
 def recording(found: Recorder, below: Handler, *, plain: bool) -> Handler:
@@ -62,6 +69,27 @@ def recording(found: Recorder, below: Handler, *, plain: bool) -> Handler:
         out = below(*args)
         found.record(args, args, out, out, kept=False, node_of=node_of, plain=plain)
         return out
+
+    return run
+
+
+def apart(handler: Handler) -> Handler:
+    """Give other handles of results that have a history: recording would write over it.
+
+    A mode may answer with an argument, or with what it kept of another call.
+    """
+
+    def one(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.keys & GRAD:
+            return value
+        made = copy_of(value)
+        made.keys &= ~GRAD
+        made.version = share(value)
+        return made
+
+    def run(*args: Any) -> Any:
+        out = handler(*args)
+        return one(out) if isinstance(out, Tensor) else tree.map_leaves(one, out)
 
     return run
 

@@ -21,7 +21,7 @@ from polyop.layers.functionalize.shared import is_shared, write_shared
 from polyop.layers.functionalize.storage import Functional, Step, Storage, Unknown, functional
 from polyop.layers.functionalize.twin import functional_twin, without
 from polyop.layers.levels import Level
-from polyop.layers.own_kernels import own_kernel
+from polyop.layers.own_kernels import own_kernel, own_rule
 from polyop.ops.inplace import INPLACE_TWINS
 from polyop.ops.rounding import astype, clone
 from polyop.schema.tags import Tag
@@ -214,7 +214,8 @@ class FunctionalLayer:
     def handler(self, way: Way) -> Handler | None:
         """Give the handler, if there is something functional about the call."""
         if way.code & FUNCTIONAL:
-            return _by_deepest(way.op, own_kernel(way, DispatchKey.Functionalize))
+            own = own_kernel(way, DispatchKey.Functionalize)
+            return _by_deepest(way.op, own_rule(way, FUNCTIONAL, own))
         if way.code & FUNCTIONALIZE and not way.code & TENSOR_BITS:
             return _making(way)
         return None
