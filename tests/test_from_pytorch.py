@@ -77,12 +77,16 @@ def rows() -> list[Row]:
 
 def run(row: Row, scope: dict[str, Any]) -> str:
     """Run a row's line; give the text of what came of it, of its last expression."""
-    *steps, last = ast.parse(row.code, f"{PAGE.name}:{row.line}").body
-    if not isinstance(last, ast.Expr):
-        steps, last = [*steps, last], ast.parse("None").body[0]
+    steps = ast.parse(row.code).body
+    last = steps[-1]
+    value: ast.expr = ast.Constant(None)
+    if isinstance(last, ast.Expr):
+        value = last.value
+        steps.pop()
+    result = ast.fix_missing_locations(ast.Expression(value))
     try:
         exec(compile(ast.Module(steps, []), PAGE.name, "exec"), scope)
-        return repr(eval(compile(ast.Expression(last.value), PAGE.name, "eval"), scope))
+        return repr(eval(compile(result, PAGE.name, "eval"), scope))
     except (errors.PolyopError, OSError) as error:
         return f"raises {type(error).__name__}"
 

@@ -1,4 +1,4 @@
-"""A photograph through a small vision pipeline: exported, lowered to ONNX Runtime, saved, run elsewhere.
+"""A photograph through a vision pipeline: exported, lowered to ONNX Runtime, run elsewhere.
 
 python examples/onnx_pipeline/pipeline.py
 
@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from crop import crop
 from softplus_c import softplus
@@ -29,6 +28,7 @@ from softplus_c import softplus
 import polyop
 from polyop.export import Dim, export, register_onnx, save, to_backend
 
+HERE = Path(__file__).parent
 BOX = [150, 60, 386, 332]  # left, top, right, bottom: the face
 MEAN = polyop.tensor([[[0.485]], [[0.456]], [[0.406]]])
 SPREAD = polyop.tensor([[[0.229]], [[0.224]], [[0.225]]])

@@ -11,6 +11,7 @@ import pytest
 
 import polyop.assembly  # noqa: F401
 from polyop.dispatch.custom_op import custom_op
+from polyop.dispatch.guards import exclude_keys
 from polyop.dispatch.implementations import (
     TransformType,
     get_cached_ops,
@@ -21,6 +22,11 @@ from polyop.dispatch.library import Library, scoped_library
 from polyop.dispatch.modes import DispatchMode
 from polyop.dispatch.namespaces import ops
 from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.pre_dispatch import (
+    len_mode_stack_pre_dispatch,
+    pop_mode_pre_dispatch,
+    set_mode_pre_dispatch,
+)
 from polyop.errors import (
     DuplicateRegistrationError,
     MissingKernelError,
@@ -29,6 +35,7 @@ from polyop.errors import (
     UsageError,
     UsageTypeError,
 )
+from polyop.hop import FunctionalTensorMode
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.trace.tracer import Tracer
 from polyop.tensor.tensor import Tensor, of_array
@@ -220,6 +227,24 @@ def test_pre_dispatch_is_never_kept(op: OpOverload) -> None:
     op.py_impl(DispatchKey.PreDispatch)(kernel := lambda x, n=1: x)
     assert op._get_dispatch(DispatchKey.PreDispatch) is kernel
     assert DispatchKey.PreDispatch not in op._dispatch_cache
+
+
+def test_pre_dispatch_with_a_mode(op: OpOverload) -> None:
+    """S111, S116: with a mode on the pre-dispatch stack, a handler that takes it off for a call."""
+    op.py_impl(DispatchKey.PreDispatch)(lambda x, n=1: x)
+    mode = FunctionalTensorMode()
+    op.py_impl(FunctionalTensorMode)(lambda by, x, n=1: (by, len_mode_stack_pre_dispatch()))
+    set_mode_pre_dispatch(mode)
+    try:
+        handler: Any = op._get_dispatch(DispatchKey.PreDispatch)
+        assert handler(ONE) == (mode, 0)
+        assert len_mode_stack_pre_dispatch() == 1 and op._dispatch_cache == {}
+        with exclude_keys(DispatchKey.Python):
+            assert op._get_dispatch(DispatchKey.PreDispatch) is not handler
+    finally:
+        pop_mode_pre_dispatch()
+    with pytest.raises(ModeError, match="none is set"):
+        handler(ONE)
 
 
 def test_missing_and_python_s_own_errors(op: OpOverload) -> None:

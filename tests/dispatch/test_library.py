@@ -246,6 +246,15 @@ def test_fallthrough_kernel_passes_over() -> None:
     assert call(ops.lib_through.f) == 2
 
 
+def test_fallthrough_kernel_without_a_library() -> None:
+    """S42, S93: the function `impl` knows the mark as well."""
+    polyop.library.define("lib_through2::f", "(Tensor x) -> Tensor")
+    polyop.library.impl("lib_through2::f", "cpu", adds(1))
+    polyop.library.impl("lib_through2::f", ("Autograd", "AutocastCPU"), fallthrough_kernel)
+    with polyop.autocast("cpu"):
+        assert call(ops.lib_through2.f) == 2
+
+
 def test_fallthrough_kernel_is_never_called() -> None:
     """S35: calling the mark itself raises."""
     with pytest.raises(MissingKernelError, match="a mark"):

@@ -20,7 +20,7 @@ from polyop.dispatch.modes import (
     pop_mode_temporarily,
 )
 from polyop.dispatch.namespaces import ops
-from polyop.errors import ArgumentError, ModeError, UnhandledDispatchError
+from polyop.errors import ArgumentError, ModeError, ReturnError, UnhandledDispatchError
 from polyop.ops.elementwise import add
 from polyop.tensor.tensor import Tensor, of_array
 
@@ -145,16 +145,23 @@ def test_a_mode_sees_calls_without_tensors() -> None:
     assert log.log[0][1] == "modes_none::f"
 
 
-def test_a_mode_answers_what_it_likes() -> None:
-    """S161: what the handler returns is the call's result."""
+def test_a_mode_answers_what_the_schema_declares() -> None:
+    """S48, S161: what the handler returns is the call's result, if it is of the declared type."""
+    answer = of_array(ONE)
 
     class Answer(DispatchMode):
-        def __dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            return "answer"
+        given: Any = answer
 
-    with Answer():
-        assert op(of_array(ONE)) == "answer"
-        assert op(ONE) == "answer"
+        def __dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return self.given
+
+    with Answer() as mode:
+        assert op(of_array(ONE)) is answer
+        for mode.given in ("answer", None, 3, (answer,), [answer], ONE):
+            for x in (of_array(ONE), of_array(ONE).requires_grad_()):
+                with pytest.raises(ReturnError, match="answer to modes::f returned a wrong type"):
+                    op(x)
+    assert not answer.requires_grad
 
 
 def test_an_exception_in_a_handler() -> None:

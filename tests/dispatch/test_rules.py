@@ -12,7 +12,7 @@ from tests.dispatch.registry_state import refused
 
 import polyop.assembly  # noqa: F401
 import polyop.ops.rounding  # noqa: F401
-from polyop.dispatch import rules
+from polyop.dispatch.class_slots import make_slot
 from polyop.dispatch.custom_op import custom_op
 from polyop.dispatch.guards import excluded_keys
 from polyop.dispatch.keys import AUTOCAST_KEYS, DispatchKey
@@ -88,7 +88,7 @@ def test_every_form_and_both_ways(slot: str, form: str) -> None:
     register, first, second = DECORATORS[slot], adds(1), adds(2)
     assert register(given, first) is first
     assert register(given)(second) is second
-    place = {"kernel": DispatchKey.CPU, "dispatch": rules.dispatch_slot(Tensor)}.get(slot, slot)
+    place = {"kernel": DispatchKey.CPU, "dispatch": make_slot(Tensor)}.get(slot, slot)
     found = op._opoverload.places.top(place)
     assert found is not None and found.fn is second
     assert found.source.file == __file__

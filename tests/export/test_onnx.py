@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -236,3 +239,15 @@ def test_a_damaged_payload_is_named() -> None:
     lowered.state["lowered_module_0"].payload = b"nothing of the kind"
     with pytest.raises(errors.DelegateError, match="ONNX Runtime refuses"):
         lowered.module()(smooth(3))
+
+
+def test_a_missing_package_is_named() -> None:
+    """S216: without ONNX Runtime, the backend says what to install; importing polyop needs none."""
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "import polyop; e = polyop.export; p = e.export(lambda x: x + 1, (polyop.ones(3),))\n"
+        "try: e.to_backend(p, 'onnx')\n"
+        "except polyop.errors.DelegateError as error: print(error.fix)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "pip install polyop[onnx]"

@@ -21,11 +21,14 @@ from polyop.export import (
     Program,
     call_delegate,
     export,
+    load,
     partition,
     register_backend,
+    save,
     to_backend,
 )
 from polyop.graph import Graph, GraphModule, Node
+from polyop.library import EffectType
 
 core = polyop.ops.core
 
@@ -208,6 +211,41 @@ def test_effects_and_random_draws_stay_outside() -> None:
     assert polyop.allclose(found, f(polyop.ones(3)))
     with pytest.raises(errors.UsageError):
         lowered.module()(polyop.zeros(3))
+
+
+LOG: list[str] = []
+
+
+@polyop.custom_op("test_partition::note", mutates_args=())
+def note(x: Tensor, text: str) -> Tensor:
+    LOG.append(text)
+    return x.clone()
+
+
+@note.register_fake
+def _(x, text):
+    return polyop.empty_like(x)
+
+
+polyop.library.register_effect(note, EffectType.ORDERED)
+
+
+def test_effects_keep_their_order_without_tokens(tmp_path) -> None:
+    """S190: exported, lowered and loaded programs have no tokens, and effects in order."""
+
+    def f(x: Tensor) -> Tensor:
+        note(x.sin(), "first")
+        y = note(x * 2, "second").sin()
+        note(x, "third")
+        return y
+
+    program = to_backend(export(f, (polyop.ones(3),)), A)
+    assert "token" not in str(program.graph) and "with_effects" not in str(program.graph)
+    save(program, tmp_path / "p")
+    for module in (program.module(), load(tmp_path / "p").module()):
+        LOG.clear()
+        module(polyop.ones(3))
+        assert LOG == ["first", "second", "third"]
 
 
 def test_a_thousand_nodes_are_divided_in_one_walk() -> None:

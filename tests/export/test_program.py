@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,8 +131,10 @@ def test_a_program_runs_in_its_ranges_and_nowhere_else(n: int, m: int) -> None:
 
 BATCH = Dim("batch", min=3, max=64)
 RANGED = export(
-    lambda x, y: x + y, (rand(5, 3), rand(5, 3)), dynamic_shapes={"x": {0: BATCH}, "y": [BATCH, None]}
-)  # fmt: skip
+    lambda x, y: x + y,
+    (rand(5, 3), rand(5, 3)),
+    dynamic_shapes={"x": {0: BATCH}, "y": [BATCH, None]},
+)
 
 
 def test_an_input_outside_names_dimension_and_bound() -> None:
@@ -311,6 +312,11 @@ def test_decompositions_replace_operators() -> None:
 
     made = run_decompositions(program, {polyop.ops.core.softmax.default: softmax})
     assert isinstance(made, Program)
+    assert str(program.run_decompositions({})) == str(program)
+    parts = export(lambda x: polyop.softplus(x) + polyop.square(x), (rand(5),))
+    simple = parts.run_decompositions()
+    assert "softplus" in str(parts.graph) and "softplus" not in str(simple.graph)
+    assert polyop.allclose(simple.module()(rand(5)), parts.module()(rand(5)), atol=1e-6)
     assert "softmax" not in str(made.graph) and "softmax" in str(program.graph)
     assert made.state.keys() == program.state.keys() == {"WEIGHT"}
     x = rand(5, 4)
@@ -346,12 +352,6 @@ class Bounds(NamedTuple):
     high: float
 
 
-@dataclass
-class Loose:
-    low: Tensor
-    high: float
-
-
 @polyop.custom_op("test_program::between", mutates_args=())
 def between(x: Tensor, bounds: Bounds) -> Tensor:
     return polyop.maximum(x, bounds.low) * bounds.high
@@ -373,7 +373,7 @@ def _(x, out):
 
 
 def test_records_transforms_and_writing_operators_are_exported() -> None:
-    """S213: authors' records and writes, vmap, grad and control flow are in programs as themselves."""
+    """S213: authors' records and writes, vmap, grad and control flow are in programs."""
 
     def f(x: Tensor) -> Any:
         out = polyop.zeros_like(x)

@@ -286,10 +286,20 @@ def test_rules_of_an_operator_go_before_dispatch() -> None:
         f = ops.sub_rules.f.default
         t = Wrap(tensor([3.0]))
         assert value(f(t))[0] == 6
-        register_dispatch(f, Wrap, lambda cls, op, types, args, kwargs: (cls, types, args, kwargs))
-        assert f(t) == (Wrap, (Wrap,), (t,), {})
-        f.py_impl(Wrap)(lambda x, n=2: NotImplemented if n == 4 else ("own", x, n))
-        assert f(t, 3) == ("own", t, 3)
+        seen: list[Any] = []
+
+        def rule(*given: Any) -> Any:
+            seen.append(given)
+            return t
+
+        def own(x: Any, n: int = 2) -> Any:
+            seen.append(("own", x, n))
+            return NotImplemented if n == 4 else t
+
+        register_dispatch(f, Wrap, rule)
+        assert f(t) is t and seen == [(Wrap, f, (Wrap,), (t,), {})]
+        f.py_impl(Wrap)(own)
+        assert f(t, 3) is t and seen[1:] == [("own", t, 3)]
         with pytest.raises(UnhandledDispatchError, match="Wrap"):
             f(t, 4)
 

@@ -19,6 +19,7 @@ from polyop.checking.sample import Sample, leaves_named
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import kernel_source
 from polyop.errors import OpCheckError, PolyopError, UsageError, nearest
+from polyop.objects.effects import has_effects
 from polyop.schema.tags import Tag
 from polyop.source import PACKAGE
 
@@ -76,6 +77,8 @@ class Case:
         for tag in (Tag.nondeterministic_seeded, Tag.nondeterministic_bitwise):
             if tag in self.op.tags:
                 raise DoesNotApply(f"the operator has the tag {tag.name}")
+        if has_effects(self.op):
+            raise DoesNotApply("the operator has an effect, so a call may change the next one")
 
     def needs_repeats(self) -> None:
         """Stop a law that compares values, where two calls differ anyway.

@@ -176,6 +176,8 @@ class Implementations:
             # Of an object, as of a rule for some modes, only the call knows what acts.
             plain = not self.python_key_table and not self.objects
             return self._keep(key, key if plain else self._by_mode)
+        if key is DispatchKey.PreDispatch and load("polyop.dispatch.pre_dispatch:acts")(word()):
+            return self._by_mode_before
         by = resolve_key(self, key)
         found: Decided = self.py_kernels.get(by, by)
         # Which mode is set before dispatch differs from call to call.
@@ -201,6 +203,21 @@ class Implementations:
                 fix="enter one first: with mode: ...",
             )
         mode, below = now.top
+        return self._asked(mode, below, args, kwargs)
+
+    def _by_mode_before(self, *args: Any, **kwargs: Any) -> Any:
+        """Do the same with the current mode of the pre-dispatch stack."""
+        chain = load("polyop.dispatch.pre_dispatch:chain")(word())
+        if not chain:
+            raise ModeError(
+                f"{self.name()} is dispatched to a mode before dispatch, and none is set",
+                op=self.name(),
+                fix="set one first: set_mode_pre_dispatch(mode)",
+            )
+        mode, below = chain[0]
+        return self._asked(mode, below, args, kwargs)
+
+    def _asked(self, mode: Any, below: Any, args: Any, kwargs: Any) -> Any:
         rule = self.rule_for(type(mode))
         if rule is None:
             return run_under(below, mode.__dispatch__, self, (), args, kwargs)

@@ -174,13 +174,7 @@ class Library:
         check_function(fn, op_name)
         name = self._full_name(op_name)
         key = self._key(dispatch_key)
-        kernel = Kernel(
-            None if fn is fallthrough_kernel else fn,
-            source_of(fn) if fn is not fallthrough_kernel else caller(),
-            self._owner,
-            with_keyset=with_keyset,
-            fallthrough=fn is fallthrough_kernel,
-        )
+        kernel = kernel_of(fn, self._owner)._replace(with_keyset=with_keyset)
         put(name, key, kernel, allow_override=allow_override)
 
     def fallback(
@@ -301,6 +295,13 @@ def owner_of(lib: Library | None, name: str | Places) -> object:
     return lib._owner
 
 
+def kernel_of(fn: Callable[..., Any], owner: object) -> Kernel:
+    """Make a kernel of a function, or a fallthrough of the mark for it."""
+    if fn is fallthrough_kernel:
+        return Kernel(None, caller(), owner, fallthrough=True)
+    return Kernel(fn, source_of(fn), owner)
+
+
 def check_function(fn: Any, op: Any) -> None:
     """Refuse a kernel that cannot be called."""
     if not callable(fn):
@@ -394,7 +395,7 @@ def impl(
     def register(fn: Callable[..., Any]) -> Callable[..., Any]:
         check_function(fn, name)
         with LOCK:
-            kernel = Kernel(fn, source_of(fn), owner_of(lib, name))
+            kernel = kernel_of(fn, owner_of(lib, name))
             for key in keys:
                 put(name, key, kernel)
         return fn

@@ -172,6 +172,11 @@ def chain(now: Word) -> list[tuple[Any, Word]]:
     return made
 
 
+def acts(now: Word) -> bool:
+    """Tell whether a mode of the stack meets the next call of plain tensors."""
+    return bool(now.pre) and not excluded(int(now)).has(DispatchKey.Python)
+
+
 class PreDispatchLayer:
     """Hands a call to the current mode of the pre-dispatch stack."""
 

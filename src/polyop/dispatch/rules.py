@@ -32,6 +32,7 @@ from polyop.errors import (
     UsageError,
     UsageTypeError,
 )
+from polyop.lazy import load
 from polyop.schema.model import FunctionSchema
 from polyop.schema.tags import Tag
 from polyop.schema.types import leaf_kind
@@ -194,12 +195,21 @@ def register_fake(
     """Register the rule that gives the results' shapes, dtypes, strides and devices (S141).
 
     The rule has the operator's signature, gets tensors without data, and
-    returns tensors without data, made by operators only.
+    returns tensors without data, made by operators only. The operator may be a
+    higher-order one, whose rules no library owns, and stay (S177).
 
     Raises:
         RegistrationError: the operator decomposes, so it needs none.
-        DuplicateRegistrationError: it has one, with `allow_override=False`.
+        DuplicateRegistrationError: it has one, with `allow_override=False` or of higher order.
+        UsageError: a library for the rule of a higher-order operator.
     """
+    if getattr(op, "namespace", "") == "higher_order":
+        if lib is not None:
+            raise UsageError(
+                "the rules of a higher-order operator belong to it, and to no library",
+                op=op, seen=repr(lib), fix="leave lib out",
+            )  # fmt: skip
+        return load("polyop.hop.rules:register_fake")(op, func)
     return _registering(op, "fake", func, lib, allow_override=allow_override)
 
 

@@ -21,6 +21,7 @@ from polyop.graph.node import GET_ATTR, identifier
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.functionalize import functionalize
 from polyop.layers.trace.tracer import Tracer
+from polyop.ops.decompositions import core_decompositions
 from polyop.source import caller
 from polyop.symbolic import ShapeEnv
 from polyop.tensor.meta import Meta
@@ -54,7 +55,7 @@ def export(
     Example:
         >>> import polyop
         >>> x = polyop.ones((3, 4))
-        >>> rows = Dim("rows", min=1)
+        >>> rows = polyop.export.Dim("rows", min=1)
         >>> program = export(lambda x: x.sin() * 2, (x,), dynamic_shapes={"x": {0: rows}})
         >>> print(program.graph)
         graph(x: f32[s0, 4]):
@@ -94,13 +95,15 @@ def run_decompositions(
 
     Args:
         program: the program.
-        table: by operator, a function of the same arguments, which is traced.
+        table: by operator, a function of the same arguments, which is traced; by default
+            `polyop.library.core_decompositions()`.
     """
+    chosen = core_decompositions() if table is None else table
     values = [
         of_meta(node.val) if isinstance(node.val, Meta) else node.val
         for node in program.graph.placeholders
     ]
-    replaced = {as_operator(op): fn for op, fn in (table or {}).items()}
+    replaced = {as_operator(op): fn for op, fn in chosen.items()}
     names = {id(t): name for name, t in program.state.items()}
     paths = [node.name for node in program.graph.placeholders]
     run = functionalize(program.graph_module)

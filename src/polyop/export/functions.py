@@ -17,6 +17,7 @@ from polyop.graph.node import CALL_FUNCTION
 from polyop.hop.operator import HigherOrderOperator
 from polyop.hop.rules import register_fake
 from polyop.layers.autograd import Function
+from polyop.layers.trace.proxy import ProxyMode
 from polyop.layers.trace.tracer import Tracer
 
 
@@ -70,6 +71,12 @@ def call_functionalize(ctx: Any, function_cls_name: str, *args: Any, **kwargs: A
 def call_trace(tracer: Tracer, function_cls_name: str, *args: Any, **kwargs: Any) -> Any:
     """Record the call as one node."""
     return _recorded(tracer, function_cls_name, args, kwargs)
+
+
+@call_custom_autograd_function.py_impl(ProxyMode)
+def call_trace_before(mode: ProxyMode, function_cls_name: str, *args: Any, **kwargs: Any) -> Any:
+    """Record the call before dispatch."""
+    return _recorded(mode.tracer, function_cls_name, args, kwargs)
 
 
 def call_loaded_autograd_function(function_cls_name: str, *args: Any, **kwargs: Any) -> Any:

@@ -64,7 +64,7 @@ def find_backend(backend: Any) -> Backend:
     """Give a backend by its name; an object is given as it is.
 
     Raises:
-        DelegateError: no backend has that name.
+        DelegateError: no backend has that name, or its package is not installed.
     """
     if not isinstance(backend, str):
         found: Backend = backend
@@ -76,9 +76,19 @@ def find_backend(backend: Any) -> Backend:
             fix="import the module that calls register_backend",
         )
     if isinstance(BACKENDS[backend], str):
-        BACKENDS[backend] = load(BACKENDS[backend])()
+        BACKENDS[backend] = _made(backend, BACKENDS[backend])
     made: Backend = BACKENDS[backend]
     return made
+
+
+def _made(name: str, place: str) -> Any:
+    try:
+        return load(place)()
+    except ImportError as error:
+        raise DelegateError(
+            f"the backend {name} needs a package that is not installed: {error.name}",
+            fix=f"pip install polyop[{name}]",
+        ) from error
 
 
 class LoweredModule:

@@ -16,6 +16,7 @@ from polyop.graph import Graph, GraphModule
 from polyop.graph.node import GET_ATTR
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.trace.sizes import assert_holds
+from polyop.lazy import load
 from polyop.ops.inplace import copy_
 from polyop.symbolic import Guard
 from polyop.tensor.tensor import Tensor
@@ -80,6 +81,13 @@ class Program:
     def module(self) -> ProgramModule:
         """Give the function that the program is, with checked inputs."""
         return ProgramModule(self)
+
+    def run_decompositions(self, table: Mapping[Any, Any] | None = None) -> Program:
+        """Give this program with the functions of a table in the place of its operators."""
+        # The tracer that this needs stands above programs.
+        run = load("polyop.export.capture:run_decompositions")
+        made: Program = run(self, table)
+        return made
 
     def __str__(self) -> str:
         dims = [f"# {d.symbol}: {d.bound}" for d in self.dims.values()]

@@ -102,8 +102,16 @@ def hypot_parts(a: Any, b: Any) -> Any:
     plain = logical_not(equal(large, 0) | isinf(large))
     ratio = divide(where(plain, small, 0), where(plain, large, 1))
     # What is infinite stays so beside a NaN, which `maximum` prefers.
-    infinite = (a == np.inf) | (b == np.inf)
+    infinite = _is_infinite(a, large.dtype) | _is_infinite(b, large.dtype)
     return where(infinite, np.inf, multiply(large, sqrt(add(multiply(ratio, ratio), 1))))
+
+
+def _is_infinite(x: Any, dtype: DType) -> Any:
+    """Tell where a magnitude is infinite; a number may be so in the dtype alone."""
+    if isinstance(x, Tensor):
+        return equal(x, np.inf)
+    with np.errstate(over="ignore"):
+        return bool(np.isinf(np.asarray(x).astype(dtype)))
 
 
 def _magnitude(x: Any) -> Any:

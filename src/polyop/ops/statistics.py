@@ -84,10 +84,20 @@ mean_grad = define(
     "mean_grad(Tensor x, SymInt[] shape, int[1]? axis=None, bool keepdims=False) -> Tensor",
     mean_grad_kernel,
     fake=mean_grad_fake,
-    grad={"x": "mean(g, axis=axis, keepdims=keepdims)"},
+    grad={"x": "mean_or_zero(g, axis, keepdims)"},
     vmap=mean_grad_vmap,
 )
 mean = reduction("mean", mean_kernel, "mean_grad(g, x.shape, axis, keepdims)")
+
+
+def mean_or_zero_kernel(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
+    """Average the elements, or give zero where there are none: the adjoint of `mean_grad`."""
+    return (mean_kernel if x.size else sum_kernel)(x, axis, keepdims=keepdims)
+
+
+mean_or_zero = reduction(
+    "mean_or_zero", mean_or_zero_kernel, "mean_grad(g, x.shape, axis, keepdims)"
+)
 
 
 # -- variance -----------------------------------------------------------------

@@ -276,14 +276,13 @@ class Tensor:
         return format(self.item(), spec) if spec and not self.shape else repr(self)
 
     def __reduce__(self) -> Any:
-        return (_rebuild, (self._data("pickle"), self.requires_grad))
+        return load("polyop.tensor.copying:reduced")(self)
 
-    def __deepcopy__(self, memo: Any) -> Tensor:
-        copy: Tensor = self.detach().clone()
-        if self.requires_grad:
-            copy.requires_grad_()
-        memo[id(self)] = copy
-        return copy
+    def __copy__(self) -> Any:
+        return load("polyop.tensor.copying:shallow")(self)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return load("polyop.tensor.copying:deep")(self, memo)
 
     # -- operators, attached in ops/methods.py ---------------------------------
 
@@ -415,13 +414,6 @@ def _look(self: Meta, what: str) -> Any:
 
 
 Meta.look = _look  # type: ignore[attr-defined]
-
-
-def _rebuild(array: Any, requires_grad: bool) -> Tensor:
-    t = of_array(array)
-    if requires_grad:
-        t.requires_grad_()
-    return t
 
 
 def _asarray(value: Any) -> Any:

@@ -215,7 +215,7 @@ def program(steps: list[tuple[str, int, int]]) -> Callable[..., Any]:
         pool = [x, add(x, 1.0)]
         for what, i, j in steps:
             t = pool[i % len(pool)]
-            if what == "view" and len(t.shape) == 2:
+            if what == "view" and len(t.shape) == 2 and min(t.shape) > 1:
                 pool.append(VIEWS[j % 8](t))
             elif what == "write":
                 others = [u for u in pool if u.shape == t.shape]

@@ -1,0 +1,87 @@
+"""Copies of tensors, shallow and deep, and what pickles of them hold.
+
+A shallow copy is another handle of the same memory, so it shares the count of writes, and gradients
+flow through it. A deep copy has memory of its own and, as a pickle, no history: of a tensor that
+was computed with gradients it would cut these off unseen, so there it is refused.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from polyop.dispatch.bits import FAKE, GRAD, WRAPPED
+from polyop.dispatch.context import word
+from polyop.dispatch.parts import PARTS
+from polyop.errors import AutogradError
+from polyop.tensor.storage import share
+from polyop.tensor.subclass import copy_of, make_subclass
+from polyop.tensor.tensor import Tensor, of_array
+
+
+def shallow(tensor: Any) -> Any:
+    """Give another handle of a tensor: of its class, with its attributes and history."""
+    if type(tensor) is Tensor and (tensor.keys & (WRAPPED | FAKE) or word().recorder is not None):
+        return PARTS.find_operator("core::alias", "", 0)(tensor)
+    made = copy_of(tensor)
+    made.version = share(tensor)
+    for name in ("grad_node", "view_of"):
+        if getattr(tensor, name, None) is not None:
+            setattr(made, name, getattr(tensor, name))
+    if is_leaf(tensor):
+        made.keys &= ~GRAD
+        made.requires_grad_()
+    return made
+
+
+def deep(tensor: Any, memo: dict[int, Any]) -> Any:
+    """Give a copy with memory of its own.
+
+    Raises:
+        AutogradError: the tensor was computed with gradients, which the copy would not have.
+    """
+    if tensor.keys & GRAD and not is_leaf(tensor):
+        raise AutogradError(
+            "a deep copy of a computed tensor would lose its gradient",
+            seen=f"shape {tuple(tensor.shape)}, computed from tensors that require grad",
+            fix="call .clone(), which keeps the gradient, or .detach() first",
+        )
+    made = tensor.detach().clone()
+    if type(made) is not type(tensor):
+        made = _of_class(type(tensor), made)
+    if hasattr(tensor, "__dict__") and made is not tensor:
+        memo[id(tensor)] = made  # an attribute may lead back here
+        for name, value in vars(tensor).items():
+            if name not in vars(made):
+                setattr(made, name, deepcopy(value, memo))
+    if tensor.requires_grad and not made.requires_grad:
+        made.requires_grad_()
+    memo[id(tensor)] = made
+    return made
+
+
+def reduced(tensor: Any) -> tuple[Any, ...]:
+    """Give what a pickle holds: the data, and whether it requires grad; attributes of a class."""
+    given = (tensor._data("pickle"), tensor.requires_grad)
+    if type(tensor) is Tensor:
+        return (restored, given)
+    return (restored, (*given, type(tensor)), getattr(tensor, "__dict__", {}) or None)
+
+
+def restored(array: Any, requires_grad: bool, cls: Any = Tensor) -> Any:
+    """Make the tensor of a pickle."""
+    made = of_array(array)
+    if cls is not Tensor:
+        made = _of_class(cls, made)
+    if requires_grad:
+        made.requires_grad_()
+    return made
+
+
+def _of_class(cls: Any, tensor: Any) -> Any:
+    return make_subclass(cls, tensor)
+
+
+def is_leaf(tensor: Any) -> bool:
+    """Tell whether a tensor requires grad, and is not computed from others that do."""
+    return bool(tensor.keys & GRAD) and tensor.grad_node.seq == 0
