@@ -230,6 +230,31 @@ torch.allclose torch.device torch.from_numpy torch.int64 torch.ones torch.randn 
 crop paste backward setup_context crop.register_fake torch.autograd.Function torch.add torch.sum
 torch.double
 """
+#: Its notes, and the rules and steps that have a number, as the page calls them.
+NOTES = (
+    *("1, ", "2.1, ", "2.2, ", "2.3, ", "2.4, ", "2.5, ", "backend fallback", "nothing found"),
+    "Note [Not Caching Per-Dispatch-Key Mode Handlers]",
+    "NOTE [HigherOrderOperator Schema]",
+    "[NOTE] a pre-dispatch key without modes is redispatched",
+    "[NOTE] a pre-dispatch kernel is not cached",
+    "the note that it is the C++ extractor",
+    "NOTE: a key is compared by `is`",
+    "warning: one registration changes several keys",
+    *("step 1", "step 2", "all handlers return `NotImplemented`"),
+    "a handler gets precisely the arguments of the call",
+    "does something for higher-order operators alone",
+    "has an effect while it is traced, unless registered",
+    "an argument named `self` may be given by name",
+    "a dunder name is not looked up as an overload",
+    "the key is included while a mode is set",
+    "the key is taken out with the last mode",
+    "under `torch.inference_mode` the Autograd key is skipped",
+    "there is no schema",
+    "support autograd",
+    "composition of operators needs no `custom_op`",
+    "must be accurate, or behaviour is undefined",
+    "keyword-only Tensors are not supported",
+)
 NAME = re.compile(r"[A-Za-z_][\w.]*\w|\w")
 
 
@@ -245,3 +270,16 @@ def test_no_name_is_left_out(document: str) -> None:
     """S1: each name of a document of PyTorch has a row."""
     known = named()
     assert [name for name in document.split() if name not in known] == []
+
+
+@pytest.mark.parametrize("note", NOTES)
+def test_no_note_is_left_out(note: str) -> None:
+    """S1: each note and each numbered rule of the documents has a row."""
+    assert any(note in row.pytorch for row in rows())
+
+
+def test_numbers_are_those_of_the_specification() -> None:
+    """S1: each item that the page cites is one of the specification."""
+    cited = set(re.findall(r"\bS(\d+)\b", PAGE.read_text()))
+    specification = (PAGE.parent / "specification.md").read_text()
+    assert cited - set(re.findall(r"^\*\*S(\d+)\*\*", specification, re.MULTILINE)) == set()

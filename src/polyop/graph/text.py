@@ -128,6 +128,8 @@ def is_name(text: str) -> bool:
 
 def constant_name(value: Any) -> str:
     """Give a short name for a bound constant: its text if that is a name, or its type."""
+    if isinstance(value, type):
+        return value.__name__
     text = str(value) if len(type(value).__name__) < 32 and not callable(value) else ""
     return text if is_name(text) else type(value).__name__.lower()
 

@@ -19,6 +19,7 @@ from polyop.dispatch.bits import BACKEND_SHIFT, FAKE, GRAD, NUMPY, PRE_DISPATCH,
 from polyop.dispatch.context import word
 from polyop.dispatch.parts import PARTS
 from polyop.errors import AutogradError, DataDependentOutputError, UsageTypeError
+from polyop.lazy import load
 from polyop.schema.annotations import register_annotation
 from polyop.schema.types import TENSOR
 from polyop.schema.values import register_symbolic, set_tensor_predicate

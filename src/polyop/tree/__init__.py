@@ -11,12 +11,14 @@ from polyop.lazy import lazily
 if TYPE_CHECKING:
     from polyop.tree.containers import (
         TreeSpec,
+        build_record,
         children,
         flatten,
         leaves,
         map_leaves,
         outline,
         paths,
+        record_values,
         register_record,
         structure,
         unflatten,
@@ -24,12 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TreeSpec",
+    "build_record",
     "children",
     "flatten",
     "leaves",
     "map_leaves",
     "outline",
     "paths",
+    "record_values",
     "register_record",
     "structure",
     "unflatten",

@@ -70,11 +70,22 @@ def register_record(cls: type, fields: tuple[str, ...]) -> None:
         return tuple(getattr(record, name) for name in fields), None, fields
 
     def build(_: Hashable | None, children: Iterable[Any]) -> Any:
-        return cls(**dict(zip(fields, children, strict=True)))
+        return build_record(cls, *children)
 
     if cls not in _records:
         optree.register_pytree_node(cls, explode, build, namespace=NAMESPACE)
-        _records.add(cls)
+        _records[cls] = fields
 
 
-_records: set[type] = set()
+def record_values(value: Any) -> tuple[Any, ...] | None:
+    """Give the values of a record's fields, or None for anything else."""
+    fields = _records.get(value.__class__)
+    return None if fields is None else tuple(getattr(value, name) for name in fields)
+
+
+def build_record(cls: type, *values: Any) -> Any:
+    """Make a record of the values of its fields, in order."""
+    return cls(**dict(zip(_records[cls], values, strict=True)))
+
+
+_records: dict[type, tuple[str, ...]] = {}

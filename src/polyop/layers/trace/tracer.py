@@ -131,8 +131,24 @@ class Tracer:
         if value.__class__ is list:
             return [self.value(v) for v in value]
         if not isinstance(value, (tuple, dict)):
-            return self.object_node(value) if is_input(value) else value
+            return self.record_node(value) or (
+                self.object_node(value) if is_input(value) else value
+            )
         return tree.map_leaves(self.value, value)
+
+    def record_node(self, value: Any) -> Node | None:
+        """Record the making of a record with tensors in it, or give None for anything else."""
+        values = tree.record_values(value)
+        given = None if values is None else tuple(map(self.value, values))
+        found: dict[Node, None] = {}
+        collect(given, found)
+        if not found:
+            return None
+        node = self.graph.create_node(
+            CALL_FUNCTION, tree.build_record, (value.__class__, *(given or ()))
+        )
+        node.val = described(value)
+        return node
 
     # -- calls ----------------------------------------------------------------
 
