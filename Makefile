@@ -8,6 +8,7 @@ STAMP := $(VENV)/.filled
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
+	$(BIN)/python examples/onnx_pipeline/pipeline.py
 	$(BIN)/polyop check examples
 
 test: $(STAMP)

@@ -16,6 +16,9 @@ from polyop.errors import AliasError, ReturnError
 from polyop.layers.trace.make_fx import make_fx
 from polyop.tensor.tensor import Tensor, of_array
 
+#: An operator without a batching rule says so, once; that is not what is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore::polyop.errors.PerformanceWarning")
+
 
 @pytest.fixture(name="lib")
 def _lib() -> Iterator[Library]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         wrap_with_set_grad_enabled,
     )
 
+# `map` and `print` are here too, and are not taken over by a star.
 __all__ = [
     "FunctionalTensorMode",
     "FunctionalizeAPI",
@@ -43,9 +44,7 @@ __all__ = [
     "flat_apply",
     "foreach_map",
     "invoke_subgraph",
-    "map",
     "out_dtype",
-    "print",
     "record_call",
     "register_fake",
     "register_higher_order",
