@@ -13,11 +13,12 @@ from polyop.hop.subgraph import record_call, trace_subgraph
 from polyop.lazy import lazily
 
 if TYPE_CHECKING:
-    from polyop.hop.calls import custom_function_call, flat_apply, out_dtype, print
+    from polyop.hop.calls import custom_function_call, flat_apply, out_dtype
+    from polyop.hop.calls import print as print
     from polyop.hop.checkpointing import checkpoint
     from polyop.hop.choosing import cond
     from polyop.hop.looping import while_loop
-    from polyop.hop.mapping import map
+    from polyop.hop.mapping import map as map
     from polyop.hop.prefixes import associative_scan
     from polyop.hop.scanning import scan
     from polyop.hop.wraps import (
