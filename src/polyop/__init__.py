@@ -157,6 +157,7 @@ from polyop.ops.indexing import (
     take,
 )
 from polyop.ops.joining import (
+    broadcast_arrays,
     concat,
     hstack,
     meshgrid,
@@ -201,7 +202,6 @@ from polyop.ops.reductions import (
     sum,
 )
 from polyop.ops.rounding import (
-    astype,
     ceil,
     clone,
     floor,
@@ -245,6 +245,12 @@ from polyop.ops.splitting import (
     unflatten,
     unstack,
 )
+from polyop.ops.standard import (
+    __array_api_version__,
+    __array_namespace_info__,
+    astype,
+    reshape,
+)
 from polyop.ops.statistics import (
     cumulative_prod,
     cumulative_sum,
@@ -264,7 +270,6 @@ from polyop.ops.views import (
     matrix_transpose,
     moveaxis,
     permute_dims,
-    reshape,
     select,
     squeeze,
     transpose,
@@ -276,13 +281,22 @@ from polyop.symbolic import check, statically_known_true, sym_max, sym_min
 from polyop.tensor.tensor import Tensor
 
 if _TYPE_CHECKING:
-    from polyop import export, graph, hop
+    from polyop import export, fft, graph, hop, linalg
     from polyop.checking import opcheck
     from polyop.compile import compile
     from polyop.dispatch.shared_library import get_include
     from polyop.hop import associative_scan, cond, map, scan, while_loop
     from polyop.layers.autocast import autocast
     from polyop.layers.vmap import vmap
+    from polyop.ops.differences import diff, isin
+    from polyop.ops.dtypes import (
+        broadcast_shapes,
+        can_cast,
+        finfo,
+        iinfo,
+        isdtype,
+        result_type,
+    )
     from polyop.small_floats import bfloat16, float8_e4m3fn, float8_e5m2
 
 __getattr__, __dir__ = _lazily(
@@ -291,6 +305,16 @@ __getattr__, __dir__ = _lazily(
         "associative_scan": "polyop.hop",
         "autocast": "polyop.layers.autocast",
         "bfloat16": "polyop.small_floats",
+        "broadcast_shapes": "polyop.ops.dtypes",
+        "can_cast": "polyop.ops.dtypes",
+        "diff": "polyop.ops.differences",
+        "fft": "polyop.fft",
+        "finfo": "polyop.ops.dtypes",
+        "iinfo": "polyop.ops.dtypes",
+        "isdtype": "polyop.ops.dtypes",
+        "isin": "polyop.ops.differences",
+        "linalg": "polyop.linalg",
+        "result_type": "polyop.ops.dtypes",
         "float8_e4m3fn": "polyop.small_floats",
         "float8_e5m2": "polyop.small_floats",
         "compile": "polyop.compile.compiled",

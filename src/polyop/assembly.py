@@ -15,7 +15,7 @@ PARTS = {
     "tensor": ("foreign", "storage"),
     "ops": (
         "creation", "elementwise", "indexing", "inplace", "joining", "linalg", "linear",
-        "methods", "random", "reductions", "searching", "sets", "statistics", "views",
+        "methods", "random", "reductions", "searching", "sets", "standard", "statistics", "views",
     ),
     "layers": ("late",),
 }  # fmt: skip

@@ -20,7 +20,9 @@ from polyop.checking.law import LAWS, Case
 from polyop.checking.run import opcheck, try_law
 from polyop.checking.sample import sample_of
 from polyop.dispatch.custom_op import CustomOpDef, custom_op
+from polyop.dispatch.rules import register_fake
 from polyop.errors import OpCheckError
+from polyop.objects.effects import EffectType, register_effect
 from polyop.tensor.tensor import of_array
 
 Made = tuple[CustomOpDef, tuple[Any, ...]]
@@ -400,3 +402,21 @@ def test_the_same_without_the_fault_is_right(name: str) -> None:
     with np.errstate(all="ignore"):
         told = opcheck(op, given, raise_exception=False)
     assert {law: str(error) for law, error in told.items() if error != "SUCCESS"} == {}
+
+
+def test_determinism_says_nothing_of_effects() -> None:
+    """S188, S206: an operator that declares an effect may answer two equal calls differently; the
+    laws that compare calls say why they do not apply, and still blame one that declares nothing."""
+    count = itertools.count()
+
+    def counted(x: Tensor) -> Tensor:
+        return x + next(count)
+
+    for effect, verdict in ((EffectType.ORDERED, "does not apply"), (None, "broken")):
+        name = f"hostile_effects::counted_{verdict.split()[0]}"
+        op = custom_op(name, counted, mutates_args=())
+        register_fake(op, polyop.empty_like)
+        register_effect(op, effect)
+        case = Case(op._opoverload, sample_of(op._opoverload, (polyop.ones(3),), {}))
+        found = [law for law in LAWS.values() if law.name == "test_determinism"]
+        assert [try_law(law, [case]).verdict.kind for law in found] == [verdict]

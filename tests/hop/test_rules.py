@@ -11,8 +11,9 @@ import polyop
 from polyop import func
 from polyop.dispatch.context import word
 from polyop.dispatch.infra_modes import ModeKey, infra_mode
-from polyop.errors import UsageError, UsageTypeError
-from polyop.extend import DispatchKey, SubgraphOperator, register_higher_order
+from polyop.dispatch.library import Library
+from polyop.errors import DuplicateRegistrationError, UsageError, UsageTypeError
+from polyop.extend import DispatchKey, HigherOrderOperator, SubgraphOperator, register_higher_order
 from polyop.fake import FakeTensorMode
 from polyop.graph import make_fx
 from polyop.hop import (
@@ -275,3 +276,28 @@ def test_the_form_of_the_mode() -> None:
     assert apply_scaled.python_key_table[FunctionalTensorMode](mode, double, mine, 3.0) is (
         NotImplemented
     )
+
+
+def test_library_register_fake_takes_a_higher_order_operator() -> None:
+    """S46, S177: `polyop.library.register_fake` gives a higher-order operator its fake rule, which
+    belongs to the operator; a second one, or a library for it, is refused."""
+
+    class Doubled(HigherOrderOperator):
+        def __call__(self, fn: Any, x: Any) -> Any:
+            return super().__call__(fn, x)
+
+    doubled = Doubled("hostile_doubled")
+    doubled.py_impl(DispatchKey.CompositeExplicitAutograd)(lambda fn, x: fn(fn(x)))
+    doubled.py_autograd_impl(lambda fn, x: fn(fn(x)))
+    lib = Library("hostile_fakes", "FRAGMENT")
+    with pytest.raises(UsageError, match="belong to it"):
+        polyop.library.register_fake(doubled, lambda fn, x: x, lib=lib)
+
+    @polyop.library.register_fake(doubled)
+    def fake(fn: Any, x: Any) -> Any:
+        return polyop.empty_like(x)
+
+    x = FakeTensorMode().from_tensor(polyop.ones(3))
+    assert doubled(lambda a: a, x).shape == (3,)
+    with pytest.raises(DuplicateRegistrationError):
+        polyop.library.register_fake(doubled, fake)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.ops.cases import CASES, SMOOTH, Case, arrays_in
 
+import polyop
 import polyop.assembly  # noqa: F401
 from polyop.errors import ArgumentError
 from polyop.ops import linalg, linear, reductions, searching, sets, statistics
@@ -261,3 +262,21 @@ def test_results_are_tensors_of_their_own() -> None:
             assert t.payload.flags.writeable
             arrays = [v for v in values if isinstance(v, np.ndarray)]
             assert not any(np.shares_memory(t.payload, v) for v in arrays), str(case)
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (0,), (0, 3)])
+@pytest.mark.parametrize("axis", [None, -1])
+def test_second_gradient_of_an_empty_mean(shape: tuple[int, ...], axis: int | None) -> None:
+    """S133: the gradient of a mean over nothing passes zero on, as PyTorch's does."""
+    x = torch.zeros(shape, requires_grad=True)
+    y = x.mean() if axis is None else x.mean(axis)
+    v = torch.ones_like(y, requires_grad=True)
+    (g,) = torch.autograd.grad(y, x, v, create_graph=True)
+    (wanted,) = torch.autograd.grad(g.sum(), v)
+    ours = of_array(np.zeros(shape)).requires_grad_()
+    with np.errstate(all="ignore"):
+        mean = statistics.mean(ours, axis=axis)
+        weights = of_array(np.ones(mean.shape)).requires_grad_()
+        (found,) = polyop.autograd.grad(mean, ours, weights, create_graph=True)
+        (second,) = polyop.autograd.grad(reductions.sum(found), weights)
+    np.testing.assert_array_equal(second.numpy(), wanted.numpy())

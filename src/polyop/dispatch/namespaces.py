@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from polyop.dispatch.late_operators import LATE_OPERATORS, bring
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverloadPacket
 from polyop.dispatch.registry import NAMESPACES, PACKETS, find_packet
@@ -26,6 +27,7 @@ class OpNamespace:
         self.__name__ = name  # no operator is called that
 
     def __getattr__(self, name: str) -> OpOverloadPacket:
+        bring(f"{self.__dict__['__name__']}::{name}")
         # Under the lock: a packet that is removed meanwhile would be kept for good.
         with LOCK:
             packet = find_packet(f"{self.__dict__['__name__']}::{name}")
@@ -34,8 +36,8 @@ class OpNamespace:
         return packet
 
     def __iter__(self) -> Iterator[str]:
-        prefix = f"{self.__name__}::"
-        return iter([name[len(prefix) :] for name in list(PACKETS) if name.startswith(prefix)])
+        prefix, names = f"{self.__name__}::", dict.fromkeys([*PACKETS, *LATE_OPERATORS])
+        return iter([name[len(prefix) :] for name in names if name.startswith(prefix)])
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self]

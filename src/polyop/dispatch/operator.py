@@ -232,7 +232,8 @@ class OpOverload(OperatorBase):
 
     def changed(self) -> None:
         """Forget what was decided; a call under way ends with what it began with."""
-        self._restore()
+        if not self.alive or self.__dict__.keys() & _BY_PY_IMPL:
+            self._restore()
         self.memo.clear()
         self.notes.clear()
         self._table = None
@@ -265,6 +266,10 @@ class OpOverload(OperatorBase):
             source=self.source,
             fix=f"look it up again: polyop.ops.{self.namespace}.{self._opname}",
         )
+
+
+#: What an operator has only once something used `py_impl`, or asked for what it decides.
+_BY_PY_IMPL = {"py_kernels", "_dispatch_cache"}
 
 
 class _Table(dict[DispatchKey, Entry]):

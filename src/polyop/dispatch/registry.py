@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from polyop.dispatch.factories import select_backend
 from polyop.dispatch.keys import RUNTIME_KEYS, DispatchKey
+from polyop.dispatch.late_operators import bring
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.objects import operator_class
 from polyop.dispatch.operator import OpOverload, OpOverloadPacket
@@ -157,17 +158,15 @@ def put(name: str, place: Place, kernel: Kernel, *, allow_override: bool = True)
         RegistrationError: a fake rule for an operator that decomposes (S38).
     """
     with LOCK:
+        there = DEFINITIONS.get(name)
+        if there is not None:
+            put_rule(there.op, place, kernel, allow_override=allow_override)
+            return
         claim(kernel.owner, name)
-        places = places_of(name)
         try:
-            if place in {"fake", DispatchKey.Meta}:
-                _refuse_fake_of_composite(name, places, kernel)
-            places.put(place, kernel, allow_override=allow_override)
+            _put(places_of(name), place, kernel, allow_override=allow_override)
         finally:
             _drop_if_empty(name)
-        if name in DEFINITIONS:
-            select_backend(DEFINITIONS[name].op, place, kernel)
-            DEFINITIONS[name].op.changed()
 
 
 def put_rule(op: OpOverload, place: Place, kernel: Kernel, *, allow_override: bool = True) -> None:
@@ -181,7 +180,19 @@ def put_rule(op: OpOverload, place: Place, kernel: Kernel, *, allow_override: bo
     with LOCK:
         if not op.alive:
             op.gone()
-        put(op._schema.qualified_name, place, kernel, allow_override=allow_override)
+        claim(kernel.owner, op.places.op)
+        _put(op.places, place, kernel, allow_override=allow_override)
+        select_backend(op, place, kernel)
+        op.changed()
+
+
+def _put(places: Places, place: Place, kernel: Kernel, *, allow_override: bool) -> None:
+    if place in _FAKES:
+        _refuse_fake_of_composite(places.op, places, kernel)
+    places.put(place, kernel, allow_override=allow_override)
+
+
+_FAKES = ("fake", DispatchKey.Meta)
 
 
 def _refuse_fake_of_composite(name: str, places: Places, kernel: Kernel) -> None:
@@ -303,6 +314,8 @@ def find_operator(name: str, overload: str | None = "", version: int = 0) -> OpO
 
 def find_packet(name: str) -> OpOverloadPacket:
     """Find all overloads of a name."""
+    if name not in PACKETS:
+        bring(name)
     packet = PACKETS.get(name)
     if packet is None:
         raise OperatorNotFoundError(

@@ -16,6 +16,7 @@ from polyop.export.names import tensor_names
 from polyop.export.program import Program
 from polyop.export.results import attributes, clean, finish
 from polyop.export.signature import Dimension, Signature
+from polyop.export.wrappers import OfContainers, apart, refuse_gradients, wrappers_of
 from polyop.graph import GraphModule, Node
 from polyop.graph.node import GET_ATTR, identifier
 from polyop.layers.fake import FakeTensorMode
@@ -38,7 +39,8 @@ def export(
     """Capture a function as a program.
 
     Args:
-        f: a function of tensors, numbers and containers of them.
+        f: a function of tensors, numbers and containers of them. A traceable wrapper is one of
+            the tensors inside it; the program takes and gives wrappers of the same shapes.
         args: its positional arguments. The function is run on fakes of them: once for the graph,
             and once more, if none of them requires grad, to see whether the gradient of the
             graph is the function's.
@@ -49,7 +51,8 @@ def export(
 
     Raises:
         CaptureError: the function looks at data, writes a tensor that is no argument, or asks
-            of a named dimension what does not hold in all of its range.
+            of a named dimension what does not hold in all of its range; a wrapper requires grad,
+            or cannot be taken apart.
         MissingFakeError: an operator has no fake rule.
 
     Example:
@@ -66,7 +69,9 @@ def export(
         (1, 4)
     """
     _check_call(f, args, kwargs)
-    named = dict(kwargs or {})
+    wrappers = wrappers_of((args, kwargs))
+    refuse_gradients(wrappers)
+    args, named = apart((args, dict(kwargs or {})))
     names = positional_names(f, len(args))
     leaves, in_spec = tree.flatten((args, named))
     known = spread(names, args, named, dynamic_shapes)
@@ -75,7 +80,7 @@ def export(
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=env, static_shapes=True)
     inputs = make_inputs(mode, known)
     places = of_graph(inputs.specs)
-    flat = Flat(f, leaves, in_spec, places)
+    flat = Flat(OfContainers(f), leaves, in_spec, places)
     paths = [inputs.specs[i].path for i in places]
     module = trace(flat, paths, inputs.values, mode, tensor_names(f))
     spec = flat.out_spec
@@ -83,7 +88,7 @@ def export(
     guards = tuple(env.guards)
     signature = finish(module, inputs.specs)
     refuse_own_gradients(module, inputs.values, flat.results_of(signature), mode)
-    if gradients_agree(module, flat, inputs.values, signature, mode):
+    if not wrappers and gradients_agree(module, flat, inputs.values, signature, mode):
         signature = signature.for_gradients(inputs.values)
     return Program(module, signature, in_spec, spec, tuple(names), inputs.dims, guards, mode)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from polyop import tree
 from polyop.devices import DTYPES, Device
+from polyop.dispatch.late_operators import bring
 from polyop.dispatch.namespaces import ops
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS
@@ -41,6 +42,7 @@ def operators_of(known: dict[str, dict[str, str]]) -> dict[str, OpOverload]:
     """
     found = {}
     for name, facts in known.items():
+        bring(name)
         definition = DEFINITIONS.get(name)
         if definition is None:
             raise ProgramFileError(

@@ -27,6 +27,7 @@ from polyop.export.functions import (
 )
 from polyop.export.lowered import LoweredModule
 from polyop.export.program import Program
+from polyop.export.wrappers import Given, Wrapped
 from polyop.graph import GraphModule, Node
 from polyop.graph.node import GET_ATTR, PLACEHOLDER
 from polyop.layers.trace.sizes import FUNCTIONS, assert_holds, sym_size
@@ -227,6 +228,12 @@ class Encoder:
             return {"bytes": self.bytes(value)}
         if value is Ellipsis:
             return {"ellipsis": True}
+        if isinstance(value, (Wrapped, Given)):
+            raise ProgramFileError(
+                "the program takes or gives wrappers, which no file can hold",
+                seen=repr(value.form) if isinstance(value, Wrapped) else "a wrapper",
+                fix="export a function of the tensors inside them",
+            )
         if isinstance(value, Enum):
             return {"enum": _enum_name(type(value)), "member": value.name}
         fields = getattr(value, "_fields", None)

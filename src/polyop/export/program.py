@@ -9,9 +9,11 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bits import GRAD
+from polyop.dispatch.context import word
 from polyop.errors import CaptureError
 from polyop.export.check import Checker
 from polyop.export.signature import Dimension, Signature
+from polyop.export.wrappers import apart, has_wrappers, refuse_gradients, together, wrappers_of
 from polyop.graph import Graph, GraphModule
 from polyop.graph.node import GET_ATTR
 from polyop.layers.fake import FakeTensorMode
@@ -78,6 +80,11 @@ class Program:
         signature = self.signature
         return Checker(signature.inputs, signature.written, values, self.dims, self.constraints)
 
+    @cached_property
+    def wraps(self) -> tuple[bool, bool]:
+        """Tell whether there are wrappers among the arguments, and among the results."""
+        return has_wrappers(self.in_spec), has_wrappers(self.out_spec)
+
     def module(self) -> ProgramModule:
         """Give the function that the program is, with checked inputs."""
         return ProgramModule(self)
@@ -124,6 +131,13 @@ class ProgramModule:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Check the inputs, run the graph, write what is written."""
         program = self.program
+        args, kwargs = _by_position(program.names, args, kwargs)
+        given: list[Any] = []
+        if program.wraps[0]:
+            given = wrappers_of((args, kwargs))
+            if word().grad:
+                refuse_gradients(given)
+            args, kwargs = apart((args, kwargs))
         leaves = flat_inputs(program, args, kwargs)
         program.checker.check(leaves)
         signature = program.signature
@@ -131,10 +145,20 @@ class ProgramModule:
         count = len(signature.written)
         for number, value in zip(signature.written, found, strict=False):
             copy_(leaves[number], value)
-        return tree.unflatten(program.out_spec, _results(signature, leaves, found[count:]))
+        out = tree.unflatten(program.out_spec, _results(signature, leaves, found[count:]))
+        return together(out, [], given) if program.wraps[1] else out
 
     def __repr__(self) -> str:
         return f"<module of {self.program!r}>"
+
+
+def _by_position(
+    names: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    while len(args) < len(names) and names[len(args)] in kwargs:
+        kwargs = dict(kwargs)
+        args = (*args, kwargs.pop(names[len(args)]))
+    return args, kwargs
 
 
 def flat_inputs(program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
@@ -143,10 +167,6 @@ def flat_inputs(program: Program, args: tuple[Any, ...], kwargs: dict[str, Any])
     Raises:
         CaptureError: they have another structure than those that were exported.
     """
-    names = program.names
-    while len(args) < len(names) and names[len(args)] in kwargs:
-        kwargs = dict(kwargs)
-        args = (*args, kwargs.pop(names[len(args)]))
     leaves, spec = tree.flatten((args, kwargs))
     if spec != program.in_spec:
         raise CaptureError(

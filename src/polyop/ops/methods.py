@@ -286,7 +286,6 @@ WORDED: dict[str, Fn] = {
 FUNCTIONS: dict[Any, Sequence[str]] = {
     linear: ("outer", "mv", "dot", "vecdot"),
     linalg: ("trace", "inv", "det", "norm", "cholesky"),
-    statistics: ("diff",),
     sets: ("argwhere",),
 }
 
@@ -365,14 +364,6 @@ def _to_device(self: Any, device: Any, /, *, stream: Any = None) -> Any:
     return on_device(self, device)
 
 
-def _dlpack(self: Any, **options: Any) -> Any:
-    return self.numpy().__dlpack__(**options)
-
-
-def _dlpack_device(self: Any) -> Any:
-    return self._data("__dlpack_device__").__dlpack_device__()
-
-
 def _attach_conversions() -> None:
     names = ("float", "double", "half", "long", "int", "short", "bool")
     for name in names:
@@ -386,8 +377,6 @@ def _attach_conversions() -> None:
     for name in ("empty", "zeros", "ones", "full"):
         attach(f"new_{name}", _new(getattr(factories, name)))
     attach("new_tensor", _new_tensor)
-    attach("__dlpack__", _dlpack)
-    attach("__dlpack_device__", _dlpack_device)
 
 
 _attach_operators()

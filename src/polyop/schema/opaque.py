@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from polyop.errors import ObjectError
 from polyop.schema.classes import class_named, enum_name, register_class_name
 from polyop.schema.model import FunctionSchema
-from polyop.schema.types import ClassType, Type, walk
+from polyop.schema.types import BaseType, ClassType, Type, walk
 from polyop.source import UNKNOWN, Source
 
 REFERENCE = "reference"
@@ -94,6 +94,8 @@ def is_input(value: Any) -> bool:
 
 def holds_reference(schema_type: Type) -> bool:
     """Say whether values of a type can hold objects of reference classes."""
+    if schema_type.__class__ is BaseType:
+        return False
     return any(isinstance(t, ClassType) and _is_reference_type(t) for t in walk(schema_type))
 
 
@@ -105,7 +107,7 @@ def _is_reference_type(schema_type: ClassType) -> bool:
 
 def object_positions(schema: FunctionSchema) -> tuple[int, ...]:
     """Give the positions of the arguments that can hold objects of reference classes."""
-    return tuple(i for i, a in enumerate(schema.arguments) if holds_reference(a.type))
+    return tuple([i for i, a in enumerate(schema.arguments) if holds_reference(a.type)])
 
 
 def makes_objects(schema: FunctionSchema) -> bool:

@@ -40,7 +40,7 @@ def deep(tensor: Any, memo: dict[int, Any]) -> Any:
     Raises:
         AutogradError: the tensor was computed with gradients, which the copy would not have.
     """
-    if tensor.keys & GRAD and not is_leaf(tensor):
+    if tensor.keys & GRAD and (tensor.keys & WRAPPED or not is_leaf(tensor)):
         raise AutogradError(
             "a deep copy of a computed tensor would lose its gradient",
             seen=f"shape {tuple(tensor.shape)}, computed from tensors that require grad",

@@ -57,6 +57,9 @@ class Context:
         self._saved = tensors
         self._versions = versions
 
+    def save_for_forward(self, *tensors: Tensor | None) -> None:
+        """Keep tensors for `jvp`, which alone has a use for them."""
+
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
         """What was saved.

@@ -103,13 +103,13 @@ class GradLevel(Level):
         """Run a call on what is inside the wrappers, and record it."""
         if op._schema.is_mutable:
             return self._write(op, args)
-        recorded = word().grad
+        # Found before the call, which may take the operator's rules away.
+        found = recorder_of(op) if word().grad else None
         token = set_word(self.below())
         try:
             values = [self.peel(a) for a in args]
             out = dispatch(op, values)
             results = self.wrap_all(out)
-            found = recorder_of(op) if recorded else None
             if found is not None:
                 found.record(
                     args, values, out, results, kept=True, node_of=self.node_of, plain=False
@@ -208,7 +208,7 @@ def vjp(func: Fn, *primals: Any, has_aux: bool = False) -> Any:
         out = func(*tree.unflatten(spec, lifted))
     aux = None
     if has_aux:
-        out, aux = _with_aux(out)
+        out, aux = with_aux(out)
     results, out_spec = tree.flatten(out)
 
     def pull(cotangents: Any, *, retain_graph: bool = True) -> Any:
@@ -236,7 +236,8 @@ def _watch(level: GradLevel, i: int, leaf: Any) -> Tensor:
     return level.watched(leaf)
 
 
-def _with_aux(out: Any) -> tuple[Any, Any]:
+def with_aux(out: Any) -> tuple[Any, Any]:
+    """Give `(result, aux)` as a function returned it, or refuse."""
     if not isinstance(out, tuple) or len(out) != 2:
         raise UsageError(
             "with has_aux=True a function returns (result, aux)", seen=type(out).__name__
@@ -281,7 +282,7 @@ def grad_and_value(func: Fn, argnums: int | tuple[int, ...] = 0, has_aux: bool =
     """
 
     def both(*args: Any, **kwargs: Any) -> Any:
-        places = _places(argnums, len(args))
+        places = places_of(argnums, len(args))
         chosen = tuple(args[i] for i in places)
 
         def of_chosen(*values: Any) -> Any:
@@ -298,7 +299,8 @@ def grad_and_value(func: Fn, argnums: int | tuple[int, ...] = 0, has_aux: bool =
     return both
 
 
-def _places(argnums: int | tuple[int, ...], count: int) -> list[int]:
+def places_of(argnums: int | tuple[int, ...], count: int) -> list[int]:
+    """Give the places of the chosen arguments, counted from the front."""
     places = list(argnums) if isinstance(argnums, tuple) else [argnums]
     for i in places:
         if not isinstance(i, int) or not -count <= i < count:

@@ -141,8 +141,25 @@ def of_batches(cls: type[Function]) -> type[Function]:
             pairs = zip(found, ctx.batching.axes, strict=False)
             return None, *[_gradient(g, axis, inner) for g, axis in pairs]
 
+    if hasattr(cls, "jvp"):
+        Batches.jvp = staticmethod(_batched_jvp(cls))  # type: ignore[attr-defined]
     Batches.__name__ = Batches.__qualname__ = cls.__name__
     return Batches
+
+
+def _batched_jvp(cls: Any) -> Any:
+    """Give the `jvp` of whole batches."""
+
+    def jvp(ctx: Any, _: Any, *tangents: Any) -> Any:
+        inner = ctx.batching.level()
+        pairs = zip(tangents, ctx.batching.axes, strict=True)
+        given = [t if t is None or axis is None else batched(t, axis, inner) for t, axis in pairs]
+        ctx.sample.revive(ctx, inner)
+        with enter_level(inner):
+            found = cls.jvp(ctx.sample, *given)
+        return tree.map_leaves(lambda d: _whole(d, inner), found)
+
+    return jvp
 
 
 class Sample:
@@ -157,6 +174,10 @@ class Sample:
     def save_for_backward(self, *tensors: Any) -> None:
         """Keep tensors for backward."""
         self.saved_tensors = tensors
+
+    def save_for_forward(self, *tensors: Any) -> None:
+        """Keep tensors for `jvp`, if none are kept for backward."""
+        self.saved_tensors = self.saved_tensors or tensors
 
     def mark_non_differentiable(self, *results: Tensor) -> None:
         """Say that results do not require grad."""

@@ -1,14 +1,15 @@
-"""Kernels at FuncTorchVmapMode act on every call inside vmap, also without batched tensors (S100)."""
+"""Kernels at FuncTorchVmapMode: they act on all calls inside vmap, batched or not (S100)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from polyop.dispatch.bits import BATCHED, LEVELS
-from polyop.dispatch.context import word
+from polyop.dispatch.context import run_under, word
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.resolve import Way
+from polyop.layers.levels import innermost
 from polyop.layers.own_kernels import own_kernel
 from polyop.layers.vmap.batch import VmapLevel
 
@@ -26,9 +27,11 @@ class VmapModeLayer:
         below = way.handler()
 
         def run(*args: Any) -> Any:
-            # Of all transforms that run, the innermost one is asked.
-            levels = word().levels
-            inside = bool(levels) and isinstance(levels[-1], VmapLevel)
-            return kernel(*args) if inside else below(*args)
+            now, deepest = word(), innermost(args)
+            running = [level for level in now.levels if isinstance(level, VmapLevel)]
+            # A gradient that runs inside of the vmap goes first, if the call is its own.
+            if not running or (deepest is not None and deepest.depth > running[-1].depth):
+                return below(*args)
+            return run_under(now.but(levels=now.levels[: running[-1].depth + 1]), kernel, *args)
 
         return run

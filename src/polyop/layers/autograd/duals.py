@@ -1,0 +1,213 @@
+"""Tensors that carry a tangent, and the level of a running `func.jvp`, whose they are.
+
+An operator on such tensors runs on the values inside, and the operator's rule
+(`tangents.py`) gives the tangents of the results, by operators on tensors of
+the level below. So batches, traces, gradients and further tangents need no
+code here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from polyop import tree
+from polyop.dispatch.bind import dispatch
+from polyop.dispatch.bits import LIFTED
+from polyop.dispatch.body import result_forms
+from polyop.dispatch.context import AUTOGRAD, Word, reset_word, set_word
+from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.results import tensors_in
+from polyop.errors import ArgumentError, AutogradError, MutationError
+from polyop.layers.autograd.tangents import tangent_rule
+from polyop.layers.autograd.transforms import Lifted
+from polyop.layers.levels import Level
+from polyop.ops.define import ON_TENSORS
+from polyop.ops.inplace import INPLACE_TWINS
+from polyop.tensor.tensor import Tensor
+
+_READS = {"numpy", "data_ptr", "tolist", "pickle"}
+
+
+class Dual(Lifted):
+    """The payload of a tensor with a tangent.
+
+    Attributes:
+        tangent: of the shape and dtype of `value`; None is zero.
+        shared: whether it is a view, or has views, which a write would not reach.
+    """
+
+    __slots__ = ("shared", "tangent")
+    tangent: Tensor | None
+    shared: bool
+    level: JvpLevel  # type: ignore[assignment]  # the payload of another kind of level
+
+    def look(self, what: str) -> Any:
+        """Look at the data; taking them as an array would lose the tangent."""
+        if what in _READS and self.tangent is not None and self.level.alive:
+            raise AutogradError(
+                f"{what}() of a tensor in {self.level.kind} would lose its tangent",
+                fix="compute by operators, or say so with .detach()",
+            )
+        return super().look(what)
+
+    def __repr__(self) -> str:
+        return f"<jvp level {self.level.depth}: {self.value!r}, tangent {self.tangent!r}>"
+
+
+class JvpLevel(Level):
+    """One running forward derivative."""
+
+    kind = "func.jvp"
+    __slots__ = ("inputs",)
+    inputs: Sequence[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs = ()
+
+    def inner_word(self) -> Word:
+        """Give the word of the function."""
+        levels, exclude = (*self.outer.levels, self), self.outer.exclude - AUTOGRAD
+        inner = self.outer.but(levels=levels, below=False, exclude=exclude)
+        if not self.outer.below:  # the word below this one is the outer word itself
+            self._below = (inner, self.outer)
+        return inner
+
+    def below_of(self, now: Word) -> Word:
+        """Make the word below."""
+        exclude = now.exclude - AUTOGRAD | self.outer.exclude & AUTOGRAD
+        return now.but(levels=now.levels[: self.depth], exclude=exclude)
+
+    def run(self, op: OpOverload, args: Sequence[Any]) -> Any:
+        """Run a call on the values, and its rule on the tangents."""
+        if op._schema.is_mutable:
+            return self._write(op, args)
+        tangents = [self.tangent(a) for a in args]
+        token = set_word(self.below())
+        try:
+            values = [self.peel(a) for a in args]
+            if all(t is None for t in tangents):
+                results = self.wrap_all(dispatch(op, values))
+            else:
+                results = self.wrap_with(*tangent_rule(op)(values, tangents))
+        finally:
+            reset_word(token)
+        views = _views_of(op)
+        if views:
+            self._share(views, args, results)
+        return results
+
+    # -- wrapping -------------------------------------------------------------
+
+    def owns(self, value: Any) -> bool:
+        """Tell whether a value is a tensor of this level."""
+        return (
+            isinstance(value, Tensor) and value.keys & LIFTED != 0 and value.payload.level is self
+        )
+
+    def peel(self, value: Any) -> Any:
+        """Take this level's wrapper off, wherever it is in a value."""
+        if isinstance(value, Tensor):
+            return value.payload.value if self.owns(value) else value
+        if value.__class__ is list or value.__class__ is tuple:
+            return value.__class__(map(self.peel, value))
+        if value is None or isinstance(value, (int, float, str, complex)):
+            return value
+        return tree.map_leaves(lambda x: self.peel(x) if isinstance(x, Tensor) else x, value)
+
+    def tangent(self, value: Any) -> Any:
+        """Give the tangent of an argument, mirrored; None if it has none at all."""
+        if isinstance(value, Tensor):
+            return value.payload.tangent if self.owns(value) else None
+        if value is None or isinstance(value, (int, float, str, complex)):
+            return None
+        if value.__class__ is list or value.__class__ is tuple:
+            found = [self.tangent(x) for x in value]
+            return found if any(t is not None for t in found) else None
+        if not any(self.tangent(t) is not None for t in tensors_in((value,))):
+            return None
+        return tree.map_leaves(self.tangent, value)
+
+    def wrap(self, value: Tensor, tangent: Tensor | None = None) -> Tensor:
+        """Wrap a tensor with its tangent."""
+        record = Dual()
+        record.value, record.level, record.tangent, record.shared = value, self, tangent, False
+        t = Tensor()
+        t.payload, t.keys, t.version = record, LIFTED, 0
+        return t
+
+    def wrap_all(self, out: Any) -> Any:
+        """Wrap results that have no tangent."""
+        if isinstance(out, Tensor):
+            return self.wrap(out)
+        if out.__class__ is list or out.__class__ is tuple:
+            return out.__class__(map(self.wrap_all, out))
+        return out
+
+    def wrap_with(self, out: Any, tangents: Sequence[Any]) -> Any:
+        """Wrap results, with their tangents in a row."""
+        if isinstance(out, Tensor):
+            return self.wrap(out, tangents[0])
+        rest = iter(tangents)
+
+        def one(x: Any) -> Any:
+            if x.__class__ is list or x.__class__ is tuple:
+                return x.__class__(map(one, x))
+            tangent = next(rest)
+            return self.wrap(x, tangent) if isinstance(x, Tensor) else x
+
+        return one(out)
+
+    def slope(self, value: Tensor) -> Tensor:
+        """Give the tangent of a result, zeros if it has none."""
+        found = self.tangent(value)
+        tangent: Tensor = ON_TENSORS["zeros_like"](self.peel(value)) if found is None else found
+        return tangent
+
+    # -- writes ---------------------------------------------------------------
+
+    def _share(self, views: Sequence[int], args: Sequence[Any], results: Any) -> None:
+        """Note that results share memory with arguments."""
+        for t in (*tensors_in(tuple(args[i] for i in views)), *tensors_in((results,))):
+            if self.owns(t):
+                t.payload.shared = True
+
+    def _write(self, op: OpOverload, args: Sequence[Any]) -> Any:
+        """Write by replacing the value and the tangent of the written wrapper."""
+        target, twin = args[0], INPLACE_TWINS.get(op.name())
+        if twin is None or not self.owns(target):
+            _refuse_write(op, "writes a tensor under func.jvp that tangents cannot follow")
+        if any(t is target for t in self.inputs):
+            _refuse_write(op, "writes an input of func.jvp")
+        if target.payload.shared:
+            _refuse_write(op, "writes a tensor that shares memory with a view, under func.jvp")
+        new = self.run(twin, args)
+        if tuple(new.shape) != tuple(target.shape):
+            raise ArgumentError(
+                f"the result of {op.name()} cannot be written to its argument",
+                op=op._schema, declared=f"shape {tuple(target.shape)}",
+                seen=f"shape {tuple(new.shape)}", fix="use the operator that returns a new tensor",
+            )  # fmt: skip
+        if new.dtype != target.dtype:
+            new = ON_TENSORS["astype"](new, target.dtype)
+        target.payload, target.version = new.payload, target._version + 1
+        return target
+
+
+def _views_of(op: OpOverload) -> Sequence[int]:
+    """Give the arguments that results are views of."""
+    try:
+        found: Sequence[int] = op.notes["viewed"]
+    except KeyError:
+        found = op.note("viewed", lambda op: tuple(
+            i for kind, i in result_forms(op._schema) if kind in {"view", "views"}
+        ))  # fmt: skip
+    return found
+
+
+def _refuse_write(op: OpOverload, problem: str) -> NoReturn:
+    raise MutationError(
+        f"{op.name()} {problem}", op=op._schema, source=op.source,
+        fix="use the operator that returns a new tensor",
+    )  # fmt: skip

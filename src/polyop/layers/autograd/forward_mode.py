@@ -1,0 +1,206 @@
+"""Forward mode: `func.jvp` and `func.linearize`, and `Function` under them.
+
+Each running `jvp` is a level, whose tensors carry a tangent (`duals.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from polyop import tree
+from polyop.dispatch.context import reset_word, set_word
+from polyop.errors import MissingGradientError, UsageError, UsageTypeError
+from polyop.layers.autograd.duals import JvpLevel
+from polyop.layers.autograd.function import APPLY, Function, traits_of
+from polyop.layers.autograd.tangents import Author, ForwardContext, laid_beside, needs, pushed
+from polyop.layers.autograd.transforms import with_aux
+from polyop.layers.autograd.transpose import Called, transposed
+from polyop.layers.levels import enter_level
+from polyop.ops.define import ON_TENSORS
+from polyop.tensor.tensor import Tensor, is_differentiable
+
+Fn = Callable[..., Any]
+
+
+# -- Function -----------------------------------------------------------------
+
+
+def _apply_at_jvp(level: JvpLevel, cls: type[Function], args: Sequence[Any]) -> Any:
+    """Apply a `Function` below a level, and its `jvp`, or its transposed backward, here."""
+    tangents = [level.tangent(a) for a in args]
+
+    def below() -> Any:
+        values = [level.peel(a) for a in args]
+        if all(t is None for t in tangents):
+            return level.wrap_all(cls.apply(*values))
+        return level.wrap_with(*_pushed_through(cls, values, tangents))
+
+    token = set_word(level.below())
+    try:
+        return below()
+    finally:
+        reset_word(token)
+
+
+def _pushed_through(
+    cls: type[Function], values: Sequence[Any], tangents: Sequence[Any]
+) -> tuple[Any, Sequence[Any]]:
+    traits, jvp = traits_of(cls), getattr(cls, "jvp", None)
+    if jvp is None:
+        fix = "define the static method jvp(ctx, *tangents)"
+        if cls.backward is Function.backward:
+            raise MissingGradientError(
+                f"{cls.__name__} has neither a jvp nor a backward",
+                op=cls.__name__, source=traits.source, fix=fix,
+            )  # fmt: skip
+        who = Called(cls.__name__, cls.__name__, traits.source, fix)
+        return pushed(who, cls.apply, values, tangents)
+    out = cls.apply(*values)
+    ctx = ForwardContext()
+    ctx.needs_input_grad = tuple(map(needs, tangents))
+    assert traits.setup is not None
+    traits.setup(ctx, tuple(values), out)
+    if ctx._materialize:
+        tangents = [_materialized(v, t) for v, t in zip(values, tangents, strict=True)]
+    return out, laid_beside(Author(cls.__name__, traits.source), ctx, out, jvp(ctx, *tangents))
+
+
+def _materialized(value: Any, tangent: Any) -> Any:
+    fits = isinstance(value, Tensor) and is_differentiable(value.dtype)
+    return ON_TENSORS["zeros_like"](value) if tangent is None and fits else tangent
+
+
+APPLY[JvpLevel] = _apply_at_jvp
+
+
+# -- the transforms -----------------------------------------------------------
+
+
+def jvp(func: Fn, primals: Any, tangents: Any, *, has_aux: bool = False) -> Any:
+    """Give the result of a function, and its derivative along tangents, in one run.
+
+    Args:
+        func: of tensors, or trees of them; returns a tree of tensors.
+        primals: the tuple of its arguments.
+        tangents: the same, with a tensor of the same shape and dtype for each.
+        has_aux: whether it returns `(result, aux)`.
+
+    Returns:
+        `(result, tangent)`, or `(result, tangent, aux)`.
+
+    Raises:
+        UsageTypeError: an input, or a result, is no tensor, or an input not floating.
+        UsageError: the tangents do not fit the primals.
+        MissingGradientError: an operator has no derivative.
+
+    Example:
+        >>> import polyop
+        >>> polyop.func.jvp(lambda x: x * x, (polyop.ones(2),), (polyop.ones(2),))
+        (tensor([1., 1.]), tensor([2., 2.]))
+    """
+    leaves, given, spec = paired(primals, tangents)
+    level = JvpLevel()
+    level.inputs = [level.wrap(p, t) for p, t in zip(leaves, given, strict=True)]
+    with enter_level(level):
+        out = func(*tree.unflatten(spec, level.inputs))
+    aux = None
+    if has_aux:
+        out, aux = with_aux(out)
+    results, out_spec = tree.flatten(out)
+    check_results(results)
+    value = tree.unflatten(out_spec, [level.peel(r) for r in results])
+    slope = tree.unflatten(out_spec, [level.slope(r) for r in results])
+    return (value, slope, level.peel(aux)) if has_aux else (value, slope)
+
+
+def paired(primals: Any, tangents: Any) -> tuple[list[Tensor], list[Tensor], Any]:
+    """Lay tangents beside primals: the leaves of both, and their structure."""
+    for name, value in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(value, tuple) or (name == "primals" and not value):
+            raise UsageTypeError(
+                f"{name} of func.jvp is a tuple, one for each argument",
+                argument=name, seen=type(value).__name__ if value != () else "an empty tuple",
+                fix=f"write ({name[:-1]},)",
+            )  # fmt: skip
+    leaves, spec = tree.flatten(primals)
+    given, given_spec = tree.flatten(tangents)
+    if given_spec != spec:
+        raise UsageError(
+            "tangents have another structure than primals", argument="tangents",
+            declared=tree.outline(primals), seen=tree.outline(tangents),
+        )  # fmt: skip
+    for i, pair in enumerate(zip(leaves, given, strict=True)):
+        _check_pair(i, *pair)
+    return leaves, given, spec
+
+
+def _check_pair(i: int, primal: Any, tangent: Any) -> None:
+    if not isinstance(primal, Tensor) or not is_differentiable(primal.dtype):
+        raise UsageTypeError(
+            f"input {i} of a forward derivative is no floating-point or complex Tensor",
+            seen=str(primal.dtype) if isinstance(primal, Tensor) else type(primal).__name__,
+            fix="differentiate with respect to floating-point tensors only; close over the others",
+        )
+    fits = isinstance(tangent, Tensor) and tangent.dtype == primal.dtype
+    if fits and tuple(tangent.shape) == tuple(primal.shape):
+        return
+    facts = f"{primal.dtype}{tuple(primal.shape)}"
+    seen = type(tangent).__name__
+    if isinstance(tangent, Tensor):
+        seen = f"{tangent.dtype}{tuple(tangent.shape)}"
+    raise UsageError(
+        f"the tangent of input {i} does not fit it", declared=facts, seen=seen,
+        fix="give a tensor of the input's shape and dtype",
+    )  # fmt: skip
+
+
+def check_results(results: Sequence[Any]) -> None:
+    """Refuse results that are no tensors."""
+    for i, result in enumerate(results):
+        if not isinstance(result, Tensor):
+            raise UsageTypeError(
+                f"result {i} of a differentiated function is no Tensor",
+                seen=type(result).__name__, fix="return it as aux, with has_aux=True",
+            )  # fmt: skip
+
+
+def linearize(func: Fn, *primals: Any) -> tuple[Any, Fn]:
+    """Give the result of a function, and its derivative as a function of tangents.
+
+    The function runs once; its derivative then costs one run of the recorded
+    gradient. Where an operator has a `jvp` and no backward that can be
+    transposed, the derivative runs the function again.
+
+    Args:
+        func: of tensors, or trees of them.
+        primals: its arguments.
+
+    Returns:
+        `(result, jvp_fn)`; `jvp_fn` takes one tangent per argument.
+
+    Raises:
+        UsageTypeError: an input, or a result, is no tensor, or an input not floating.
+    """
+    leaves, _, spec = paired(primals, primals)
+    who = Called("the function", "func.linearize", None, "give its operators a jvp")
+    try:
+        out, linear = transposed(who, lambda *x: func(*tree.unflatten(spec, x)), leaves)
+    except MissingGradientError:
+        out, linear = func(*primals), None
+    results, out_spec = tree.flatten(out)
+    check_results(results)
+
+    def push(*tangents: Any) -> Any:
+        given = paired(primals, tangents)[1]
+        if linear is None:
+            return jvp(func, primals, tangents)[1]
+        try:
+            found = linear(given, retain=True)
+        except MissingGradientError:
+            return jvp(func, primals, tangents)[1]
+        pairs = zip(found, results, strict=True)
+        filled = [ON_TENSORS["zeros_like"](r) if d is None else d for d, r in pairs]
+        return tree.unflatten(out_spec, filled)
+
+    return out, push

@@ -1,0 +1,199 @@
+"""Whole Jacobians: a forward or reverse derivative, batched over a basis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+from polyop import tree
+from polyop.layers.autograd.forward_mode import check_results, jvp
+from polyop.layers.autograd.transforms import places_of, vjp, with_aux
+from polyop.layers.vmap import vmap
+from polyop.ops.define import ON_TENSORS
+from polyop.tensor.tensor import Tensor
+
+Fn = Callable[..., Any]
+Argnums = int | tuple[int, ...]
+
+
+def jacfwd(
+    func: Fn,
+    argnums: Argnums = 0,
+    has_aux: bool = False,
+    *,
+    randomness: str = "error",
+    chunk_size: int | None = None,
+) -> Fn:
+    """Give the Jacobian of a function by forward mode, one column per input element.
+
+    Args:
+        func: returns a tree of tensors.
+        argnums: which arguments to differentiate; a tuple gives a tuple.
+        has_aux: whether it returns `(result, aux)`; then so does the Jacobian.
+        randomness: what random operators inside do; see `vmap`.
+        chunk_size: how many columns run at once; None is all.
+
+    Returns:
+        A function; each result of shape `s` has, for each input of shape `t`, a
+        Jacobian of shape `s + t` in its place.
+
+    Raises:
+        UsageError: in the call, `argnums` do not fit the arguments.
+        UsageTypeError: an input is no floating tensor, or a result no tensor.
+    """
+
+    def jacobian(*args: Any, **kwargs: Any) -> Any:
+        of_chosen, chosen = _of_chosen(func, argnums, args, kwargs)
+        leaves, spec = tree.flatten(chosen)
+        seen: list[Any] = []
+
+        def column(*basis: Any) -> Any:
+            tangents = tree.unflatten(spec, list(basis))
+            _, slope, *aux = jvp(of_chosen, chosen, tangents, has_aux=has_aux)
+            seen[:] = aux
+            return slope
+
+        check_inputs(leaves)
+        mapped = vmap(column, 0, 0, randomness, chunk_size=chunk_size)
+        columns, out_spec = tree.flatten(mapped(*basis_of(leaves)))
+        sizes = [prod(x.shape) for x in leaves]
+
+        def parts(whole: Tensor) -> list[Tensor]:
+            rows = zip(_split(whole, sizes), leaves, strict=True)
+            return [_columns_last(part, x) for part, x in rows]
+
+        done = [_as_asked(tree.unflatten(spec, parts(c)), argnums) for c in columns]
+        found = _nested(out_spec, done)
+        return (found, seen[0]) if has_aux else found
+
+    return jacobian
+
+
+def jacrev(
+    func: Fn,
+    argnums: Argnums = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+) -> Fn:
+    """Give the Jacobian of a function by reverse mode, one row per result element.
+
+    Args:
+        func: returns a tree of tensors.
+        argnums: which arguments to differentiate; a tuple gives a tuple.
+        has_aux: whether it returns `(result, aux)`; then so does the Jacobian.
+        chunk_size: how many rows run at once; None is all.
+
+    Returns:
+        A function; see `jacfwd`.
+
+    Raises:
+        UsageError: in the call, `argnums` do not fit the arguments.
+        UsageTypeError: an input is no floating tensor, or a result no tensor.
+    """
+
+    def jacobian(*args: Any, **kwargs: Any) -> Any:
+        of_chosen, chosen = _of_chosen(func, argnums, args, kwargs)
+        spec = tree.structure(chosen)
+
+        def checked(*values: Any) -> Any:
+            out = of_chosen(*values)
+            check_results(tree.leaves(with_aux(out)[0] if has_aux else out))
+            return out
+
+        out, pull, *aux = vjp(checked, *chosen, has_aux=has_aux)
+        results, out_spec = tree.flatten(out)
+        sizes = [prod(r.shape) for r in results]
+
+        def row(*basis: Any) -> list[Any]:
+            return tree.leaves(pull(tree.unflatten(out_spec, list(basis))))
+
+        rows = vmap(row, chunk_size=chunk_size)(*basis_of(results))
+        split = [_split(whole, sizes) for whole in rows]
+        done = [
+            _as_asked(tree.unflatten(spec, [_rows_first(s[i], r) for s in split]), argnums)
+            for i, r in enumerate(results)
+        ]
+        found = _nested(out_spec, done)
+        return (found, aux[0]) if has_aux else found
+
+    return jacobian
+
+
+def hessian(func: Fn, argnums: Argnums = 0) -> Fn:
+    """Give the second derivatives of a function, forward mode over reverse mode.
+
+    Args:
+        func: returns a tree of tensors, most often one without axes.
+        argnums: which arguments to differentiate; a tuple gives a tuple of tuples.
+
+    Returns:
+        A function; a result of shape `s` has, for inputs of shapes `t` and `u`,
+        second derivatives of shape `s + t + u` in its place.
+    """
+    return jacfwd(jacrev(func, argnums), argnums)
+
+
+def _of_chosen(
+    func: Fn, argnums: Argnums, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Fn, tuple[Any, ...]]:
+    """Give the function of the chosen arguments, and these."""
+    places = places_of(argnums, len(args))
+
+    def of_chosen(*values: Any) -> Any:
+        full = list(args)
+        for i, value in zip(places, values, strict=True):
+            full[i] = value
+        return func(*full, **kwargs)
+
+    return of_chosen, tuple(args[i] for i in places)
+
+
+def check_inputs(leaves: Sequence[Any]) -> None:
+    """Refuse inputs that have no derivative, before a basis is made of them."""
+    if any(not isinstance(x, Tensor) for x in leaves):
+        jvp(lambda *x: x, tuple(leaves), tuple(leaves))
+
+
+def basis_of(leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Give the standard basis of all elements: for each tensor, its part of every vector."""
+    sizes = [prod(x.shape) for x in leaves]
+    total, start, made = sum(sizes), 0, []
+    for x, n in zip(leaves, sizes, strict=True):
+        # The diagonal of ones that begins where the elements of this tensor do.
+        eye = ON_TENSORS["eye"](total, n, k=-start, dtype=x.dtype, device=x.device)
+        made.append(ON_TENSORS["reshape"](eye, [total, *x.shape]))
+        start += n
+    return made
+
+
+def _split(whole: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Cut axis 0 into parts of given sizes."""
+    found, start = [], 0
+    for n in sizes:
+        found.append(ON_TENSORS["slice"](whole, 0, start, start + n, 1))
+        start += n
+    return found
+
+
+def _columns_last(part: Tensor, x: Tensor) -> Tensor:
+    """Bring columns, along axis 0, behind the axes of the result."""
+    moved = ON_TENSORS["moveaxis"](part, 0, -1)
+    found: Tensor = ON_TENSORS["reshape"](moved, [*moved.shape[:-1], *x.shape])
+    return found
+
+
+def _rows_first(part: Tensor, result: Tensor) -> Tensor:
+    """Give rows, along axis 0, the axes of the result."""
+    found: Tensor = ON_TENSORS["reshape"](part, [*result.shape, *part.shape[1:]])
+    return found
+
+
+def _as_asked(parts: tuple[Any, ...], argnums: Argnums) -> Any:
+    return parts if isinstance(argnums, tuple) else parts[0]
+
+
+def _nested(spec: Any, parts: Sequence[Any]) -> Any:
+    """Put a tree in the place of each leaf of another."""
+    return tree.unflatten(spec, list(parts))

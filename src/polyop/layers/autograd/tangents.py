@@ -1,0 +1,397 @@
+"""How tangents go through operators, decided once per operator from its rules (S132).
+
+An author's `jvp` comes first. Built-in operators have their gradient as text:
+of a pointwise operator the same text gives the tangent, for its Jacobian is
+diagonal; linear and bilinear operators act on the tangent themselves. All
+others are transposed (`transpose.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from polyop import tree
+from polyop.dispatch.bind import dispatch
+from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.results import tensors_in
+from polyop.dispatch.rules import AutogradRule
+from polyop.dispatch.write import indent, make_function
+from polyop.errors import MissingGradientError
+from polyop.layers.autograd.arrays import cast_tensor, conj_tensor
+from polyop.layers.autograd.author import AuthorRecorder, flatten_results
+from polyop.layers.autograd.context import Context, refuse
+from polyop.layers.autograd.mirror import describe
+from polyop.layers.autograd.recorders import Fallback, MissingRecorder, recorder_of
+from polyop.layers.autograd.transpose import Called, transposed
+from polyop.ops.define import ON_TENSORS
+from polyop.schema.tags import Tag
+from polyop.tensor.tensor import Tensor, is_differentiable
+
+Tangents = Sequence[Any]
+#: `(values, tangents) -> (results, a tangent or None for each)`; the results in a row.
+TangentRule = Callable[[Sequence[Any], Tangents], tuple[Any, Sequence[Any]]]
+
+_FIRST = """
+    alias broadcast_to contiguous_copy deviation diagonal diagonal_grad expand_dims expand_to flip
+    half_tril hermitian_part index index_grad matrix_transpose mean mean_grad mean_or_zero moveaxis
+    permute_dims reshape scatter_along_axis select select_grad slice slice_grad spread squeeze sum
+    sum_to take_along_axis transpose tril triu view cumulative_sum suffix_sum pad concat stack
+    conj real imag negative positive
+"""
+#: Of the operators that are linear in some arguments together: how many, counted from the first.
+LINEAR: dict[str, tuple[int, ...]] = {
+    **{f"core::{name}": (0,) for name in _FIRST.split()},
+    **dict.fromkeys(("core::select_scatter", "core::slice_scatter"), (0, 1)),
+    "core::diagonal_scatter": (0, 1),
+    "core::index_put": (0, 2),
+    "core::put_along_axis": (0, 2),
+}
+#: What must be another argument where an operator acts on tangents: constants have none.
+INSTEAD: dict[str, dict[int, Any]] = {"core::pad": {3: 0}}
+#: Operators of two tensors that are linear in each.
+BILINEAR = {f"core::{name}" for name in ("matmul", "matmul_left", "matmul_right", "vecdot")}
+#: The text of tangents where it is no other; `g` is the tangent of the argument.
+FORWARD: dict[str, dict[str, str]] = {
+    "core::softmax": {"x": "r * (g - sum(g * r, axis=[axis], keepdims=True))"},
+    "core::log_softmax": {"x": "g - sum(g * exp(r), axis=[axis], keepdims=True)"},
+    "core::logsumexp": {
+        "x": "sum(g * exp(x - spread(r, x.shape, axis, keepdims)), axis=axis, keepdims=keepdims)"
+    },
+    "core::max": {
+        "x": "sum(g * peaks(x, r, axis, keepdims), axis=axis, keepdims=keepdims) "
+        "/ count_nonzero(peaks(x, r, axis, keepdims), axis=axis, keepdims=keepdims)"
+    },
+    "core::var": {
+        "x": "sum(g * deviation(x, axis, correction), axis=axis, keepdims=keepdims)"
+    },
+    "core::std": {
+        "x": "sum(g * deviation(x, axis, correction), axis=axis, keepdims=keepdims) "
+        "* ((r != 0) * 0.5 / (r + (r == 0)))"
+    },
+    "core::prod": {"x": "sum(g * prod_others(x, axis), axis=axis, keepdims=keepdims)"},
+    "core::sort": {
+        "x": "take_along_axis(g, argsort(x, axis=axis, descending=descending, stable=stable), "
+        "axis=axis)"
+    },
+    "core::norm2": {
+        "x": "sum(g * x, axis=axis, keepdims=keepdims) * (r != 0) / (r + (r == 0))"
+    },
+}  # fmt: skip
+FORWARD["core::min"] = FORWARD["core::max"]
+
+
+def tangent_rule(op: OpOverload) -> TangentRule:
+    """Give the rule of an operator."""
+    try:
+        found: TangentRule = op.notes["tangents"]
+    except KeyError:
+        found = op.note("tangents", _rule_of)
+    return found
+
+
+def _rule_of(op: OpOverload) -> TangentRule:
+    jvp = op.rule("jvp")
+    if jvp is not None:
+        return AuthorTangents(op, jvp)
+    recorder = recorder_of(op)
+    if recorder is None:
+        return _constant(op)
+    if isinstance(recorder, MissingRecorder):
+        return _missing(op)
+    if isinstance(recorder, AuthorRecorder):
+        return _transposing(op)
+    return _built_in(op)
+
+
+def _built_in(op: OpOverload) -> TangentRule:
+    name = op.name()
+    if name in LINEAR:
+        return LinearTangents(op, LINEAR[name])
+    if name in BILINEAR:
+        return _bilinear(op)
+    texts = FORWARD.get(name)
+    if texts is None and Tag.pointwise in op.tags:
+        texts = op.rule("formula").text
+    return _transposing(op) if texts is None else TextTangents(op, texts)
+
+
+def called(op: OpOverload) -> Called:
+    """Say who is transposed."""
+    fix = f"give it a rule with polyop.library.register_jvp({op.name()!r}, jvp)"
+    return Called(op.name(), op._schema, op.rule_source("backward"), fix)
+
+
+# -- rules --------------------------------------------------------------------
+
+
+def _constant(op: OpOverload) -> TangentRule:
+    """Make the rule of an operator through which no gradient flows."""
+
+    def rule(values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
+        out = dispatch(op, values)
+        return out, [None] * len(flatten_results(out)[0])
+
+    return rule
+
+
+def _missing(op: OpOverload) -> TangentRule:
+    """Make the rule of an operator without a gradient: its tangent is not known."""
+
+    def rule(values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
+        out = dispatch(op, values)
+        flat = flatten_results(out)[0]
+        floating = [t for t in flat if isinstance(t, Tensor) and is_differentiable(t.dtype)]
+        if floating and Fallback.mode != "nothing":
+            _no_rule(op)
+        return out, [None] * len(flat)
+
+    return rule
+
+
+def _no_rule(op: OpOverload) -> NoReturn:
+    have = ", ".join(sorted(set(op.slots()))) or "none"
+    op.missing(
+        "jvp",
+        MissingGradientError,
+        problem=f"{op.name()} has neither a jvp nor a backward rule (it has: {have}), "
+        "and a tangent goes through it",
+        fix=f"add one with polyop.library.register_jvp({op.name()!r}, jvp), "
+        f"or say that there is no gradient: register_autograd({op.name()!r}, None)",
+    )
+
+
+def _transposing(op: OpOverload) -> TangentRule:
+    """Make the rule that transposes the backward."""
+    who = called(op)
+
+    def rule(values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
+        return pushed(who, lambda *args: dispatch(op, args), values, tangents)
+
+    return rule
+
+
+def pushed(
+    who: Called, call: Callable[..., Any], values: Sequence[Any], tangents: Tangents
+) -> tuple[Any, Sequence[Any]]:
+    """Run a call, and give its results with the tangents that its transposed backward gives.
+
+    Args:
+        who: what is called.
+        call: of all arguments.
+        values: the arguments, trees of tensors and others.
+        tangents: the same trees, with a tangent or None for each leaf.
+    """
+    leaves, spec = tree.flatten(list(values))
+    found = _leaves_beside(values, tangents)
+    moving = [i for i, t in enumerate(found) if t is not None]
+
+    def of_moving(*given: Any) -> Any:
+        full = list(leaves)
+        for i, value in zip(moving, given, strict=True):
+            full[i] = value
+        return call(*tree.unflatten(spec, full))
+
+    out, linear = transposed(who, of_moving, [leaves[i] for i in moving])
+    return out, linear([found[i] for i in moving], retain=False)
+
+
+def _leaves_beside(value: Any, tangent: Any) -> list[Any]:
+    """Give the tangent of each leaf of a tree."""
+    if tangent is None:
+        return [None] * len(tree.leaves(value))
+    if value.__class__ in {list, tuple}:
+        pairs = zip(value, tangent, strict=True)
+        return [t for v, d in pairs for t in _leaves_beside(v, d)]
+    if isinstance(value, Tensor):
+        return [tangent]
+    parts = zip(tree.children(value)[1] or (), tree.children(tangent)[1] or (), strict=True)
+    return [t for v, d in parts for t in _leaves_beside(v, d)]
+
+
+class LinearTangents:
+    """The rule of an operator that is linear in some of its arguments together."""
+
+    def __init__(self, op: OpOverload, places: tuple[int, ...]) -> None:
+        self.op = op
+        self.places = places
+        self.instead = INSTEAD.get(op.name(), {})
+
+    def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
+        """Run the operator on the values, and on the tangents."""
+        out = dispatch(self.op, values)
+        if not is_differentiable(out.dtype) or all(tangents[i] is None for i in self.places):
+            return out, [None]
+        given = list(values)
+        for i in self.places:
+            given[i] = _filled(values[i], tangents[i])
+        for i, value in self.instead.items():
+            given[i] = value
+        return out, [cast_tensor(dispatch(self.op, given), out.dtype)]
+
+
+def _filled(value: Any, tangent: Any) -> Any:
+    """Put zeros where there is no tangent."""
+    if value.__class__ is list:
+        return [_filled(v, t) for v, t in zip(value, tangent or [None] * len(value), strict=True)]
+    return ON_TENSORS["zeros_like"](value) if tangent is None else tangent
+
+
+def _bilinear(op: OpOverload) -> TangentRule:
+    """Make the rule of an operator that is linear in each of its first two arguments."""
+
+    def rule(values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
+        out = dispatch(op, values)
+        if not is_differentiable(out.dtype):
+            return out, [None]
+        terms = []
+        for i in (0, 1):
+            if tangents[i] is not None:
+                given = list(values)
+                given[i] = tangents[i]
+                terms.append(dispatch(op, given))
+        total = terms[0] if len(terms) == 1 else ON_TENSORS["add"](*terms)
+        return out, [cast_tensor(total, out.dtype)]
+
+    return rule
+
+
+class TextTangents:
+    """The rule of an operator whose gradient's text gives the tangent as well.
+
+    For complex numbers the text gives the conjugate, and only where the function
+    is holomorphic; these are transposed.
+    """
+
+    def __init__(self, op: OpOverload, texts: Any) -> None:
+        self.op = op
+        names = [a.name for a in op._schema.arguments]
+        self.names = names
+        self.texts = {names.index(name): text for name, text in texts.items() if text}
+        self.written: dict[tuple[int, ...], Callable[..., Any]] = {}
+        self.otherwise = _transposing(op)
+
+    def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
+        """Run the operator, and its text on the tangents."""
+        if any(t.dtype.kind == "c" for t in tensors_in(tuple(values))):
+            return self.otherwise(values, tangents)
+        out = dispatch(self.op, values)
+        dtype = out.dtype
+        needs = tuple(i for i in self.texts if tangents[i] is not None)
+        if not needs or not is_differentiable(dtype):
+            return out, [None]
+        if dtype.kind == "c":
+            return self.otherwise(values, tangents)
+        write = self.written.get(needs)
+        if write is None:
+            write = self.written[needs] = self._write(needs)
+        d = write(values, out, tangents)
+        if d.shape != out.shape:
+            d = ON_TENSORS["broadcast_to"](d, list(out.shape))
+        return out, [d if d.dtype is dtype else cast_tensor(d, dtype)]
+
+    def _write(self, needs: tuple[int, ...]) -> Callable[..., Any]:
+        lines = [f"{', '.join(self.names)}, = values"]
+        for n, i in enumerate(needs):
+            lines.append(f"g = tangents[{i}]")
+            lines.append(f"d = {self.texts[i]}" if n == 0 else f"d = plus(d, {self.texts[i]})")
+        text = "\n".join(["def f(values, r, tangents):", *indent([*lines, "return d"])])
+        scope = {**ON_TENSORS, "conj": conj_tensor, "plus": ON_TENSORS["add"]}
+        return make_function(text, scope, f"{self.op._opname}_jvp", ())
+
+
+# -- authors' rules -----------------------------------------------------------
+
+
+class ForwardContext(Context):
+    """The context of an author's `jvp`: what `setup_context` kept, and nothing of a graph."""
+
+    def save_for_forward(self, *tensors: Tensor | None) -> None:
+        """Keep tensors for `jvp`; what is saved for backward is there as well."""
+        self.save_for_backward(*tensors)
+
+
+class Author(NamedTuple):
+    """Whose tangents are laid beside results, in errors."""
+
+    schema: Any
+    source: Any
+
+
+class AuthorTangents:
+    """The rule of an operator with an author's `jvp`."""
+
+    def __init__(self, op: OpOverload, jvp: Callable[..., Any]) -> None:
+        self.op = op
+        self.jvp = jvp
+        self.author = Author(op._schema, op.rule_source("jvp"))
+        rule: AutogradRule | None = op.rule("backward")
+        setup = None if rule is None else rule.setup_context
+        # The recorder knows how a `setup_context` of any form is called.
+        self.recorder = AuthorRecorder(op, AutogradRule(jvp, setup))
+
+    def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
+        """Run the operator, then `setup_context`, then the rule."""
+        out = dispatch(self.op, values)
+        ctx = ForwardContext()
+        ctx.needs_input_grad = tuple(map(needs, tangents))
+        at = self.recorder
+        if at.setup is not None:
+            at.setup(ctx, at._inputs(values), at._keywords(values), out)
+        return out, laid_beside(self.author, ctx, out, self.jvp(ctx, *tangents))
+
+
+def needs(tangent: Any) -> Any:
+    """Give a bool for each argument, mirrored."""
+    if tangent.__class__ in {list, tuple}:
+        return [needs(t) for t in tangent]
+    if tangent.__class__ is dict:
+        return {k: needs(t) for k, t in tangent.items()}
+    return tangent is not None
+
+
+def laid_beside(who: Author, ctx: Context, out: Any, given: Any) -> list[Any]:
+    """Give the tangent, or None, of each result in a row.
+
+    Raises:
+        AutogradError: what the author returned does not fit the results.
+    """
+    flat, shape = flatten_results(out)
+    if out.__class__ is not tuple:
+        given = given if given.__class__ is tuple and len(given) == 1 else (given,)
+    if given.__class__ is not tuple or len(given) != len(shape):
+        _unfit(who, f"{len(shape)}, one per result", given)
+    found: list[Any] = []
+    for place, tangent in zip(shape, given, strict=True):
+        if place.__class__ is not list:
+            found.append(tangent)
+        elif tangent is None:
+            found += [None] * len(place)
+        else:
+            if tangent.__class__ not in {list, tuple} or len(tangent) != len(place):
+                _unfit(who, f"a list of {len(place)}", tangent)
+            found += tangent
+    return [
+        _checked(who, i, t, d, without=id(t) in ctx._without)
+        for i, (t, d) in enumerate(zip(flat, found, strict=True))
+    ]
+
+
+def _checked(who: Author, i: int, result: Any, tangent: Any, *, without: bool) -> Any:
+    if tangent is None:
+        return None
+    if not isinstance(tangent, Tensor) or not isinstance(result, Tensor):
+        _unfit(who, f"a Tensor for result {i}, or None", tangent)
+    if tuple(tangent.shape) != tuple(result.shape):
+        _unfit(who, f"shape {tuple(result.shape)} for result {i}", tangent)
+    if without or not is_differentiable(result.dtype):
+        return None
+    return cast_tensor(tangent, result.dtype)
+
+
+def _unfit(who: Author, declared: str, given: Any) -> NoReturn:
+    raise refuse(
+        who.schema, "jvp returned tangents that do not fit the results",
+        declared=declared, seen=describe(given), source=who.source,
+        fix="return one tangent per result, of its shape, and None where there is none",
+    )  # fmt: skip

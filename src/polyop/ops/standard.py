@@ -1,0 +1,168 @@
+"""What the Array API standard asks of a namespace and of an array, beside functions.
+
+Memory is exchanged by DLPack through NumPy, whose arrays our tensors on the CPU are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from polyop.devices import CPU, META, Device, DType, as_dtype
+from polyop.errors import UsageError
+from polyop.lazy import load
+from polyop.ops import rounding, views
+from polyop.ops.creation import on_device
+from polyop.ops.factories import COMPLEX64, FLOAT32, INT64
+from polyop.ops.methods import attach
+
+#: The version of the standard that is answered, and those that may be asked for.
+VERSION = "2024.12"
+VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
+
+
+class NamespaceInfo:
+    """What this library has of the standard's choices."""
+
+    names: ClassVar[tuple[str, ...]] = (
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float32", "float64", "complex64", "complex128"),
+    )
+
+    def capabilities(self) -> dict[str, Any]:
+        """Tell what is there that the standard leaves open."""
+        return {"boolean indexing": True, "data-dependent shapes": True, "max dimensions": 64}
+
+    def default_device(self) -> Device:
+        """Give the device of new tensors."""
+        return CPU
+
+    def default_dtypes(self, *, device: Any = None) -> dict[str, DType]:
+        """Give the dtypes of new tensors, by kind."""
+        self._known(device)
+        return {
+            "real floating": FLOAT32,
+            "complex floating": COMPLEX64,
+            "integral": INT64,
+            "indexing": INT64,
+        }
+
+    def dtypes(self, *, device: Any = None, kind: Any = None) -> dict[str, DType]:
+        """Give the standard's dtypes by name, or those of a kind.
+
+        Raises:
+            UsageError: there is no such device or kind.
+        """
+        self._known(device)
+        found = {name: np.dtype(name) for name in self.names}
+        if kind is None:
+            return found
+        isdtype = load("polyop.ops.dtypes:isdtype")
+        return {name: dtype for name, dtype in found.items() if isdtype(dtype, kind)}
+
+    def devices(self) -> list[Device]:
+        """List the devices."""
+        return [CPU, META]
+
+    def _known(self, device: Any) -> None:
+        if device is not None and Device(device) not in self.devices():
+            raise UsageError("there is no such device", declared="cpu, meta", seen=device)
+
+
+def __array_namespace_info__() -> NamespaceInfo:  # noqa: N807 - the standard's name
+    """Give what this library has of the standard's choices."""
+    return NamespaceInfo()
+
+
+def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
+    """Convert to a dtype.
+
+    Args:
+        x: a tensor.
+        dtype: what its elements become.
+        copy: whether a tensor that has this dtype already is copied.
+        device: where the result is.
+
+    Raises:
+        UsageTypeError: it is no dtype.
+    """
+    dtype = as_dtype(dtype)
+    made = x if not copy and dtype == x.dtype else rounding.astype(x, dtype)
+    return made if device is None else on_device(made, device)
+
+
+def reshape(x: Any, shape: Any, *, copy: bool | None = None) -> Any:
+    """Give the elements in another shape.
+
+    Args:
+        x: a tensor.
+        shape: the sizes, of which one may be -1.
+        copy: True for new memory, False for a view, None for a view where possible.
+
+    Raises:
+        ArgumentError: the number of elements differs, or there is no such view.
+    """
+    if copy is None:
+        return views.reshape(x, shape)
+    return views.reshape(x, shape).clone() if copy else views.view(x, shape)
+
+
+def array_namespace(self: Any, /, *, api_version: str | None = None) -> Any:
+    """Give the namespace of the standard's functions: `polyop`.
+
+    Raises:
+        UsageError: another version of the standard is asked for.
+    """
+    if api_version is not None and api_version not in VERSIONS:
+        raise UsageError(
+            "there is no such version of the Array API here",
+            declared=", ".join(VERSIONS),
+            seen=api_version,
+        )
+    return load("polyop")
+
+
+def dlpack(
+    self: Any,
+    /,
+    *,
+    stream: Any = None,
+    max_version: tuple[int, int] | None = None,
+    dl_device: tuple[Any, int] | None = None,
+    copy: bool | None = None,
+) -> Any:
+    """Export the memory.
+
+    Args:
+        self: a tensor with data.
+        stream: None; there are no streams on the CPU.
+        max_version: the greatest version of DLPack that the consumer knows.
+        dl_device: the device the consumer wants, `(1, 0)`.
+        copy: whether the memory is copied; None for if it must.
+
+    Raises:
+        UsageError: a stream is given.
+        AutogradError: it requires grad.
+        BufferError: another device is wanted, or a dtype DLPack has no word for.
+    """
+    if stream is not None:
+        raise UsageError("memory on the CPU has no streams", argument="stream", seen=stream)
+    return self.numpy().__dlpack__(max_version=max_version, dl_device=dl_device, copy=copy)
+
+
+def dlpack_device(self: Any, /) -> tuple[Any, int]:
+    """Give the kind and the number of the device, as DLPack counts them."""
+    found: tuple[Any, int] = self._data("__dlpack_device__").__dlpack_device__()
+    return found
+
+
+attach("__array_namespace__", array_namespace)
+attach("__dlpack__", dlpack)
+attach("__dlpack_device__", dlpack_device)
+__array_api_version__ = VERSION
+
+__all__ = [
+    "VERSION", "NamespaceInfo", "__array_api_version__", "__array_namespace_info__", "astype",
+    "reshape",
+]  # fmt: skip
