@@ -29,7 +29,10 @@ FLOORS = {
 BESIDE = {("objects", "hop")}
 FLOOR = {part: floor for floor, parts in FLOORS.items() for part in parts}
 #: Lists of names without logic, for users and builders; and the one file that assembles.
-FACADES = {"__init__", "extend", "library", "autograd", "func", "fake", "assembly", "__main__"}
+FACADES = {
+    *("__init__", "extend", "library", "autograd", "func", "fake", "fft", "linalg"),
+    *("assembly", "__main__"),
+}
 FILES = [
     p
     for p in sorted(ROOT.rglob("*.py"))

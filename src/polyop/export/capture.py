@@ -70,7 +70,8 @@ def export(
     """
     _check_call(f, args, kwargs)
     wrappers = wrappers_of((args, kwargs))
-    refuse_gradients(wrappers)
+    if wrappers:
+        refuse_gradients(tree.leaves((args, kwargs)))
     args, named = apart((args, dict(kwargs or {})))
     names = positional_names(f, len(args))
     leaves, in_spec = tree.flatten((args, named))
@@ -80,14 +81,18 @@ def export(
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=env, static_shapes=True)
     inputs = make_inputs(mode, known)
     places = of_graph(inputs.specs)
+    constants = tensor_names(f)
     flat = Flat(OfContainers(f), leaves, in_spec, places)
     paths = [inputs.specs[i].path for i in places]
-    module = trace(flat, paths, inputs.values, mode, tensor_names(f))
+    run = _of_tensors(flat, paths, inputs.values, mode, constants) if wrappers else flat
+    module = trace(run, paths, inputs.values, mode, constants)
     spec = flat.out_spec
     _refuse_narrowed(env, inputs.promised)
     guards = tuple(env.guards)
     signature = finish(module, inputs.specs)
-    refuse_own_gradients(module, inputs.values, flat.results_of(signature), mode)
+    if wrappers:
+        refuse_gradients([module.get_attr(name) for name in signature.parameters])
+    refuse_own_gradients(module, inputs.values, run.results_of(signature), mode)
     if not wrappers and gradients_agree(module, flat, inputs.values, signature, mode):
         signature = signature.for_gradients(inputs.values)
     return Program(module, signature, in_spec, spec, tuple(names), inputs.dims, guards, mode)
@@ -196,6 +201,25 @@ def trace(  # noqa: PLR0917 - what a trace is of, then how
         under.but(tracer=None), tracer.finish, found, mode.shape_env, "Program"
     )
     return module
+
+
+def _of_tensors(
+    flat: Flat,
+    paths: Sequence[str],
+    values: Sequence[Any],
+    mode: FakeTensorMode,
+    constants: dict[int, str],
+) -> Flat:
+    """Give a function of wrappers as one of tensors, without calls of the wrappers' classes.
+
+    A transform acts before classes of tensors do. So what these do is recorded
+    first, and the graph of it is functionalized.
+    """
+    module = trace(flat.as_written, paths, values, mode, constants)
+    names = [n.target for n in module.graph.nodes if n.op == GET_ATTR]
+    constants |= {id(module.get_attr(name)): name for name in names}
+    spec = tree.structure((tuple(values), {}))
+    return Flat(module, values, spec, range(len(values)))
 
 
 def _refuse_narrowed(env: ShapeEnv, promised: Mapping[str, Dimension]) -> None:

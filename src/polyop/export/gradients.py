@@ -16,6 +16,7 @@ from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import run_under, word
 from polyop.errors import CaptureError
 from polyop.export.signature import Signature
+from polyop.export.wrappers import refuse_wrappers
 from polyop.graph import GraphModule
 from polyop.layers.autograd.node import Node, edges
 from polyop.layers.fake import FakeTensorMode
@@ -34,7 +35,7 @@ class Flat:
     def __init__(
         self, f: Callable[..., Any], leaves: Sequence[Any], in_spec: Any, places: Sequence[int]
     ) -> None:
-        self.f = functionalize(f)
+        self.f = f
         self.leaves = list(leaves)
         self.in_spec = in_spec
         self.places = places
@@ -42,12 +43,20 @@ class Flat:
         self.out_spec: Any = None
 
     def __call__(self, *values: Any) -> list[Any]:
-        """Call the function."""
+        """Call the function, without its writes to what it made."""
+        return self._run(functionalize(self.f), values)
+
+    def as_written(self, *values: Any) -> list[Any]:
+        """Call the function with all that it writes."""
+        return self._run(self.f, values)
+
+    def _run(self, f: Callable[..., Any], values: Sequence[Any]) -> list[Any]:
         given = list(self.leaves)
         for place, value in zip(self.places, values, strict=True):
             given[place] = value
         args, kwargs = tree.unflatten(self.in_spec, given)
-        self.found, self.out_spec = tree.flatten(self.f(*args, **kwargs))
+        self.found, self.out_spec = tree.flatten(f(*args, **kwargs))
+        refuse_wrappers(self.found)
         return self.found
 
     def results_of(self, signature: Signature) -> list[Any]:

@@ -134,9 +134,9 @@ class ProgramModule:
         args, kwargs = _by_position(program.names, args, kwargs)
         given: list[Any] = []
         if program.wraps[0]:
-            given = wrappers_of((args, kwargs))
             if word().grad:
-                refuse_gradients(given)
+                refuse_gradients(tree.leaves((args, kwargs)))
+            given = wrappers_of((args, kwargs))
             args, kwargs = apart((args, kwargs))
         leaves = flat_inputs(program, args, kwargs)
         program.checker.check(leaves)

@@ -36,7 +36,10 @@ class Form:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Form) or self.cls is not other.cls:
             return False
-        mine, its = (self.shape, self.strides, self.names), (other.shape, other.strides, other.names)
+        mine, its = (
+            (self.shape, self.strides, self.names),
+            (other.shape, other.strides, other.names),
+        )
         return mine == its and _same(self.context, other.context)
 
     def __hash__(self) -> int:
@@ -133,21 +136,36 @@ def has_wrappers(spec: Any) -> bool:
     return any(map(_stands_for_a_wrapper, tree.leaves(whole, is_leaf=_stands_for_a_wrapper)))
 
 
-def refuse_gradients(wrappers: Iterable[Any]) -> None:
-    """Refuse wrappers that require grad, for the graph sees the tensors inside alone.
+def refuse_gradients(values: Iterable[Any]) -> None:
+    """Refuse tensors that require grad beside wrappers, of which a graph sees the inside alone.
 
     Raises:
         CaptureError: one does, or a tensor inside one.
     """
-    for wrapper in wrappers:
-        inside = tree.leaves(apart(wrapper))
-        if any(isinstance(x, Tensor) and x.keys & GRAD for x in [wrapper, *inside]):
+    for value in values:
+        inside = tree.leaves(apart(value))
+        if any(isinstance(x, Tensor) and x.keys & GRAD for x in [value, *inside]):
             raise CaptureError(
-                f"a {type(wrapper).__name__} requires grad, and a program of wrappers has no "
+                f"a {type(value).__name__} requires grad, and a program of wrappers has no "
                 "gradients",
-                seen=repr(wrapper),
-                fix="pass one that is detached, inside too; or export a function of the tensors "
-                "inside it",
+                seen=repr(value),
+                fix="detach it, and what is inside it; or export a function of the tensors "
+                "inside the wrappers",
+            )
+
+
+def refuse_wrappers(results: Iterable[Any]) -> None:
+    """Refuse wrappers that a transform gave, where none is among the arguments.
+
+    Raises:
+        CaptureError: one is there.
+    """
+    for leaf in results:
+        if _is_subclass(leaf):
+            raise CaptureError(
+                f"a {type(leaf).__name__} is a result, and none is an argument",
+                seen=repr(leaf),
+                fix="pass what it is made of as an argument, or return the tensors inside it",
             )
 
 

@@ -20,9 +20,7 @@ from polyop.tensor.meta import Meta
 Array = Any
 
 
-def diff(
-    x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None
-) -> Any:
+def diff(x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Any:
     """Subtract each element along an axis from the next one.
 
     Args:

@@ -57,7 +57,8 @@ def finfo(type: Any, /) -> FInfo:
     # The small floats' own limits are read when they are first asked for.
     found = np.finfo(dtype) if dtype.kind in "fc" else load("ml_dtypes:finfo")(dtype)
     numbers = (found.eps, found.max, found.min, found.smallest_normal)
-    return FInfo(found.bits, *[float(x) for x in numbers], np.dtype(found.dtype))
+    eps, greatest, least, normal = map(float, numbers)
+    return FInfo(found.bits, eps, greatest, least, normal, np.dtype(found.dtype))
 
 
 def iinfo(type: Any, /) -> IInfo:
@@ -97,7 +98,8 @@ def isdtype(dtype: Any, kind: Any) -> bool:
     if kind not in KINDS:
         known = ", ".join([*KINDS, "real floating", "numeric"])
         raise UsageError("there is no such kind of dtypes", declared=known, seen=repr(kind))
-    return dtype.kind in KINDS[kind]
+    found: bool = dtype.kind in KINDS[kind]
+    return found
 
 
 def can_cast(from_: Any, to: Any, /) -> bool:
@@ -117,7 +119,6 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
     if all(type(x) in numbers for x in given):
         raise UsageError("a dtype comes of at least one tensor or dtype", seen=f"{given}")
     try:
-        # A bool beside numbers is one of them, as it is in arithmetic.
         return np.result_type(*given)
     except (TypeError, OverflowError) as error:
         raise UsageTypeError(f"these have no common dtype: {error}", seen=f"{given}") from None

@@ -36,7 +36,8 @@ from polyop.tensor.meta import Meta, Shape, Size
 
 Fn = Callable[..., Any]
 Array = Any
-_REAL = {"complex64": np.dtype(np.float32), "complex128": np.dtype(np.float64)}
+_numpy: Any = np.linalg  # its stubs want literal words
+_REAL: dict[str, DType] = {"complex64": np.dtype(np.float32), "complex128": np.dtype(np.float64)}
 
 
 class SVDResult(NamedTuple):
@@ -173,9 +174,9 @@ def _svdvals(x: Array) -> Array:
 
 
 @formula
-def svd_grad(of: Built, grads: Any, u: Any, s: Any, vh: Any, full: bool) -> Any:
-    """Give the gradient of the thin factors `u`, `s`, `vh`."""
-    gu, gs, gvh = grads
+def svd_grad(of: Built, grads: Any, factors: Any, full: bool) -> Any:
+    """Give the gradient of the thin factors."""
+    (gu, gs, gvh), (u, s, vh) = grads, factors
     if full and u.shape[-1] != vh.shape[-1]:
         raise AutogradError(
             "core::svd with full_matrices has vectors that the matrix does not determine",
@@ -215,7 +216,7 @@ _svd_entry = define(
     "svd(Tensor x, *, bool full_matrices=True) -> (Tensor U, Tensor S, Tensor Vh)",
     on_matrices("svd", _svd),
     fake=_svd_fake,
-    grad={"x": "svd_grad((g0, g1, g2), r0, r1, r2, full_matrices)"},
+    grad={"x": "svd_grad((g0, g1, g2), (r0, r1, r2), full_matrices)"},
     vmap=stacks("svd", 3),
 )
 svdvals = define(
@@ -332,12 +333,13 @@ def _require_mode(mode: str) -> None:
 
 def _qr(x: Array, mode: str = "reduced") -> Any:
     _require_mode(mode)
-    return tuple(np.linalg.qr(x, mode))
+    return tuple(_numpy.qr(x, mode))
 
 
 @formula
-def qr_grad(of: Built, gq: Any, gr: Any, q: Any, r: Any, mode: str) -> Any:
+def qr_grad(of: Built, grads: Any, factors: Any, mode: str) -> Any:
     """Give the gradient of both factors."""
+    (gq, gr), (q, r) = grads, factors
     m, n = q.shape[-2], r.shape[-1]
     if mode == "complete" and m > n:
         raise AutogradError(
@@ -365,7 +367,7 @@ _qr_entry = define(
     'qr(Tensor x, *, str mode="reduced") -> (Tensor Q, Tensor R)',
     on_matrices("qr", _qr),
     fake=_qr_fake,
-    grad={"x": "qr_grad(g0, g1, r0, r1, mode)"},
+    grad={"x": "qr_grad((g0, g1), (r0, r1), mode)"},
     vmap=stacks("qr", 2),
 )
 

@@ -29,9 +29,10 @@ from polyop.tensor.meta import Meta
 
 Fn = Callable[..., Any]
 Array = Any
+_numpy: Any = np.fft  # its stubs want literal words
 
-COMPLEX = {"float32": np.dtype(np.complex64), "float64": np.dtype(np.complex128)}
-REAL = {"complex64": np.dtype(np.float32), "complex128": np.dtype(np.float64)}
+COMPLEX: dict[str, DType] = {"float32": np.dtype(np.complex64), "float64": np.dtype(np.complex128)}
+REAL: dict[str, DType] = {"complex64": np.dtype(np.float32), "complex128": np.dtype(np.float64)}
 #: By direction and the standard's word, how a transform is scaled.
 SCALING = {
     True: {"backward": "none", "ortho": "ortho", "forward": "full"},
@@ -76,8 +77,8 @@ def _c2c(x: Array, axes: Sequence[int], scaling: str, forward: bool) -> Array:
     axes = normal_axes("fft_c2c", axes, x.ndim)
     _some("fft_c2c", [x.shape[a] for a in axes])
     for axis in axes:  # as often as there are axes; NumPy does the same
-        transform = np.fft.fft if forward else np.fft.ifft
-        x = transform(x, axis=axis, norm=(_FORWARD if forward else _BACK)[scaling])  # type: ignore[arg-type]
+        transform = _numpy.fft if forward else _numpy.ifft
+        x = transform(x, axis=axis, norm=(_FORWARD if forward else _BACK)[scaling])
     return np.array(x, order="C")
 
 
@@ -108,7 +109,7 @@ fft_c2c = define(
 def _r2c(x: Array, axis: int, scaling: str) -> Array:
     _other("fft_r2c", x.dtype, COMPLEX)
     _some("fft_r2c", [x.shape[real_axis("fft_r2c", axis, x.ndim)]])
-    return np.asarray(np.fft.rfft(x, axis=axis, norm=_FORWARD[scaling]), order="C")  # type: ignore[arg-type]
+    return np.asarray(_numpy.rfft(x, axis=axis, norm=_FORWARD[scaling]), order="C")
 
 
 def _r2c_fake(x: Meta, axis: int, scaling: str) -> Meta:
@@ -122,7 +123,7 @@ def _r2c_fake(x: Meta, axis: int, scaling: str) -> Meta:
 def _c2r(x: Array, axis: int, n: int, scaling: str) -> Array:
     _other("fft_c2r", x.dtype, REAL)
     _half(x.shape[real_axis("fft_c2r", axis, x.ndim)], n)
-    return np.asarray(np.fft.irfft(x, n, axis, _BACK[scaling]), order="C")  # type: ignore[arg-type]
+    return np.asarray(_numpy.irfft(x, n, axis, _BACK[scaling]), order="C")
 
 
 def _half(size: Any, n: Any) -> None:
@@ -362,7 +363,10 @@ def ihfft(x: Any, /, *, n: Any = None, axis: int = -1, norm: str = "backward") -
 def fftfreq(n: Any, /, *, d: float = 1.0, dtype: Any = None, device: Any = None) -> Any:
     """Give the frequencies of `fft`, for `n` elements that are `d` apart."""
     high = (n + 1) // 2
-    both = [arange(high, dtype=_INT, device=device), arange(-(n // 2), 0, dtype=_INT, device=device)]
+    both = [
+        arange(high, dtype=_INT, device=device),
+        arange(-(n // 2), 0, dtype=_INT, device=device),
+    ]
     return _frequencies(concat(both), n, d, dtype)
 
 

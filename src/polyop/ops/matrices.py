@@ -17,8 +17,8 @@ from polyop.ops.axes import batch_first
 from polyop.ops.creation import asarray
 from polyop.ops.define import define
 from polyop.ops.elementwise import abs, multiply, subtract
-from polyop.ops.factorizations import on_matrices, real_of, require_matrix, stacks, svdvals
 from polyop.ops.factories import eye
+from polyop.ops.factorizations import on_matrices, real_of, require_matrix, stacks, svdvals
 from polyop.ops.formulas import Built, adjoint, formula
 from polyop.ops.joining import broadcast_arrays, roll
 from polyop.ops.linalg import float_of, inv, norm2, require_square
@@ -33,6 +33,7 @@ from polyop.tensor.tensor import Tensor
 
 Fn = Callable[..., Any]
 Array = Any
+_numpy: Any = np.linalg  # its stubs lack None for `rtol`
 
 
 class SlogdetResult(NamedTuple):
@@ -90,7 +91,7 @@ def slogdet(x: Any, /) -> SlogdetResult:
 def _pinv(x: Array, rtol: Array | None = None) -> Array:
     if 0 in x.shape[-2:]:
         return np.zeros((*x.shape[:-2], x.shape[-1], x.shape[-2]), x.dtype)
-    return np.linalg.pinv(x, rtol=rtol)
+    return _numpy.pinv(x, rtol=rtol)
 
 
 def _pinv_fake(x: Meta, rtol: Meta | None) -> Meta:

@@ -11,9 +11,10 @@ from typing import Any
 from polyop import tree
 from polyop.dispatch.context import reset_word, set_word
 from polyop.errors import MissingGradientError, UsageError, UsageTypeError
+from polyop.layers.autograd.author_tangents import Author, ForwardContext, laid_beside, needs
 from polyop.layers.autograd.duals import JvpLevel
 from polyop.layers.autograd.function import APPLY, Function, traits_of
-from polyop.layers.autograd.tangents import Author, ForwardContext, laid_beside, needs, pushed
+from polyop.layers.autograd.tangents import pushed
 from polyop.layers.autograd.transforms import with_aux
 from polyop.layers.autograd.transpose import Called, transposed
 from polyop.layers.levels import enter_level
