@@ -3,13 +3,7 @@
 from typing import TYPE_CHECKING
 
 from polyop.dispatch.custom_op import CustomOpDef, custom_op
-from polyop.dispatch.library import (
-    Library,
-    define,
-    fallthrough_kernel,
-    impl,
-    scoped_library,
-)
+from polyop.dispatch.library import Library, define, impl, scoped_library
 from polyop.dispatch.rules import (
     get_kernel,
     register_autocast,
@@ -21,6 +15,7 @@ from polyop.dispatch.rules import (
     register_samples,
     register_vmap,
 )
+from polyop.dispatch.table import fallthrough_kernel
 from polyop.lazy import lazily
 from polyop.schema.infer import infer_schema
 from polyop.schema.tags import Tag

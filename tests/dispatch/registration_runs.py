@@ -15,7 +15,7 @@ from tests.dispatch.registration_programs import Step, torch_key
 from polyop.dispatch.guards import exclude_keys, force_keys, include_keys
 from polyop.dispatch.keys import RUNTIME_KEYS, DispatchKey
 from polyop.dispatch.keyset import DispatchKeySet, Mask, below
-from polyop.dispatch.library import Library, fallthrough_kernel
+from polyop.dispatch.library import Library
 from polyop.dispatch.registry import DEFINITIONS, PACKETS, PLACES
 from polyop.dispatch.table import (
     FALLBACKS,

@@ -292,3 +292,30 @@ def test_no_tables_until_they_are_asked_for() -> None:
     assert not {"py_kernels", "python_key_table", "functorch_table"} & set(
         vars(ops.impls_lazy.f.default)
     )
+
+
+def test_a_fallthrough_passes_its_key_over(op: OpOverload) -> None:
+    """S108: `py_impl(key)(fallthrough_kernel)` passes the key over, as `Library.impl` does."""
+    op.py_impl(DispatchKey.AutogradCPU)(fallthrough_kernel)
+    wanted = of_array(np.ones(2)).requires_grad_()
+    for x in (ONE, wanted):
+        assert op(x, 3).tolist() == [4.0, 4.0]
+    assert not op(wanted).requires_grad
+    entry = op.table[DispatchKey.AutogradCPU]
+    assert entry.kernel is not None and entry.kernel.fallthrough
+    assert entry.kernel.source.file == __file__
+    assert op._get_dispatch(DispatchKey.AutogradCPU) is DispatchKey.AutogradCPU
+    lib = Library("impls", "IMPL", "AutogradCPU")
+    lib.impl("f", lambda x, n=1: x * 0)  # of a library, which comes after
+    assert op(wanted).tolist() == [2.0, 2.0]
+    lib.destroy()
+
+
+def test_only_keys_are_passed_over(op: OpOverload) -> None:
+    """S108: a fallthrough for a mode, a subclass or a transform is refused; nothing is kept."""
+    for by in (Mode, TransformType.Vmap):
+        with pytest.raises(UsageTypeError, match="passes a dispatch key over"):
+            op.py_impl(by)(fallthrough_kernel)
+    assert not op.python_key_table and not op.functorch_table
+    with Mode():
+        assert op(ONE).tolist() == [102.0, 102.0]

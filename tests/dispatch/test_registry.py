@@ -15,7 +15,7 @@ from polyop.dispatch.custom_op import custom_op
 from polyop.dispatch.guards import exclude_keys, force_keys, include_keys
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.keyset import DispatchKeySet
-from polyop.dispatch.library import Library, fallthrough_kernel, scoped_library
+from polyop.dispatch.library import Library, scoped_library
 from polyop.dispatch.namespaces import ops
 from polyop.dispatch.registry import (
     as_operator,

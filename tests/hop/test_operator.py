@@ -21,6 +21,7 @@ from polyop.dispatch.keys import AUTOCAST_KEYS, AUTOGRAD_KEYS
 from polyop.dispatch.namespaces import ops
 from polyop.dispatch.pre_dispatch import with_pre_dispatch
 from polyop.dispatch.python_key import disabled_dispatch
+from polyop.dispatch.table import fallthrough_kernel
 from polyop.errors import (
     AutogradError,
     DuplicateRegistrationError,
@@ -517,3 +518,30 @@ def test_kernels_see_the_call_as_it_is(hop: Hop) -> None:
     array = np.ones(2)
     args, kwargs = hop(array, [ONE], key=None)
     assert args[0] is array and args[1][0] is ONE and kwargs == {"key": None}
+
+
+@pytest.mark.parametrize("key", [K.Autograd, K.AutogradCPU])
+def test_a_fallthrough_is_passed_over(hop: Hop, key: K) -> None:
+    """S108, S117: a key with `fallthrough_kernel` is passed over, an alias key at each member."""
+    hop.py_impl(K.CPU)(lambda x: x + 2)
+    hop.py_impl(key)(fallthrough_kernel)
+    assert hop(ONE).tolist() == [3.0, 3.0]
+    assert hop(polyop.ones(2, requires_grad=True)).tolist() == [3.0, 3.0]
+    with pytest.raises(MissingKernelError, match="passes AutogradCPU over"):
+        hop.dispatch(K.AutogradCPU, ONE)
+
+
+def test_a_kernel_goes_before_a_fallthrough_of_its_alias(hop: Hop) -> None:
+    """S108, S117: a kernel at a key acts, though an alias key that holds it is passed over."""
+    hop.py_impl(K.Autograd)(fallthrough_kernel)
+    hop.py_impl(K.AutogradCPU)(lambda x: x * 7)
+    assert hop(polyop.ones(2, requires_grad=True)).tolist() == [7.0, 7.0]
+
+
+def test_nothing_below_fallthroughs_is_named(hop: Hop) -> None:
+    """S117: where all keys are passed over, the error says so."""
+    hop.py_impl(K.CompositeExplicitAutograd)(fallthrough_kernel)
+    hop.py_impl(K.Autograd)(fallthrough_kernel)
+    for args in ((), (ONE,)):
+        with pytest.raises(MissingKernelError, match="passes Undefined over"):
+            hop(*args)

@@ -10,7 +10,15 @@ import numpy as np
 import torch
 
 import polyop.assembly  # noqa: F401
-from polyop.ops import linalg, sets, statistics  # noqa: F401
+from polyop.ops import (  # noqa: F401
+    differences,
+    factorizations,
+    fourier,
+    linalg,
+    matrices,
+    sets,
+    statistics,
+)
 from polyop.ops.define import ON_TENSORS, operator_of
 
 Fn = Callable[..., Any]
@@ -92,6 +100,10 @@ def _with_zeros(x: Any) -> Any:
     return flat.reshape(x.shape)
 
 
+def _complex(x: Any) -> Any:
+    return x * (1 + 0.5j)
+
+
 INDEX = np.array([[0, 2, 2], [1, 1, 0], [3, 0, 1]])
 SMOOTH = [
     *_reductions("sum", lambda x, a, k: torch.sum(x, a, k), None),
@@ -161,6 +173,21 @@ SMOOTH = [
     Case("half_tril", ((3, 3),)),
     Case("hermitian_part", ((3, 3),)),
     Case("cholesky_lower", ((2, 3, 3),), torch.linalg.cholesky, _spd),
+    *[Case("svdvals", (shape,), torch.linalg.svdvals) for shape in ((3, 3), A234, (4, 2))],
+    *[Case("eigvalsh", (shape,), lambda x: torch.linalg.eigvalsh((x + x.mH) / 2))
+      for shape in ((3, 3), (2, 3, 3))],
+    *[Case("pinv", (shape, None), torch.linalg.pinv) for shape in ((3, 3), A234, (2, 4, 3))],
+    *[Case("fft_c2c", (A234, axes, scaling, True),
+           lambda x, axes=axes, norm=norm: torch.fft.fftn(x, dim=axes, norm=norm), _complex)
+      for axes, scaling, norm in (
+          ([0, -1], "none", "backward"), ([1], "ortho", "ortho"), ([1, 0], "full", "forward"))],
+    Case("fft_c2c", (A34, [1], "full", False), lambda x: torch.fft.ifft(x), _complex),
+    *[Case("fft_r2c", (A234, axis, scaling), lambda x, axis=axis, norm=norm: torch.fft.rfft(
+        x, dim=axis, norm=norm)) for axis, scaling, norm in (
+          (-1, "none", "backward"), (1, "ortho", "ortho"), (0, "full", "forward"))],
+    *[Case("fft_c2r", (A234, axis, n, scaling), lambda x, axis=axis, n=n, norm=norm:
+           torch.fft.irfft(x, n, axis, norm), _complex) for axis, n, scaling, norm in (
+          (-1, 6, "full", "backward"), (-1, 7, "ortho", "ortho"), (1, 4, "none", "forward"))],
 ]  # fmt: skip
 
 #: Operators without gradients, and those whose result is more than one tensor.
@@ -186,6 +213,12 @@ OTHER = [
     Case("peaks", (A34, (3, 1), [1], True)),
     Case("prod_pairs", (A34, A34, [1])),
     Case("running_prod_grad", (A34, A34, 1, False)),
+    *[Case("svd", (shape, full)) for shape in ((3, 3), A234) for full in (False, True)],
+    Case("eigh", ((2, 3, 3),)),
+    *[Case("qr", (shape, mode)) for shape in (A234, (4, 2)) for mode in ("reduced", "complete")],
+    Case("slogdet", ((2, 3, 3),)),
+    *[Case("among", (A34, (5,), invert), None, np.round) for invert in (False, True)],
+    Case("among", (A34, (2, 2), False), None, np.round),
 ]  # fmt: skip
 CASES = [*SMOOTH, *OTHER]
 

@@ -19,7 +19,7 @@ from weakref import WeakSet
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.lock import LOCK
-from polyop.dispatch.table import resolve_key
+from polyop.dispatch.table import fallthrough_kernel, resolve_key
 from polyop.errors import DuplicateRegistrationError, ModeError, UsageTypeError
 from polyop.lazy import load
 from polyop.source import source_of
@@ -90,20 +90,30 @@ class Implementations:
         """Give this operator an implementation for a key, mode, subclass or transform.
 
         Args:
-            by: a `DispatchKey`: the function is its kernel. A mode's class: it is called
+            by: a `DispatchKey`: the function is its kernel, and `fallthrough_kernel` passes the
+                key over. A mode's class: it is called
                 `fn(mode, *args, **kwargs)`. A Tensor subclass: `fn(*args, **kwargs)`. A
                 `TransformType`: `fn(interpreter, *args, **kwargs)`, where
                 `with interpreter.lower():` takes the transform off.
 
         Raises:
             DuplicateRegistrationError: there is one.
-            UsageTypeError: the key is Python, or it is none of these.
+            UsageTypeError: the key is Python, or it is none of these; `fallthrough_kernel` is
+                given for anything but a key.
         """
         table, kind = self._table_for(by)
 
         def register(fn: Fn) -> Fn:
             if not callable(fn):
                 raise UsageTypeError("an implementation is a function", op=self.name(), seen=fn)
+            if fn is fallthrough_kernel and table is not self.py_kernels:
+                raise UsageTypeError(
+                    "fallthrough_kernel passes a dispatch key over, and this is none",
+                    op=self.name(),
+                    seen=repr(by),
+                    fix="give no rule: a mode, subclass or transform without one does what it "
+                    "does for every operator",
+                )
             with LOCK:
                 if by in table:
                     self._taken(by, kind, table[by])
@@ -180,6 +190,8 @@ class Implementations:
             return self._by_mode_before
         by = resolve_key(self, key)
         found: Decided = self.py_kernels.get(by, by)
+        if found is fallthrough_kernel:
+            found = by
         # Which mode is set before dispatch differs from call to call.
         return found if key is DispatchKey.PreDispatch else self._keep(key, found)
 

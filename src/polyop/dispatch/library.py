@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 from polyop.devices import DEVICE_TYPES, Device
 from polyop.dispatch.keys import DispatchKey, key_for_device, parse_key
@@ -25,11 +25,16 @@ from polyop.dispatch.registry import (
 from polyop.dispatch.registry import (
     define as define_schema,
 )
-from polyop.dispatch.table import Kernel, Places, put_fallback, remove_fallback
+from polyop.dispatch.table import (
+    Kernel,
+    Places,
+    fallthrough_kernel,
+    put_fallback,
+    remove_fallback,
+)
 from polyop.errors import (
     DuplicateRegistrationError,
     LibraryGoneError,
-    MissingKernelError,
     RegistrationError,
     UsageError,
     UsageTypeError,
@@ -44,14 +49,6 @@ RESERVED = ("prim", "higher_order")
 ALIAS_ANALYSES = ("", "FROM_SCHEMA", "CONSERVATIVE")
 
 _def_libraries: dict[str, weakref.ref[Library]] = {}
-
-
-def fallthrough_kernel(*args: Any, **kwargs: Any) -> NoReturn:
-    """Stand for "pass this key over" in `Library.impl`; it is never called (S35)."""
-    raise MissingKernelError(
-        "fallthrough_kernel is a mark for Library.impl, not a kernel",
-        fix="register it: lib.impl(name, fallthrough_kernel, key)",
-    )
 
 
 class Owner:

@@ -19,11 +19,11 @@ from polyop.dispatch.keys import DispatchKey, is_alias_key, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.parts import PARTS
-from polyop.dispatch.table import Entry, Kernel, Places, compute_entry
+from polyop.dispatch.table import Entry, Kernel, Places, compute_entry, fallthrough_kernel
 from polyop.errors import MissingRuleError, OperatorGoneError, OperatorNotFoundError, nearest
 from polyop.schema.model import FunctionSchema
 from polyop.schema.tags import Tag
-from polyop.source import Source, source_of
+from polyop.source import Source, caller, source_of
 
 Handler = Callable[..., Any]
 
@@ -246,7 +246,10 @@ class OpOverload(OperatorBase):
         for key, fn in self.__dict__.get("py_kernels", {}).items():
             top = self.places.top(key)
             if self.alive and (top is None or top.owner is not self):
-                self.places.put(key, Kernel(fn, source_of(fn), self))
+                through = fn is fallthrough_kernel
+                source = caller() if through else source_of(fn)
+                kernel = Kernel(None if through else fn, source, self, fallthrough=through)
+                self.places.put(key, kernel)
         if not self.alive:
             self.places.remove_owner(self)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
 
 from polyop.dispatch.keys import (
     BUILT_IN_KEYS,
@@ -161,6 +161,15 @@ class Places:
             source=kernel.source,
             fix="register at CompositeExplicitAutograd, which also serves calls without Tensors",
         )
+
+
+def fallthrough_kernel(*args: Any, **kwargs: Any) -> NoReturn:
+    """Stand for "pass this key over" in `Library.impl` and `py_impl`; never called (S35)."""
+    raise MissingKernelError(
+        "fallthrough_kernel is a mark for Library.impl and py_impl, not a kernel",
+        fix="register it: lib.impl(name, fallthrough_kernel, key), or "
+        "op.py_impl(key)(fallthrough_kernel)",
+    )
 
 
 # -- fallbacks ----------------------------------------------------------------

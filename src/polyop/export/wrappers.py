@@ -72,17 +72,16 @@ class Given:
     number: int
 
 
-optree.register_pytree_node(
-    Wrapped,  # type: ignore[arg-type]
-    lambda w: (w.parts, w.form, w.form.names),
-    lambda form, parts: Wrapped(form, tuple(parts)),  # type: ignore[arg-type]
+# A container of optree's has a length; these are containers for it alone.
+_register: Any = optree.register_pytree_node
+_register(
+    Wrapped,
+    lambda wrapped: (wrapped.parts, wrapped.form, wrapped.form.names),
+    lambda form, parts: Wrapped(form, tuple(parts)),
     namespace=NAMESPACE,
 )
-optree.register_pytree_node(
-    Given,  # type: ignore[arg-type]
-    lambda g: ((), g.number),
-    lambda number, _: Given(number),  # type: ignore[arg-type]
-    namespace=NAMESPACE,
+_register(
+    Given, lambda given: ((), given.number), lambda number, _: Given(number), namespace=NAMESPACE
 )
 
 

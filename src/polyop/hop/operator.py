@@ -25,7 +25,7 @@ from polyop.dispatch.namespaces import ops
 from polyop.dispatch.operator import OperatorBase
 from polyop.dispatch.pre_dispatch import chain as pre_dispatch_chain
 from polyop.dispatch.resolve import excluded, keyset_of
-from polyop.dispatch.table import resolve_key
+from polyop.dispatch.table import fallthrough_kernel, resolve_key
 from polyop.errors import (
     DuplicateRegistrationError,
     MissingKernelError,
@@ -159,20 +159,39 @@ class HigherOrderOperator(OperatorBase):
         """Run what acts at a key (S118).
 
         Raises:
-            MissingKernelError: nothing does.
+            MissingKernelError: nothing does, or it is passed over.
             UnhandledDispatchError: all rules at the key Python returned `NotImplemented`.
         """
-        return self._at(key)(*args, **kwargs)
+        found = self._at(key)
+        if found is fallthrough_kernel:
+            self._passed(key)
+        return found(*args, **kwargs)
+
+    def _passed(self, key: DispatchKey) -> NoReturn:
+        kernels = [k.name for k, fn in self.py_kernels.items() if fn is not fallthrough_kernel]
+        self._missing(
+            f"{self._name} passes {key.name} over, and nothing acts below",
+            f"kernels at: {', '.join(kernels) or 'none'}",
+            "call it on what one of these keys serves, or give it a kernel with py_impl",
+        )
 
     def _resolve(self, code: int) -> Handler:
         """Decide who acts on a call, and remember it."""
         with LOCK:
-            key = (keyset_of(code) & self.non_fallthrough_keys).highest()
-            found = self._at(key)
+            found = self._highest(keyset_of(code))
             if isinstance(found, AutogradKernel):
                 found = found.of(code)
             self._memo[int(code)] = found  # never the word, which holds modes (S107)
             return found
+
+    def _highest(self, keys: DispatchKeySet) -> Handler:
+        """Give what acts at the highest key that is not passed over."""
+        keys &= self.non_fallthrough_keys
+        while (found := self._at(key := keys.highest())) is fallthrough_kernel:
+            if not key:
+                self._passed(key)
+            keys = keys.remove(key)
+        return found
 
     def _at(self, key: DispatchKey) -> Handler:
         found = self._dispatch_cache.get(key)
@@ -280,10 +299,9 @@ class HigherOrderOperator(OperatorBase):
             rule = self.rule_for(type(mode)) or self._no_rule(type(mode).__name__)
             return run_under(below, rule, mode, *args, **kwargs)
         own = self.py_kernels.get(DispatchKey.PreDispatch)
-        if own is not None:
+        if own is not None and own is not fallthrough_kernel:
             return own(*args, **kwargs)
-        keys = keyset_of(code) & self.non_fallthrough_keys
-        return self.dispatch(keys.remove(DispatchKey.PreDispatch).highest(), *args, **kwargs)
+        return self._highest(keyset_of(code).remove(DispatchKey.PreDispatch))(*args, **kwargs)
 
     # -- registering ----------------------------------------------------------
 
@@ -303,7 +321,8 @@ class HigherOrderOperator(OperatorBase):
         return fn
 
     def _put(self, by: Any, fn: Handler) -> None:
-        if isinstance(by, DispatchKey) and not self.non_fallthrough_keys.has(by):
+        through = fn is fallthrough_kernel  # at an alias key, other kernels may still act
+        if isinstance(by, DispatchKey) and not through and not self.non_fallthrough_keys.has(by):
             self.non_fallthrough_keys = self.non_fallthrough_keys.add(by)
 
     def changed(self) -> None:

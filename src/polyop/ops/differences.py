@@ -10,12 +10,15 @@ import numpy as np
 from polyop.errors import ArgumentError
 from polyop.ops.axes import batch_first, real_axis
 from polyop.ops.comparison import equal, logical_not, not_equal
+from polyop.ops.creation import asarray
 from polyop.ops.define import define
 from polyop.ops.elementwise import subtract
+from polyop.ops.indexing import take
 from polyop.ops.joining import concat
 from polyop.ops.reductions import any as any_of
 from polyop.ops.views import expand_dims, reshape, slice_axis
 from polyop.tensor.meta import Meta
+from polyop.tensor.tensor import Tensor
 
 Array = Any
 
@@ -78,7 +81,38 @@ def isin(x1: Any, x2: Any, /, *, assume_unique: bool = False, invert: bool = Fal
 
     `assume_unique` is taken, and does not matter.
     """
+    x1, x2 = _beside(x1, x2), _beside(x2, x1)
     return among(x1, x2, invert)
 
 
-__all__ = ["among", "diff", "isin"]
+def _beside(x: Any, other: Any) -> Any:
+    """Give a tensor; a Python number becomes one of the dtype it has beside another tensor."""
+    if isinstance(x, bool | int | float | complex) and isinstance(other, Tensor):
+        return asarray(x, dtype=np.result_type(x, other.dtype), device=other.device)
+    return x
+
+
+# -- repetition -------------------------------------------------------------------
+
+
+def repeat_each(x: Any, repeats: Any, axis: int) -> Any:
+    """Repeat each place of an axis as often as its number says; the numbers are looked at.
+
+    Raises:
+        ArgumentError: there is not one number for each place, or one is negative.
+    """
+    counts = asarray(repeats).tolist()
+    counts = counts * x.shape[axis] if isinstance(counts, list) and len(counts) == 1 else counts
+    counts = [counts] * x.shape[axis] if isinstance(counts, int) else counts
+    if len(counts) != x.shape[axis] or any(not isinstance(n, int) or n < 0 for n in counts):
+        raise ArgumentError(
+            "repeat takes a number, or one for each place of the axis",
+            argument="repeats",
+            declared=f"{x.shape[axis]} numbers that are not negative",
+            seen=counts,
+        )
+    places = [i for i, n in enumerate(counts) for _ in range(n)]
+    return take(x, asarray(places, dtype=np.dtype(np.int64)), axis=axis)
+
+
+__all__ = ["among", "diff", "isin", "repeat_each"]

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from polyop.lazy import load
 from polyop.ops.define import ON_ARRAYS, ON_TENSORS, define
 from polyop.ops.shapes import broadcast, normal_axis, promote
 from polyop.ops.splitting import atleast, narrow_all
 from polyop.ops.view_inverses import in_front
 from polyop.ops.view_metas import normal_axes, refuse
 from polyop.ops.views import broadcast_to, expand_dims, reshape, select, slice_axis
+from polyop.symbolic import SymInt
 from polyop.tensor.meta import Meta, Shape, Size
 
 Fn = Callable[..., Any]
@@ -289,11 +291,22 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> list[Any]:
     return broadcast_arrays(*lined)
 
 
-def repeat(x: Any, repeats: int, /, *, axis: int | None = None) -> Any:
-    """Repeat each element along an axis; of the flattened tensor without one."""
+def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Any:
+    """Repeat each element along an axis; of the flattened tensor without one.
+
+    Args:
+        x: the tensor.
+        repeats: how often, or a tensor with a number for each place of the axis.
+        axis: the axis.
+
+    Raises:
+        ArgumentError: there is no such axis, or not one number for each place.
+    """
     if axis is None:
         x, axis = reshape(x, [-1]), 0
     at = normal_axis("repeat", axis, x.ndim)
+    if not isinstance(repeats, int | SymInt):
+        return load("polyop.ops.differences:repeat_each")(x, repeats, at)
     shape = x.shape
     wide = broadcast_to(expand_dims(x, at + 1), [*shape[: at + 1], repeats, *shape[at + 1 :]])
     return reshape(wide, [*shape[:at], shape[at] * repeats, *shape[at + 1 :]])

@@ -12,6 +12,7 @@ import polyop.assembly  # noqa: F401
 from polyop.devices import DTYPES
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS
+from polyop.ops import differences, factorizations, fourier, matrices  # noqa: F401
 from polyop.schema.tags import Tag
 from polyop.schema.types import leaf_kind
 from polyop.tensor.tensor import Tensor, of_array

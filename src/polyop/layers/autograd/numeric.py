@@ -16,6 +16,7 @@ from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import run_under, word
 from polyop.errors import AutogradError, GradcheckError, PolyopWarning, UsageError
 from polyop.layers.autograd.api import grad
+from polyop.layers.autograd.forward_mode import jvp
 from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 from polyop.warn import warn_once
 
@@ -56,21 +57,21 @@ def gradcheck(
         raise_exception: whether a mismatch raises; otherwise it gives False.
         nondet_tol: how far two runs of the same backward may differ.
         check_undefined_grad: whether backward must bear that a result has no gradient.
-        check_forward_ad: whether forward mode is checked too; there is none yet.
+        check_forward_ad: whether forward mode is checked too.
         fast_mode: accepted; the whole Jacobian is compared all the same.
 
     Raises:
         GradcheckError: a gradient differs; it shows result, input and both Jacobians.
         UsageError: no input requires grad.
     """
-    if check_forward_ad:
-        raise UsageError("gradcheck cannot check forward mode", fix="leave check_forward_ad out")
     args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     checked = _checked(args)
     try:
         _check(func, args, checked, Tolerances(eps, atol, rtol, nondet_tol))
         if check_undefined_grad:
             _check_undefined(func, args, checked)
+        if check_forward_ad:
+            _check_forward(func, args, checked, Tolerances(eps, atol, rtol, nondet_tol))
     except GradcheckError:
         if raise_exception:
             raise
@@ -118,6 +119,34 @@ def _check(func: Fn, args: Sequence[Any], checked: list[Tensor], limits: Toleran
                     "the gradient differs from finite differences", where, analytical, numerical[j],
                     "numerical",
                 )  # fmt: skip
+
+
+def _check_forward(
+    func: Fn, args: Sequence[Any], checked: list[Tensor], limits: Tolerances
+) -> None:
+    for i, tensor in enumerate(checked):
+        numerical = _numerical(func, args, tensor, limits.eps)
+        pushed = [_pushed(func, args, tensor, seed) for seed in _seeds(tensor)]
+        for j, expected in enumerate(numerical):
+            found = np.array([row[j] for row in pushed]).reshape(expected.shape)
+            if not np.allclose(found, expected, limits.rtol, limits.atol, equal_nan=True):
+                where = f"result {j}, input {i} (shape {tuple(tensor.shape)})"
+                _differ(
+                    "the forward derivative differs from finite differences", where, found,
+                    expected, "numerical",
+                )  # fmt: skip
+
+
+def _pushed(func: Fn, args: Sequence[Any], tensor: Tensor, tangent: Matrix) -> list[Matrix]:
+    """Give the tangents of all results, each as a row of real numbers."""
+
+    def of_one(moved: Tensor) -> Any:
+        return tuple(
+            _results(func, tree.map_leaves(lambda t: moved if t is tensor else t, list(args)))
+        )
+
+    _, slopes = jvp(of_one, (tensor.detach(),), (of_array(tangent),))
+    return [_real(d.numpy(force=True)).astype(float) for d in slopes]
 
 
 def _differ(problem: str, where: str, one: Matrix, other: Matrix, name: str) -> None:
