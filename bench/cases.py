@@ -107,6 +107,7 @@ def cases() -> Iterator[Case]:
     square = polyop.vmap(lambda x: x * x)
     torch_square = torch.vmap(lambda x: x * x)
     yield Case("vmap(x * x)", lambda: square(vx), lambda: torch_square(vt), "torch.vmap", 1 / 15)
+    yield _forward_case()
     yield from _define_cases()
     yield from _opcheck_cases(ours, theirs)
 
@@ -139,6 +140,17 @@ def _fake_cases(ours, theirs) -> Iterator[Case]:
                 theirs(torch.empty(next(sizes)))
 
     yield Case("fake call × 20, new shapes", fresh, torch_fresh, "torch", 1 / 50, 2, 1)
+
+
+def _forward_case() -> Case:
+    """Forward mode beside the plain call, where arrays are large."""
+    x = polyop.from_numpy(np.linspace(0.1, 1.0, 100_000))
+    t = polyop.ones_like(x)
+    return Case(
+        "func.jvp of sin, 100 000 elements",
+        lambda: polyop.func.jvp(polyop.sin, (x,), (t,)), lambda: polyop.sin(x), "the plain call",
+        2.5, 20, 20,
+    )  # fmt: skip
 
 
 def _chain(x):

@@ -20,7 +20,7 @@ from polyop.checking.run import OperatorReport, check_operator, chosen_laws
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS, find_operator, find_packet, split_name
 from polyop.dispatch.table import dump, dump_table
-from polyop.errors import PolyopError
+from polyop.errors import OperatorNotFoundError, PolyopError
 
 OK, BROKEN, MISUSED = 0, 1, 2
 
@@ -121,7 +121,12 @@ def show(options: argparse.Namespace) -> int:
     """Print all overloads of a name with their rules and tables."""
     for target in options.load:
         load(target)
-    for op in chosen_operators(options.name):
+    try:
+        chosen = chosen_operators(options.name)
+    except OperatorNotFoundError as error:
+        error.fix = "give the file or module that defines it: --load FILE_OR_MODULE"
+        raise
+    for op in chosen:
         print("\n".join(description(op)))
     return OK
 

@@ -22,6 +22,7 @@ from polyop.dispatch.table import (
     Entry,
     compute_table,
     decide,
+    fallthrough_kernel,
     mask_of,
     resolve_key,
 )

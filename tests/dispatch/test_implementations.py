@@ -27,6 +27,7 @@ from polyop.dispatch.pre_dispatch import (
     pop_mode_pre_dispatch,
     set_mode_pre_dispatch,
 )
+from polyop.dispatch.table import fallthrough_kernel
 from polyop.errors import (
     DuplicateRegistrationError,
     MissingKernelError,

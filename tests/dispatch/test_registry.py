@@ -24,6 +24,7 @@ from polyop.dispatch.registry import (
     full_name,
     split_name,
 )
+from polyop.dispatch.table import fallthrough_kernel
 from polyop.errors import (
     MissingKernelError,
     OperatorNotFoundError,

@@ -34,6 +34,7 @@ from polyop.dispatch.rules import (
 from polyop.errors import (
     ArgumentError,
     DuplicateRegistrationError,
+    MissingGradientError,
     MissingKernelError,
     OperatorGoneError,
     OperatorNotFoundError,
@@ -42,6 +43,7 @@ from polyop.errors import (
     UsageError,
     UsageTypeError,
 )
+from polyop.func import jvp
 from polyop.layers.autocast import autocast, autocast_dtype, is_autocast_enabled
 from polyop.tensor.tensor import Tensor, of_array
 
@@ -363,3 +365,18 @@ def test_samples_are_kept_as_given() -> None:
     op = new("samples")
     register_samples(op, [(1, 2)])
     assert as_operator(op).rule("samples") == [(1, 2)]
+
+
+def test_a_jvp_is_used_from_its_registration_to_its_end() -> None:
+    """S132, S46: forward mode uses the jvp of the library that lives, and forgets it with it."""
+    op = new("pushed")
+    x, t = of_array(np.ones(2)), of_array(np.array([1.0, 2.0]))
+    push = lambda: jvp(op, (x,), (t,))[1].tolist()  # noqa: E731
+    with pytest.raises(MissingGradientError, match="neither a jvp nor a backward"):
+        push()
+    register_jvp(op, lambda ctx, t: t)
+    assert push() == [1, 2]
+    with scoped_library("rules", "IMPL") as lib:
+        register_jvp(op, lambda ctx, t: t * 3, lib=lib)
+        assert push() == [3, 6]
+    assert push() == [1, 2]

@@ -11,6 +11,7 @@ import pytest
 from polyop.cli import main
 from polyop.dispatch.keys import RUNTIME_KEYS
 from polyop.dispatch.library import Library
+from polyop.dispatch.table import fallthrough_kernel
 
 #: A line of the table: the key, the reason, and where a kernel is from.
 LINE = re.compile(r"  (\w+): ([a-z ]+?)(?: of (\w+))?(?: (built in|\S+:\d+))?$")

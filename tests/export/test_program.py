@@ -389,3 +389,18 @@ def test_records_transforms_and_writing_operators_are_exported() -> None:
             x = polyop.abs(rand(n, 4)) * sign
             pairs = zip(program.module()(x), f(x), strict=True)
             assert all(polyop.allclose(a, b) for a, b in pairs)
+
+
+def test_mistakes_of_a_first_export_say_what_to_write() -> None:
+    """S213: a called program, other kinds of inputs, and a name for a dimension have a way out."""
+    program = export(lambda x: x + 1, (polyop.ones(3),), dynamic_shapes=({0: Dim("n")},))
+    with pytest.raises(errors.UsageTypeError, match=r"program\.module\(\)"):
+        program(polyop.ones(3))
+    with pytest.raises(errors.CaptureError, match=r"x must be a tensor[^$]*asarray"):
+        program.module()(np.ones(3))
+    with pytest.raises(errors.CaptureError, match=r"Dim\('n', min=1\)"):
+        program.module()(polyop.ones(1))
+    with pytest.raises(errors.UsageTypeError, match=r"write Dim\('rows'\)"):
+        export(lambda x: x, (polyop.ones(3),), dynamic_shapes={"x": {0: "rows"}})
+    with pytest.raises(errors.CaptureError, match=r"bool of shape \(\)"):
+        export(lambda x: x if x.sum() > 0 else -x, (polyop.ones(3),))

@@ -179,7 +179,9 @@ def _misfit(op: OpOverload, i: int, argument: Argument, value: Any, mismatch: Mi
         argument=_where(op, i),
         declared=argument.type,
         seen=f"{value!r:.120} ({type(value).__name__})",
-        fix=f"give a value of type {argument.type}",
+        fix="make it a tensor: polyop.tensor(...)"
+        if str(argument.type) == "Tensor" and isinstance(value, (list, tuple, int, float, complex))
+        else f"give a value of type {argument.type}",
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+import numpy as np
+
 from polyop import tree
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.registry import as_operator
@@ -172,7 +174,9 @@ class ExportTracer(Tracer):
         """Refuse: what a look gives would be the program's for ever."""
         raise CaptureError(
             f"the function looks at the data of a tensor: {what}()",
-            seen=str(tensor.payload) if tensor.payload.__class__ is Meta else "a constant",
+            seen="a constant"
+            if tensor.payload.__class__ is np.ndarray
+            else f"{tensor.dtype.name} of shape {tuple(tensor.shape)}",
             source=caller(),
             fix="compute with operators (polyop.where, ...), make an operator of this part, or "
             "pass a Python number",

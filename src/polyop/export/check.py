@@ -87,7 +87,7 @@ class Checker:
         """Check one input, learn its sizes, and give those that others decide."""
         if expected.dtype is None:
             if type(leaf) is not int and not is_symbolic(leaf):
-                _refuse(f"{expected.path} is a number", expected.path, "int", leaf)
+                _refuse(f"{expected.path} must be an int", expected.path, "int", leaf)
             shape: Sequence[Any] = (leaf,)
         else:
             shape = _tensor_shape(expected, leaf)
@@ -114,8 +114,9 @@ class Checker:
             _refuse(f"one dimension, {dim.label}, has two sizes", place, f"{dim.label} == {known}",
                     found)  # fmt: skip
         if found < dim.lo or (dim.hi is not None and found > dim.hi):
+            end = f"min={found}" if found < dim.lo else f"max={found}"
             _refuse(f"the dimension {dim.label} is out of its range", place, dim.bound, found,
-                    "export with a wider range")  # fmt: skip
+                    f"export with a wider range: Dim({dim.name or 'size'!r}, {end})")  # fmt: skip
 
     def _computed(self, place: str, size: Expr, found: int, sizes: Mapping[str, int]) -> None:
         if all(name in sizes for name in size.symbols()) and size.evaluate(sizes) != found:
@@ -152,7 +153,8 @@ def _expected(number: int, spec: InputSpec, value: Any) -> Expected:
 
 def _tensor_shape(expected: Expected, leaf: Any) -> Sequence[Any]:
     if not isinstance(leaf, Tensor):
-        _refuse(f"{expected.path} is a tensor", expected.path, "Tensor", type(leaf).__name__)
+        _refuse(f"{expected.path} must be a tensor", expected.path, "Tensor",
+                type(leaf).__name__, "make it one: polyop.asarray(...)")  # fmt: skip
     if leaf.dtype != expected.dtype or leaf.device is not expected.device:
         _refuse("an input has another dtype or device", expected.path,
                 f"{expected.dtype} on {expected.device}", f"{leaf.dtype} on {leaf.device}",

@@ -190,6 +190,7 @@ def _checked(path: str, dims: dict[Any, Any]) -> Mapping[int | None, Any]:
                 f"axis {axis} of {path} has something that is no dimension",
                 declared='Dim("name"), Dim.AUTO, Dim.DYNAMIC, or None',
                 seen=repr(dim),
+                fix=f"write Dim({dim!r})" if isinstance(dim, str) else "",
             )
     return {
         axis: dim

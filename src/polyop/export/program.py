@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 from polyop import tree
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import word
-from polyop.errors import CaptureError
+from polyop.errors import CaptureError, UsageTypeError
 from polyop.export.check import Checker
 from polyop.export.signature import Dimension, Signature
 from polyop.export.wrappers import apart, has_wrappers, refuse_gradients, together, wrappers_of
@@ -84,6 +84,17 @@ class Program:
     def wraps(self) -> tuple[bool, bool]:
         """Tell whether there are wrappers among the arguments, and among the results."""
         return has_wrappers(self.in_spec), has_wrappers(self.out_spec)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: what is called is `module()`.
+
+        Raises:
+            UsageTypeError: always.
+        """
+        raise UsageTypeError(
+            "a Program is data, and its module is called", seen="program(...)",
+            fix="write program.module()(...)",
+        )  # fmt: skip
 
     def module(self) -> ProgramModule:
         """Give the function that the program is, with checked inputs."""

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bits import GRAD
+from polyop.dispatch.bits import BATCHED, GRAD, LIFTED
 from polyop.dispatch.context import AUTOGRAD, run_under, word
+from polyop.dispatch.implementations import TransformType
 from polyop.errors import SubgraphError
 from polyop.hop.control import WATCHED
 from polyop.hop.forms import Form, innermost_keys
@@ -90,6 +91,8 @@ class Replayed:
 
     def _first(self, operands: Any) -> Any:
         """Run it for the results; what still requires grad there is no operand."""
+        if any(map(_has_tangent, tree.leaves(operands))):
+            return self.__wrapped__(*operands)  # what is detached would lose its tangent
         bare = tree.map_leaves(lambda x: detach(x) if isinstance(x, Tensor) else x, operands)
         now = word()
         seeing = now.but(grad=True, exclude=now.exclude - AUTOGRAD)
@@ -104,6 +107,15 @@ class Replayed:
                     fix="pass it as an operand",
                 )
         return out
+
+
+def _has_tangent(value: Any) -> bool:
+    """Tell whether a running forward derivative is around a tensor."""
+    while isinstance(value, Tensor) and value.keys & (BATCHED | LIFTED):
+        if value.payload.level.kind == TransformType.Jvp.value:
+            return True
+        value = value.payload.value
+    return False
 
 
 checkpoint = Checkpoint("checkpoint")

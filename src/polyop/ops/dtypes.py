@@ -90,11 +90,11 @@ def isdtype(dtype: Any, kind: Any) -> bool:
     if isinstance(kind, tuple):
         return any(isdtype(dtype, k) for k in kind)
     if not isinstance(kind, str):
-        return dtype == as_dtype(kind)
+        return bool(dtype == as_dtype(kind))
     if kind in {"real floating", "numeric"} and is_floating(dtype):
         return True
     if kind in {"real floating", "numeric"}:
-        return kind == "numeric" and dtype.kind in "iuc"
+        return kind == "numeric" and str(dtype.kind) in "iuc"
     if kind not in KINDS:
         known = ", ".join([*KINDS, "real floating", "numeric"])
         raise UsageError("there is no such kind of dtypes", declared=known, seen=repr(kind))

@@ -375,3 +375,25 @@ def test_data_taken_out_is_refused() -> None:
     out, d = jvp(lambda x: x * 2 if x.sum() > 0 else x, (of_array(X),), (of_array(T),))
     assert d.tolist() == (2 * T).tolist()
     assert out.tolist() == (2 * X).tolist()
+
+
+HOPS: dict[str, Fn] = {
+    "cond": lambda x: polyop.hop.cond(x.sum() > 0, ours, lambda x: x, (x,)),
+    "map": lambda x: polyop.hop.map(ours, x[None])[0],
+    "checkpoint": lambda x: polyop.hop.checkpoint(ours, x),
+    "checkpoint in vmap": lambda x: vmap(lambda r: polyop.hop.checkpoint(ours, r))(x[None])[0],
+    "invoke_subgraph": lambda x: polyop.hop.invoke_subgraph(ours, "forward_mode", x),
+    "compile": polyop.compile(ours),
+}
+
+
+@pytest.mark.parametrize("name", HOPS)
+def test_operators_that_take_functions_let_tangents_through(name: str) -> None:
+    """S132: no operator that takes functions, and no compiled program, drops a tangent."""
+    f = HOPS[name]
+    same(f, theirs, X)
+    same(
+        lambda x: grad(lambda x: jvp(f, (x,), (x,))[1].sum())(x),
+        lambda x: torch.func.grad(lambda x: torch.func.jvp(theirs, (x,), (x,))[1].sum())(x),
+        X,
+    )

@@ -18,6 +18,7 @@ from polyop.checking.compare import array_difference
 from polyop.checking.inputs import broadcast, cast, mirrored, resized, without_optionals
 from polyop.checking.law import Case, DoesNotApply, law
 from polyop.checking.laws.fake import take
+from polyop.checking.laws.forward import compare_forward
 from polyop.checking.sample import Array, Sample, array_of, leaves_named
 from polyop.checking.slope import (
     FEW_ELEMENTS,
@@ -75,6 +76,7 @@ def _has_history(result: Tensor, given: Sample) -> bool:
 @law("test_gradient", "Gradients equal finite differences, and one that is missing is said to be.")
 def gradient_law(case: Case) -> None:
     """Compare at the sample, at another size, broadcast, mirrored, and without optionals."""
+    _forward(case)
     _needs_gradient(case)
     first, *rest = [Slope(case, s, targets_of(s), 1, at) for at, s in _bases(case)]
     compare(first)
@@ -87,6 +89,15 @@ def gradient_law(case: Case) -> None:
             compare(Slope(case, sample, targets_of(sample), 1, at))
     for at, sample in _corners(case, first.sample):
         compare_if_taken(Slope(case, sample, targets_of(sample), 1, at))
+
+
+def _forward(case: Case) -> None:
+    """Compare forward mode too, where the author gave a rule for it."""
+    if case.op.rule("jvp") is None or case.op._schema.is_mutable or not targets_of(case.sample):
+        return
+    case.needs_repeats()
+    _, base = next(_bases(case))
+    compare_forward(Slope(case, base, targets_of(base), 1))
 
 
 @law("test_second_order", "Gradients of gradients equal finite differences.")

@@ -119,10 +119,10 @@ def paired(primals: Any, tangents: Any) -> tuple[list[Tensor], list[Tensor], Any
     """Lay tangents beside primals: the leaves of both, and their structure."""
     for name, value in (("primals", primals), ("tangents", tangents)):
         if not isinstance(value, tuple) or (name == "primals" and not value):
+            seen = "an empty tuple" if isinstance(value, tuple) else type(value).__name__
             raise UsageTypeError(
                 f"{name} of func.jvp is a tuple, one for each argument",
-                argument=name, seen=type(value).__name__ if value != () else "an empty tuple",
-                fix=f"write ({name[:-1]},)",
+                argument=name, seen=seen, fix=f"write ({name[:-1]},)",
             )  # fmt: skip
     leaves, spec = tree.flatten(primals)
     given, given_spec = tree.flatten(tangents)

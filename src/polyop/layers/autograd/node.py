@@ -117,7 +117,9 @@ def collect(node: Node, g: Any, grads: dict[Node, Any], push: Callable[[Node], A
     if main not in grads:
         grads[main] = [None] * len(main.more[0])
         push(main)
-    grads[main][node.x0] = g
+    held = grads[main][node.x0]
+    # A result that its own gradient read has a node of its own, beside that of the forward.
+    grads[main][node.x0] = g if held is None else held + g
 
 
 collect.tensor = collect  # type: ignore[attr-defined]
