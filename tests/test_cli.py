@@ -291,6 +291,15 @@ def test_show_of_an_unknown_operator(capsys: pytest.CaptureFixture[str]) -> None
     assert "did you mean 'right::scaled'?" in capsys.readouterr().err
 
 
+def test_show_finds_operators_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An operator that no import defines is shown with `--load`, which the error names."""
+    path = write(tmp_path, "test_cli_loaded::op")
+    assert main(["show", "test_cli_loaded::op"]) == 2
+    assert "--load FILE_OR_MODULE" in "".join(capsys.readouterr())
+    assert main(["show", "--load", path, "test_cli_loaded::op"]) == 0
+    assert "test_cli_loaded::op(Tensor x) -> Tensor" in capsys.readouterr().out
+
+
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     """`polyop list` prints the schemas of one namespace, sorted."""
     assert main(["list", "--load", RIGHT, "right"]) == 0

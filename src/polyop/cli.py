@@ -124,8 +124,9 @@ def show(options: argparse.Namespace) -> int:
     try:
         chosen = chosen_operators(options.name)
     except OperatorNotFoundError as error:
-        error.fix = "give the file or module that defines it: --load FILE_OR_MODULE"
-        raise
+        raise OperatorNotFoundError(
+            error.problem, fix="give the file or module that defines it: --load FILE_OR_MODULE"
+        ) from None
     for op in chosen:
         print("\n".join(description(op)))
     return OK

@@ -287,3 +287,10 @@ def test_an_unknown_library_is_refused() -> None:
     f = custom_op("bind_np::g", doubled, mutates_args=())
     with refused(ArgumentError, "bind_np::g", "Strange"):
         f(Strange(), [])
+
+
+@pytest.mark.parametrize("value", [3, 1.5, [1.0, 2.0], (1,)])
+def test_plain_data_for_a_tensor_is_told_how_to_become_one(value: Any) -> None:
+    """S63: numbers and lists are no tensors; the error says what to write."""
+    with pytest.raises(ArgumentError, match=r"make it a tensor: polyop\.tensor"):
+        ops.core.sin(value)

@@ -47,7 +47,7 @@ class Form:
 
     def __repr__(self) -> str:
         context = "" if self.context is None else f", {self.context!r}"
-        return f"{self.cls.__name__} of shape {self.shape}{context}"
+        return f"{self.cls.__qualname__} of shape {self.shape}{context}"
 
 
 @dataclass(frozen=True, eq=False, slots=True)

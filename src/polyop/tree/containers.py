@@ -58,9 +58,9 @@ def children(value: Any) -> tuple[list[Any], list[Any] | None]:
 
 def outline(tree: Any) -> str:
     """Write a structure with a star for each leaf, such as `(*, [*, *])`."""
-    return (
-        str(structure(tree)).removeprefix("PyTreeSpec(").removesuffix(f", namespace={NAMESPACE!r})")
-    )
+    # The namespace is written only where a container of ours is inside.
+    text = str(structure(tree)).removeprefix("PyTreeSpec(").removesuffix(")")
+    return text.removesuffix(f", namespace={NAMESPACE!r}")
 
 
 def register_record(cls: type, fields: tuple[str, ...]) -> None:

@@ -208,3 +208,17 @@ def test_mistakes(call: Any, error: Any, text: str) -> None:
     """S1: each wrong use of func.grad says what is wrong."""
     with pytest.raises(error, match=text):
         call(of_array(X))
+
+
+@pytest.mark.parametrize("which", ["view", "base"])
+def test_a_write_beside_a_view_is_refused(which: str) -> None:
+    """S130, S136: a write that would not reach what shares the memory is an error, never lost."""
+
+    def f(x):
+        y = x * 2
+        view = y.reshape(-1)
+        (view if which == "view" else y).add_(1.0)
+        return (y * view.reshape(y.shape)).sum()
+
+    with pytest.raises(MutationError, match="shares memory with a view, under func.grad"):
+        grad(f)(polyop.ones(2, 3))

@@ -14,13 +14,12 @@ from typing import Any, NoReturn
 from polyop import tree
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import LIFTED
-from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import AUTOGRAD, Word, reset_word, set_word
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import tensors_in
 from polyop.errors import ArgumentError, AutogradError, MutationError
 from polyop.layers.autograd.tangents import tangent_rule
-from polyop.layers.autograd.transforms import Lifted
+from polyop.layers.autograd.transforms import Lifted, note_shared
 from polyop.layers.levels import Level
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.inplace import INPLACE_TWINS
@@ -34,12 +33,10 @@ class Dual(Lifted):
 
     Attributes:
         tangent: of the shape and dtype of `value`; None is zero.
-        shared: whether it is a view, or has views, which a write would not reach.
     """
 
-    __slots__ = ("shared", "tangent")
+    __slots__ = ("tangent",)
     tangent: Tensor | None
-    shared: bool
     level: JvpLevel  # type: ignore[assignment]  # the payload of another kind of level
 
     def look(self, what: str) -> Any:
@@ -93,9 +90,7 @@ class JvpLevel(Level):
                 results = self.wrap_with(*tangent_rule(op)(values, tangents))
         finally:
             reset_word(token)
-        views = _views_of(op)
-        if views:
-            self._share(views, args, results)
+        note_shared(self, op, args, results)
         return results
 
     # -- wrapping -------------------------------------------------------------
@@ -167,12 +162,6 @@ class JvpLevel(Level):
 
     # -- writes ---------------------------------------------------------------
 
-    def _share(self, views: Sequence[int], args: Sequence[Any], results: Any) -> None:
-        """Note that results share memory with arguments."""
-        for t in (*tensors_in(tuple(args[i] for i in views)), *tensors_in((results,))):
-            if self.owns(t):
-                t.payload.shared = True
-
     def _write(self, op: OpOverload, args: Sequence[Any]) -> Any:
         """Write by replacing the value and the tangent of the written wrapper."""
         target, twin = args[0], INPLACE_TWINS.get(op.name())
@@ -193,17 +182,6 @@ class JvpLevel(Level):
             new = ON_TENSORS["astype"](new, target.dtype)
         target.payload, target.version = new.payload, target._version + 1
         return target
-
-
-def _views_of(op: OpOverload) -> Sequence[int]:
-    """Give the arguments that results are views of."""
-    try:
-        found: Sequence[int] = op.notes["viewed"]
-    except KeyError:
-        found = op.note("viewed", lambda op: tuple(
-            i for kind, i in result_forms(op._schema) if kind in {"view", "views"}
-        ))  # fmt: skip
-    return found
 
 
 def _refuse_write(op: OpOverload, problem: str) -> NoReturn:

@@ -14,8 +14,10 @@ from typing import Any
 from polyop import tree
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import GRAD, LIFTED
+from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import AUTOGRAD, Word, reset_word, set_word, word
 from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.results import tensors_in
 from polyop.errors import AutogradError, MutationError, UsageError, UsageTypeError
 from polyop.layers.autograd.engine import run
 from polyop.layers.autograd.node import Node, leaf_node
@@ -34,11 +36,13 @@ class Lifted:
     Attributes:
         value: the tensor below.
         level: whose it is.
+        shared: whether it is a view, or has views, which a write would not reach.
     """
 
-    __slots__ = ("level", "value")
+    __slots__ = ("level", "shared", "value")
     value: Tensor
     level: GradLevel
+    shared: bool
 
     @property
     def shape(self) -> Any:
@@ -116,6 +120,7 @@ class GradLevel(Level):
                 )
         finally:
             reset_word(token)
+        note_shared(self, op, args, results)
         return results
 
     def node_of(self, tensor: Tensor) -> Node | None:
@@ -139,7 +144,7 @@ class GradLevel(Level):
     def wrap(self, value: Tensor) -> Tensor:
         """Wrap a tensor."""
         record = Lifted()
-        record.value, record.level = value, self
+        record.value, record.level, record.shared = value, self, False
         t = Tensor()
         t.payload, t.keys, t.version = record, LIFTED, 0
         return t
@@ -168,6 +173,12 @@ class GradLevel(Level):
                 op=op._schema, source=op.source,
                 fix="use the operator that returns a new tensor",
             )  # fmt: skip
+        if target.payload.shared:
+            raise MutationError(
+                f"{op.name()} writes a tensor that shares memory with a view, under func.grad",
+                op=op._schema, source=op.source,
+                fix="use the operator that returns a new tensor",
+            )  # fmt: skip
         new = self.run(twin, args)
         if new.dtype != target.dtype:
             new = ON_TENSORS["astype"](new, target.dtype)
@@ -182,6 +193,23 @@ class GradLevel(Level):
         t.keys |= GRAD
         t.grad_node = leaf_node(value.dtype)
         return t
+
+
+def note_shared(level: Level, op: OpOverload, args: Sequence[Any], results: Any) -> None:
+    """Note that results share memory with arguments: a write to one would not reach the other."""
+    try:
+        viewed = op.notes["viewed"]
+    except KeyError:
+        viewed = op.note("viewed", _viewed)
+    if viewed:
+        for t in tensors_in((*(args[i] for i in viewed), results)):
+            if t.keys & LIFTED and t.payload.level is level:
+                t.payload.shared = True
+
+
+def _viewed(op: OpOverload) -> tuple[int, ...]:
+    """Give the places of the arguments that results are views of."""
+    return tuple(i for kind, i in result_forms(op._schema) if kind in {"view", "views"})
 
 
 # -- the transforms -----------------------------------------------------------
