@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from tests.conftest import FIRST_SEED
 from tests.dispatch.registration_programs import PLACES_OF_BOTH, draw, torch_key
 from tests.dispatch.registration_runs import ALL, Line, Polyop, PyTorch, Run
 
@@ -18,7 +19,7 @@ from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.registry import DEFINITIONS
 from polyop.errors import PolyopError
 
-SEEDS = range(400)
+SEEDS = range(FIRST_SEED, FIRST_SEED + 400)
 
 #: S101: where one has a fallback of its own and the other has none.
 OTHER_FALLBACKS = {

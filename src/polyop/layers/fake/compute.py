@@ -325,9 +325,11 @@ def _results(context: RuleContext, space: MetaSpace, out: Any) -> Any:
 
 def _result(context: RuleContext, space: MetaSpace, i: int, value: Any) -> Any:
     result = context.op._schema.returns[i]
+    if value.__class__ is Tensor and str(result.type) == "Tensor":
+        return _meta_of(context, space, i, value)
     if result.is_write and value is None:
         return None
-    if not is_symbolic(value) and (value.__class__ is not Tensor or str(result.type) != "Tensor"):
+    if not is_symbolic(value):
         try:
             value = convert(result.type, value)
         except Mismatch:
