@@ -241,8 +241,8 @@ print(time.perf_counter() - t)
 
 
 def process_rows() -> Iterator[Row]:
-    """Figures of fresh processes: the fastest of five."""
-    ours = min(run_python(_IMPORT.format("polyop")) for _ in range(5))
+    """Figures of fresh processes: the fastest of many."""
+    ours = min(run_python(_IMPORT.format("polyop")) for _ in range(15))
     yield Row("import, after NumPy", ours, 0.06, "the budget, 60 ms", 1)
     first = min(run_python(_FIRST.format(lib="polyop", four=FOUR)) for _ in range(3))
     theirs = min(run_python(_FIRST.format(lib="torch", four=FOUR)) for _ in range(3))

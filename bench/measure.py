@@ -9,7 +9,7 @@ import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
 
-ROUNDS = 60
+ROUNDS = 200
 
 
 @dataclass
