@@ -42,7 +42,7 @@ class LateLayer:
 
     def handler(self, way: Way) -> Handler | None:
         """Give the layer's handler, if the call has its bits."""
-        if not way.code & self.bits:
+        if self.bits and not way.code & self.bits:
             return None
         layer: Layer = load(self.place)()
         return layer.handler(way)
@@ -75,7 +75,8 @@ def late_function(place: str) -> Callable[..., Any]:
     return call
 
 
-EVERY = ~0
+#: Of a layer that may act on any code, also 0: that of a call without tensors.
+ANY = 0
 FAKES = FAKE | FAKE_MODE
 AUTOGRAD = LateLayer(GRAD, "polyop.layers.autograd.forward:AutogradLayer")
 ORDER: dict[Any, list[Layer]] = {
@@ -96,7 +97,7 @@ ORDER: dict[Any, list[Layer]] = {
         LateLayer(TRACE, "polyop.layers.trace:TraceLayer"),
         LateLayer(FAKES, "polyop.layers.fake:FakeLayer"),
     ],
-    DispatchKey.Meta: [LateLayer(EVERY, "polyop.layers.fake:MetaLayer")],
+    DispatchKey.Meta: [LateLayer(ANY, "polyop.layers.fake:MetaLayer")],
 }
 for _key, _layers in ORDER.items():
     LAYERS.setdefault(_key, []).extend(_layers)
