@@ -1,7 +1,7 @@
 """Puts the parts together: each of these files registers something when it is imported.
 
 Operators, methods and layers are found in tables; the order of `LAYERS` is
-written in the files that fill it, and the order of this list does not matter.
+written in `layers/late.py`, and the order of this list does not matter.
 What is made here stays as long as the process, so that Python's collector,
 which would walk it forty times meanwhile, rests.
 """
