@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from polyop.dispatch.implementations import TransformType
+from polyop.dispatch.namespaces import PROVIDED
 from polyop.hop.derived import SubgraphOperator
 from polyop.hop.functionalize_api import FunctionalizeAPI, FunctionalTensorMode
 from polyop.hop.operator import HigherOrderOperator
@@ -56,23 +57,7 @@ __all__ = [
     "wrap_with_autocast",
     "wrap_with_set_grad_enabled",
 ]
+# Where they are is written once, in the list of `polyop.ops.higher_order`.
 __getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "associative_scan": "polyop.hop.prefixes",
-        "checkpoint": "polyop.hop.checkpointing",
-        "cond": "polyop.hop.choosing",
-        "custom_function_call": "polyop.hop.calls",
-        "flat_apply": "polyop.hop.calls",
-        "foreach_map": "polyop.hop.wraps",
-        "invoke_subgraph": "polyop.hop.wraps",
-        "map": "polyop.hop.mapping",
-        "out_dtype": "polyop.hop.calls",
-        "print": "polyop.hop.calls",
-        "scan": "polyop.hop.scanning",
-        "while_loop": "polyop.hop.looping",
-        "wrap": "polyop.hop.wraps",
-        "wrap_with_autocast": "polyop.hop.wraps",
-        "wrap_with_set_grad_enabled": "polyop.hop.wraps",
-    },
+    __name__, {name: place for name, place in PROVIDED.items() if place.startswith(__name__)}
 )
