@@ -26,6 +26,7 @@ from polyop.dispatch.resolve import tensor_keys
 from polyop.dispatch.rules import register_dispatch
 from polyop.errors import (
     AutogradError,
+    CaptureError,
     FakeError,
     MissingKernelError,
     UnhandledDispatchError,
@@ -631,6 +632,17 @@ def test_a_compiled_program_is_one_of_the_tensors_inside() -> None:
         assert isinstance(out["sum"], Counts) and out["sum"].steps == 3  # type: ignore[attr-defined]
         assert np.allclose(out["sum"].inner.numpy(), np.exp(np.arange(n)) + 1)  # type: ignore[attr-defined]
         assert out["same"] is t and np.array_equal(out["plain"].numpy(), np.full(n, 2.0))
+
+
+def test_fullgraph_refuses_gradients_of_wrappers() -> None:
+    """S165, S212: what is not captured is an error under `fullgraph=True`, and names the class."""
+    f = polyop.compile(composition, fullgraph=True)
+    with pytest.raises(CaptureError, match="wrapper subclass cannot be captured") as caught:
+        f(Wrap(tensor(X), requires_grad=True))
+    assert caught.value.seen == "Wrap"
+    assert "no_grad" in caught.value.fix
+    with polyop.no_grad():
+        assert isinstance(f(Wrap(tensor(X), requires_grad=True)), Wrap)
 
 
 def test_a_compiled_program_writes_the_tensors_inside() -> None:

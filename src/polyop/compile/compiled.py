@@ -21,7 +21,7 @@ from polyop.compile.capture import Captured, DataLook, SideEffect, capture
 from polyop.compile.cuts import run_in_parts
 from polyop.compile.environment import One, environment, tensors_in
 from polyop.compile.program import Program, run_program
-from polyop.compile.wrappers import can_go_inside, run_inside
+from polyop.compile.wrappers import can_go_inside, refuse_wrappers, run_inside
 from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
 from polyop.dispatch.context import word
 from polyop.errors import (
@@ -153,6 +153,8 @@ class CompiledFunction:
         if not _is_plain(leaves):
             if can_go_inside(leaves):
                 return run_inside(self, fn, leaves, spec, _static)
+            if self.fullgraph:
+                refuse_wrappers(leaves)
             # Inside a transform or a trace the function is a part of what that captures.
             return fn(*args, **kwargs)
         odd = next((leaf for leaf in leaves if isinstance(leaf, ODD)), None)

@@ -72,6 +72,22 @@ def can_go_inside(leaves: Sequence[Any]) -> bool:
     return all(not x.keys & ~(NUMPY | GRAD) for x in inside)
 
 
+def refuse_wrappers(leaves: Sequence[Any]) -> None:
+    """Refuse wrappers that cannot go inside, outside of transforms and traces.
+
+    Raises:
+        CaptureError: there is one.
+    """
+    wrapper = next((x for x in leaves if is_traceable_wrapper_subclass(x)), None)
+    if wrapper is not None and not int(word()) & ~NO_GRAD:
+        raise CaptureError(
+            "a wrapper subclass cannot be captured where its gradient is wanted, or where it does "
+            "not hold plain tensors",
+            seen=type(wrapper).__name__,
+            fix="call it under no_grad, or compile without fullgraph=True",
+        )
+
+
 Described = tuple[tuple[Outline | int | None, ...], Any]
 
 
