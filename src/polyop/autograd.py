@@ -9,22 +9,30 @@ if TYPE_CHECKING:
     from polyop.layers.autograd import (
         Function,
         backward,
+        detect_anomaly,
         grad,
         gradcheck,
         gradgradcheck,
+        is_anomaly_check_nan_enabled,
+        is_anomaly_enabled,
         set_autograd_fallback,
+        set_detect_anomaly,
     )
 
 __all__ = [
     "Function",
     "backward",
+    "detect_anomaly",
     "enable_grad",
     "grad",
     "gradcheck",
     "gradgradcheck",
     "inference_mode",
+    "is_anomaly_check_nan_enabled",
+    "is_anomaly_enabled",
     "no_grad",
     "set_autograd_fallback",
+    "set_detect_anomaly",
     "set_grad_enabled",
 ]
 __getattr__, __dir__ = lazily(__name__, dict.fromkeys(__all__, "polyop.layers.autograd"))

@@ -56,6 +56,8 @@ from polyop.schema.model import Argument, FunctionSchema
 from polyop.schema.parse import parse_schema
 
 if TYPE_CHECKING:
+    from polyop.dispatch.index_cuts import Chunks, Placement, Sharding
+    from polyop.dispatch.index_signature import IndexSignature, index_of
     from polyop.dispatch.infra_modes import ModeKey, infra_mode
     from polyop.dispatch.layouts import layout_of
     from polyop.dispatch.pre_dispatch import (
@@ -90,6 +92,11 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = lazily(
     __name__,
     {
+        "Chunks": "polyop.dispatch.index_cuts",
+        "Placement": "polyop.dispatch.index_cuts",
+        "Sharding": "polyop.dispatch.index_cuts",
+        "IndexSignature": "polyop.dispatch.index_signature",
+        "index_of": "polyop.dispatch.index_signature",
         "ModeKey": "polyop.dispatch.infra_modes",
         "infra_mode": "polyop.dispatch.infra_modes",
         "disabled_dispatch": "polyop.dispatch.python_key",
@@ -122,6 +129,7 @@ __getattr__, __dir__ = lazily(
 __all__ = [
     "LAYERS",
     "Argument",
+    "Chunks",
     "DispatchKey",
     "DispatchKeySet",
     "DispatchMode",
@@ -129,6 +137,7 @@ __all__ = [
     "FunctionalizeAPI",
     "HigherOrderOperator",
     "HopSchemaGenerator",
+    "IndexSignature",
     "Layer",
     "LoggingMode",
     "LoggingTensor",
@@ -136,8 +145,10 @@ __all__ = [
     "OpOverload",
     "OpOverloadPacket",
     "OperatorBase",
+    "Placement",
     "ProxyMode",
     "SchemaCheckMode",
+    "Sharding",
     "SubgraphOperator",
     "TransformType",
     "Way",
@@ -165,6 +176,7 @@ __all__ = [
     "has_fallback",
     "include_keys",
     "included_keys",
+    "index_of",
     "infra_mode",
     "is_alias_key",
     "is_impure",

@@ -46,7 +46,7 @@ def scaled_samples() -> list[tuple[Any, ...]]:
     ]
 
 
-@custom_op("right::running", mutates_args=())
+@custom_op("right::running", mutates_args=(), index="(n)->(n)")
 def running(x: Tensor) -> Tensor:
     """Sum up along the last axis."""
     return of_array(np.cumsum(x.numpy(), axis=-1, dtype=x.dtype))

@@ -13,6 +13,7 @@ from polyop.checking.run import OperatorReport, check_operator
 from polyop.cli import main
 from polyop.errors import (
     AliasError,
+    ArgumentError,
     AutogradError,
     DataDependentOutputError,
     GradcheckError,
@@ -21,6 +22,7 @@ from polyop.errors import (
     MutationError,
     OpCheckError,
     PolyopError,
+    ReturnError,
 )
 
 FOLDER = Path(__file__).parents[1] / "broken_operators"
@@ -161,6 +163,44 @@ BROKEN: dict[str, tuple[str, type[PolyopError], tuple[str, ...]]] = {
         "test_threads",
         OpCheckError,
         ("gives another result while other threads call it", "guard it with a lock"),
+    ),
+    "index_reduces_loop": (
+        "test_index",
+        ReturnError,
+        (
+            "result 0 of broken::index_reduces_loop does not fit (n)->() for loops (2,): "
+            "loop 0 missing",
+            "declared: shape (2,)",
+            "seen:     shape ()",
+            "index_reduces_loop.py:",
+            "correct the kernel, or the index signature",
+        ),
+    ),
+    "index_swaps_axes": (
+        "test_index",
+        ReturnError,
+        ("does not fit (m),(n)->(m,n): axis m", "shape (2, 3)", "shape (3, 2)"),
+    ),
+    "index_mixes_loops": (
+        "test_index",
+        OpCheckError,
+        (
+            "mixes loops, for loops (2,): element [0] is not that of its call",
+            "(n)->(n): each element of a stack as if it were alone",
+            "index_mixes_loops.py:",
+            "count axes from the last (axis=-1)",
+        ),
+    ),
+    "index_takes_any_size": (
+        "test_index",
+        ArgumentError,
+        (
+            "takes sizes that (n),(n)->(n) refuses: axis n",
+            "argument: y",
+            "axis n of size 7",
+            "size 9, and no error",
+            "or name the axes otherwise",
+        ),
     ),
     "reads_raw_memory": (
         "test_layouts",

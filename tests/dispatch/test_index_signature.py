@@ -229,3 +229,70 @@ def test_other_operators(plain: Library, schema: str, error: Any) -> None:
     plain.define(schema)
     with refused(error, "index_plain::w"):
         register_index("index_plain::w", "(n)->(n)")
+
+
+# -- at the definition --------------------------------------------------------
+
+
+def row_sums(x: Tensor, scale: float = 1.0) -> Tensor:
+    return of_array(np.asarray(x.numpy().sum(-1) * scale))
+
+
+def test_custom_op_takes_it() -> None:
+    """S56: `custom_op(index=...)` registers it with the operator, and where it was written."""
+    op = custom_op("index::row_sums", row_sums, mutates_args=(), index="(n)->()")
+    found = index_of(op)
+    assert found is not None
+    assert (found.text, found.inputs, found.outputs) == ("(n)->()", (("n",),), ((),))
+    assert "test_index_signature.py" in str(op._opoverload.rule_source("index"))
+    assert tuple(faked(op, array(2, 3)).shape) == (2,)
+    np.testing.assert_allclose(vmap(op)(of_array(array(4, 3))).numpy(), array(4, 3).sum(-1))
+
+
+def test_a_definition_with_a_wrong_one_defines_nothing() -> None:
+    """S56: a text that cannot be right refuses the definition, before anything is registered."""
+    with refused(UsageError, "index::refused", "no argument says how large 'm' is", "'(n)->(m)'"):
+        custom_op("index::refused", row_sums, mutates_args=(), index="(n)->(m)")
+    assert "index::refused" not in DEFINITIONS
+
+
+def test_a_definition_again_has_another() -> None:
+    """S56, S44: defined again with another text, the operator has that one."""
+    for text in ("(n)->()", "(m)->()"):
+        op = custom_op("index::again", row_sums, mutates_args=(), index=text)
+    found = index_of(op)
+    assert found is not None and found.text == "(m)->()"
+
+
+def test_shapes_of_a_call_by_hand() -> None:
+    """S56: the signature itself gives the shapes for arguments, and asks for what is missing."""
+    found = index_of(spread)
+    assert found is not None
+    assert found(of_array(array(2)), 5) == [(2, 5)]
+    for args, missing in [((of_array(array(2)),), "count"), ((), "x")]:
+        with pytest.raises(ArgumentError, match=f"argument '{missing}'.*\n.*\n.*\n.*\n.*nothing"):
+            found(*args)
+
+
+@pytest.mark.parametrize(
+    ("signature", "given", "made", "words"),
+    [
+        ("(n)->(n)", (2, 3), (3,), "loop 0 missing"),
+        ("(n)->(n)", (2, 3), (4, 3), "loop 0"),
+        ("(n)->(n)", (2, 3), (2, 4), "axis n"),
+        ("(n)->(n)", (2, 3), (2,), "axis n missing"),
+        ("(n)->(n)", (2, 3), (), "loop 0 and axis n missing"),
+        ("(n)->(n)", (2, 3), (2, 3, 5), "3 axes instead of 2 (loop 0, axis n)"),
+        ("(n)->()", (3,), (3,), "1 axes instead of 0 (none)"),
+        ("(m,n)->(n,m)", (5, 2, 3), (5, 2, 3), "axis n"),
+    ],
+)
+def test_a_result_that_is_wrong_names_its_axis(
+    signature: str, given: Any, made: Any, words: str
+) -> None:
+    """S56: the ReturnError says which axis or loop is wrong, and which are missing."""
+    op = custom_op("index::named", row_sums, mutates_args=(), index=signature)
+    op.register_fake(lambda x, scale=1.0: x.new_empty(made))
+    with pytest.raises(ReturnError) as caught:
+        faked(op, array(*given))
+    assert caught.value.problem == f"result 0 of index::named does not fit {signature}: {words}"

@@ -1,5 +1,8 @@
 """Programs of traceable wrappers: they take them, and work on the tensors inside."""
 
+import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +10,7 @@ import pytest
 
 import polyop
 from polyop import Tensor, errors, tree
-from polyop.export import Dim, export, save
+from polyop.export import Dim, export, load, save
 from polyop.extend import make_subclass, make_wrapper_subclass
 
 inner = polyop.ops.export.access_subclass_inner_tensor
@@ -149,13 +152,13 @@ def test_writes_reach_the_tensors_inside() -> None:
     "other",
     [
         polyop.ones(3), couple(note="else"), Couple(polyop.ones(4), polyop.ones(4)),
-        Couple(couple(), couple()),
+        Couple(couple(), couple()), Couple(polyop.ones(3), polyop.ones(3, dtype="float64")),
     ],
 )  # fmt: skip
 def test_another_wrapper_is_refused(other: Any) -> None:
     """S213: class, context and shape of a wrapper belong to what a program is for."""
     module = export(lambda x: x + 1, (couple(),)).module()
-    with pytest.raises(errors.CaptureError, match="another structure"):
+    with pytest.raises(errors.CaptureError, match="another structure|another size|x.b"):
         module(other)
 
 
@@ -182,14 +185,185 @@ def test_what_cannot_be_taken_apart_is_refused() -> None:
         export(lambda x: [x, opaque], (polyop.ones(2),))
 
 
-def test_the_sizes_of_wrappers_are_fixed(tmp_path: Path) -> None:
-    """S213: dimensions for a wrapper, results of open sizes, and files are refused with a way."""
-    with pytest.raises(errors.UsageError, match="whose sizes are fixed"):
-        export(lambda x: x + 1, (couple(),), dynamic_shapes={"x": {0: Dim("n")}})
+class Rows(Tensor):
+    """A matrix as its rows times factors; or, of a flat tensor, one with another shape."""
+
+    def __new__(cls, inner: Tensor, factor: Tensor, shape: Any = None) -> Any:
+        shape = inner.shape if shape is None else shape
+        t = make_wrapper_subclass(cls, shape, dtype=inner.dtype, device=inner.device)
+        t.inner, t.factor = inner, factor
+        return t
+
+    def __tensor_flatten__(self) -> Any:
+        return ["inner", "factor"], None
+
+    @classmethod
+    def __tensor_unflatten__(cls, inner: Any, context: Any, shape: Any, strides: Any) -> Any:
+        return cls(inner["inner"], inner["factor"], shape)
+
+    @classmethod
+    def __dispatch__(cls, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        whole = lambda x: x.inner.reshape(x.shape) * x.factor if isinstance(x, cls) else x  # noqa: E731
+        args, named = tree.map_leaves(whole, (args, kwargs or {}))
+        return op(*args, **named)
+
+
+def rows(n: int, axes: int = 2) -> Any:
+    factor = polyop.arange(1.0, n + 1.0)
+    return Rows(polyop.ones((n, 4)), factor.reshape((n, 1)) if axes == 2 else polyop.ones(()))
+
+
+N = Dim("n", min=1)
+
+
+@pytest.mark.parametrize("dims", [{0: N}, [N], (N,), {"a": {0: N}, "b": [N]}, {-1: N}])
+@pytest.mark.parametrize("f", [lambda x: x.sin() * 2, lambda x: [x + x.shape[0], x.sum(), x]])
+def test_sizes_of_wrappers_may_change(f: Any, dims: Any) -> None:
+    """S165, S213: the sizes of what is inside follow those of the wrapper, which is made again."""
+    program = export(f, (couple(),), dynamic_shapes={"x": dims})
+    assert program.ranges == {"n": (1, None)}
+    for n in (1, 3, 7):
+        x = Couple(polyop.ones(n), polyop.ones(n) * 2)
+        found = program.module()(x)
+        assert plain(found) == plain(f(x))
+        assert tree.leaves(found)[0].shape == (n,)
+    with pytest.raises(errors.CaptureError, match="b"):
+        program.module()(Couple(polyop.ones(3), polyop.ones(4)))
+
+
+def test_sizes_of_wrappers_follow_axis_by_axis() -> None:
+    """S213: an axis of another size stays; wrappers in wrappers follow; the rest is named."""
+    program = export(lambda x: x * 2, (rows(3),), dynamic_shapes={"x": {0: N}})
+    for n in (1, 2, 5):
+        assert plain(program.module()(rows(n))) == plain(rows(n) * 2)
+    deep = export(lambda x: x * 2, (Couple(couple(), couple(2.0)),), dynamic_shapes={"x": {0: N}})
+    x = Couple(*[Couple(polyop.ones(5), polyop.ones(5) * k) for k in (2, 3)])
+    assert plain(deep.module()(x)) == plain(x * 2)
+    scalar = rows(3, axes=0)
+    with pytest.raises(errors.UsageError, match=r"x\.factor change"):
+        export(lambda x: x * 2, (scalar,), dynamic_shapes={"x": {0: N}})
+    named = export(lambda x: x * 2, (scalar,), dynamic_shapes={"x": {"inner": {0: N}}})
+    assert plain(named.module()(rows(6, axes=0))) == plain(rows(6, axes=0) * 2)
+    for wrong in ({1: N}, [N, N], "n"):
+        with pytest.raises(errors.UsageError, match="does not match x"):
+            export(lambda x: x + 1, (couple(),), dynamic_shapes={"x": wrong})
+
+
+def test_wrappers_of_open_sizes_are_results() -> None:
+    """S213: a wrapper that is made of inputs with open sizes has the size of the run."""
+    f = lambda x: Couple(x, x + 1)  # noqa: E731
+    module = export(f, (polyop.ones(3),), dynamic_shapes={"x": {0: N}}).module()
+    for n in (1, 3, 6):
+        assert plain(module(polyop.ones(n))) == plain(f(polyop.ones(n)))
+        assert module(polyop.ones(n)).shape == (n,)
+
+
+def test_sizes_that_are_not_those_of_a_part_are_fixed() -> None:
+    """S213: where the shape of a wrapper is not one of a tensor inside, its sizes stay."""
+    flat = lambda n: Rows(polyop.ones(2 * n), polyop.ones(()), (n, 2))  # noqa: E731
+    module = export(lambda x: x + 1, (flat(3),)).module()
+    assert plain(module(flat(3))) == plain(flat(3) + 1)
+    with pytest.raises(errors.CaptureError, match="another structure"):
+        module(Rows(polyop.ones(6), polyop.ones(()), (2, 3)))
+    with pytest.raises(errors.UsageError, match="are fixed"):
+        export(lambda x: x + 1, (flat(3),), dynamic_shapes={"x": {0: N}})
     with pytest.raises(errors.CaptureError, match="return the tensors inside"):
-        export(lambda x: Couple(x, x + 1), (polyop.ones(3),), dynamic_shapes={"x": {0: Dim("n")}})
-    with pytest.raises(errors.ProgramFileError, match="wrappers, which no file can hold"):
-        save(export(lambda x: x + 1, (couple(),)), tmp_path / "program")
+        export(
+            lambda x: Rows(x, x.sum(), (x.shape[0], 1)), (polyop.ones(3),),
+            dynamic_shapes={"x": {0: N}},
+        )  # fmt: skip
+
+
+def test_a_training_step_of_wrappers() -> None:
+    """S165, S213: a function that gives gradients of wrappers is a program like any other."""
+
+    def step(x: Any, w: Any) -> Any:
+        w = w.detach().requires_grad_()
+        loss = (x.sin() * w).sum()
+        (g,) = polyop.autograd.grad([loss], [w], [polyop.ones_like(loss)])
+        return loss.detach(), g, w.detach() - g * 0.1
+
+    program = export(step, (couple(), couple(2.0)), dynamic_shapes={"x": [N], "w": [N]})
+    for n in (3, 5):
+        given = [Couple(polyop.ones(n) * k, polyop.ones(n) * (k + 1)) for k in (0.3, 0.7)]
+        assert plain(program.module()(*given)) == plain(step(*given))
+
+
+def test_writes_are_counted_at_the_wrapper() -> None:
+    """S213: autograd sees that a program wrote a wrapper which it saved."""
+    module = export(lambda x: x.add_(1), (couple(),)).module()
+    x, w = couple(), couple(2.0).requires_grad_()
+    y = w * x
+    module(x)
+    with pytest.raises(errors.AutogradError, match="written"):
+        y.backward(couple())
+
+
+@pytest.mark.parametrize("note", [None, "n", 2.5, {"a": [1, (2, float("inf"))]}])
+def test_files_hold_wrappers(note: Any, tmp_path: Path) -> None:
+    """S213, S214: a program of wrappers is read again, with class, context and open sizes."""
+    f = lambda x, y: [x * y.sin(), {"same": y}, Couple(x.a, y, note)]  # noqa: E731
+    deep = Couple(couple(note=note), couple(2.0, note), "deep")
+    program = export(f, (couple(note=note), deep), dynamic_shapes={"x": [N], "y": [N]})
+    save(program, tmp_path / "program")
+    module = load(tmp_path / "program").module()
+    for n in (3, 5):
+        x = Couple(polyop.ones(n), polyop.ones(n) * 2, note)
+        y = Couple(x * 2, x * 3, "deep")
+        found = module(x, y)
+        assert plain(found) == plain(f(x, y)) and found[1]["same"] is y
+    with pytest.raises(errors.CaptureError, match="structure"):
+        module(couple(note="other"), deep)
+
+
+def program_file(path: Path, changed: Callable[[str], str]) -> Path:
+    """Save a program of wrappers, and change the text of its file."""
+    save(export(lambda x: [x, x + 1], (couple(),)), path / "made")
+    with zipfile.ZipFile(path / "made") as old, zipfile.ZipFile(path / "changed", "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            text = data if not name.endswith(".json") else changed(data.decode()).encode()
+            new.writestr(name, text)
+    return path / "changed"
+
+
+def test_classes_are_found_and_never_imported(tmp_path: Path) -> None:
+    """S214: a class that is not there is named, with the module to import; none is imported."""
+    sys.modules.pop("this", None)
+    here = f"{Couple.__module__}:Couple"
+    for name, text in (("this:Couple", "import this first"), (f"{__name__}:Opaque", "Opaque")):
+        path = program_file(tmp_path, lambda s, n=name: s.replace(here, n))
+        with pytest.raises(errors.ProgramFileError, match=text):
+            load(path)
+    assert "this" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"argument":0', '"argument":7'), ('"argument":0', '"argument":"x"'),
+        ('"shape":0', '"shape":5'), ('"shape":0', '"shape":"in order"'),
+        ('"strides":"in order"', '"strides":null'),
+    ],
+)  # fmt: skip
+def test_damaged_forms_are_refused(old: str, new: str, tmp_path: Path) -> None:
+    """S214: what a file says of a wrapper is checked before the program can be called."""
+
+    def changed(text: str) -> str:
+        text = text.replace(": ", ":")
+        assert old in text
+        return text.replace(old, new)
+
+    with pytest.raises(errors.ProgramFileError):
+        load(program_file(tmp_path, changed))
+
+
+def test_contexts_that_are_no_data_are_refused(tmp_path: Path) -> None:
+    """S214, S215: a context that no file can hold is refused before a file is written."""
+    for note in (object(), [polyop.ones(1)]):
+        with pytest.raises(errors.ProgramFileError):
+            save(export(lambda x: x + 1, (couple(note=note),)), tmp_path / "program")
+    assert not (tmp_path / "program").exists()
 
 
 def test_a_program_of_plain_tensors_runs_on_wrappers() -> None:

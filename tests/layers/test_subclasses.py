@@ -634,11 +634,32 @@ def test_a_compiled_program_is_one_of_the_tensors_inside() -> None:
         assert out["same"] is t and np.array_equal(out["plain"].numpy(), np.full(n, 2.0))
 
 
-def test_fullgraph_refuses_gradients_of_wrappers() -> None:
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_a_trace_before_dispatch_records_what_the_class_does(mode: str) -> None:
+    """S114, S165, S209: before dispatch too, a graph is of the tensors inside; what is plain is
+    recorded as written, gradients and grad mode with it."""
+
+    def f(t: Any, x: Any) -> Any:
+        y = t * x.exp()
+        with polyop.no_grad():
+            z = y + 1
+        (g,) = polyop.autograd.grad([y.sin()], [t], [z])
+        return y, z.inner * x, g
+
+    t, x = Wrap(tensor(X)).requires_grad_(), tensor(X)
+    module = make_fx(f, mode, pre_dispatch=True)(t, x)
+    found = module(t.inner, x)
+    for one, wanted in zip(found, f(t, x), strict=True):
+        assert np.allclose(value(one[0] if isinstance(one, list) else one), value(wanted))
+    assert "core.exp(x)" in str(module.graph) and "set_grad_mode" in str(module.graph)
+
+
+def test_fullgraph_refuses_tensors_inside_that_require_grad() -> None:
     """S165, S212: what is not captured is an error under `fullgraph=True`, and names the class."""
     f = polyop.compile(composition, fullgraph=True)
+    assert f(Wrap(tensor(X), requires_grad=True)).requires_grad
     with pytest.raises(CaptureError, match="wrapper subclass cannot be captured") as caught:
-        f(Wrap(tensor(X), requires_grad=True))
+        f(Wrap(tensor(X).requires_grad_()))
     assert caught.value.seen == "Wrap"
     assert "no_grad" in caught.value.fix
     with polyop.no_grad():

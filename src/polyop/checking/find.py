@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from polyop.checking.derived import derived_samples
 from polyop.checking.sample import Sample, sample_of
 from polyop.dispatch.custom_op import CustomOpDef
 from polyop.dispatch.operator import OpOverload, OpOverloadPacket
@@ -144,6 +145,9 @@ def _within(file: str, module: ModuleType) -> bool:
 def _with_samples(op: OpOverload, module: ModuleType) -> Found:
     try:
         given = samples_of(op, module)
+        derived = () if given else derived_samples(op)
+        if derived:
+            return Found(op, derived)
         if not given:
             text = f"no samples; add @{op._opname}.samples, or a list {label(op)}_samples"
             return Found(op, (), f"{text} beside the operator")

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import polyop.checking.laws  # noqa: F401 - registers the laws
+from polyop.checking.derived import derived_samples
+from polyop.checking.find import split
 from polyop.checking.law import LAWS, Case, Law, Verdict, judge, law_named
+from polyop.checking.laws.index import FOLLOWING
 from polyop.checking.sample import Sample, sample_of
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import as_operator
@@ -25,7 +28,7 @@ PYTORCH_LAWS = (
 
 def opcheck(
     op: Any,
-    args: Sequence[Any],
+    args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
     test_utils: str | Iterable[str] | None = None,
@@ -33,11 +36,12 @@ def opcheck(
     atol: float | None = None,
     rtol: float | None = None,
 ) -> dict[str, Any]:
-    """Try the laws of a right registration on one call of an operator.
+    """Try the laws of a right registration on one call of an operator, or on all its samples.
 
     Args:
         op: a `CustomOpDef`, an overload, or a packet of one overload.
-        args: positional arguments; they are copied, and left as they are.
+        args: positional arguments; they are copied, and left as they are. Without them and
+            `kwargs` the operator's own samples are tried, or those that its index signature gives.
         kwargs: arguments by name.
         test_utils: the name of a law, or several; all laws if not given.
         raise_exception: whether the first broken law raises.
@@ -50,7 +54,8 @@ def opcheck(
 
     Raises:
         OpCheckError: a law is broken, with `raise_exception`.
-        UsageError: no operator, an unknown law, one of `rtol` and `atol` only.
+        UsageError: no operator, an unknown law, one of `rtol` and `atol` only, no samples.
+        UsageTypeError: the arguments are no tuple or list.
     """
     found = _operator(op)
     laws = chosen_laws(test_utils)
@@ -60,14 +65,57 @@ def opcheck(
             seen=f"rtol={rtol}, atol={atol}",
             fix="give both, or neither",
         )
-    case = Case(found, sample_of(found, args, kwargs or {}), rtol, atol)
+    cases = [Case(found, sample, rtol, atol) for sample in _samples(found, args, kwargs)]
     told: dict[str, Any] = {}
     for one in laws:
-        verdict = judge(one, case)
+        verdict = try_law(one, cases).verdict
         if verdict.error is not None and raise_exception:
             raise verdict.error
         told[one.name] = verdict.error or SUCCESS
     return told
+
+
+def _samples(
+    op: OpOverload, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None
+) -> list[Sample]:
+    """Give the one sample of these arguments; without any, the operator's own."""
+    if args is None and kwargs is None:
+        return own_samples(op)
+    given = () if args is None else args
+    if not isinstance(given, (tuple, list)):
+        raise UsageTypeError(
+            "opcheck takes the arguments of a call as one tuple",
+            op=op._schema,
+            declared="a tuple or list of positional arguments",
+            seen=type(given).__name__,
+            fix="write opcheck(op, (x,)) where a call is op(x)",
+        )
+    return [sample_of(op, given, kwargs or {})]
+
+
+def own_samples(op: OpOverload) -> list[Sample]:
+    """Give an operator's registered samples, or those that its index signature gives.
+
+    Raises:
+        UsageError: there are none.
+    """
+    given = op.rule("samples")
+    if given is not None:
+        every = list(given() if callable(given) else given)
+        found = [sample_of(op, *split(one)) for one in every]
+    elif all(a.has_default_value() for a in op._schema.arguments):
+        found = [sample_of(op, (), {})]
+    else:
+        found = list(derived_samples(op))
+    if not found:
+        raise UsageError(
+            f"{op.name()} has no samples, and no index signature that gives them",
+            op=op._schema,
+            source=op.source,
+            fix=f"write opcheck(op, (x,)), or register samples (@{op._opname}.samples) "
+            'or an index signature (register_index(op, "(n)->(n)"))',
+        )
+    return found
 
 
 def _operator(op: Any) -> OpOverload:
@@ -138,8 +186,23 @@ def check_operator(
     """
     cases = [Case(op, sample) for sample in samples]
     tried = list(LAWS.values()) if laws is None else laws
-    findings = without_echoes([try_law(one, cases) for one in tried])
+    found = without_followers(op, [try_law(one, cases) for one in tried])
+    findings = without_echoes(found)
     return OperatorReport(op, len(cases), findings, problem)
+
+
+def without_followers(op: OpOverload, findings: Sequence[Finding]) -> list[Finding]:
+    """Where the index signature is broken, do not blame the rules that follow from it."""
+    if not any(f.law == "test_index" and f.verdict.broken for f in findings):
+        return list(findings)
+    reason = "the rule follows from the index signature, which test_index says is not kept"
+    derived = {law for law, slot in FOLLOWING.items() if op.places.top(slot) is None}
+    return [
+        Finding(f.law, Verdict("does not apply", reason))
+        if f.verdict.broken and f.law in derived
+        else f
+        for f in findings
+    ]
 
 
 def without_echoes(findings: Sequence[Finding]) -> list[Finding]:
@@ -164,7 +227,7 @@ def try_law(one: Law, cases: Sequence[Case]) -> Finding:
         verdict = judge(one, case)
         if verdict.broken:
             return Finding(one.name, verdict, describe(case.sample, i))
-        if best.kind != "holds":
+        if i == 0 or (best.kind != "holds" and verdict.kind == "holds"):
             best = verdict
     return Finding(one.name, best)
 

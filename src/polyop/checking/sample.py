@@ -121,12 +121,18 @@ def leaves_named(value: Any, count: int) -> list[tuple[str, Any]]:
     results = list(value) if count > 1 else [value]
     found: list[tuple[str, Any]] = []
     for i, result in enumerate(results):
-        name = f"result {i}" if count > 1 else "the result"
-        if isinstance(result, (list, tuple)):
-            found += [(f"{name}[{j}]", item) for j, item in enumerate(result)]
-        else:
-            found.append((name, result))
+        found += _parts_named(f"result {i}" if count > 1 else "the result", result)
     return found
+
+
+def _parts_named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    names, parts = tree.children(value)
+    if parts is None:
+        yield name, value
+        return
+    for key, part in zip(names, parts, strict=True):
+        word = f"[{key!r}]" if isinstance(value, (list, tuple, dict)) else f".{key}"
+        yield from _parts_named(name + word, part)
 
 
 def sample_of(op: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sample:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from polyop import tree
+from polyop.compile.outlines import Inward
 from polyop.compile.split import split
 from polyop.devices import Device
 from polyop.dispatch.bits import GRAD
@@ -26,6 +27,7 @@ from polyop.graph import GraphModule, Node
 from polyop.graph.node import GET_ATTR
 from polyop.graph.purity import escaping_nodes, is_write, written_nodes
 from polyop.layers.autograd import grad
+from polyop.layers.autograd.engine import meets_subclass
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.fake.convert import symbolic_meta
 from polyop.layers.trace.tracer import Tracer, describe
@@ -34,7 +36,8 @@ from polyop.source import caller
 from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.meta import Meta, meta_of
 from polyop.tensor.storage import Version, share, shares_memory
-from polyop.tensor.tensor import PRINTER, Tensor, of_array, of_meta
+from polyop.tensor.subclass import is_traceable_wrapper_subclass
+from polyop.tensor.tensor import MADE, PRINTER, Tensor, of_array, of_meta
 
 #: Results that a program gives as they are.
 CONSTANTS = (int, float, complex, str, bytes, np.generic, np.dtype, Device, Enum)
@@ -243,6 +246,8 @@ def _refuse_effects(
 
 def _refuse_kinds(results: Sequence[Any]) -> None:
     for value in results:
+        if is_traceable_wrapper_subclass(value):
+            raise Inward
         opaque = opaque_type(value.__class__) is not None
         if not opaque and not isinstance(value, (Tensor, *CONSTANTS)) and not is_symbolic(value):
             # It may hold tensors of the capture, or be another object at each call.
@@ -280,6 +285,8 @@ def _finish(  # noqa: PLR0917
         kept = [None if i in passed else r for i, r in enumerate(results)]
         forward = tracer.finish(kept, env)
         return Captured(forward, None, spec, len(results), (), passed, wanted, (), env)
+    if MADE.subclasses and meets_subclass(results[i].grad_node for i in grown):
+        raise Inward
     _refuse_shared([*inputs, *parameters.values()], results, grown)
     with_inputs = [inputs[i] for i in wanted] + list(parameters.values())
     last = tracer.graph.last

@@ -17,9 +17,11 @@ import numpy as np
 from polyop import tree
 from polyop.compile.aliasing import OPTIONS as ALIASING
 from polyop.compile.aliasing import checked, policy_of
+from polyop.compile.backends import BACKENDS, Backend, run_by
 from polyop.compile.capture import Captured, DataLook, SideEffect, capture
 from polyop.compile.cuts import run_in_parts
 from polyop.compile.environment import One, environment, tensors_in
+from polyop.compile.outlines import Inward
 from polyop.compile.program import Program, run_program
 from polyop.compile.wrappers import can_go_inside, refuse_wrappers, run_inside
 from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
@@ -39,13 +41,12 @@ from polyop.graph.purity import is_write
 from polyop.objects.guards import guards_of
 from polyop.schema.opaque import is_input
 from polyop.source import source_of
-from polyop.tensor.meta import Meta, element_strides
+from polyop.tensor.meta import element_strides
 from polyop.tensor.storage import Version
-from polyop.tensor.tensor import Tensor, of_meta
+from polyop.tensor.tensor import Tensor
 
 #: How a call runs without a program.
 Way = Callable[[Callable[..., Any], Any, Any], Any]
-Backend = Callable[[GraphModule, Sequence[Any]], Callable[..., Any]]
 OPTIONS = ("cache_size_limit", *ALIASING)
 #: What ends a capture, and says nothing of the function: it runs in another way.
 _UNKNOWN = (DataLook, FakeError, MissingFakeError, CaptureError, ObjectError)
@@ -53,15 +54,6 @@ _UNKNOWN = (DataLook, FakeError, MissingFakeError, CaptureError, ObjectError)
 MOST_TRIES = 3
 #: Arguments that a program can neither take nor keep.
 ODD = (np.ndarray, Iterator)
-
-
-def run_graph(module: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
-    """Run the graph node by node, by its register program."""
-    return module
-
-
-#: The backends by name.
-BACKENDS: dict[str, Backend] = {"graph": run_graph}
 
 
 def compile(
@@ -80,7 +72,9 @@ def compile(
             otherwise it is cut there.
         dynamic: True for symbolic sizes at once, False for a program per shape,
             None for symbolic sizes once they have changed.
-        backend: a name, or a function that makes a callable of a graph.
+        backend: a name, or a function that makes a callable of a graph. Where calls have
+            effects the graph takes tokens first and gives `(token, ..., result)`; one with
+            an attribute `takes_tokens = False` gets it without, and keeps the nodes' order.
         options: `cache_size_limit`, the most programs to keep (64);
             `check_custom_op_aliasing` (True): where a custom operator's result shares storage
             undeclared, warn, and give a copy; `error_on_custom_op_aliasing` (False): raise.
@@ -221,6 +215,9 @@ class CompiledFunction:
         """Raise, or say how the call runs instead."""
         if isinstance(error, SubgraphError):
             raise error  # it names a write or an alias that no program can hold (S181)
+        if isinstance(error, Inward):
+            self._remember_cut(key, self._inside)
+            raise _Cut(self._inside) from None
         if not isinstance(error, _UNKNOWN):
             if not isinstance(error, Exception):
                 raise error
@@ -234,6 +231,10 @@ class CompiledFunction:
             # What changed may be a cache that is filled once; then the next capture succeeds.
             self._remember_cut(key, way)
         raise _Cut(way) from None
+
+    def _inside(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run a call that makes wrappers, or whose gradient meets them."""
+        return run_inside(self, fn, *tree.flatten((args, kwargs)), _static)
 
     def _remember_cut(self, key: Any, way: Way) -> None:
         if len(self._cut) >= self.limit:
@@ -257,7 +258,7 @@ class CompiledFunction:
         )
 
     def _run_of(self, module: GraphModule) -> Callable[..., Any]:
-        return checked(module, self.backend(module, _examples(module)), self.aliasing)
+        return checked(module, run_by(self.backend, module), self.aliasing)
 
 
 def _capture_once(
@@ -301,14 +302,6 @@ def _explained(fn: Any, error: BaseException) -> CaptureError:
         source=error.source or source_of(fn),
         fix=error.fix or "compile without fullgraph=True",
     )
-
-
-def _examples(module: GraphModule) -> list[Any]:
-    """Make a fake for each input of a graph."""
-    return [
-        of_meta(node.val) if isinstance(node.val, Meta) else node.val
-        for node in module.graph.placeholders
-    ]
 
 
 def run_eagerly(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:

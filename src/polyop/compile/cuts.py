@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from polyop import tree
+from polyop.compile.outlines import parts_of
 from polyop.dispatch.bits import FAKE, GRAD, NUMPY
 from polyop.dispatch.context import Word, run_under, word
 from polyop.dispatch.modes import DispatchMode
@@ -68,7 +69,8 @@ class Recorder(DispatchMode):
         except (FakeError, MissingRuleError):
             # The real call knows more, or raises the error that belongs to it.
             return self._now(op, args, given)
-        made = [x for x in tree.leaves(result) if isinstance(x, Tensor)]
+        parts = [part for x in tree.leaves(result) for part in parts_of(x)]
+        made = [x for x in parts if isinstance(x, Tensor)]
         self.live += [weakref.ref(x) for x in made if x.keys & FAKE]
         if is_impure_target(op) or any(is_symbolic(n) for x in made for n in x.shape):
             # Writes and draws keep their place among what is not recorded, and a size

@@ -17,8 +17,10 @@ from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeAlias
 
+from polyop.dispatch.bits import SUBCLASS
 from polyop.objects.guards import guards_of
 from polyop.schema.opaque import is_input
+from polyop.tensor.subclass import inner_tensors, is_traceable_wrapper_subclass
 from polyop.tensor.tensor import Tensor
 
 #: Values of these types are compared; others count as the same while they are the same object.
@@ -127,12 +129,20 @@ def _value(scope: Any, name: str) -> Any:
 def _content(value: Any) -> Any:
     """Give what may change in a value while it stays the same object."""
     if isinstance(value, Tensor):
-        return value.keys
+        return (value.keys, *_inner(value)) if value.keys & SUBCLASS else value.keys
     if type(value) not in CONTAINERS or len(value) > LONGEST:
         return len(value) if type(value) in CONTAINERS else None
     if isinstance(value, dict):
         return (*value, *value.values())
     return tuple(value)
+
+
+def _inner(value: Any) -> list[Any]:
+    """List what a traceable wrapper is made of."""
+    if not is_traceable_wrapper_subclass(value):
+        return []
+    context = value.__tensor_flatten__()[1]
+    return [context, *[y for _, x in inner_tensors(value) for y in (x, *_inner(x))]]
 
 
 def _alike(now: Any, was: Any) -> bool:
@@ -181,14 +191,20 @@ def environment(fn: Callable[..., Any], leaves: Iterable[Any] = ()) -> tuple[One
 
 
 def tensors_in(reads: Iterable[One]) -> set[int]:
-    """Give the ids of the tensors that were read, or are in a container that was."""
-    found = set()
+    """Give the ids of the tensors that were read, or are in a container or wrapper that was."""
+    return set(map(id, tensors_of(reads)))
+
+
+def tensors_of(reads: Iterable[One]) -> list[Tensor]:
+    """List the tensors that were read, or are in a container or wrapper that was, each once."""
+    found: dict[int, Tensor] = {}
     for one in reads:
         if isinstance(one, Read):
             content = one.content if isinstance(one.content, tuple) else ()
             own = one.value if isinstance(one.value, tuple) else ()
-            found |= {id(x) for x in (one.value, *content, *own) if isinstance(x, Tensor)}
-    return found
+            values = (one.value, *content, *own)
+            found |= {id(x): x for x in values if isinstance(x, Tensor)}
+    return list(found.values())
 
 
 def _add(found: Any, reads: Iterator[One], waiting: list[Any]) -> None:

@@ -1,75 +1,44 @@
 """Compiled functions of traceable wrappers: the program is one of the tensors inside (S165).
 
 Each kind of call, by the classes, contexts and shapes of its wrappers, has a
-compiled function of its own, from inner tensors to inner tensors. A program
-gives, as its first result, the number of the description by which the others
-become wrappers again; so that programs of several descriptions may stand
-beside each other. Where a gradient is wanted autograd must see the wrappers,
-and the call is eager.
+compiled function of its own, from inner tensors to inner tensors. Where a
+gradient is wanted, it is one with the way back in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 from polyop import tree
+from polyop.compile.inside import Inside, Switch
+from polyop.compile.joint import Joint
+from polyop.compile.outlines import firsts, kind_of, parts_of
 from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
 from polyop.dispatch.context import word
 from polyop.dispatch.lock import LOCK
 from polyop.errors import CaptureError
-from polyop.symbolic import is_symbolic
-from polyop.tensor.subclass import inner_tensors, is_traceable_wrapper_subclass
+from polyop.tensor.subclass import is_traceable_wrapper_subclass
 from polyop.tensor.tensor import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """A wrapper without its tensors: what makes one again of others."""
-
-    cls: Any
-    context: Any
-    shape: tuple[Any, ...]
-    strides: tuple[Any, ...]
-    inner: tuple[tuple[str, Outline | None], ...]
-
-    def key(self, static: Callable[[Any], Any]) -> Any:
-        """Give what it is equal by."""
-        inner = tuple((name, part and part.key(static)) for name, part in self.inner)
-        return self.cls, static(self.context), self.shape, self.strides, inner
-
-    def build(self, tensors: Iterator[Tensor]) -> Any:
-        """Make a wrapper of the next tensors."""
-        made = {name: part.build(tensors) if part else next(tensors) for name, part in self.inner}
-        return self.cls.__tensor_unflatten__(made, self.context, self.shape, self.strides)
-
-
-def outline_of(t: Any) -> Outline | None:
-    """Give the outline of a wrapper, or None for anything else."""
-    if not is_traceable_wrapper_subclass(t):
-        return None
-    inner = tuple((name, outline_of(x)) for name, x in inner_tensors(t))
-    context = t.__tensor_flatten__()[1]
-    return Outline(type(t), context, tuple(t.shape), tuple(t.stride()), inner)
-
-
-def parts_of(leaf: Any) -> list[Any]:
-    """Give the tensors inside a wrapper, or the value itself."""
-    if not is_traceable_wrapper_subclass(leaf):
-        return [leaf]
-    return [part for _, x in inner_tensors(leaf) for part in parts_of(x)]
+#: How often a call that cannot be captured with its gradient is captured again, and how often
+#: a program is made for gradients of another kind than expected.
+MOST_TRIES = 3
 
 
 def can_go_inside(leaves: Sequence[Any]) -> bool:
-    """Tell whether there are wrappers, all of them of plain tensors, and no gradient is wanted."""
+    """Tell whether there are wrappers, all of them of plain tensors without gradients."""
     if int(word()) & ~NO_GRAD or not any(map(is_traceable_wrapper_subclass, leaves)):
         return False
-    tensors = [x for leaf in leaves for x in [leaf, *parts_of(leaf)] if isinstance(x, Tensor)]
-    if word().grad and any(x.keys & GRAD for x in tensors):
-        return False
-    inside = [x for leaf in leaves for x in parts_of(leaf) if isinstance(x, Tensor)]
-    return all(not x.keys & ~(NUMPY | GRAD) for x in inside)
+    allowed = NUMPY if word().grad else NUMPY | GRAD
+    return all(_is_plain(leaf, allowed) for leaf in leaves if isinstance(leaf, Tensor))
+
+
+def _is_plain(leaf: Tensor, allowed: int) -> bool:
+    if not is_traceable_wrapper_subclass(leaf):
+        return not leaf.keys & ~(NUMPY | GRAD)
+    return all(not x.keys & ~allowed for x in parts_of(leaf))
 
 
 def refuse_wrappers(leaves: Sequence[Any]) -> None:
@@ -81,115 +50,114 @@ def refuse_wrappers(leaves: Sequence[Any]) -> None:
     wrapper = next((x for x in leaves if is_traceable_wrapper_subclass(x)), None)
     if wrapper is not None and not int(word()) & ~NO_GRAD:
         raise CaptureError(
-            "a wrapper subclass cannot be captured where its gradient is wanted, or where it does "
-            "not hold plain tensors",
+            "a wrapper subclass cannot be captured where it does not hold plain tensors, or one "
+            "of them requires grad itself",
             seen=type(wrapper).__name__,
-            fix="call it under no_grad, or compile without fullgraph=True",
+            fix="let the wrapper require grad, call it under no_grad, or compile without "
+            "fullgraph=True",
         )
 
 
-Described = tuple[tuple[Outline | int | None, ...], Any]
+class Eager:
+    """A kind of call that no program can be made of."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
 
 
-class Inside:
-    """A function of wrappers as one of the tensors inside them.
+class WithGradient:
+    """A kind of call whose gradient is wanted: its programs, and how often they were made."""
 
-    Attributes:
-        outputs: how results become wrappers again, one description per kind of result.
-    """
+    def __init__(self, owner: Any, fn: Any, leaves: Sequence[Any], spec: Any, static: Any) -> None:
+        self.owner, self.fn, self.failures, self.learned = owner, fn, 0, 0
+        self.make = partial(Joint, spec=spec, static=static)
+        self.box = self.make(leaves)
+        self.program = self._program()
 
-    def __init__(self, leaves: Sequence[Any], spec: Any, static: Callable[[Any], Any]) -> None:
-        self.inputs = [outline_of(leaf) for leaf in leaves]
-        self.spec = spec
-        self.static = static
-        self.outputs: list[Described] = []
-        self._numbers: dict[Any, int] = {}
+    def _program(self) -> Any:
+        owner, box = self.owner, self.box
+        backend = box.backend(owner.backend, owner.aliasing)
+        return type(owner)(box.function(self.fn), True, False, backend, owner.options)
 
-    def function(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Give the function to compile. It names `fn`, so that what `fn` reads is guarded."""
-        box = self
-
-        def inside(*given: Any) -> Any:
-            return box.run(fn, given)
-
-        return inside
-
-    def run(self, fn: Callable[..., Any], given: Sequence[Any]) -> list[Any]:
-        """Call the function on wrappers of some tensors, and take its results apart."""
-        rest = iter(given)
-        leaves = [outline.build(rest) if outline else next(rest) for outline in self.inputs]
-        args, kwargs = tree.unflatten(self.spec, leaves)
-        out, structure = tree.flatten(fn(*args, **kwargs))
-        described: list[Outline | int | None] = []
-        flat: list[Any] = []
-        for leaf in out:
-            same = [i for i, x in enumerate(leaves) if x is leaf and self.inputs[i]]
-            described.append(same[0] if same else known(outline_of(leaf)))
-            flat += [] if same else parts_of(leaf)
-        return [self._number(tuple(described), structure), *flat]
-
-    def _number(self, described: tuple[Outline | int | None, ...], structure: Any) -> int:
-        """Give the number of a description, the same one each time."""
-        key = (structure, *(one.key(self.static) if isinstance(one, Outline) else one
-                            for one in described))  # fmt: skip
+    def learn(self, leaves: Sequence[Any], expected: Any) -> None:
+        """Make further programs for gradients that look like these."""
         with LOCK:
-            if key not in self._numbers:
-                self.outputs.append((described, structure))
-                self._numbers[key] = len(self.outputs) - 1
-            return self._numbers[key]
+            if self.learned < MOST_TRIES:
+                self.learned += 1
+                self.box = self.make(leaves, expected=expected)
+                self.program = self._program()
 
-    def give(self, leaves: Sequence[Any], results: Sequence[Any]) -> Any:
-        """Make the results of the function again, of those of the program."""
-        described, structure = self.outputs[results[0]]
-        rest = iter(results[1:])
-        done = []
-        for one in described:
-            if isinstance(one, int):
-                done.append(leaves[one])
-            else:
-                done.append(one.build(rest) if one else next(rest))
-        return tree.unflatten(structure, done)
+    def run(self, fn: Any, leaves: Sequence[Any], args: Any, kwargs: Any) -> Any:
+        """Run a call by its programs, or eagerly if it cannot be captured."""
+        strict = self.owner.fullgraph
+        if self.failures >= MOST_TRIES and not strict:
+            return fn(*args, **kwargs)
+        with LOCK:
+            box, program = self.box, self.program
+        try:
+            ready = box.ready(program, leaves)
+        except (CaptureError, Switch) as error:
+            self.failures += 1
+            if strict and box.own is None:
+                raise error if isinstance(error, CaptureError) else refusal(error) from None
+            out = fn(*args, **kwargs)
+            if strict:  # what the function raised in the capture is not its own
+                raise
+            return out
+        return box.call(ready, fn, leaves, partial(self.learn, leaves))
 
 
-def known(outline: Outline | None) -> Outline | None:
-    """Check that an outline can be kept: its sizes are numbers.
+def refusal(switch: Switch) -> CaptureError:
+    """Make the error of `fullgraph=True` for what cannot be captured."""
+    return CaptureError(
+        f"wrapper subclasses cannot be captured here: {switch.problem}",
+        fix="pass it as an argument, or compile without fullgraph=True",
+    )
 
-    Raises:
-        CaptureError: a size depends on data.
-    """
-    if outline and any(map(is_symbolic, (*outline.shape, *outline.strides))):
-        raise CaptureError(
-            f"the shape of a {outline.cls.__name__} depends on data",
-            seen=repr(outline.shape),
-            fix="return the tensors inside",
-        )
-    return outline
+
+Found: TypeAlias = "Eager | WithGradient | tuple[Inside, Any]"
 
 
 def run_inside(owner: Any, fn: Any, leaves: Sequence[Any], spec: Any, static: Any) -> Any:
     """Run a call of a compiled function by the compiled function of the tensors inside."""
     self_of = getattr(fn, "__self__", None)
-    kind = (spec, static(self_of), tuple(kind_of(leaf, static) for leaf in leaves))
+    grows = word().grad and any(isinstance(x, Tensor) and x.keys & GRAD for x in leaves)
+    wants = tuple(isinstance(x, Tensor) and x.keys & GRAD for x in leaves)
+    looks = tuple(kind_of(leaf, static) for leaf in leaves)
+    kind = spec, static(self_of), word().grad, wants, firsts(leaves), looks
+    first = WithGradient if grows else _without_gradient
+    found = _found(owner, kind, partial(first, owner, fn, leaves, spec, static))
+    try:
+        return _run(owner, found, fn, leaves, spec)
+    except Switch as switch:
+        made = WithGradient(owner, fn, leaves, spec, static) if switch.joint else None
+        found = owner.insides[kind] = made or Eager(switch.problem)
+        return _run(owner, found, fn, leaves, spec)
+
+
+def _found(owner: Any, kind: Any, make: Callable[[], Found]) -> Found:
     with LOCK:
-        found = owner.insides.get(kind)
-        if found is None:
+        if kind not in owner.insides:
             if len(owner.insides) >= owner.limit:
                 owner.insides.clear()
-            box = Inside(leaves, spec, static)
-            # Shapes are part of the kind, so one program serves it.
-            made = type(owner)(
-                box.function(fn), owner.fullgraph, False, owner.backend, owner.options
-            )
-            found = owner.insides[kind] = box, made
+            owner.insides[kind] = make()
+        found: Found = owner.insides[kind]
+        return found
+
+
+def _without_gradient(owner: Any, fn: Any, leaves: Sequence[Any], spec: Any, static: Any) -> Found:
+    box = Inside(leaves, spec, static)
+    # Shapes are part of the kind, so one program serves it.
+    return box, type(owner)(box.function(fn), owner.fullgraph, False, owner.backend, owner.options)
+
+
+def _run(owner: Any, found: Found, fn: Any, leaves: Sequence[Any], spec: Any) -> Any:
+    args, kwargs = tree.unflatten(spec, leaves)
+    if isinstance(found, WithGradient):
+        return found.run(fn, leaves, args, kwargs)
+    if isinstance(found, Eager):
+        if owner.fullgraph:
+            raise refusal(Switch(False, found.problem))
+        return fn(*args, **kwargs)
     box, made = found
     return box.give(leaves, made(*[part for leaf in leaves for part in parts_of(leaf)]))
-
-
-def kind_of(leaf: Any, static: Callable[[Any], Any]) -> Any:
-    """Give what selects the compiled function of a call, for one argument."""
-    if isinstance(leaf, Tensor):
-        found = leaf.__tensor_flatten__() if is_traceable_wrapper_subclass(leaf) else None  # type: ignore[attr-defined]
-        inner = [(name, kind_of(x, static)) for name, x in inner_tensors(leaf)] if found else []
-        context = static(found[1]) if found else None
-        return type(leaf), context, tuple(leaf.shape), leaf.stride(), leaf.dtype, tuple(inner)
-    return type(leaf), static(leaf)

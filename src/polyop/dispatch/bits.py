@@ -64,6 +64,9 @@ BELOW = 1 << 26
 #: A mode is on the pre-dispatch stack.
 PRE_DISPATCH = 1 << 27
 
+#: Recorded calls note where they ran (`layers/autograd/anomaly.py`).
+ANOMALY = 1 << 28
+
 #: An argument of the call is the fake of an opaque object, or holds one.
 FAKE_OBJECT = 1 << 30
 

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from polyop.dispatch.bits import (
+    ANOMALY,
     BELOW,
     EXCLUDE_SHIFT,
     FAKE_MODE,
@@ -62,6 +63,7 @@ class Word(int):
         functional: the functionalization that is running, or None.
         rule: the context of the running fake rule, or None.
         autocast: the dtype of each device type that is being autocast.
+        anomaly: what anomaly mode does: `"place"`, `"nan"` beside it, or nothing.
         aliasing: what becomes of an undeclared alias: `"refuse"`, `"copy"`, `"ignore"`.
     """
 
@@ -79,6 +81,7 @@ class Word(int):
     functional: Any = None
     rule: Any = None
     autocast: tuple[tuple[str, Any], ...] = ()
+    anomaly: str = ""
     aliasing: str = "refuse"
 
     def but(self, **changes: Any) -> Word:
@@ -158,7 +161,7 @@ FIELDS = tuple(Word.__annotations__)
 _FLAGS = (
     ("inference", INFERENCE), ("modes", MODES), ("tracer", TRACE), ("fake", FAKE_MODE),
     ("levels", LEVELS), ("functional", FUNCTIONALIZE), ("rule", IN_RULE), ("infra", MODES),
-    ("pre", PRE_DISPATCH), ("below", BELOW),
+    ("pre", PRE_DISPATCH), ("below", BELOW), ("anomaly", ANOMALY),
 )  # fmt: skip
 
 

@@ -152,6 +152,7 @@ def custom_op(
     tags: Any = None,
     version: int = 1,
     replace: bool = False,
+    index: str | None = None,
 ) -> Any:
     """Make an operator of a function that frameworks cannot see through.
 
@@ -164,6 +165,7 @@ def custom_op(
         tags: facts that other parts may read.
         version: of the operator; versions live side by side.
         replace: whether another schema may take the place of this name.
+        index: which axes meet, such as `"(m,n),(n,k)->(m,k)"`; see `register_index`.
 
     Returns:
         A `CustomOpDef`.
@@ -192,11 +194,15 @@ def custom_op(
             name, function, mutates_args, schema, tags=ordered_tags(tags), version=version
         )
         rules.check_device_argument(schema_, device_types, source)
+        if index is not None:
+            load("polyop.dispatch.index_text:read_index")(schema_, source, index)
         with LOCK:
             op = _define(schema_, tags_, source, function, replace=replace)
             kernel = Kernel(function, source_of(function), op.places)
             for key in keys:
                 put_rule(op, key, kernel)
+            if index is not None:
+                load("polyop.dispatch.index_signature:register_index")(op, index)
         return CustomOpDef(op, function)
 
     return make if fn is None else make(fn)

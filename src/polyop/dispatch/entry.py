@@ -27,6 +27,7 @@ from polyop.dispatch.bits import (
     LEVELS,
     NO_GRAD,
     NUMPY,
+    OTHER,
     SUBCLASS,
     TENSOR_BITS,
 )
@@ -269,6 +270,8 @@ def kernel_handler(way: Way, key: DispatchKey, kernel: Kernel) -> Handler:
         lines = _body(op, shape, kernel, keys, guarded=bool(way.acted or way.code & GRAD))
     text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(lines)])
     made = make_function(text, scope, op._opname, names)
+    if way.code & OTHER and key in BACKEND_KEYS and not kernel.takes_op:
+        made = PARTS.author_handler(way, key, kernel, made)
     return _on_arrays(way, made) if kernel.payload and way.code & SUBCLASS else made
 
 

@@ -13,6 +13,7 @@ by replacing the code's name tables (PERFORMANCE section 13).
 
 from __future__ import annotations
 
+import builtins
 import linecache
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -218,6 +219,8 @@ def compiled(text: str) -> CodeType:
     return found
 
 
+#: What C code that a generated function calls imports with, as when NumPy raises an error.
+BUILTINS = vars(builtins)
 #: The constants of a text in whose place `renamed` puts a kernel, and a set of codes.
 KERNEL, PLAIN = "<kernel>", "<plain>"
 
@@ -247,6 +250,7 @@ def make_function(  # noqa: PLR0917 - as types.FunctionType has them
     keyword_defaults: dict[str, Any] | None = None,
 ) -> Callable[..., Any]:
     """Make a function of a text, with `scope` as its globals."""
+    scope.setdefault("__builtins__", BUILTINS)
     fn = FunctionType(renamed(text, name, arguments), scope, name, defaults)
     if keyword_defaults:
         fn.__kwdefaults__ = keyword_defaults
@@ -256,6 +260,7 @@ def make_function(  # noqa: PLR0917 - as types.FunctionType has them
 def base_scope(op: Any, **more: Any) -> dict[str, Any]:
     """Give the names that generated functions use."""
     return {
+        "__builtins__": BUILTINS,
         "op": op,
         "word": word,
         "set_word": set_word,

@@ -15,6 +15,14 @@ from polyop.export.dims import spread
 from polyop.export.gradients import Flat, gradients_agree, refuse_own_gradients
 from polyop.export.inputs import make_inputs, of_graph, positional_names, refuse_shared
 from polyop.export.names import tensor_names
+from polyop.export.objects import (
+    Apart,
+    add_checks,
+    forget_states,
+    refuse_leaked,
+    refuse_unknown,
+    renewed_all,
+)
 from polyop.export.program import Program
 from polyop.export.results import attributes, clean, finish
 from polyop.export.signature import Dimension, Signature
@@ -23,7 +31,7 @@ from polyop.graph import GraphModule, Node
 from polyop.graph.node import GET_ATTR, identifier
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.functionalize import functionalize
-from polyop.layers.trace.tracer import Tracer
+from polyop.layers.trace.tracer import Tracer, real_object
 from polyop.ops.decompositions import core_decompositions
 from polyop.source import caller
 from polyop.symbolic import ShapeEnv
@@ -41,8 +49,11 @@ def export(
     """Capture a function as a program.
 
     Args:
-        f: a function of tensors, numbers and containers of them. A traceable wrapper is one of
-            the tensors inside it; the program takes and gives wrappers of the same shapes.
+        f: a function of tensors, numbers, opaque objects and containers of them. A traceable
+            wrapper is one of the tensors inside it; the program takes and gives wrappers of the
+            same shapes. An object of a reference class is an input; one that the function has
+            from outside is a constant of the program: names hold its fake while `export` runs,
+            so no other thread should use it meanwhile.
         args: its positional arguments. The function is run on fakes of them: once for the graph,
             and once more, if none of them requires grad, to see whether the gradient of the
             graph is the function's.
@@ -55,6 +66,7 @@ def export(
         CaptureError: the function looks at data, writes a tensor that is no argument, or asks
             of a named dimension what does not hold in all of its range; a wrapper requires grad,
             or cannot be taken apart.
+        ObjectError: the function asks an object for what only a fake class can answer.
         MissingFakeError: an operator has no fake rule.
 
     Example:
@@ -84,7 +96,7 @@ def export(
     inputs = make_inputs(mode, known)
     places = of_graph(inputs.specs)
     constants = tensor_names(f)
-    flat = Flat(OfContainers(f), leaves, in_spec, places)
+    flat = Flat(OfContainers(Apart(f)), leaves, in_spec, places)
     paths = [inputs.specs[i].path for i in places]
     run = _of_tensors(flat, paths, inputs.values, mode, constants) if wrappers else flat
     module = trace(run, paths, inputs.values, mode, constants)
@@ -94,9 +106,12 @@ def export(
     signature = finish(module, inputs.specs)
     if wrappers:
         refuse_gradients([module.get_attr(name) for name in signature.parameters])
-    refuse_own_gradients(module, inputs.values, run.results_of(signature), mode)
-    if not wrappers and gradients_agree(module, flat, inputs.values, signature, mode):
-        signature = signature.for_gradients(inputs.values)
+    values = renewed_all(mode, inputs.values)
+    refuse_own_gradients(module, values, run.results_of(signature), mode)
+    values = renewed_all(mode, inputs.values)
+    if not wrappers and gradients_agree(module, flat, values, signature, mode):
+        signature = signature.for_gradients(values)
+    forget_states(mode)
     return Program(module, signature, in_spec, spec, tuple(names), inputs.dims, guards, mode)
 
 
@@ -115,6 +130,7 @@ def run_decompositions(
         of_meta(node.val) if isinstance(node.val, Meta) else node.val
         for node in program.graph.placeholders
     ]
+    refuse_unknown(program.signature, values)
     replaced = {as_operator(op): fn for op, fn in chosen.items()}
     names = {id(t): name for name, t in program.state.items()}
     paths = [node.name for node in program.graph.placeholders]
@@ -123,6 +139,7 @@ def run_decompositions(
     assert env is not None
     before = len(env.guards)
     module = trace(run, paths, values, program.mode, names, replaced)
+    add_checks(module)
     clean(module.graph)
     module.recompile()
     constraints = (*program.constraints, *env.guards[before:])
@@ -164,7 +181,14 @@ class ExportTracer(Tracer):
     def lift(self, tensor: Tensor) -> Node:
         """Give the node of a constant, under the name that the function has for it."""
         node = super().lift(tensor)
-        name = self.names.get(id(tensor), "")
+        return self._named(node, tensor)
+
+    def lift_object(self, value: Any) -> Node:
+        """Give the node of an opaque object from outside, under the name that it has there."""
+        return self._named(super().lift_object(value), real_object(value))
+
+    def _named(self, node: Node, value: Any) -> Node:
+        name = self.names.get(id(value), "")
         if name and node.op == GET_ATTR and node.target != name and _is_free(self, name):
             self.constants[name] = self.constants.pop(node.target)
             node.target = name
@@ -200,10 +224,11 @@ def trace(  # noqa: PLR0917 - what a trace is of, then how
     for name, value in zip(names, values, strict=True):
         tracer.placeholder(identifier(name), value)
     under = word().but(tracer=tracer, fake=mode)
-    found = run_under(under, fn, *values)
+    found = run_under(under, fn, *renewed_all(mode, values))
     module: GraphModule = run_under(
         under.but(tracer=None), tracer.finish, found, mode.shape_env, "Program"
     )
+    refuse_leaked(mode, tracer.constants)
     return module
 
 

@@ -10,6 +10,7 @@ from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import word
 from polyop.errors import CaptureError
 from polyop.export.signature import Dimension, InputSpec
+from polyop.schema.classes import class_named
 from polyop.symbolic import Expr, Guard, is_symbolic
 from polyop.tensor.meta import Meta
 from polyop.tensor.storage import shares_memory
@@ -53,9 +54,14 @@ class Checker:
         self.constants = [
             (i, spec.path, spec.value) for i, spec in enumerate(inputs) if spec.kind == "constant"
         ]
+        self.objects = [
+            (i, spec.path, spec.value) for i, spec in enumerate(inputs) if spec.kind == "object"
+        ]
         numbers = [i for i, spec in enumerate(inputs) if spec.kind != "constant"]
         self.expected = [
-            _expected(i, inputs[i], value) for i, value in zip(numbers, values, strict=True)
+            _expected(i, inputs[i], value)
+            for i, value in zip(numbers, values, strict=True)
+            if inputs[i].kind != "object"
         ]
         self.written = [(i, inputs[i].path) for i in written]
         self.dims = dims
@@ -71,6 +77,8 @@ class Checker:
             if not _same(leaves[number], value):
                 _refuse(f"the program was made for one value of {path}", path, value,
                         leaves[number], "export it again for this value")  # fmt: skip
+        for number, path, name in self.objects:
+            _object(path, name, leaves[number])
         sizes: dict[str, int] = {}
         later = []
         for expected in self.expected:
@@ -167,6 +175,18 @@ def _tensor_shape(expected: Expected, leaf: Any) -> Sequence[Any]:
                 expected.path, "requires_grad=False", "requires_grad=True",
                 "export with tensors that require grad, or call it under no_grad()")  # fmt: skip
     return leaf.shape
+
+
+def _object(path: str, name: str, leaf: Any) -> None:
+    cls = class_named(name)
+    if cls is None or not isinstance(leaf, cls):
+        _refuse(f"{path} must be an object of {name}", path, name, class_path(leaf.__class__),
+                "give an object of this class, or of a subclass")  # fmt: skip
+
+
+def class_path(cls: type) -> str:
+    """Write a class as a reader finds it."""
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _same(a: Any, b: Any) -> bool:

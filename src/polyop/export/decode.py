@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
-from enum import Enum
 from functools import reduce
 from typing import Any
 
@@ -18,19 +16,30 @@ from polyop.dispatch.namespaces import ops
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS
 from polyop.errors import OperatorNotFoundError, ProgramFileError, nearest
-from polyop.export.encode import OWN_ENUMS, PLAIN_FUNCTIONS
+from polyop.export.classes import (
+    check_classes,
+    import_first,
+    loaded_class,
+    member_of,
+    object_of,
+    opaque_name,
+)
+from polyop.export.encode import PLAIN_FUNCTIONS
 from polyop.export.functions import (
     call_custom_autograd_function,
     call_loaded_autograd_function,
 )
 from polyop.export.lowered import CompileSpec, LoweredModule
+from polyop.export.objects import ObjectInput
 from polyop.export.program import Program
+from polyop.export.results import attributes
 from polyop.export.signature import Dimension, InputSpec, OutputSpec, Signature
+from polyop.export.wrapper_forms import check_given, wrapper_of
 from polyop.graph import Graph, GraphModule, Node
 from polyop.graph.node import CALL_FUNCTION, GET_ATTR, KINDS, OUTPUT, PLACEHOLDER
 from polyop.layers.fake import FakeTensorMode
-from polyop.schema.classes import class_named
-from polyop.symbolic import Guard, ShapeEnv, SymBool
+from polyop.symbolic import Guard, ShapeEnv, SymBool, is_symbolic
+from polyop.tensor.meta import Meta
 from polyop.tensor.tensor import Tensor, of_array
 
 
@@ -49,7 +58,7 @@ def operators_of(known: dict[str, dict[str, str]]) -> dict[str, OpOverload]:
                 f"the program needs the operator {name}, which is not defined{_near(name)}",
                 op=name,
                 declared=facts["schema"],
-                fix=_import(facts["module"]),
+                fix=import_first(facts["module"]),
             )
         if str(definition.op._schema) != facts["schema"]:
             raise ProgramFileError(
@@ -58,7 +67,7 @@ def operators_of(known: dict[str, dict[str, str]]) -> dict[str, OpOverload]:
                 declared=facts["schema"],
                 seen=definition.op._schema,
                 source=definition.op.source,
-                fix=_import(facts["module"]) + ", in the version of then, or export again",
+                fix=import_first(facts["module"]) + ", in the version of then, or export again",
             )
         found[name] = definition.op
     return found
@@ -70,22 +79,27 @@ def _near(name: str) -> str:
     return f"; there is {', '.join(versions)}" if versions else nearest(name, DEFINITIONS)
 
 
-def _import(module: str) -> str:
-    return f"import {module} first" if module else "import the module that defines it first"
-
-
 class Decoder:
     """Makes programs of JSON and the bytes beside it.
 
     Args:
         arrays: gives raw bytes by number.
         operators: what `operators_of` gave.
+        objects: the forms of the opaque references; each may hold those before it.
     """
 
-    def __init__(self, arrays: Callable[[int], bytes], operators: dict[str, OpOverload]) -> None:
+    def __init__(
+        self,
+        arrays: Callable[[int], bytes],
+        operators: dict[str, OpOverload],
+        objects: Sequence[Any] = (),
+    ) -> None:
         self.arrays = arrays
         self.operators = operators
         self._tensors: dict[int, Tensor] = {}
+        self._objects: list[Any] = []
+        for form in objects:
+            self._objects.append(object_of(form, self.value))
 
     def program(self, data: dict[str, Any]) -> Program:
         """Make a program."""
@@ -97,15 +111,11 @@ class Decoder:
             for path, kind, value, grad in data["inputs"]
         )
         outputs = tuple(OutputSpec(kind, self.value(value)) for kind, value in data["outputs"])
-        state = [n.target for n in module.graph.nodes if n.op == GET_ATTR]
-        tensors = {n: t for n in state if isinstance(t := module.get_attr(n), Tensor)}
-        signature = Signature(
-            inputs, outputs, tuple(data["written"]),
-            tuple(n for n, t in tensors.items() if t.requires_grad),
-            tuple(n for n, t in tensors.items() if not t.requires_grad),
-        )  # fmt: skip
+        signature = Signature(inputs, outputs, tuple(data["written"]), *attributes(module))
         specs = [tree.structure(self.value(data[name])) for name in ("arguments", "results")]
         _check_counts(signature, module.graph, specs)
+        check_given(*specs)
+        _add_objects(signature, module)
         return Program(
             module, signature, specs[0], specs[1], tuple(data["names"]), sizes.dims,
             tuple(c for c in constraints if c is not None), sizes.mode,
@@ -215,8 +225,12 @@ class Decoder:
             return {self.value(k, nodes): self.value(v, nodes) for k, v in held}
         if kind == "slice":
             return slice(*[self.value(item, nodes) for item in held])
-        if kind in {"record", "object"}:
-            return self.record(data, nodes)
+        if kind == "record":
+            return loaded_class(held)(*[self.value(item, nodes) for item in data["fields"]])
+        if kind in {"wrapper", "argument"}:
+            return wrapper_of(data, lambda item: self.value(item, nodes))
+        if kind == "object":
+            return object_of(data, lambda item: self.value(item, nodes))
         return self.constant(kind, held, data)
 
     def constant(self, kind: str, held: Any, data: dict[str, Any]) -> Any:
@@ -235,61 +249,40 @@ class Decoder:
             return Ellipsis
         if kind == "enum":
             return member_of(held, data["member"])
+        if kind == "tensor":
+            return self.tensor(held)
+        if kind == "reference":
+            return self.reference(held)
         raise ProgramFileError(f"the file has a value of an unknown kind: {kind!r}")
 
-    def record(self, data: dict[str, Any], nodes: Sequence[Node]) -> Any:
-        """Make a record of a class that is there already; nothing is imported."""
-        if "object" in data:
-            cls = class_named(data["object"])
-            make = getattr(cls, "__obj_unflatten__", None)
-            if make is None:
-                raise ProgramFileError(
-                    f"the program holds an object of {data['object']}, which is not registered "
-                    "or has no __obj_unflatten__",
-                    fix="import the module that registers it first",
-                )
-            return make(tuple((k, self.value(v, nodes)) for k, v in data["flat"]))
-        cls = loaded_class(data["record"])
-        return cls(*[self.value(item, nodes) for item in data["fields"]])
+    def reference(self, number: Any) -> Any:
+        """Give an object that the file has once, however often it is read."""
+        if type(number) is not int or not 0 <= number < len(self._objects):
+            raise ProgramFileError("the file has no object of that number", seen=number)
+        return self._objects[number]
 
 
-def loaded_class(path: str) -> type:
-    """Give a record class that is imported already.
+def _add_objects(signature: Signature, module: GraphModule) -> None:
+    """Let the graph know the classes of its inputs, and verify who takes what."""
+    pairs = zip(signature.of_graph, module.graph.placeholders, strict=True)
+    specs = {node: signature.inputs[i] for i, node in pairs}
+    names = {node.name: spec.value for node, spec in specs.items() if spec.kind == "object"}
+    for node, spec in specs.items():
+        _check_kind(spec, node)
+        if spec.kind == "object":
+            node.val = ObjectInput(opaque_name(spec.value))
+    check_classes(module, names)
 
-    Raises:
-        ProgramFileError: it is not, or is no record.
-    """
-    module, _, name = path.partition(":")
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    is_record = isinstance(found, type) and (
-        hasattr(found, "__dataclass_fields__")
-        or (issubclass(found, tuple) and hasattr(found, "_fields"))
-    )
-    if not is_record:
+
+def _check_kind(spec: InputSpec, node: Node) -> None:
+    """Refuse an input that the graph knows as another kind."""
+    known = {"tensor": isinstance(node.val, Meta), "size": is_symbolic(node.val)}
+    if not known.get(spec.kind, spec.kind == "object" and node.val is None):
         raise ProgramFileError(
-            f"the program holds a record of the class {name}, which is not there",
-            seen=path,
-            fix=_import(module),
+            f"the file has the input {spec.path} as a kind that the graph does not know it as",
+            declared=spec.kind,
+            seen=node.val,
         )
-    return found  # type: ignore[no-any-return]
-
-
-def member_of(name: str, member: str) -> Enum:
-    """Give a member of an Enum that is known by name (S215)."""
-    cls = OWN_ENUMS.get(name) or class_named(name)
-    if cls is None or not issubclass(cls, Enum):
-        raise ProgramFileError(
-            f"the program holds a member of the Enum {name}, which is not there",
-            fix=_import(name.rpartition(".")[0]),
-        )
-    if member not in cls.__members__:
-        raise ProgramFileError(
-            f"the Enum {name} has no member {member!r}{nearest(member, cls.__members__)}",
-            declared=", ".join(cls.__members__),
-        )
-    return cls[member]
 
 
 def _check_counts(signature: Signature, graph: Graph, specs: Sequence[Any]) -> None:

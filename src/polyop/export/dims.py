@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from polyop import tree
 from polyop.errors import UsageError, UsageTypeError, nearest
-from polyop.export.wrappers import Wrapped
+from polyop.export.wrappers import Wrapped, dims_inside
 from polyop.tensor.tensor import Tensor
 
 
@@ -126,12 +126,8 @@ def _by_argument(order: Sequence[str], shapes: Any) -> Mapping[str, Any]:
 def _leaves(path: str, value: Any, shapes: Any) -> Iterator[Leaf]:
     if value is None:
         return
-    if shapes and isinstance(value, Wrapped):
-        raise UsageError(
-            f"dynamic_shapes has dimensions for {path}, a wrapper, whose sizes are fixed",
-            seen=repr(shapes),
-            fix="export a function of the tensors inside it",
-        )
+    if isinstance(value, Wrapped):
+        shapes = dims_inside(path, value, shapes)
     names, parts = tree.children(value)
     if parts is None:
         yield Leaf(path, value, _of_leaf(path, value, shapes))

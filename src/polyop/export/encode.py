@@ -16,22 +16,26 @@ from typing import Any
 import numpy as np
 
 from polyop import tree
-from polyop.devices import Device, Layout, MemoryFormat
+from polyop.devices import Device
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.operator import OperatorBase, OpOverload
 from polyop.dispatch.registry import DEFINITIONS
 from polyop.errors import ProgramFileError
+from polyop.export.classes import OWN_ENUMS, class_path, object_form
 from polyop.export.functions import (
     call_custom_autograd_function,
     call_loaded_autograd_function,
 )
 from polyop.export.lowered import LoweredModule
+from polyop.export.objects import assert_answer, assert_state, inner_object
 from polyop.export.program import Program
+from polyop.export.wrapper_forms import wrapper_form
 from polyop.export.wrappers import Given, Wrapped
 from polyop.graph import GraphModule, Node
 from polyop.graph.node import GET_ATTR, PLACEHOLDER
 from polyop.layers.trace.sizes import FUNCTIONS, assert_holds, sym_size
 from polyop.schema.classes import name_of_class
+from polyop.schema.opaque import is_reference
 from polyop.symbolic import SymBool, SymFloat, SymInt
 from polyop.tensor.meta import Meta
 from polyop.tensor.tensor import Tensor
@@ -39,10 +43,9 @@ from polyop.tensor.tensor import Tensor
 #: Functions in graphs that are no operators, by the name that files have for them.
 PLAIN_FUNCTIONS: dict[str, Callable[..., Any]] = {
     **FUNCTIONS, "sym_size": sym_size, "assert": assert_holds, "getitem": operator.getitem,
-    "sub": operator.sub, "neg": operator.neg,
+    "sub": operator.sub, "neg": operator.neg, "assert_answer": assert_answer,
+    "assert_state": assert_state, "inner_object": inner_object,
 }  # fmt: skip
-#: Enums of polyop's own.
-OWN_ENUMS: dict[str, type[Enum]] = {"layout": Layout, "memory_format": MemoryFormat}
 _NAMES = {fn: name for name, fn in PLAIN_FUNCTIONS.items()}
 _PLAIN = (bool, int, str, type(None))
 
@@ -53,12 +56,15 @@ class Encoder:
     Attributes:
         arrays: raw bytes, by number.
         operators: what the program needs, by name.
+        objects: the forms of its opaque references, each behind those that it holds.
     """
 
     def __init__(self) -> None:
         self.arrays: list[bytes] = []
         self.operators: dict[str, dict[str, Any]] = {}
-        self._tensors: dict[int, Any] = {}
+        self.objects: list[Any] = []
+        self._tensors: dict[int, tuple[Tensor, Any]] = {}
+        self._references: dict[int, tuple[Any, int | None]] = {}
 
     # -- programs -------------------------------------------------------------
 
@@ -115,8 +121,9 @@ class Encoder:
             found["args"] = [value(arg) for arg in node.args]
         if node.kwargs:
             found["kwargs"] = {name: value(arg) for name, arg in node.kwargs.items()}
-        if node.val is not None:
-            found["val"] = described(node.val)
+        val = described(node.val)
+        if val is not None:
+            found["val"] = val
         return found
 
     def target(self, target: Any) -> str:
@@ -181,13 +188,17 @@ class Encoder:
             )
         if id(tensor) not in self._tensors:
             little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-            self._tensors[id(tensor)] = {
-                "dtype": array.dtype.name,
-                "shape": list(array.shape),
-                "data": self.bytes(np.ascontiguousarray(little).tobytes()),
-                "requires_grad": bool(tensor.keys & GRAD),
-            }
-        return {"tensor": self._tensors[id(tensor)]}
+            # The tensor is kept, so that no other one gets its id.
+            self._tensors[id(tensor)] = (
+                tensor,
+                {
+                    "dtype": array.dtype.name,
+                    "shape": list(array.shape),
+                    "data": self.bytes(np.ascontiguousarray(little).tobytes()),
+                    "requires_grad": bool(tensor.keys & GRAD),
+                },
+            )
+        return {"tensor": self._tensors[id(tensor)][1]}
 
     def bytes(self, data: bytes) -> int:
         """Put bytes beside the JSON, and give their number."""
@@ -226,14 +237,12 @@ class Encoder:
             return {"device": str(value)}
         if isinstance(value, bytes):
             return {"bytes": self.bytes(value)}
+        if isinstance(value, Tensor):
+            return self.tensor("of an object", value)
         if value is Ellipsis:
             return {"ellipsis": True}
         if isinstance(value, (Wrapped, Given)):
-            raise ProgramFileError(
-                "the program takes or gives wrappers, which no file can hold",
-                seen=repr(value.form) if isinstance(value, Wrapped) else "a wrapper",
-                fix="export a function of the tensors inside them",
-            )
+            return wrapper_form(value, inner)
         if isinstance(value, Enum):
             return {"enum": _enum_name(type(value)), "member": value.name}
         fields = getattr(value, "_fields", None)
@@ -243,30 +252,53 @@ class Encoder:
 
     def opaque(self, value: Any, inner: Callable[[Any], Any]) -> Any:
         """Encode a record, or an object by its class name and flat form."""
+        if is_reference(value):
+            return {"reference": self.reference(value)}
+        form = object_form(value, inner)
+        if form is not None:
+            return form
         name = name_of_class(type(value))
-        flatten = getattr(value, "__obj_flatten__", None)
-        if name is not None and flatten is not None:
-            return {"object": name, "flat": [[k, inner(v)] for k, v in flatten()]}
         fields = getattr(type(value), "__dataclass_fields__", None)
         if fields is not None and name is None:
             items = [inner(getattr(value, field)) for field in fields]
             return {"record": class_path(type(value)), "fields": items}
-        raise ProgramFileError(
-            f"the program holds an object that no file can hold: {type(value).__name__}",
-            seen=repr(value),
-            fix="give its class a method __obj_flatten__ and a classmethod __obj_unflatten__, "
-            "and register it: register_opaque_type",
-        )
+        raise _formless(value)
+
+    def reference(self, value: Any) -> int:
+        """Encode an opaque reference once, and give its number.
+
+        Raises:
+            ProgramFileError: it has no flat form, or holds itself.
+        """
+        if id(value) not in self._references:
+            self._references[id(value)] = value, None
+            form = object_form(value, self.value)
+            if form is None:  # a subclass, which its reader would not find
+                raise _formless(value)
+            self._references[id(value)] = value, len(self.objects)
+            self.objects.append(form)
+        number = self._references[id(value)][1]
+        if number is None:
+            raise ProgramFileError(
+                "the program holds an object whose flat form holds the object itself",
+                seen=f"{value!r:.80}",
+                fix="let __obj_flatten__ leave it out, and __obj_unflatten__ put it in",
+            )
+        return number
+
+
+def _formless(value: Any) -> ProgramFileError:
+    return ProgramFileError(
+        f"the program holds an object that no file can hold: {type(value).__name__}",
+        seen=f"{value!r:.80}",
+        fix="give its class a method __obj_flatten__ and a classmethod __obj_unflatten__, "
+        "and register it: register_opaque_type",
+    )
 
 
 def tuple_of_indices(spec: Any) -> Any:
     """Give a structure with the number of each leaf in its place."""
     return tree.unflatten(spec, range(spec.num_leaves))
-
-
-def class_path(cls: type) -> str:
-    """Name a class by its module and its place there."""
-    return f"{cls.__module__}:{cls.__qualname__}"
 
 
 def _enum_name(cls: type[Enum]) -> str:

@@ -2,7 +2,9 @@
 
 A file is a zip: `program.json`, and raw little-endian bytes beside it. Nothing
 is pickled, nothing is imported, and nothing of the file is run. A program calls
-operators by name; they must be defined before, with the schema of then.
+operators by name; they must be defined before, with the schema of then. Opaque
+objects are made again by the classes of that name which are registered where
+the file is read, with `__obj_unflatten__`, out of the data that `__obj_flatten__` gave.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ def save(program: Program, path: str | os.PathLike[str]) -> None:
     """Write a program to a file.
 
     Raises:
-        ProgramFileError: the program holds what no file can hold; nothing is written.
+        ProgramFileError: the program holds what no file can hold, such as an opaque object
+            without `__obj_flatten__` and `__obj_unflatten__`; nothing is written.
     """
     if not isinstance(program, Program):
         raise ProgramFileError("save takes a Program", seen=type(program).__name__,
@@ -44,7 +47,8 @@ def save(program: Program, path: str | os.PathLike[str]) -> None:
     except RecursionError:
         raise ProgramFileError("a constant of the program is nested too deeply") from None
     content = {
-        "format": FORMAT, "version": VERSION, "operators": encoder.operators, "program": body,
+        "format": FORMAT, "version": VERSION, "operators": encoder.operators,
+        "objects": encoder.objects, "program": body,
     }  # fmt: skip
     text = json.dumps(content, allow_nan=False, indent=1)
     # Beside the file first: a reader never meets half of it.
@@ -72,7 +76,7 @@ def load(path: str | os.PathLike[str]) -> Program:
         with zipfile.ZipFile(path) as file:
             return _read(file)
     except ProgramFileError as error:
-        error.source = error.source or str(path)
+        _name_file(error, path)
         raise
     except (*DAMAGE, PolyopError) as error:
         raise ProgramFileError(
@@ -81,6 +85,13 @@ def load(path: str | os.PathLike[str]) -> Program:
             source=path,
             fix="write it again: polyop.export.save(program, path)",
         ) from error
+
+
+def _name_file(error: ProgramFileError, path: str | os.PathLike[str]) -> None:
+    """Say in the text which file it was."""
+    place = os.fspath(path)
+    error.source = f"{error.source}; the file {place}" if error.source else f"{place}"
+    error.args = (error._text(),)
 
 
 def _read(file: zipfile.ZipFile) -> Program:
@@ -97,4 +108,4 @@ def _read(file: zipfile.ZipFile) -> Program:
     def arrays(number: int) -> bytes:
         return file.read(f"data/{number}")
 
-    return Decoder(arrays, operators).program(content["program"])
+    return Decoder(arrays, operators, content.get("objects", ())).program(content["program"])

@@ -11,8 +11,11 @@ import numpy as np
 from polyop.dispatch.bits import GRAD
 from polyop.errors import CaptureError, UsageError
 from polyop.export.dims import Dim, Kind, Leaf
+from polyop.export.objects import class_name_of, input_of
 from polyop.export.signature import Dimension, InputSpec
 from polyop.layers.fake import FakeTensorMode
+from polyop.objects.fakes import original_of
+from polyop.schema.opaque import is_input
 from polyop.symbolic import SymInt, is_symbolic
 from polyop.symbolic.env import default_least
 from polyop.tensor.meta import Shape, element_strides, normal_strides
@@ -54,8 +57,25 @@ def refuse_shared(known: Sequence[Leaf]) -> None:
                 )
 
 
+def _object(
+    mode: FakeTensorMode, leaf: Leaf, specs: Sequence[InputSpec], values: Sequence[Any]
+) -> Any:
+    """Give what stands for an object, which no other input is."""
+    made = input_of(mode, leaf.value)
+    paths = [spec.path for spec in specs if spec.kind != "constant"]
+    for path, other in zip(paths, values, strict=False):
+        if original_of(other) is original_of(made):  # it cannot be copied, or is itself in traces
+            raise CaptureError(
+                f"two inputs are one object: {path} and {leaf.path}",
+                argument=leaf.path,
+                declared=class_name_of(made),
+                fix="export with two objects; the program may be called with one",
+            )
+    return made
+
+
 def make_inputs(mode: FakeTensorMode, known: Sequence[Leaf]) -> Inputs:
-    """Make a fake for each tensor, and a symbol for each size that may change."""
+    """Make a fake for each tensor and object, and a symbol for each size that may change."""
     symbols = Symbols(mode)
     specs: list[InputSpec] = []
     values: list[Any] = []
@@ -66,6 +86,9 @@ def make_inputs(mode: FakeTensorMode, known: Sequence[Leaf]) -> Inputs:
         elif leaf.dims and is_symbolic(size := symbols.size(leaf, None, leaf.value)):
             specs.append(InputSpec(leaf.path, "size"))
             values.append(size)
+        elif is_input(leaf.value):
+            specs.append(InputSpec(leaf.path, "object", class_name_of(leaf.value)))
+            values.append(_object(mode, leaf, specs, values))
         else:
             specs.append(InputSpec(leaf.path, "constant", leaf.value))
     return Inputs(tuple(specs), values, symbols.dims, symbols.promised)

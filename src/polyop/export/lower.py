@@ -11,6 +11,7 @@ from polyop.dispatch.bits import GRAD
 from polyop.errors import UsageTypeError
 from polyop.export.delegate import call_delegate
 from polyop.export.lowered import Backend, CompileSpec, LoweredModule
+from polyop.export.objects import class_name_of, stands_for_object
 from polyop.export.parts import Unit, divide
 from polyop.export.program import Program
 from polyop.export.signature import InputSpec, OutputSpec, Signature
@@ -134,9 +135,7 @@ def part_program(
     module = GraphModule(program.graph_module, graph, "Program")
     kept = dict.fromkeys(n.target for n in graph.nodes if n.op == GET_ATTR)
     specs = tuple(
-        InputSpec(n.name, "tensor", None, True)
-        if isinstance(n.val, Meta)
-        else InputSpec(n.name, "size")
+        InputSpec(n.name, "tensor", None, True) if isinstance(n.val, Meta) else _spec_of(n)
         for n in inputs
     )
     outputs = tuple(OutputSpec("result", i) for i in range(len(results)))
@@ -146,6 +145,13 @@ def part_program(
         module, signature, tree.structure(arguments), tree.structure(tuple(range(len(results)))),
         tuple(n.name for n in inputs), program.dims, (), program.mode,
     )  # fmt: skip
+
+
+def _spec_of(node: Node) -> InputSpec:
+    """Give the input of a part that is no tensor."""
+    if stands_for_object(node.val):
+        return InputSpec(node.name, "object", class_name_of(node.val))
+    return InputSpec(node.name, "size")
 
 
 def _drop_unread(graph: Graph) -> None:

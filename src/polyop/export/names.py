@@ -1,4 +1,4 @@
-"""The names that a function has for the tensors which it closes over."""
+"""The names that a function has for the tensors and objects which it closes over."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from polyop.graph.node import identifier
+from polyop.objects.fakes import original_of
+from polyop.schema.opaque import is_reference
 from polyop.tensor.tensor import Tensor
 
 #: How many objects deep tensors are looked for.
@@ -15,13 +17,14 @@ DEEPEST = 4
 
 
 def tensor_names(f: Callable[..., Any]) -> dict[int, str]:
-    """Give a name for each tensor that a function reads from outside, by its id."""
+    """Give a name for each tensor and opaque object that a function reads from outside, by id."""
     found: dict[int, str] = {}
     taken: set[str] = set()
     for name, value in _reads(f):
         for path, tensor in _tensors(name, value, 0):
-            if id(tensor) not in found and path not in taken:
-                found[id(tensor)] = path
+            key = id(original_of(tensor))  # another export may have its fakes there now
+            if key not in found and path not in taken:
+                found[key] = path
                 taken.add(path)
     return found
 
@@ -55,8 +58,8 @@ def _attributes(owner: Any) -> Iterator[tuple[str, Any]]:
         yield from own.items()
 
 
-def _tensors(path: str, value: Any, depth: int) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
+def _tensors(path: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Tensor) or is_reference(value):
         yield path, value
     elif depth < DEEPEST and not isinstance(value, (ModuleType, type, FunctionType, str, int)):
         parts: Any = _attributes(value)

@@ -12,9 +12,17 @@ from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import word
 from polyop.errors import CaptureError, UsageTypeError
 from polyop.export.check import Checker
+from polyop.export.objects import assert_answer, assert_state
 from polyop.export.signature import Dimension, Signature
-from polyop.export.wrappers import apart, has_wrappers, refuse_gradients, together, wrappers_of
-from polyop.graph import Graph, GraphModule
+from polyop.export.wrappers import (
+    apart,
+    count_writes,
+    has_wrappers,
+    refuse_gradients,
+    together,
+    wrappers_of,
+)
+from polyop.graph import Graph, GraphModule, Node
 from polyop.graph.node import GET_ATTR
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.trace.sizes import assert_holds
@@ -22,6 +30,16 @@ from polyop.lazy import load
 from polyop.ops.inplace import copy_
 from polyop.symbolic import Guard
 from polyop.tensor.tensor import Tensor
+
+#: What a graph calls to stop where a fact of its capture does not hold.
+ASSERTIONS = (assert_holds, assert_answer, assert_state)
+
+
+def _assertion(node: Node) -> str:
+    if node.target is assert_holds:
+        return str(node.args[1])
+    asked, known = node.args[2:0:-1] if node.target is assert_answer else node.args[1:]
+    return f"{asked} is {known!r}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +89,7 @@ class Program:
     @property
     def assertions(self) -> list[str]:
         """List what the graph asserts when it runs."""
-        return [str(n.args[1]) for n in self.graph.nodes if n.target is assert_holds]
+        return [_assertion(n) for n in self.graph.nodes if n.target in ASSERTIONS]
 
     @cached_property
     def checker(self) -> Checker:
@@ -156,6 +174,8 @@ class ProgramModule:
         count = len(signature.written)
         for number, value in zip(signature.written, found, strict=False):
             copy_(leaves[number], value)
+        if given and count:
+            count_writes(given, [leaves[number] for number in signature.written])
         out = tree.unflatten(program.out_spec, _results(signature, leaves, found[count:]))
         return together(out, [], given) if program.wraps[1] else out
 

@@ -9,6 +9,7 @@ from polyop import tree
 from polyop.dispatch.bits import GRAD
 from polyop.errors import CaptureError
 from polyop.export.inputs import of_graph
+from polyop.export.objects import add_checks
 from polyop.export.signature import InputSpec, OutputSpec, Signature
 from polyop.graph import (
     Graph,
@@ -20,6 +21,7 @@ from polyop.graph import (
 from polyop.graph.node import GET_ATTR
 from polyop.ops.define import operator_of
 from polyop.ops.inplace import copy_
+from polyop.schema.opaque import is_reference
 from polyop.tensor.tensor import Tensor
 
 COPY = operator_of(copy_)
@@ -52,6 +54,7 @@ def finish(module: GraphModule, specs: tuple[InputSpec, ...]) -> Signature:
     for node in writes:
         graph.erase_node(node)
     _refuse_writes(graph)
+    add_checks(module)
     clean(graph)
     module.recompile()
     parameters, constants = attributes(module)
@@ -99,9 +102,13 @@ def _refuse_kinds(leaves: Sequence[Any]) -> None:
 
 
 def attributes(module: GraphModule) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Name the tensors that a graph reads: those that require grad, and the others."""
+    """Name the tensors that require grad, and the other tensors and objects that a graph reads."""
     names = dict.fromkeys(n.target for n in module.graph.nodes if n.op == GET_ATTR)
-    tensors = {name: module.get_attr(name) for name in names}
-    learned = [n for n, t in tensors.items() if isinstance(t, Tensor) and t.keys & GRAD]
-    fixed = [n for n, t in tensors.items() if isinstance(t, Tensor) and not t.keys & GRAD]
+    held = {name: module.get_attr(name) for name in names}
+    learned = [n for n, t in held.items() if isinstance(t, Tensor) and t.keys & GRAD]
+    fixed = [n for n, t in held.items() if n not in learned and _is_constant(t)]
     return tuple(learned), tuple(fixed)
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, Tensor) or is_reference(value)

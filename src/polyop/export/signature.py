@@ -12,13 +12,14 @@ class InputSpec(NamedTuple):
 
     Attributes:
         path: how a reader writes it, such as `batch['image']`.
-        kind: a tensor or a size of the graph, or a constant that it was made for.
-        value: of a constant.
+        kind: a tensor, a size or an opaque object of the graph, or a constant that it was made
+            for.
+        value: of a constant; of an object, the name of its class.
         requires_grad: whether a tensor may need a gradient.
     """
 
     path: str
-    kind: Literal["tensor", "size", "constant"]
+    kind: Literal["tensor", "size", "object", "constant"]
     value: Any = None
     requires_grad: bool = False
 
@@ -47,7 +48,7 @@ class Signature:
         outputs: the leaves of the results.
         written: the numbers of the inputs that the function writes.
         parameters: attributes of the graph's module that require grad.
-        constants: its other tensors.
+        constants: its other tensors, and its opaque objects.
     """
 
     inputs: tuple[InputSpec, ...]
@@ -87,6 +88,8 @@ class Signature:
 
 
 def _text(spec: InputSpec) -> str:
+    if spec.kind == "object":
+        return f"object {spec.value}"
     return f"always {spec.value!r}" if spec.kind == "constant" else spec.kind
 
 

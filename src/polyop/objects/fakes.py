@@ -283,13 +283,13 @@ class FakeObject:
         found = opaque_type(type(self.real_obj))
         member = found.members.get(name) if found is not None else None
         if member is MemberType.USE_REAL:
-            return getattr(original, name)
+            return _noted(self, name, getattr(original, name))
         if member is MemberType.INLINED:
             return _inlined(self, name)
         if self.wrapped_obj is None or name.startswith("__") or not hasattr(self.wrapped_obj, name):
             _lacking(self, name)
         value = getattr(self.wrapped_obj, name)
-        return partial(_call_object(), self, name) if callable(value) else value
+        return partial(_call_object(), self, name) if callable(value) else _noted(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self.wrapped_obj is None or not hasattr(self.wrapped_obj, name):
@@ -364,7 +364,14 @@ def _inlined(fake: FakeObject, name: str) -> Any:
         return written.fget(fake)
     if callable(written):
         return MethodType(written, fake)
-    return getattr(original_of(fake), name)
+    return _noted(fake, name, getattr(original_of(fake), name))
+
+
+def _noted(fake: FakeObject, name: str, value: Any) -> Any:
+    """Give an attribute, and tell a capture without guards that its program relies on it."""
+    mode = word().fake
+    note = None if mode is None else mode.__dict__.get("on_read")
+    return value if note is None else note(fake, name, value)
 
 
 def _lacking(fake: FakeObject, name: str) -> NoReturn:

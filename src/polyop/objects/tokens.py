@@ -1,8 +1,9 @@
 """Tokens in programs: the order of effects as data, put in and taken out by two passes (S190).
 
 A program with tokens takes one per effect type in front of its inputs, and gives
-`(token, ..., result)`. What is exported, or run by a backend, has none: there the
-order of the nodes is the order of effects, and no pass changes it.
+`(token, ..., result)`. So `compile` hands graphs to backends, which may order calls by
+their data alone; what is traced or exported has none: there the order of the nodes is
+the order of effects, and no pass changes it.
 """
 
 from __future__ import annotations
@@ -34,11 +35,21 @@ def add_tokens(module: GraphModule) -> tuple[EffectType, ...]:
     Raises:
         SubgraphError: the program has tokens already.
     """
+    for node in module.graph.nodes:
+        if node.op == CALL_FUNCTION and node.target is with_effects:
+            raise SubgraphError(
+                "the program has tokens already",
+                seen=line_of(node),
+                fix="take them out first: remove_tokens(program)",
+            )
+    return chain_effects(module)
+
+
+def chain_effects(module: GraphModule) -> tuple[EffectType, ...]:
+    """Add tokens in place, to calls of `with_effects` that the program makes itself as well."""
     graph = module.graph
     ordered: dict[EffectType, list[Node]] = {}
     for node in graph.nodes:
-        if node.op == CALL_FUNCTION and node.target is with_effects:
-            raise SubgraphError("the program has tokens already", seen=line_of(node))
         effect = _effect_of(node)
         if effect is not None:
             ordered.setdefault(effect, []).append(node)
@@ -59,8 +70,12 @@ def _effect_of(node: Node) -> EffectType | None:
     """Give the effect type of a call; what a subgraph does is done by the call that has it."""
     if node.op != CALL_FUNCTION:
         return None
-    inner = EffectType.ORDERED if has_impure_subgraph(node) else None
-    return effect_of_target(node.target) or inner
+    target, depth = node.target, 1
+    while target is with_effects:
+        target, depth = node.args[depth], depth + 2
+    # A call that the program itself puts behind a token keeps its place, whatever it does.
+    impure = depth > 1 or has_impure_subgraph(node)
+    return effect_of_target(target) or (EffectType.ORDERED if impure else None)
 
 
 def _token_input(graph: Graph, position: int, effect: EffectType) -> Node:
@@ -86,32 +101,33 @@ def _put_in(graph: Graph, node: Node, token: Node) -> Node:
         )
         made = _item(graph, call, 0, TOKEN)
         call.val = (TOKEN, *results)
-        whole = None
-        if node.users and len(results) == 1 and not isinstance(node.val, tuple):
-            whole = _item(graph, call, 1, node.val)
     if hasattr(node, "source"):
         call.source = node.source
-    if whole is not None:
-        node.replace_all_uses_with(whole)
-    elif node.users:
-        _shift_items(graph, node, call)
+    _hand_over(graph, node, call, len(results))
     graph.erase_node(node)
     return made
+
+
+def _hand_over(graph: Graph, node: Node, call: Node, count: int) -> None:
+    """Let what reads the results of a call read them behind the token."""
+    row = isinstance(node.val, tuple) and not _is_single(node.target, ())
+    if row and count > 1:
+        _shift_items(node, call)
+    if node.users:
+        with graph.inserting_before(node):
+            # A row of one is read as a slice, which tells it from a result that is no row.
+            whole = _item(graph, call, slice(1, None) if row else 1, node.val)
+        node.replace_all_uses_with(whole)
 
 
 def _item(graph: Graph, call: Node, key: Any, val: Any) -> Node:
     return graph.create_node(CALL_FUNCTION, operator.getitem, (call, key), val=val)
 
 
-def _shift_items(graph: Graph, node: Node, call: Node) -> None:
-    """Let what reads a row of results read them behind the token."""
+def _shift_items(node: Node, call: Node) -> None:
     for user in list(node.users):
         if _reads_item(user, node):
             user.set_args((call, user.args[1] + 1))
-    if node.users:
-        with graph.inserting_before(node):
-            row = _item(graph, call, slice(1, None), node.val)
-        node.replace_all_uses_with(row)
 
 
 def _reads_item(user: Node, node: Node) -> bool:
@@ -178,7 +194,8 @@ def _take_out(graph: Graph, call: Node) -> None:
     """Call the operator itself in the place of `with_effects`."""
     token, target, *args = call.args
     row = call.val[1:] if isinstance(call.val, tuple) else ()
-    single = _is_single(target, row)
+    keys = [user.args[1] for user in call.users if user.target is operator.getitem]
+    single = _is_single(target, row) and not any(isinstance(key, slice) for key in keys)
     with graph.inserting_before(call):
         node = graph.create_node(CALL_FUNCTION, target, tuple(args), call.kwargs)
     node.val = row[0] if single and row else (row or None)
@@ -199,6 +216,7 @@ def _take_out(graph: Graph, call: Node) -> None:
 
 
 def _is_single(target: Any, row: Any) -> bool:
+    """Tell whether a call gives its result as it is, and no row of them."""
     if isinstance(target, OpOverload):
         return len(target._schema.returns) == 1
     return len(row) == 1

@@ -39,7 +39,9 @@ def register_opaque_type(
         cls: the class; its objects are leaves, which nobody looks into. In schemas it
             appears as `module.Class`.
         typ: `"reference"` for objects with a state, which are inputs of programs;
-            `"value"` for constants, which are known by equality.
+            `"value"` for constants, which are known by equality. A program with such an object
+            in it can be saved if the class has `__obj_flatten__()`, which gives (name, value)
+            pairs, and a classmethod `__obj_unflatten__(flat)`, which makes the object of them.
         hoist: let values be inputs of programs too, so that one program serves all.
         guard_fn: for a reference, gives what a compiled program relies on.
         members: by name, which attributes and methods traced code may use, and how.

@@ -325,17 +325,29 @@ def test_writes_carry_tangents() -> None:
     same(lambda x: functionalize(write)(x), write, A)
 
 
-def _view(x: Tensor) -> Tensor:
+def _view(x: Any) -> Any:
     y = x * 1
-    y.reshape(-1).add_(1.0)
+    y.reshape(-1).mul_(x.reshape(-1))
     return y
 
 
-def _base(x: Tensor) -> Tensor:
+def _base(x: Any) -> Any:
     y = x * 1
     z = y.reshape(-1)
-    y.add_(1.0)
+    y.mul_(x)
     return z
+
+
+def _item(x: Any) -> Any:
+    y = x * 1
+    y[0] = x[1]
+    return y
+
+
+@pytest.mark.parametrize("write", [_view, _base, _item])
+def test_writes_reach_what_shares_the_memory(write: Any) -> None:
+    """S134, S136: value and tangent of a write reach the base and all its views."""
+    same(write, write, A)
 
 
 def _outside(x: Tensor) -> Tensor:
@@ -343,11 +355,9 @@ def _outside(x: Tensor) -> Tensor:
 
 
 WRITES = {
-    "a view": (_view, "shares memory with a view"),
-    "a base": (_base, "shares memory with a view"),
-    "an item": (lambda x: (x * 1).__setitem__(0, x[1]), "shares memory with a view"),
     "an input": (lambda x: x.add_(1.0), "writes an input of func.jvp"),
-    "a tensor without a tangent": (_outside, "tangents cannot follow"),
+    "a view of an input": (lambda x: x[0].add_(1.0), "writes a view of an input of func.jvp"),
+    "a tensor without a tangent": (_outside, "derivative cannot follow"),
 }
 
 

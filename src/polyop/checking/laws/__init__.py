@@ -1,6 +1,6 @@
 """The laws; importing this registers them in the order in which they are tried."""
 
-from polyop.checking.laws import schema  # isort: skip
+from polyop.checking.laws import schema, index  # isort: skip
 from polyop.checking.laws import gradient, fake, trace, batching  # isort: skip
 from polyop.checking.laws import layouts, autocast, determinism, serialisation  # isort: skip
 
@@ -10,6 +10,7 @@ __all__ = [
     "determinism",
     "fake",
     "gradient",
+    "index",
     "layouts",
     "schema",
     "serialisation",

@@ -11,8 +11,9 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+from polyop import tree
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.operator import OpOverload
@@ -72,6 +73,7 @@ class AuthorRecorder:
         self.source = op.rule_source("backward")
         self.names = [a.name for a in op._schema.arguments]
         self.positional = len(op._schema.positional)
+        self.single = len(op._schema.returns) == 1
         self.inputs_class: type[Inputs] = type(
             "Inputs",
             (AllInputs if op._schema.keyword_only else Inputs,),
@@ -121,7 +123,7 @@ class AuthorRecorder:
                 self._keywords(values),
                 out,
             )
-        flat, shape = flatten_results(results)
+        flat, shape = flatten_results(results, single=self.single)
         inner = flatten_results(out)[0]
         ctx.seal(list(zip(self.names, values, strict=True)), inner, inner if kept else None)
         node = Node()
@@ -148,6 +150,10 @@ class AuthorRecorder:
         """Give each gradient that backward returned, with the node that it is for."""
         # The quick way keeps a tuple of plain facts.
         specs = n.s1 if n.s1.__class__ is list else [s and make_spec(*s) for s in n.s1]
+        if len(specs) == 1 and isinstance(given, tuple) and specs[0].__class__ in {list, dict}:
+            # The one argument is a container: a tuple may be its mirror, or hold it.
+            single = given.__class__ is tuple and len(given) == 1
+            given = given if single and _holds(given[0]) else (given,)
         for name, spec, value in zip(self.names, specs, self.laid_out(given), strict=True):
             yield from matched(self.op, self.source, name, spec, value)
 
@@ -184,21 +190,57 @@ class AuthorRecorder:
         return values
 
 
-def flatten_results(results: Any) -> tuple[list[Any], list[Any]]:
+class Laid(NamedTuple):
+    """Where the parts of a result that is a record, a dict or a tuple lie among all."""
+
+    spec: Any
+    numbers: range
+
+
+def _holds(value: Any) -> bool:
+    """Tell whether a gradient may mirror a container."""
+    return value is None or not isinstance(value, Tensor)
+
+
+def flatten_results(results: Any, *, single: bool = False) -> tuple[list[Any], list[Any]]:
     """Give the single results in a row, and which of them make each result.
 
-    A result that is a list is mirrored by a list of numbers.
+    A result that is a list is mirrored by a list of numbers, any other
+    container by a `Laid`, and None by None: it is no single result.
+
+    Args:
+        results: what a call gave.
+        single: whether the schema has one return, so that a tuple is that one.
     """
     flat: list[Any] = []
-    shape: list[Any] = []
-    for result in results if results.__class__ is tuple else (results,):
-        if result.__class__ is list:
-            shape.append(list(range(len(flat), len(flat) + len(result))))
-            flat += result
-        else:
-            shape.append(len(flat))
-            flat.append(result)
-    return flat, shape
+    several = results.__class__ is tuple and not single
+    return flat, [_place(result, flat) for result in (results if several else (results,))]
+
+
+def _place(result: Any, flat: list[Any]) -> Any:
+    if result is None:
+        return None
+    if result.__class__ is list:
+        return [_place(item, flat) for item in result]
+    start = len(flat)
+    if isinstance(result, _LEAVES):
+        flat.append(result)
+        return start
+    leaves, spec = tree.flatten(result)
+    flat += leaves
+    return start if spec.is_leaf() else Laid(spec, range(start, len(flat)))
+
+
+_LEAVES = (Tensor, int, float, complex, str)
+
+
+def placed(place: Any, flat: Sequence[Any]) -> Any:
+    """Give the values of one result, laid out as it is."""
+    if place is None or place.__class__ is int:
+        return None if place is None else flat[place]
+    if place.__class__ is list:
+        return [placed(item, flat) for item in place]
+    return tree.unflatten(place.spec, [flat[i] for i in place.numbers])
 
 
 def give_node(
@@ -232,7 +274,7 @@ def call_backward(n: Node, ctx: Context, g: Any, shape: Any, rule: Callable[...,
     flat = g if g.__class__ is list else [g]
     if ctx._materialize and g.__class__ is list:
         flat = fill_tensors(n, flat)
-    given = [[flat[j] for j in i] if i.__class__ is list else flat[i] for i in shape]
+    given = [flat[i] if i.__class__ is int else placed(i, flat) for i in shape]
     token = RUNNING.set(n.op)
     try:
         return rule(ctx, *given)
@@ -241,22 +283,28 @@ def call_backward(n: Node, ctx: Context, g: Any, shape: Any, rule: Callable[...,
 
 
 def _parameters(fn: Callable[..., Any] | None) -> list[str]:
-    """Name the parameters of a function; three without a name if it does not say."""
+    """Name the parameters of a function; three without a name if it does not say.
+
+    Those with a default are the author's own, unless their names are ours.
+    """
     try:
-        return list(inspect.signature(fn).parameters) if fn is not None else []
+        found = inspect.signature(fn).parameters.values() if fn is not None else ()
     except (TypeError, ValueError):
         return ["", "", ""]
+    return [p.name for p in found if p.default is p.empty or p.name in _WANTED]
+
+
+_WANTED = ("ctx", "inputs", "keyword_only_inputs", "output")
 
 
 def setup_caller(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Give `(ctx, inputs, keywords, output)` for an author's `setup_context` of any form (S124)."""
-    wanted = ("ctx", "inputs", "keyword_only_inputs", "output")
     names = _parameters(fn)
-    if set(names) <= set(wanted) and names != ["ctx", "inputs", "output"]:
-        places = [wanted.index(name) for name in names]
+    if set(names) <= set(_WANTED) and names != ["ctx", "inputs", "output"]:
+        places = [_WANTED.index(name) for name in names]
 
         def by_name(*given: Any) -> Any:
-            return fn(**{wanted[i]: given[i] for i in places})
+            return fn(**{_WANTED[i]: given[i] for i in places})
 
         return by_name
     if len(names) == 4:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from polyop import tree
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.rules import AutogradRule
 from polyop.layers.autograd.arrays import cast_tensor
 from polyop.layers.autograd.author import AuthorRecorder, flatten_results
 from polyop.layers.autograd.context import Context, refuse
-from polyop.layers.autograd.mirror import describe
+from polyop.layers.autograd.mirror import describe, fields_of
 from polyop.tensor.tensor import Tensor, is_differentiable
 
 
@@ -68,25 +69,47 @@ def laid_beside(who: Author, ctx: Context, out: Any, given: Any) -> list[Any]:
     Raises:
         AutogradError: what the author returned does not fit the results.
     """
-    flat, shape = flatten_results(out)
-    if out.__class__ is not tuple:
+    several = out.__class__ is tuple and len(who.schema.returns) != 1
+    results = out if several else (out,)
+    flat = flatten_results(out)[0]
+    if not several:
         given = given if given.__class__ is tuple and len(given) == 1 else (given,)
-    if given.__class__ is not tuple or len(given) != len(shape):
-        _unfit(who, f"{len(shape)}, one per result", given)
-    found: list[Any] = []
-    for place, tangent in zip(shape, given, strict=True):
-        if place.__class__ is not list:
-            found.append(tangent)
-        elif tangent is None:
-            found += [None] * len(place)
-        else:
-            if tangent.__class__ not in {list, tuple} or len(tangent) != len(place):
-                _unfit(who, f"a list of {len(place)}", tangent)
-            found += tangent
+    if given.__class__ is not tuple or len(given) != len(results):
+        _unfit(who, f"{len(results)}, one per result", given)
+    pairs = zip(results, given, strict=True)
+    found = [t for result, tangent in pairs for t in _in_a_row(who, result, tangent)]
     return [
         _checked(who, i, t, d, without=id(t) in ctx._without)
         for i, (t, d) in enumerate(zip(flat, found, strict=True))
     ]
+
+
+def _in_a_row(who: Author, result: Any, given: Any) -> list[Any]:
+    """Give the tangents of the parts of a result, in the order of its leaves."""
+    names, parts = tree.children(result)
+    if parts is None:
+        if result is None and given is not None:
+            _unfit(who, "None, as the result is", given)
+        return [] if result is None else [given]
+    if given is None:
+        return [None] * len(tree.leaves(result))
+    given = _parts_of(who, result, names, given)
+    pairs = zip(parts, given, strict=True)
+    return [t for part, tangent in pairs for t in _in_a_row(who, part, tangent)]
+
+
+def _parts_of(who: Author, result: Any, names: Sequence[Any], given: Any) -> list[Any]:
+    if result.__class__ in {list, tuple}:
+        if given.__class__ not in {list, tuple} or len(given) != len(names):
+            _unfit(who, f"a {type(result).__name__} of {len(names)}", given)
+        return list(given)
+    named = fields_of(given)
+    named = given if named is None else named
+    keys = list(result) if isinstance(result, dict) else list(fields_of(result) or ())
+    if not isinstance(named, dict) or not set(named) <= set(keys):
+        _unfit(who, f"a dict with {', '.join(map(str, keys))}", given)
+    ordered = names if isinstance(result, dict) else keys
+    return [named.get(key) for key in ordered]
 
 
 def _checked(who: Author, i: int, result: Any, tangent: Any, *, without: bool) -> Any:

@@ -9,7 +9,7 @@ code here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bind import dispatch
@@ -17,12 +17,12 @@ from polyop.dispatch.bits import LIFTED
 from polyop.dispatch.context import AUTOGRAD, Word, reset_word, set_word
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import tensors_in
-from polyop.errors import ArgumentError, AutogradError, MutationError
+from polyop.errors import AutogradError
+from polyop.layers.autograd.aliases import note_views, write
 from polyop.layers.autograd.tangents import tangent_rule
-from polyop.layers.autograd.transforms import Lifted, note_shared
+from polyop.layers.autograd.transforms import Lifted
 from polyop.layers.levels import Level
 from polyop.ops.define import ON_TENSORS
-from polyop.ops.inplace import INPLACE_TWINS
 from polyop.tensor.tensor import Tensor
 
 _READS = {"numpy", "data_ptr", "tolist", "pickle"}
@@ -79,18 +79,20 @@ class JvpLevel(Level):
     def run(self, op: OpOverload, args: Sequence[Any]) -> Any:
         """Run a call on the values, and its rule on the tangents."""
         if op._schema.is_mutable:
-            return self._write(op, args)
+            return write(self, op, args, self._is_input)
         tangents = [self.tangent(a) for a in args]
         token = set_word(self.below())
         try:
             values = [self.peel(a) for a in args]
             if all(t is None for t in tangents):
-                results = self.wrap_all(dispatch(op, values))
+                out = dispatch(op, values)
+                results = self.wrap_all(out)
             else:
-                results = self.wrap_with(*tangent_rule(op)(values, tangents))
+                out, slopes = tangent_rule(op)(values, tangents)
+                results = self.wrap_with(out, slopes)
         finally:
             reset_word(token)
-        note_shared(self, op, args, results)
+        note_views(self, op, args, out, results)
         return results
 
     # -- wrapping -------------------------------------------------------------
@@ -127,7 +129,7 @@ class JvpLevel(Level):
     def wrap(self, value: Tensor, tangent: Tensor | None = None) -> Tensor:
         """Wrap a tensor with its tangent."""
         record = Dual()
-        record.value, record.level, record.tangent, record.shared = value, self, tangent, False
+        record.value, record.level, record.tangent, record.views = value, self, tangent, None
         t = Tensor()
         t.payload, t.keys, t.version = record, LIFTED, 0
         return t
@@ -138,7 +140,9 @@ class JvpLevel(Level):
             return self.wrap(out)
         if out.__class__ is list or out.__class__ is tuple:
             return out.__class__(map(self.wrap_all, out))
-        return out
+        if out is None or isinstance(out, (int, float, str, complex)):
+            return out
+        return tree.map_leaves(lambda x: self.wrap(x) if isinstance(x, Tensor) else x, out)
 
     def wrap_with(self, out: Any, tangents: Sequence[Any]) -> Any:
         """Wrap results, with their tangents in a row."""
@@ -149,6 +153,10 @@ class JvpLevel(Level):
         def one(x: Any) -> Any:
             if x.__class__ is list or x.__class__ is tuple:
                 return x.__class__(map(one, x))
+            if x is None:  # no leaf, so it has no place in the row
+                return None
+            if not isinstance(x, Tensor) and tree.children(x)[1] is not None:
+                return tree.map_leaves(one, x)
             tangent = next(rest)
             return self.wrap(x, tangent) if isinstance(x, Tensor) else x
 
@@ -160,32 +168,5 @@ class JvpLevel(Level):
         tangent: Tensor = ON_TENSORS["zeros_like"](self.peel(value)) if found is None else found
         return tangent
 
-    # -- writes ---------------------------------------------------------------
-
-    def _write(self, op: OpOverload, args: Sequence[Any]) -> Any:
-        """Write by replacing the value and the tangent of the written wrapper."""
-        target, twin = args[0], INPLACE_TWINS.get(op.name())
-        if twin is None or not self.owns(target):
-            _refuse_write(op, "writes a tensor under func.jvp that tangents cannot follow")
-        if any(t is target for t in self.inputs):
-            _refuse_write(op, "writes an input of func.jvp")
-        if target.payload.shared:
-            _refuse_write(op, "writes a tensor that shares memory with a view, under func.jvp")
-        new = self.run(twin, args)
-        if tuple(new.shape) != tuple(target.shape):
-            raise ArgumentError(
-                f"the result of {op.name()} cannot be written to its argument",
-                op=op._schema, declared=f"shape {tuple(target.shape)}",
-                seen=f"shape {tuple(new.shape)}", fix="use the operator that returns a new tensor",
-            )  # fmt: skip
-        if new.dtype != target.dtype:
-            new = ON_TENSORS["astype"](new, target.dtype)
-        target.payload, target.version = new.payload, target._version + 1
-        return target
-
-
-def _refuse_write(op: OpOverload, problem: str) -> NoReturn:
-    raise MutationError(
-        f"{op.name()} {problem}", op=op._schema, source=op.source,
-        fix="use the operator that returns a new tensor",
-    )  # fmt: skip
+    def _is_input(self, tensor: Tensor) -> bool:
+        return any(t is tensor for t in self.inputs)

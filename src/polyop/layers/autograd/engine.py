@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
+from polyop.dispatch.bits import ANOMALY, GRAD, NO_GRAD, NUMPY
 from polyop.dispatch.context import Word, reset_word, set_word, word
+from polyop.layers.autograd.anomaly import watched_step
 from polyop.layers.autograd.arrays import cast_array, cast_tensor, send
 from polyop.layers.autograd.author import RUNNING
 from polyop.layers.autograd.node import SUBCLASS_NODES, Node, edges, freed
@@ -101,6 +102,7 @@ def run_all(
         wanted: nodes whose gradient is asked for.
         needed: the nodes to visit, or None for all.
     """
+    step = (_watched if word() & ANOMALY else _on_tensors) if tensors else _on_arrays
     found: Grads = {}
     pending: list[Node] = []
     heap = [(-n.seq, n) for n in set(roots) if n.seq]
@@ -112,7 +114,7 @@ def run_all(
             found[n] = g
         if needed is not None and n not in needed:
             continue
-        _step(n, g, grads, pending.append, tensors)
+        step(n, g, grads, pending.append)
         if not retain:
             n.backward = freed
             n.s0 = n.s1 = n.s2 = None
@@ -122,10 +124,15 @@ def run_all(
     return found
 
 
-def _step(n: Node, g: Any, grads: Grads, push: Callable[[Node], Any], tensors: bool) -> None:
-    if not tensors:
-        n.backward(n, g, grads, push)
-        return
+def _on_arrays(n: Node, g: Any, grads: Grads, push: Callable[[Node], Any]) -> None:
+    n.backward(n, g, grads, push)
+
+
+def _watched(n: Node, g: Any, grads: Grads, push: Callable[[Node], Any]) -> None:
+    watched_step(_on_tensors, n, g, grads, lambda m, d: send(m, d, grads, push))
+
+
+def _on_tensors(n: Node, g: Any, grads: Grads, push: Callable[[Node], Any]) -> None:
     token = RUNNING.set(n.op)
     try:
         n.backward.tensor(n, g, grads, push)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bits import GRAD, MODES, NO_GRAD, NUMPY, SUBCLASS
+from polyop.dispatch.bits import ANOMALY, GRAD, MODES, NO_GRAD, NUMPY, SUBCLASS
 from polyop.dispatch.keys import AUTOGRAD_KEYS
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.resolve import Way
 from polyop.dispatch.results import tensors_in
 from polyop.dispatch.table import Kernel
 from polyop.errors import AutogradError
+from polyop.layers.autograd.anomaly import noting
 from polyop.layers.autograd.author import AuthorRecorder
 from polyop.layers.autograd.inplace import writing
 from polyop.layers.autograd.node import SUBCLASS_NODES, node_of
@@ -34,6 +35,8 @@ class AutogradLayer:
     def handler(self, way: Way) -> Handler | None:
         """Give the handler that records, or None if there is nothing to record."""
         made = self._handler(way)
+        if made is not None and way.code & ANOMALY:
+            made = noting(made)
         return marking(made) if made is not None and way.code & SUBCLASS else made
 
     def _handler(self, way: Way) -> Handler | None:

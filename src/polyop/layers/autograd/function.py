@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-from polyop.dispatch.bits import GRAD
+from polyop.dispatch.bits import ANOMALY, GRAD
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.results import tensors_in
 from polyop.errors import AutogradError, MissingGradientError, MutationError
+from polyop.layers.autograd.anomaly import note_results
 from polyop.layers.autograd.arrays import adapted, send
 from polyop.layers.autograd.author import call_backward, flatten_results, give_node
 from polyop.layers.autograd.context import Context, refuse
@@ -175,6 +176,8 @@ def attach(
     node.s1 = specs
     node.more = ([facts(t) for t in flat], traits, shape)
     give_node(node, flat, inner, ctx._without)
+    if word() & ANOMALY:
+        note_results(flat, node.seq - 1)
 
 
 def _function_backward(

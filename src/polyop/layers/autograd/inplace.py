@@ -63,8 +63,18 @@ def writing(op: OpOverload, below: Handler) -> Handler:
 def _recorder_of(op: OpOverload) -> Recorder | None:
     twin = INPLACE_TWINS.get(op.name())
     if twin is not None:
-        return recorder_of(twin)
+        return recorder_of(twin) or CUT
     return MissingRecorder(op) if op.rule("backward") is None else None
+
+
+class Cut:
+    """Records a write whose result depends on no tensor, such as `fill_`: history ends there."""
+
+    def record(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the result without history."""
+
+
+CUT = Cut()
 
 
 def refuse_leaf(op: OpOverload, tensor: Tensor) -> None:

@@ -40,13 +40,23 @@ def spec_of(outer: Any, node_of: NodeOf) -> Any:
     if isinstance(outer, Tensor):
         payload = outer.payload
         return make_spec(node_of(outer), payload.shape, payload.dtype)
+    if outer is None or outer.__class__ in _PLAIN:
+        return None
     if outer.__class__ in {list, tuple}:
         return [spec_of(x, node_of) for x in outer]
-    if isinstance(outer, dict):
-        return {k: spec_of(v, node_of) for k, v in outer.items()}
-    if dataclasses.is_dataclass(outer) and not isinstance(outer, type):
-        return {f.name: spec_of(getattr(outer, f.name), node_of) for f in dataclasses.fields(outer)}
-    return None
+    named = outer if isinstance(outer, dict) else fields_of(outer)
+    return None if named is None else {k: spec_of(v, node_of) for k, v in named.items()}
+
+
+_PLAIN = {int, float, bool, str, complex}
+
+
+def fields_of(value: Any) -> dict[str, Any] | None:
+    """Give the fields of a dataclass or NamedTuple by name, or None for anything else."""
+    names = getattr(value, "_fields", None) if isinstance(value, tuple) else None
+    if names is None and dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [f.name for f in dataclasses.fields(value) if f.init]
+    return None if names is None else {name: getattr(value, name) for name in names}
 
 
 def needs_of(spec: Any) -> Any:
@@ -120,8 +130,8 @@ def _one(op: Any, source: Any, name: str, spec: Spec, given: Any) -> Found:
 
 
 def _record(op: Any, source: Any, name: str, spec: dict[Any, Any], given: Any) -> Found:
-    if dataclasses.is_dataclass(given) and not isinstance(given, type):
-        given = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
+    named = fields_of(given)
+    given = given if named is None else named
     if not isinstance(given, dict) or not set(given) <= set(spec):
         _structure(op, source, name, f"a dict with {', '.join(map(str, spec))}", given)
     for key, value in given.items():

@@ -13,18 +13,17 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bind import dispatch
-from polyop.dispatch.bits import GRAD, LIFTED
-from polyop.dispatch.body import result_forms
+from polyop.dispatch.bits import ANOMALY, GRAD, LIFTED
 from polyop.dispatch.context import AUTOGRAD, Word, reset_word, set_word, word
 from polyop.dispatch.operator import OpOverload
-from polyop.dispatch.results import tensors_in
-from polyop.errors import AutogradError, MutationError, UsageError, UsageTypeError
+from polyop.errors import AutogradError, UsageError, UsageTypeError
+from polyop.layers.autograd.aliases import Views, note_views, write
+from polyop.layers.autograd.anomaly import note_results
 from polyop.layers.autograd.engine import run
-from polyop.layers.autograd.node import Node, leaf_node
+from polyop.layers.autograd.node import Node, leaf_node, next_seq
 from polyop.layers.autograd.recorders import recorder_of
 from polyop.layers.levels import Level, enter_level
 from polyop.ops.define import ON_TENSORS
-from polyop.ops.inplace import INPLACE_TWINS
 from polyop.tensor.tensor import Tensor, is_differentiable
 
 Fn = Callable[..., Any]
@@ -36,13 +35,13 @@ class Lifted:
     Attributes:
         value: the tensor below.
         level: whose it is.
-        shared: whether it is a view, or has views, which a write would not reach.
+        views: the living views of its memory, if it owns it and has any.
     """
 
-    __slots__ = ("level", "shared", "value")
+    __slots__ = ("level", "value", "views")
     value: Tensor
     level: GradLevel
-    shared: bool
+    views: Views | None
 
     @property
     def shape(self) -> Any:
@@ -106,9 +105,10 @@ class GradLevel(Level):
     def run(self, op: OpOverload, args: Sequence[Any]) -> Any:
         """Run a call on what is inside the wrappers, and record it."""
         if op._schema.is_mutable:
-            return self._write(op, args)
+            return write(self, op, args, _is_leaf)
         # Found before the call, which may take the operator's rules away.
         found = recorder_of(op) if word().grad else None
+        before = next_seq() if word() & ANOMALY else 0
         token = set_word(self.below())
         try:
             values = [self.peel(a) for a in args]
@@ -118,9 +118,11 @@ class GradLevel(Level):
                 found.record(
                     args, values, out, results, kept=True, node_of=self.node_of, plain=False
                 )
+                if before:
+                    note_results(results, before)
         finally:
             reset_word(token)
-        note_shared(self, op, args, results)
+        note_views(self, op, args, out, results)
         return results
 
     def node_of(self, tensor: Tensor) -> Node | None:
@@ -144,7 +146,7 @@ class GradLevel(Level):
     def wrap(self, value: Tensor) -> Tensor:
         """Wrap a tensor."""
         record = Lifted()
-        record.value, record.level, record.shared = value, self, False
+        record.value, record.level, record.views = value, self, None
         t = Tensor()
         t.payload, t.keys, t.version = record, LIFTED, 0
         return t
@@ -155,37 +157,9 @@ class GradLevel(Level):
             return self.wrap(out)
         if out.__class__ is list or out.__class__ is tuple:
             return out.__class__(map(self.wrap_all, out))
-        return out
-
-    def _write(self, op: OpOverload, args: Sequence[Any]) -> Any:
-        """Write by replacing what is inside the written wrapper."""
-        target, twin = args[0], INPLACE_TWINS.get(op.name())
-        own = isinstance(target, Tensor) and self.peel(target) is not target
-        if twin is None or not own or getattr(target, "view_of", None) is not None:
-            raise AutogradError(
-                f"{op.name()} writes a tensor under func.grad that its gradient cannot follow",
-                op=op._schema, source=op.source,
-                fix="use the operator that returns a new tensor",
-            )  # fmt: skip
-        if target.keys & GRAD and target.grad_node.seq == 0:
-            raise MutationError(
-                f"{op.name()} writes an input of func.grad",
-                op=op._schema, source=op.source,
-                fix="use the operator that returns a new tensor",
-            )  # fmt: skip
-        if target.payload.shared:
-            raise MutationError(
-                f"{op.name()} writes a tensor that shares memory with a view, under func.grad",
-                op=op._schema, source=op.source,
-                fix="use the operator that returns a new tensor",
-            )  # fmt: skip
-        new = self.run(twin, args)
-        if new.dtype != target.dtype:
-            new = ON_TENSORS["astype"](new, target.dtype)
-        target.payload, target.keys, target.version = new.payload, new.keys, target._version + 1
-        if new.keys & GRAD:
-            target.grad_node = new.grad_node
-        return target
+        if out is None or isinstance(out, (int, float, str, complex)):
+            return out
+        return tree.map_leaves(lambda x: self.wrap(x) if isinstance(x, Tensor) else x, out)
 
     def watched(self, value: Tensor) -> Tensor:
         """Wrap an input, as a leaf."""
@@ -195,21 +169,9 @@ class GradLevel(Level):
         return t
 
 
-def note_shared(level: Level, op: OpOverload, args: Sequence[Any], results: Any) -> None:
-    """Note that results share memory with arguments: a write to one would not reach the other."""
-    try:
-        viewed = op.notes["viewed"]
-    except KeyError:
-        viewed = op.note("viewed", _viewed)
-    if viewed:
-        for t in tensors_in((*(args[i] for i in viewed), results)):
-            if t.keys & LIFTED and t.payload.level is level:
-                t.payload.shared = True
-
-
-def _viewed(op: OpOverload) -> tuple[int, ...]:
-    """Give the places of the arguments that results are views of."""
-    return tuple(i for kind, i in result_forms(op._schema) if kind in {"view", "views"})
+def _is_leaf(tensor: Tensor) -> bool:
+    """Tell whether a tensor is an input of its level."""
+    return tensor.keys & GRAD != 0 and tensor.grad_node.seq == 0
 
 
 # -- the transforms -----------------------------------------------------------

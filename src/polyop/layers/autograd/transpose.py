@@ -59,7 +59,7 @@ class ProbeLevel(GradLevel):
         """Wrap a tensor."""
         t = super().wrap(value)
         record = Probe()
-        record.value, record.level = value, self
+        record.value, record.level, record.views = value, self, None
         t.payload = record
         return t
 

@@ -1,0 +1,205 @@
+"""Views inside `func.grad` and `func.jvp`, and writes that reach all who share the memory.
+
+Nothing is written at such a level: the written wrapper gets a new value. So
+do its base, by the inverse of each view on the way, and then every living
+view of the base, which is taken again. All of it is operators at the level
+itself, so gradients and tangents follow a write without a rule of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any, NoReturn
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from polyop.dispatch.bind import dispatch
+from polyop.dispatch.bits import GRAD
+from polyop.dispatch.body import Form, result_forms
+from polyop.dispatch.context import word
+from polyop.dispatch.operator import OpOverload
+from polyop.errors import ArgumentError, AutogradError, MutationError, PolyopError
+from polyop.layers.levels import Level
+from polyop.ops.define import ON_TENSORS
+from polyop.ops.inplace import INPLACE_TWINS
+from polyop.ops.views import VIEW_INVERSES
+from polyop.schema.tags import Tag
+from polyop.tensor.storage import bump, share
+from polyop.tensor.tensor import Tensor
+
+#: The living views of a base, in the order in which they were taken.
+Views = WeakValueDictionary[int, Tensor]
+_numbers: Iterator[int] = count()
+#: Views without a derivative: what is written through them, their base would not know of.
+_CUTS = {"core::detach"}
+
+
+def note_views(level: Level, op: OpOverload, args: Sequence[Any], out: Any, results: Any) -> None:
+    """Note which results of a call are views of arguments of the level.
+
+    Args:
+        level: that the call ran at.
+        op: the operator.
+        args: its arguments, wrapped.
+        out: what the call gave below the level.
+        results: the same, wrapped.
+    """
+    try:
+        forms = op.notes["viewed"]
+    except KeyError:
+        forms = op.note("viewed", _viewed)
+    if forms:
+        outs, news = (out, results) if len(op._schema.returns) > 1 else ((out,), (results,))
+        for i, form in forms:
+            _note(level, op, args, form, (outs[i], news[i]))
+
+
+def _viewed(op: OpOverload) -> tuple[tuple[int, Form], ...]:
+    """Give the places of the results that are views, with what they view."""
+    forms = enumerate(result_forms(op._schema))
+    return tuple((i, form) for i, form in forms if form[0] in {"view", "views"})
+
+
+def _note(
+    level: Level, op: OpOverload, args: Sequence[Any], form: Form, pair: tuple[Any, Any]
+) -> None:
+    kind, position = form
+    (below, view), base = pair, args[position]
+    if Tag.maybe_aliasing_or_mutating in op.tags and getattr(below, "view_of", None) is None:
+        return  # memory was not shared after all
+    statics = tuple(a for i, a in enumerate(args) if i != position)
+    if kind == "view":
+        _join(level, base, view, (op, statics))
+        return
+    for i, item in enumerate(view):
+        _join(level, base, item, (op, (*statics, i)))
+
+
+def _join(level: Level, base: Tensor, view: Tensor, step: tuple[OpOverload, Any]) -> None:
+    view.version = share(base)
+    view.view_of = (base, *step)
+    root = root_of(level, base)
+    if owned(level, root):
+        if root.payload.views is None:
+            root.payload.views = WeakValueDictionary()
+        root.payload.views[next(_numbers)] = view
+
+
+def owned(level: Level, value: Any) -> bool:
+    """Tell whether a value is a tensor of a level."""
+    return isinstance(value, Tensor) and getattr(value.payload, "level", None) is level
+
+
+def root_of(level: Level, tensor: Tensor) -> Tensor:
+    """Give the tensor that owns the memory, as far as the level sees it."""
+    while owned(level, tensor) and getattr(tensor, "view_of", None) is not None:
+        tensor = tensor.view_of[0]
+    return tensor
+
+
+# -- writes -------------------------------------------------------------------
+
+
+def write(
+    level: Level, op: OpOverload, args: Sequence[Any], is_input: Callable[[Tensor], bool]
+) -> Any:
+    """Replace the values of the written tensor, and of all that share its memory.
+
+    Args:
+        level: that the call runs at.
+        op: writes its first argument.
+        args: all its arguments.
+        is_input: whether a tensor is an input of the transform.
+
+    Raises:
+        AutogradError: the operator has no functional twin, and so no derivative.
+        MutationError: something is written that the level cannot replace; before any change.
+        ArgumentError: the result does not fit what is written.
+    """
+    target, twin = args[0], INPLACE_TWINS.get(op.name())
+    if twin is None:
+        _refuse(
+            op, f"writes a tensor under {level.kind} that its gradient cannot follow", AutogradError
+        )
+    if not owned(level, target):
+        _refuse(op, f"writes a tensor under {level.kind} that its derivative cannot follow")
+    root, way = root_of(level, target), _way(target)
+    if not owned(level, root):
+        _refuse(op, f"writes a view of a tensor from outside of {level.kind}")
+    if is_input(root):
+        what = "an input" if root is target else "a view of an input"
+        _refuse(op, f"writes {what} of {level.kind}")
+    for view in way:
+        _check_way(level, op, view)
+    new = _fitting(op, target, level.run(twin, args))
+    for view in way:
+        base, by, statics = view.view_of
+        new = VIEW_INVERSES[by.name()](base, new, *statics)
+    _replace(root, new)
+    for view in list(root.payload.views.values()) if root.payload.views else ():
+        base, by, statics = view.view_of
+        _replace(view, _taken(by, base, statics))
+    bump(target)
+    return target
+
+
+def _way(target: Tensor) -> list[Tensor]:
+    """Give the views from a tensor to its base, itself first."""
+    found = []
+    while getattr(target, "view_of", None) is not None:
+        found.append(target)
+        target = target.view_of[0]
+    return found
+
+
+def _check_way(level: Level, op: OpOverload, view: Tensor) -> None:
+    base, by, _ = view.view_of
+    if by.name() not in VIEW_INVERSES or by.name() in _CUTS:
+        _refuse(op, f"writes through {by.name()} under {level.kind}, which cannot be followed")
+    if word().grad and base.keys & GRAD and not view.keys & GRAD:
+        _refuse(op, f"writes a view under {level.kind} that was taken under no_grad")
+
+
+def _taken(by: OpOverload, base: Tensor, statics: Sequence[Any]) -> Tensor:
+    """Take a view again."""
+    if result_forms(by._schema)[0][0] == "views":
+        item: Tensor = dispatch(by, [base, *statics[:-1]])[statics[-1]]
+        return item
+    view: Tensor = dispatch(by, [base, *statics])
+    return view
+
+
+def _fitting(op: OpOverload, target: Tensor, new: Tensor) -> Tensor:
+    """Give the new value in the dtype of the written tensor."""
+    fits = tuple(new.shape) == tuple(target.shape)
+    if not fits or not np.can_cast(new.dtype, target.dtype, "same_kind"):
+        raise ArgumentError(
+            f"the result of {op.name()} cannot be written to its argument",
+            op=op._schema, declared=f"{target.dtype}{tuple(target.shape)}",
+            seen=f"{new.dtype}{tuple(new.shape)}",
+            fix="use the operator that returns a new tensor",
+        )  # fmt: skip
+    if new.dtype == target.dtype:
+        return new
+    cast: Tensor = ON_TENSORS["astype"](new, target.dtype)
+    return cast
+
+
+def _replace(tensor: Tensor, new: Tensor) -> None:
+    """Give a wrapper the value, and the history, of another one."""
+    new.payload.views = tensor.payload.views
+    tensor.payload = new.payload
+    if not word().grad:
+        return  # the history stays what it was, as for a write under no_grad anywhere
+    tensor.keys = new.keys
+    if new.keys & GRAD:
+        tensor.grad_node = new.grad_node
+
+
+def _refuse(op: OpOverload, problem: str, error: type[PolyopError] = MutationError) -> NoReturn:
+    raise error(
+        f"{op.name()} {problem}", op=op._schema, source=op.source,
+        fix="use the operator that returns a new tensor, or write a copy (.clone())",
+    )  # fmt: skip

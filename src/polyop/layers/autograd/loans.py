@@ -1,0 +1,127 @@
+"""Tensors from outside of `func.grad` and `func.jvp` that are written inside.
+
+`out = zeros(n); out[0] = f(x)` writes a tensor that the level knows nothing of, with a value that
+has a derivative. So the level takes the tensor over: its body, with the memory, goes into a
+wrapper of the level, the tensor itself and all views of it become such wrappers, and the write
+is one at the level. When the function is done, what is still in use gets its body back, and the
+memory gets the value: whoever else has the tensor, or its memory, sees what was written.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from polyop import tree
+from polyop.dispatch.bits import GRAD, LIFTED
+from polyop.dispatch.context import run_under
+from polyop.ops.inplace import copy_
+from polyop.tensor.storage import Version
+from polyop.tensor.tensor import Tensor
+
+
+class Loan(NamedTuple):
+    """A tensor that a level took over, and its body."""
+
+    tensor: Tensor
+    body: Tensor
+
+
+#: A base, and then its views.
+Group = list[Loan]
+
+
+def borrow(level: Any, target: Tensor) -> Sequence[Tensor]:
+    """Make a tensor one of a level, with all that share its memory.
+
+    Returns:
+        The base and its views; nothing if the level may not take them over.
+    """
+    groups: list[Group] | None = getattr(level, "loans", None)
+    root = target
+    while getattr(root, "view_of", None) is not None:
+        root = root.view_of[0]
+    if groups is None:
+        return ()
+    family = [root, *_views(root)]
+    if target is not root and not any(t is target for t in family):
+        family.append(target)
+    if not all(map(_is_free, family)):
+        return ()
+    groups.append([_take_over(level, t) for t in family])
+    return family
+
+
+def _is_free(tensor: Tensor) -> bool:
+    """Tell whether no gradient outside knows the tensor, and its memory can be written."""
+    payload = tensor.payload
+    writeable = payload.__class__ is not np.ndarray or payload.flags.writeable
+    return type(tensor) is Tensor and not tensor.keys & GRAD and writeable
+
+
+def _views(root: Tensor) -> list[Tensor]:
+    """Give the living views of a base, bases of views before them."""
+    version = root.version
+    if version.__class__ is not Version:
+        return []
+    holders = [t for t in gc.get_referrers(version) if isinstance(t, Tensor) and t is not root]
+    return sorted(holders, key=_depth)
+
+
+def _depth(tensor: Tensor) -> int:
+    depth = 0
+    while getattr(tensor, "view_of", None) is not None:
+        tensor, depth = tensor.view_of[0], depth + 1
+    return depth
+
+
+def _take_over(level: Any, tensor: Tensor) -> Loan:
+    body = Tensor()
+    body.payload, body.keys, body.version = tensor.payload, tensor.keys, tensor.version
+    if hasattr(tensor, "graph_node"):
+        body.graph_node = tensor.graph_node
+    tensor.payload, tensor.keys = level.wrap(body).payload, LIFTED
+    return Loan(tensor, body)
+
+
+# -- when the function is done ------------------------------------------------
+
+
+def give_back(level: Any, out: Any) -> Any:
+    """Give the tensors that a level took over their bodies, but for those in its results."""
+    groups: list[Group] = level.loans
+    if groups:
+        level.loans = None
+        kept = {id(leaf) for leaf in tree.leaves(out)}
+        while groups:
+            run_under(level.outer, _give_back, groups.pop(), kept)
+    return out
+
+
+def _give_back(group: Group, kept: set[int]) -> None:
+    value, body = group[0].tensor.payload.value, group[0].body
+    lent = [(weakref.ref(loan.tensor), loan.body) for loan in group]
+    group.clear()  # now they live only where the program has them
+    living = [(t, own) for ref, own in lent if (t := ref()) is not None and id(t) not in kept]
+    if living or _is_seen(body.payload, [own.payload for _, own in lent[1:]]):
+        copy_(body, value)
+    for tensor, own in living:
+        tensor.payload, tensor.keys, tensor.version = own.payload, own.keys, own.version
+
+
+def _is_seen(array: Any, views: Sequence[Any]) -> bool:
+    """Tell whether anything else has an array, or its memory."""
+    if array.__class__ is not np.ndarray:
+        return False
+    if array.base is not None:
+        return True
+    ours = sum(view.base is array for view in views)
+    # Here: the caller's attribute, the parameter, and the argument of getrefcount.
+    return sys.getrefcount(array) > 3 + ours
+
+
