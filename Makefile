@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.filled
 
-.PHONY: demo test check stress bench format clean
+.PHONY: demo test check stress laws bench opinfo format clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -23,8 +23,15 @@ check: $(STAMP)
 stress: $(STAMP)
 	POLYOP_STRESS_SECONDS=30 POLYOP_STRESS_CYCLES=100000 $(BIN)/python -m pytest tests/test_stress.py
 
+# Thousands of random programs; a seed of its own draws others: make laws POLYOP_SEED=7
+laws: $(STAMP)
+	POLYOP_LAWS=20 $(BIN)/python -m pytest -n 2 tests/laws
+
 bench: $(STAMP)
 	$(BIN)/python bench/run.py
+
+opinfo: $(STAMP)
+	POLYOP_OPINFO_REPORT=bench/opinfo.md $(BIN)/python -m pytest -n 2 tests/opinfo
 
 format: $(STAMP)
 	$(BIN)/ruff format src tests bench examples

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from tests.opinfo.report import write_summary
+
 #: Where the random sets of registrations begin: another number draws others.
 FIRST_SEED = int(os.environ.get("POLYOP_SEED", "0"))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the seed, so that a run can be repeated."""
+    """Print the seed, so that a run can be repeated, and what was compared with PyTorch."""
     terminalreporter.write_line(f"random registrations from seed {FIRST_SEED} (POLYOP_SEED)")
+    write_summary(terminalreporter)

@@ -18,15 +18,16 @@ FLOORS = {
     2: ["dispatch"],
     3: ["tensor"],
     4: ["graph", "ops"],
-    5: ["layers"],
+    5: ["layers", "payloads"],
     6: ["hop", "objects"],
     7: ["compile", "export"],
     8: ["bridges"],
     9: ["checking"],
     10: ["cli"],
 }
-#: On one floor, what stands on what: `call_object` is a higher-order operator.
-BESIDE = {("objects", "hop")}
+#: On one floor, what stands on what: `call_object` is a higher-order operator; the layer of other
+#: libraries' arrays runs their kernels.
+BESIDE = {("objects", "hop"), ("layers", "payloads")}
 FLOOR = {part: floor for floor, parts in FLOORS.items() for part in parts}
 #: Lists of names without logic, for users and builders; and the one file that assembles.
 FACADES = {
@@ -50,12 +51,14 @@ def module_of(path: Path) -> str:
 
 
 def for_type_checkers(node: ast.AST) -> TypeGuard[ast.If]:
-    """Whether a node is `if TYPE_CHECKING:` with imports alone, of names that come when used."""
+    """Whether a node is `if TYPE_CHECKING:` with imports alone, of names that come when used.
+
+    What brings them may stand in its `else`, as one assignment.
+    """
     return (
         isinstance(node, ast.If)
-        and isinstance(node.test, ast.Name)
-        and node.test.id.lstrip("_") == "TYPE_CHECKING"
-        and not node.orelse
+        and ast.unparse(node.test).lstrip("_").removeprefix("typing.") == "TYPE_CHECKING"
+        and [*map(type, node.orelse)] in ([], [ast.Assign])
         and all(isinstance(n, ast.ImportFrom) for n in node.body)
     )
 

@@ -4,7 +4,7 @@ This is the list for users. `polyop.extend` is the list for builders of modes,
 transforms and backends; neither holds logic.
 """
 
-from typing import TYPE_CHECKING as _TYPE_CHECKING
+import typing as _typing
 
 from polyop import assembly as _assembly  # first: it imports what registers itself
 from polyop import autograd, errors, fake, func, library, schema, symbolic, tree
@@ -209,6 +209,7 @@ from polyop.ops.rounding import (
     round,
     trunc,
 )
+from polyop.ops.running import cumulative_prod, cumulative_sum
 from polyop.ops.searching import (
     argsort,
     put_along_axis,
@@ -253,8 +254,6 @@ from polyop.ops.standard import (
     reshape,
 )
 from polyop.ops.statistics import (
-    cumulative_prod,
-    cumulative_sum,
     log_softmax,
     logsumexp,
     mean,
@@ -280,7 +279,7 @@ from polyop.schema.tags import Tag
 from polyop.symbolic import check, statically_known_true, sym_max, sym_min
 from polyop.tensor.tensor import Tensor
 
-if _TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from polyop import export, fft, graph, hop, linalg
     from polyop.checking import opcheck
     from polyop.compile import compile
@@ -297,40 +296,43 @@ if _TYPE_CHECKING:
         isdtype,
         result_type,
     )
+    from polyop.payloads.api import from_array, to_array
     from polyop.small_floats import bfloat16, float8_e4m3fn, float8_e5m2
-
-__getattr__, __dir__ = _lazily(
-    __name__,
-    {
-        "associative_scan": "polyop.hop",
-        "autocast": "polyop.layers.autocast",
-        "bfloat16": "polyop.small_floats",
-        "broadcast_shapes": "polyop.ops.dtypes",
-        "can_cast": "polyop.ops.dtypes",
-        "diff": "polyop.ops.differences",
-        "fft": "polyop.fft",
-        "finfo": "polyop.ops.dtypes",
-        "iinfo": "polyop.ops.dtypes",
-        "isdtype": "polyop.ops.dtypes",
-        "isin": "polyop.ops.differences",
-        "linalg": "polyop.linalg",
-        "result_type": "polyop.ops.dtypes",
-        "float8_e4m3fn": "polyop.small_floats",
-        "float8_e5m2": "polyop.small_floats",
-        "compile": "polyop.compile.compiled",
-        "cond": "polyop.hop",
-        "export": "polyop.export",
-        "get_include": "polyop.dispatch.shared_library",
-        "graph": "polyop.graph",
-        "hop": "polyop.hop",
-        "map": "polyop.hop",
-        "opcheck": "polyop.checking",
-        "scan": "polyop.hop",
-        "vmap": "polyop.layers.vmap",
-        "while_loop": "polyop.hop",
-    },
-    ["compile"],
-)
+else:  # hidden from type checkers, to which every name would be there
+    __getattr__, __dir__ = _lazily(
+        __name__,
+        {
+            "associative_scan": "polyop.hop",
+            "autocast": "polyop.layers.autocast",
+            "bfloat16": "polyop.small_floats",
+            "broadcast_shapes": "polyop.ops.dtypes",
+            "can_cast": "polyop.ops.dtypes",
+            "diff": "polyop.ops.differences",
+            "fft": "polyop.fft",
+            "finfo": "polyop.ops.dtypes",
+            "from_array": "polyop.payloads.api",
+            "iinfo": "polyop.ops.dtypes",
+            "isdtype": "polyop.ops.dtypes",
+            "isin": "polyop.ops.differences",
+            "linalg": "polyop.linalg",
+            "result_type": "polyop.ops.dtypes",
+            "float8_e4m3fn": "polyop.small_floats",
+            "float8_e5m2": "polyop.small_floats",
+            "compile": "polyop.compile.compiled",
+            "cond": "polyop.hop",
+            "export": "polyop.export",
+            "get_include": "polyop.dispatch.shared_library",
+            "graph": "polyop.graph",
+            "hop": "polyop.hop",
+            "map": "polyop.hop",
+            "opcheck": "polyop.checking",
+            "scan": "polyop.hop",
+            "to_array": "polyop.payloads.api",
+            "vmap": "polyop.layers.vmap",
+            "while_loop": "polyop.hop",
+        },
+        ["compile"],
+    )
 
 # The names of PyTorch for functions that the Array API standard calls otherwise.
 amax, amin, cat, cumsum, cumprod = max, min, concat, cumulative_sum, cumulative_prod
@@ -340,3 +342,43 @@ div, eq, ge, gt, le, lt, mul, ne, neg, permute, sub = (
 )  # fmt: skip
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Generator", "Library", "Tag", "Tensor", "__array_api_version__",
+    "__array_namespace_info__", "__version__", "abs", "acos", "acosh", "add", "addcdiv",
+    "addcmul", "all", "allclose", "amax", "amin", "angle", "any", "arange", "argmax", "argmin",
+    "argsort", "argwhere", "array_equal", "as_tensor", "asarray", "asin", "asinh",
+    "associative_scan", "astype", "atan", "atan2", "atanh", "autocast", "autograd", "bernoulli",
+    "bfloat16", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or",
+    "bitwise_right_shift", "bitwise_xor", "bool", "broadcast_arrays", "broadcast_shapes",
+    "broadcast_to", "can_cast", "cat", "cdouble", "ceil", "cfloat", "check", "chunk", "clip",
+    "clone", "compile", "complex64", "complex128", "concat", "cond", "conj", "copysign", "cos",
+    "cosh", "count_nonzero", "cumprod", "cumsum", "cumulative_prod", "cumulative_sum",
+    "custom_op", "detach", "device", "diagonal", "diff", "div", "divide", "dot", "double",
+    "dtype", "e", "empty", "empty_like", "enable_grad", "eq", "equal", "errors", "exp", "exp2",
+    "expand", "expand_dims", "expm1", "export", "eye", "fake", "fft", "finfo", "flatten",
+    "flip", "float", "float8_e4m3fn", "float8_e5m2", "float16", "float32", "float64", "floor",
+    "floor_divide", "fmod", "from_array", "from_dlpack", "from_numpy", "full", "full_like",
+    "func", "ge", "get_include", "graph", "greater", "greater_equal", "gt", "half", "hop",
+    "hstack", "hypot", "iinfo", "imag", "index_add", "index_put", "index_select", "inf",
+    "inference_mode", "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "isclose",
+    "isdtype", "isfinite", "isin", "isinf", "isnan", "layout", "le", "lerp", "less",
+    "less_equal", "library", "linalg", "linspace", "log", "log1p", "log2", "log10",
+    "log_softmax", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor",
+    "logsumexp", "long", "lt", "manual_seed", "map", "masked_fill", "matmul",
+    "matrix_transpose", "max", "maximum", "mean", "memory_format", "meshgrid", "min", "minimum",
+    "moveaxis", "mul", "multiply", "mv", "nan", "nan_to_num", "narrow", "ne", "neg", "negative",
+    "newaxis", "nextafter", "no_grad", "nonzero", "normal", "not_equal", "ones", "ones_like",
+    "opcheck", "ops", "outer", "pad", "permute", "permute_dims", "pi", "positive", "pow",
+    "prod", "put_along_axis", "rand", "rand_like", "randint", "randn", "randn_like", "randperm",
+    "ravel", "real", "reciprocal", "relu", "remainder", "repeat", "reshape", "result_type",
+    "roll", "round", "rsqrt", "scan", "schema", "scoped_library", "searchsorted", "select",
+    "set_grad_enabled", "short", "sigmoid", "sign", "signbit", "sin", "sinh", "softmax",
+    "softplus", "sort", "split", "sqrt", "square", "squeeze", "stack", "statically_known_true",
+    "std", "sub", "subtract", "sum", "sym_max", "sym_min", "symbolic", "t", "take",
+    "take_along_axis", "tan", "tanh", "tensor", "tensordot", "tile", "to_array", "topk",
+    "transpose", "tree", "tril", "triu", "trunc", "uint8", "uint16", "uint32", "uint64",
+    "unbind", "unflatten", "unique_all", "unique_counts", "unique_inverse", "unique_values",
+    "unsqueeze", "unstack", "var", "vecdot", "view", "vmap", "vstack", "where", "while_loop",
+    "zeros", "zeros_like",
+]  # fmt: skip

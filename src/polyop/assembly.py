@@ -15,7 +15,8 @@ PARTS = {
     "tensor": ("foreign", "storage"),
     "ops": (
         "creation", "elementwise", "indexing", "inplace", "joining", "linalg", "linear",
-        "methods", "random", "reductions", "searching", "sets", "standard", "statistics", "views",
+        "methods", "random", "reductions", "searching", "sets", "signatures", "standard",
+        "statistics", "views",
     ),
     "layers": ("late",),
 }  # fmt: skip

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         gradgradcheck,
         is_anomaly_check_nan_enabled,
         is_anomaly_enabled,
+        saved_tensors_hooks,
         set_autograd_fallback,
         set_detect_anomaly,
     )
@@ -31,6 +32,7 @@ __all__ = [
     "is_anomaly_check_nan_enabled",
     "is_anomaly_enabled",
     "no_grad",
+    "saved_tensors_hooks",
     "set_autograd_fallback",
     "set_detect_anomaly",
     "set_grad_enabled",

@@ -124,8 +124,12 @@ class OperatorGoneError(PolyopError, RuntimeError):
 # -- calls --------------------------------------------------------------------
 
 
-class ArgumentError(PolyopError, RuntimeError, TypeError):
+class ArgumentError(PolyopError, RuntimeError, TypeError, ValueError):
     """An argument that does not fit the schema."""
+
+
+class OutOfRangeError(ArgumentError, IndexError):
+    """An axis or an index that is not there."""
 
 
 class ReturnError(PolyopError, RuntimeError, TypeError):

@@ -79,8 +79,10 @@ if TYPE_CHECKING:
         trace_subgraph,
     )
     from polyop.layers.logging_mode import LoggingMode, LoggingTensor
+    from polyop.layers.payloads import payload_route
     from polyop.layers.schema_check import SchemaCheckMode
     from polyop.layers.trace.proxy import ProxyMode
+    from polyop.payloads.libraries import library_of
     from polyop.tensor.subclass import (
         is_traceable_wrapper_subclass,
         make_subclass,
@@ -95,6 +97,8 @@ __getattr__, __dir__ = lazily(
         "Chunks": "polyop.dispatch.index_cuts",
         "Placement": "polyop.dispatch.index_cuts",
         "Sharding": "polyop.dispatch.index_cuts",
+        "library_of": "polyop.payloads.libraries",
+        "payload_route": "polyop.layers.payloads",
         "IndexSignature": "polyop.dispatch.index_signature",
         "index_of": "polyop.dispatch.index_signature",
         "ModeKey": "polyop.dispatch.infra_modes",
@@ -187,11 +191,13 @@ __all__ = [
     "keys_of",
     "layout_of",
     "len_mode_stack_pre_dispatch",
+    "library_of",
     "make_subclass",
     "make_wrapper_subclass",
     "no_dispatch",
     "parse_key",
     "parse_schema",
+    "payload_route",
     "pop_mode_pre_dispatch",
     "pop_mode_temporarily",
     "preserve_keys",

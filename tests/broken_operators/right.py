@@ -37,6 +37,12 @@ scaled.register_autograd(backward, setup_context=setup_context)
 scaled.register_autocast("cpu", "float16")
 
 
+@scaled.register_decomposition
+def scaled_parts(x: Tensor, y: Tensor, bias: Tensor | None = None, factor: float = 2.0) -> Tensor:
+    product = x * y * factor
+    return product if bias is None else product + bias
+
+
 @scaled.samples
 def scaled_samples() -> list[tuple[Any, ...]]:
     x = np.linspace(0.1, 1.0, 6).reshape(2, 3)

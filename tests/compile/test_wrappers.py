@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -310,6 +312,27 @@ def test_errors_of_the_function_are_its_own() -> None:
             polyop.compile(f, fullgraph=full)(couple().requires_grad_())
 
 
+def test_errors_of_a_backward_come_when_it_runs() -> None:
+    """S211: an author's backward that fails does so in the gradient, not in the compiled call."""
+
+    class Fails(autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x * 2.0
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            raise KeyError("mine")
+
+    x = couple().requires_grad_()
+    y = polyop.compile(Fails.apply)(x)
+    assert plain(y) == plain(couple() * 2.0)
+    with pytest.raises(KeyError, match="mine"):
+        y.backward(couple())
+    with pytest.raises(errors.CaptureError, match="gradient cannot be captured"):
+        polyop.compile(Fails.apply, fullgraph=True)(x)
+
+
 def test_tensors_inside_that_require_grad_are_eager() -> None:
     """S165, S211: a class may give gradients to what is inside; then the call is the eager one."""
     x = Couple(tensor().requires_grad_(), tensor())
@@ -463,3 +486,80 @@ def test_inner_tensors_that_were_replaced_are_seen() -> None:
     for k in (2.0, 5.0):
         weight.a = tensor(X * k)
         assert plain(compiled(couple())) == plain(couple() * weight)
+
+
+class Quantized(Tensor):
+    """Integers and a factor: what is inside has no gradient, and that of the wrapper is plain."""
+
+    def __new__(cls, whole: Tensor, factor: Tensor) -> Any:
+        t = make_wrapper_subclass(cls, whole.shape, dtype=factor.dtype, device=whole.device)
+        t.whole, t.factor = whole, factor
+        return t
+
+    def __tensor_flatten__(self) -> Any:
+        return ["whole", "factor"], None
+
+    @classmethod
+    def __tensor_unflatten__(cls, inner: Any, context: Any, shape: Any, strides: Any) -> Any:
+        return cls(inner["whole"], inner["factor"])
+
+    @classmethod
+    def __dispatch__(cls, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        real = lambda x: x.whole * x.factor if isinstance(x, cls) else x  # noqa: E731
+        args, named = tree.map_leaves(real, (args, kwargs or {}))
+        return op(*args, **named)
+
+
+def test_what_is_inside_needs_no_gradient_of_its_own() -> None:
+    """S165, S211: integers inside a wrapper are no hindrance; its gradient may be plain."""
+    found = []
+    for f in (lambda x, w: (x * w).sin(), None):
+        run = f or polyop.compile(lambda x, w: (x * w).sin(), fullgraph=True)
+        x = Quantized(polyop.arange(6).reshape((2, 3)), tensor(X)).requires_grad_()
+        w = tensor().requires_grad_()
+        y = run(x, w)
+        y.backward(tensor())
+        assert type(y) is Tensor and type(x.grad) is Tensor
+        found.append((plain(y), plain(x.grad), plain(w.grad)))
+    assert found[0] == found[1]
+
+
+def test_old_parameters_are_not_kept() -> None:
+    """S211: a weight that is another tensor at each call is right, and dropped after a while."""
+    f = polyop.compile(
+        lambda x: x * weight, fullgraph=True, options={"cache_size_limit": 4}
+    )  # fmt: skip
+    old = []
+    for k in range(12):
+        weight = couple(float(k)).requires_grad_()
+        f(couple()).backward(couple())
+        assert plain(weight.grad) == plain(couple() * couple())
+        old.append(weakref.ref(weight))
+    gc.collect()
+    assert sum(ref() is not None for ref in old) < 12
+
+
+def test_a_training_loop() -> None:
+    """S211: weights that are written between calls are read anew, in forward and backward."""
+
+    class Linear:
+        def __init__(self) -> None:
+            self.weight, self.bias = scaled(2.0).requires_grad_(), tensor().requires_grad_()
+
+        def __call__(self, x: Any) -> Any:
+            return (x * self.weight + self.bias).tanh()
+
+    def train(model: Any, run: Any) -> Any:
+        found = []
+        for _ in range(3):
+            model.weight.grad = model.bias.grad = None
+            y = run(scaled()).sum()
+            y.backward()
+            found.append((plain(y), plain(model.weight.grad), plain(model.bias.grad)))
+            with polyop.no_grad():
+                model.weight.inner.sub_(model.weight.grad.inner * 0.1)
+                model.bias.sub_(getattr(model.bias.grad, "inner", model.bias.grad) * 0.1)
+        return found
+
+    first, second = Linear(), Linear()
+    assert train(first, first) == train(second, polyop.compile(second, fullgraph=True))

@@ -368,6 +368,36 @@ def test_gradients_flow_through_writes_to_views() -> None:
     assert np.allclose(value(x.grad), p.grad.numpy())
 
 
+def test_a_write_of_a_wrapper_keeps_the_old_value_as_one() -> None:
+    """S136, S163: a gradient that reads the value before a write reads it as a wrapper."""
+    x = Wrap(tensor([1.0, 2.0]), requires_grad=True)
+    y = Wrap(tensor([3.0, 4.0]))
+    y.mul_(x)
+    y.sum().backward()
+    assert isinstance(x.grad, Wrap) and np.array_equal(value(x.grad), [3, 4])
+
+
+def test_a_function_may_unwrap() -> None:
+    """S137, S163: a `Function` from a wrapper to a plain result has wrappers as gradients."""
+
+    class Unwraps(polyop.autograd.Function):
+        @staticmethod
+        def forward(x: Any) -> Any:
+            return x.inner * 2
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            pass
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return Wrap(grads[0] * 2)
+
+    x = Wrap(tensor([1.0, 2.0]), requires_grad=True)
+    Unwraps.apply(x).sum().backward()
+    assert isinstance(x.grad, Wrap) and np.array_equal(value(x.grad), [2, 2])
+
+
 def test_a_write_after_saving_is_an_error() -> None:
     """S135: a wrapper that was written after autograd saved it raises in backward."""
     x = Wrap(tensor([1.0, 2.0]), requires_grad=True)

@@ -109,3 +109,41 @@ def test_generator_state():
     g.set_state(state)
     assert random.rand(3, generator=g).tolist() == first.tolist() and g.initial_seed() == 1
     assert isinstance(first, Tensor)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int64", "bool"])
+def test_sequences_of_tensors_keep_their_dtype(dtype):
+    """S200: tensors and NumPy scalars in a sequence say its dtype, as PyTorch's; numbers yield."""
+    ours, theirs = asarray(np.ones((), dtype)), torch.asarray(np.ones((), dtype))
+    number = True if dtype == "bool" else 2
+    for make in (lambda x: [x, x], lambda x: [[x, number], [number, x]], lambda x: ([x], (x,))):
+        found, wanted = asarray(make(ours)), torch.asarray(make(theirs))
+        assert str(found.dtype) == str(wanted.dtype).removeprefix("torch.")
+        assert found.tolist() == wanted.tolist()
+    assert asarray([np.ones((), dtype)[()], number]).dtype == dtype
+    assert asarray([asarray(np.int8(1)), 2]).dtype == "int8"  # as beside a tensor
+    assert asarray([asarray(np.float32(1)), asarray(np.float64(1))]).dtype == "float64"
+    assert asarray([1.0, 2]).dtype == "float32" and asarray([[], []]).shape == (2, 0)
+
+
+def test_gradients_flow_to_tensors_in_sequences():
+    """S138: `asarray` of tensors, and `full` of one, are differentiable; `tensor` makes a leaf."""
+    x = tensor(3.0, requires_grad=True)
+    asarray([[x, 2.0], [1.0, x * x]]).sum().backward()
+    assert x.grad.item() == 7.0
+    full = creation.full((2, 3), x, dtype="float64")
+    assert full.dtype == "float64" and full.tolist() == [[3.0] * 3] * 2
+    full.sum().backward()
+    creation.full_like(zeros(4), fill_value=x).sum().backward()
+    assert x.grad.item() == 7 + 6 + 4
+    assert tensor([x, 2.0]).is_leaf and not tensor([x, 2.0]).requires_grad
+    full += 1  # new memory, as for any new tensor
+    assert x.item() == 3.0
+
+
+def test_shapes_by_name():
+    """S200: the standard's word `shape` is taken, and a tensor without data may be filled too."""
+    assert zeros(shape=(2, 3)).shape == creation.ones(shape=[2, 3]).shape == (2, 3)
+    assert creation.empty(shape=4, dtype="int8").shape == (4,)
+    meta = creation.full((2,), tensor(1.0), device="meta")
+    assert str(meta.device) == "meta" and meta.shape == (2,)

@@ -50,7 +50,7 @@ BINARY: dict[str, tuple[Any, float, float]] = {
     "minimum": (torch.minimum, -3, 3), "multiply": (torch.mul, -3, 3), "pow": (torch.pow, 0.2, 3),
     "remainder": (torch.remainder, 0.3, 3), "subtract": (torch.sub, -3, 3),
 }  # fmt: skip
-BINARY_COMPLEX = {"add", "divide", "multiply", "pow", "subtract"}
+BINARY_COMPLEX = {"add", "divide", "logaddexp", "multiply", "pow", "subtract"}
 #: NumPy compares complex numbers by their parts in turn; PyTorch does not compare them.
 ORDERED = {"maximum", "minimum"}
 #: Both take a number on either side in PyTorch.

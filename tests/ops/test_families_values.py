@@ -203,10 +203,12 @@ def test_nonzero_is_numpys(shape: Any) -> None:
     """`argwhere` has a row for each element that is not zero, `nonzero` a tensor for each axis."""
     x = np.random.default_rng(0).integers(0, 2, shape)
     np.testing.assert_array_equal(sets.argwhere(of_array(x)).payload, np.argwhere(x))
-    found = sets.nonzero(of_array(x))
-    if shape:
-        for f, w in zip(found, np.nonzero(x), strict=True):
-            np.testing.assert_array_equal(f.payload, w)
+    if not shape:
+        with pytest.raises(ArgumentError, match="indices for each axis, and there is none"):
+            sets.nonzero(of_array(x))
+        return
+    for f, w in zip(sets.nonzero(of_array(x)), np.nonzero(x), strict=True):
+        np.testing.assert_array_equal(f.payload, w)
 
 
 def test_numpys_arrays_are_answered_in_kind() -> None:

@@ -130,7 +130,7 @@ class CompiledFunction:
         self._cut: dict[Any, Way] = {}
         self._tries: dict[Any, int] = {}
         self._lock = RLock()
-        update_wrapper(self, fn)
+        update_wrapper(self, fn, updated=())  # what `fn` keeps on itself is not ours
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         if owner is None:

@@ -167,7 +167,7 @@ class Joint(Inside):
             examples = tuple(map(example_of, roots))
         tangents = [_tangent(example) for example in examples]
         wanted = [*(leaves[i] for i in self.wanted), *parameters]
-        found = grad(roots, wanted, tangents, allow_unused=True, retain_graph=False)
+        found = _gradients(roots, wanted, tangents)
         flat = [part for g in found if g is not None for part in parts_of(g)]
         joined = Joined(
             forward,
@@ -221,6 +221,15 @@ class Joint(Inside):
         else:
             results = joined.forward.built(leaves, flat)
         return tree.unflatten(joined.forward.structure, results)
+
+
+def _gradients(roots: Any, wanted: Any, tangents: Any) -> tuple[Any, ...]:
+    try:
+        return grad(roots, wanted, tangents, allow_unused=True, retain_graph=False)
+    except _KNOWN:
+        raise
+    except Exception as error:  # an eager call raises it when its gradient is asked for
+        raise CaptureError(f"its gradient cannot be captured: {error}") from error
 
 
 def _bare_parts(leaf: Any) -> list[Any]:

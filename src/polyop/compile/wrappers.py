@@ -137,12 +137,20 @@ def run_inside(owner: Any, fn: Any, leaves: Sequence[Any], spec: Any, static: An
 
 def _found(owner: Any, kind: Any, make: Callable[[], Found]) -> Found:
     with LOCK:
-        if kind not in owner.insides:
+        if kind not in owner.insides or _outgrown(owner.insides[kind], owner.limit):
             if len(owner.insides) >= owner.limit:
                 owner.insides.clear()
             owner.insides[kind] = make()
         found: Found = owner.insides[kind]
         return found
+
+
+def _outgrown(found: Found, limit: int) -> bool:
+    """Tell whether a kind of call has described more results than programs are kept."""
+    if isinstance(found, Eager):
+        return False
+    box: Inside = found.box if isinstance(found, WithGradient) else found[0]
+    return len(box.outputs) > limit
 
 
 def _without_gradient(owner: Any, fn: Any, leaves: Sequence[Any], spec: Any, static: Any) -> Found:

@@ -7,7 +7,7 @@ raises the error that says precisely which argument does not fit (S61 to S66).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from polyop import tree
@@ -22,6 +22,10 @@ from polyop.schema.types import leaf_kind
 from polyop.schema.values import Mismatch, convert
 
 
+#: What answers a call that gives a built-in operator its first argument alone.
+ALONE: dict[OpOverload, Callable[[Any], Any]] = {}
+
+
 def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[str, Any]) -> Any:
     """Bind and convert precisely, then call."""
     classes = tuple([value.__class__ for value in given])
@@ -30,6 +34,8 @@ def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[
         return known(*given)
     if not op.alive:
         op.gone()
+    if op in ALONE and not named and all(value is MISSING for value in given[1:]):
+        return ALONE[op](given[0])
     values = _bind_names(op, list(given), rest, named)
     if _has_arrays(op, values):
         return _call_foreign(op, values)

@@ -67,6 +67,9 @@ PRE_DISPATCH = 1 << 27
 #: Recorded calls note where they ran (`layers/autograd/anomaly.py`).
 ANOMALY = 1 << 28
 
+#: What recorded calls save goes to hooks (`layers/autograd/packing.py`).
+PACKING = 1 << 29
+
 #: An argument of the call is the fake of an opaque object, or holds one.
 FAKE_OBJECT = 1 << 30
 

@@ -30,6 +30,7 @@ from polyop.dispatch.bits import (
     LEVELS,
     MODES,
     NO_GRAD,
+    PACKING,
     PRE_DISPATCH,
     TRACE,
 )
@@ -64,6 +65,7 @@ class Word(int):
         rule: the context of the running fake rule, or None.
         autocast: the dtype of each device type that is being autocast.
         anomaly: what anomaly mode does: `"place"`, `"nan"` beside it, or nothing.
+        packing: the functions that keep what calls save for backward, or None.
         aliasing: what becomes of an undeclared alias: `"refuse"`, `"copy"`, `"ignore"`.
     """
 
@@ -82,6 +84,7 @@ class Word(int):
     rule: Any = None
     autocast: tuple[tuple[str, Any], ...] = ()
     anomaly: str = ""
+    packing: Any = None
     aliasing: str = "refuse"
 
     def but(self, **changes: Any) -> Word:
@@ -162,6 +165,7 @@ _FLAGS = (
     ("inference", INFERENCE), ("modes", MODES), ("tracer", TRACE), ("fake", FAKE_MODE),
     ("levels", LEVELS), ("functional", FUNCTIONALIZE), ("rule", IN_RULE), ("infra", MODES),
     ("pre", PRE_DISPATCH), ("below", BELOW), ("anomaly", ANOMALY),
+    ("packing", PACKING),
 )  # fmt: skip
 
 

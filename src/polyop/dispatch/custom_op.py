@@ -118,6 +118,11 @@ class CustomOpDef:
         """Register the forward derivative; see `polyop.library.register_jvp`."""
         return rules.register_jvp(self._opoverload, fn)
 
+    def register_decomposition(self, fn: Fn | None = None, /) -> Any:
+        """Register what it is made of; see `polyop.library.register_decomposition`."""
+        register = load("polyop.dispatch.decompositions:register_decomposition")(self._opoverload)
+        return register if fn is None else register(fn)
+
     def register_autocast(self, device_type: str, cast_inputs: Any, /) -> None:
         """Register the autocast rule; see `polyop.library.register_autocast`."""
         rules.register_autocast(self._opoverload, device_type, cast_inputs)

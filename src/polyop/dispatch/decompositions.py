@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload, OpOverloadPacket
-from polyop.dispatch.registry import as_operator
+from polyop.dispatch.registry import as_operator, put_rule
+from polyop.dispatch.table import Kernel
 from polyop.errors import DuplicateRegistrationError, UsageTypeError
 from polyop.lazy import load
 from polyop.source import source_of
@@ -104,7 +105,8 @@ def register_decomposition(
 
     Args:
         op: the operator, in any form, or a list of operators; a packet means all its overloads.
-        registry: the table to fill; the one of `get_decompositions` if not given.
+        registry: the table to fill; the one of `get_decompositions` if not given. There it also
+            gives an author's operator its gradient and its batches, unless rules give them.
 
     Raises:
         UsageTypeError: `op` is no operator, or what is decorated no function.
@@ -121,14 +123,23 @@ def register_decomposition(
         with LOCK:
             _refuse_second(found, table, fn)
             table.update(dict.fromkeys(found, fn))
+            if registry is None:
+                _file(found, fn)
         return fn
 
     return register
 
 
+def _file(ops: Iterable[OpOverload], fn: Fn) -> None:
+    """Let gradients and batches of authors' operators be derived from it, where none is given."""
+    for op in ops:
+        if not op.is_builtin:
+            put_rule(op, "decomposition", Kernel(fn, source_of(fn), op.places))
+
+
 def _refuse_second(ops: Iterable[OpOverload], table: Mapping[Any, Fn], fn: Fn) -> None:
     for op in ops:
-        if op in table:
+        if op in table and not _read_again(table[op], fn):
             raise DuplicateRegistrationError(
                 f"{op.name()} has a decomposition in this table",
                 op=op._schema,
@@ -152,6 +163,12 @@ def get_decompositions(ops: Iterable[Any]) -> DecompTable:
         raise UsageTypeError("get_decompositions takes a list of operators", seen=repr(ops))
     table = _registry()
     return DecompTable({op: table[op] for op in overloads_of(list(ops)) if op in table})
+
+
+def _read_again(old: Fn, new: Fn) -> bool:
+    """Tell whether a function comes of the same lines, read a second time (a reloaded module)."""
+    a, b = getattr(old, "__code__", None), getattr(new, "__code__", None)
+    return a is not None and a is not b and a == b
 
 
 def _registry() -> DecompTable:

@@ -121,6 +121,8 @@ def _check_text(i: int, kind: str, text: str) -> list[str]:
         return [f"if {a} is not None:", *indent(_check_text(i, kind, text[:-1]))]
     if text in _EXACT:
         return [f"if {_odd(a, text)}: {convert}"]
+    if text == "Scalar":
+        return [f"if {_odd(a, 'float')} and ({_odd(a, 'int')}): {convert}"]
     found = _LIST.fullmatch(text)
     if found is None:
         return [convert]

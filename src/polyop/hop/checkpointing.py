@@ -14,7 +14,7 @@ from polyop.hop.control import WATCHED
 from polyop.hop.forms import Form, innermost_keys
 from polyop.hop.steps import check_function
 from polyop.hop.wraps import Wrapper
-from polyop.ops.random import default_generator
+from polyop.ops.random import Drawn, drawing, stand, state_of
 from polyop.ops.views import detach
 from polyop.source import source_of
 from polyop.tensor.tensor import Tensor
@@ -23,7 +23,7 @@ from polyop.tensor.tensor import Tensor
 class Checkpoint(Wrapper):
     """Calls a function, of which nothing but the operands is kept for backward.
 
-    Backward runs it again, with the same numbers from the default generator.
+    Backward runs it again, with the same numbers from every generator that drew.
 
     Args:
         fn: the function; tensors that it closes over count as operands.
@@ -72,22 +72,23 @@ class Replayed:
     def __init__(self, hop: Checkpoint, fn: Callable[..., Any]) -> None:
         self.__wrapped__ = fn
         self.hop = hop
-        self.state: Any = None
+        self.drawn: Drawn | None = None
 
     def __call__(self, *operands: Any) -> Any:
         """Call the function."""
         if word() & WATCHED:
             return self.__wrapped__(*operands)
-        generator = default_generator()
-        if self.state is None:
-            self.state = generator.get_state()
-            return self._first(operands)
-        now = generator.get_state()
-        generator.set_state(self.state)
+        if self.drawn is None:
+            out, self.drawn = drawing(self._first, operands)
+            return out
+        now = [(generator, state_of(generator)) for generator, _ in self.drawn.values()]
         try:
+            for generator, state in self.drawn.values():
+                stand(generator, state)
             return self.__wrapped__(*operands)
         finally:
-            generator.set_state(now)
+            for generator, state in now:
+                stand(generator, state)
 
     def _first(self, operands: Any) -> Any:
         """Run it for the results; what still requires grad there is no operand."""

@@ -102,9 +102,14 @@ ORDER: dict[Any, list[Layer]] = {
 for _key, _layers in ORDER.items():
     LAYERS.setdefault(_key, []).extend(_layers)
 
-for _name in ("requires_grad_", "backward", "register_hook", "retain_grad", "grad", "grad_fn"):
+_METHODS = (
+    "requires_grad_", "backward", "register_hook", "register_post_accumulate_grad_hook",
+    "retain_grad", "grad", "grad_fn",
+)  # fmt: skip
+for _name in _METHODS:
     setattr(Tensor, _name, LateAttribute(_name, "polyop.layers.autograd.api"))
 
 PARTS.autocast_kernel = late_function("polyop.layers.autocast:autocast_kernel")
 PARTS.functional_twin = late_function("polyop.layers.functionalize:functional_twin")
 PARTS.refuse_unseen = late_function("polyop.layers.autograd.inplace:refuse_unseen")
+PARTS.author_handler = late_function("polyop.layers.payloads:author_handler")

@@ -61,6 +61,12 @@ def real_axis(op: str, axis: int, ndim: int) -> int:
     return normal_axis(op, axis, ndim)
 
 
+def on_one(op: str, kernel: Fn, x: Array, axis: int, *rest: Any) -> Array:
+    """Run a kernel on an array without axes, as on one of one element."""
+    normal_axis(op, axis, 0)
+    return kernel(x.reshape(1), 0, *rest).reshape(())
+
+
 def refuse(op: str, x: Array, axis: Any, error: Exception) -> NoReturn:
     """Raise our error for what a NumPy kernel refused.
 
@@ -186,10 +192,22 @@ def along_vmap(name: str) -> Fn:
 
     def batched(info: Any, in_dims: Sequence[Any], x: Any, axis: int | None, *rest: Any) -> Any:
         dim = in_dims[0]
-        found = past(normal_axis(name, 0 if axis is None else axis, x.ndim - 1), dim)
-        return call(name, x, found, *rest), dim
+        at = normal_axis(name, 0 if axis is None else axis, x.ndim - 1)
+        if x.ndim == 1:
+            return without_axis(call(name, with_axis(x), 1, *rest)), 0
+        return call(name, x, past(at, dim), *rest), dim
 
     return batched
+
+
+def with_axis(x: Any) -> Any:
+    """Give each element of a batch without axes one, which it may name."""
+    return ON_TENSORS["expand_dims"](x, 1)
+
+
+def without_axis(x: Any) -> Any:
+    """Take that axis away again."""
+    return ON_TENSORS["squeeze"](x, [1])
 
 
 def batch_first(x: Any, dim: int | None) -> Any:

@@ -13,8 +13,14 @@ from polyop.tensor.tensor import Tensor
 
 def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
     """Tell for each element whether `|a - b| <= atol + rtol * |b|`."""
+    if _are_bools(a, b):
+        return equal(a, b)
     near = less_equal(absolute(a - b), absolute(b) * rtol + atol) & isfinite(b) | equal(a, b)
     return near | (isnan(a) & isnan(b)) if equal_nan else near
+
+
+def _are_bools(*given: Any) -> bool:
+    return all(getattr(x, "dtype", type(x)) in (np.bool_, bool) for x in given)
 
 
 def allclose(

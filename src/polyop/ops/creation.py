@@ -94,13 +94,18 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
 def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Any:
     """Give a tensor of some data, which is shared if possible, and if `copy` does not say else.
 
+    Gradients flow to the tensors in a sequence; `tensor` cuts them off.
+
     Raises:
         UsageError: `copy` is false, and the data cannot be shared.
     """
     if isinstance(obj, Tensor):
         return _converted(obj, dtype, device, copy)
+    if copy is not False and _holds_tensors(obj):
+        dtype = common_dtype(obj) if dtype is None else as_dtype(dtype)
+        return _converted(_stacked(obj, dtype), None, device, None)
     array = _as_array(obj, dtype)
-    shared = isinstance(obj, np.ndarray) and np.may_share_memory(array, obj)
+    shared = not isinstance(obj, _PLAIN) and np.may_share_memory(array, np.asarray(obj))
     if copy is False and not shared:
         raise UsageError("the data cannot be shared", seen=type(obj).__name__, fix="leave out copy")
     return _placed(array.copy() if copy and shared else array, device)
@@ -134,7 +139,7 @@ def on_device(x: Any, device: Any) -> Any:
 
 
 def _as_array(data: Any, dtype: Any) -> Array:
-    wanted = None if dtype is None else as_dtype(dtype)
+    wanted = common_dtype(data) if dtype is None else as_dtype(dtype)
     if not isinstance(data, np.ndarray) and _holds_tensors(data):
         data = _bare(data)
     array = np.asarray(data) if wanted is None else np.asarray(data, wanted)
@@ -142,18 +147,70 @@ def _as_array(data: Any, dtype: Any) -> Array:
         raise UsageTypeError(
             "the data is no array of numbers", seen=f"{type(data).__name__} of {array.dtype}"
         )
-    if wanted is None and not hasattr(data, "dtype"):
+    if wanted is None and not _has_dtype(data):
         array = array.astype(_DEFAULTS.get(array.dtype.name, array.dtype), copy=False)
     return array
 
 
 _DEFAULTS = {"float64": FLOAT32, "complex128": COMPLEX64}
+#: What has neither a dtype nor memory of its own; NumPy's numbers are of these kinds too.
+_PLAIN = (int, float, complex, list, tuple)
+
+
+def _has_dtype(data: Any) -> bool:
+    """Tell whether data says what its elements are: an array, or a buffer."""
+    if hasattr(data, "dtype") or isinstance(data, _PLAIN):
+        return hasattr(data, "dtype")
+    try:
+        memoryview(data)
+    except TypeError:
+        return hasattr(data, "__array__")
+    return True
 
 
 def _holds_tensors(data: Any) -> bool:
     return isinstance(data, (list, tuple)) and any(
         isinstance(x, Tensor) or _holds_tensors(x) for x in data
     )
+
+
+def common_dtype(data: Any) -> Any:
+    """Give the dtype that the tensors and NumPy scalars in a sequence promote to.
+
+    Python's numbers take part as they do beside a tensor. None if there is
+    nothing else: such data gets a default.
+    """
+    found: set[Any] = set()
+    _add_types(data, found)
+    dtypes = {kind for kind in found if isinstance(kind, np.dtype)}
+    numbers = found - dtypes
+    if not dtypes or not numbers <= _NUMBERS:
+        return None
+    return np.result_type(*dtypes, *[kind(0) for kind in numbers])  # a Python number is weak
+
+
+_NUMBERS = {bool, int, float, complex}
+
+
+def _add_types(data: Any, found: set[Any]) -> None:
+    """Add the dtypes, and the types of what has none, in nested sequences."""
+    if not isinstance(data, (list, tuple)):
+        return
+    for kind in set(map(type, data)):
+        if issubclass(kind, (list, tuple)):
+            for part in data:
+                _add_types(part, found)
+        elif hasattr(kind, "dtype"):
+            found |= {x.dtype for x in data if type(x) is kind}
+        else:
+            found.add(kind)
+
+
+def _stacked(data: Any, dtype: Any) -> Any:
+    """Join nested sequences of tensors and numbers along new axes."""
+    if isinstance(data, (list, tuple)):
+        return ON_TENSORS["stack"]([_stacked(part, dtype) for part in data])
+    return asarray(data, dtype=dtype)
 
 
 def _bare(data: Any) -> Any:

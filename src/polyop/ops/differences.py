@@ -16,6 +16,7 @@ from polyop.ops.elementwise import subtract
 from polyop.ops.indexing import take
 from polyop.ops.joining import concat
 from polyop.ops.reductions import any as any_of
+from polyop.ops.signatures import announce
 from polyop.ops.views import expand_dims, reshape, slice_axis
 from polyop.tensor.meta import Meta
 from polyop.tensor.tensor import Tensor
@@ -23,13 +24,13 @@ from polyop.tensor.tensor import Tensor
 Array = Any
 
 
-def diff(x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Any:
+def diff(x: Any, /, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
     """Subtract each element along an axis from the next one.
 
     Args:
         x: numbers; of bools it is told which differ.
-        axis: the axis, which becomes shorter by `n`.
         n: how often it is done.
+        axis: the axis, which becomes shorter by `n`.
         prepend: put before `x` along the axis first.
         append: put behind it.
 
@@ -39,6 +40,8 @@ def diff(x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: 
     at = real_axis("diff", axis, len(x.shape))
     if n < 0:
         raise ArgumentError("differences are taken n times", argument="n", declared=">= 0", seen=n)
+    if n == 0:
+        return x
     parts = [part for part in (prepend, x, append) if part is not None]
     x = concat(parts, at) if len(parts) > 1 else x
     less = not_equal if x.dtype.kind == "b" else subtract
@@ -116,3 +119,4 @@ def repeat_each(x: Any, repeats: Any, axis: int) -> Any:
 
 
 __all__ = ["among", "diff", "isin", "repeat_each"]
+announce(globals())

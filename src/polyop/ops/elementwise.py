@@ -25,6 +25,7 @@ import polyop.ops.rounding
 import polyop.ops.select  # noqa: F401
 from polyop.ops.define import ON_ARRAYS, ON_TENSORS
 from polyop.ops.pointwise import Fn, binary, pointwise, unary
+from polyop.ops.rounding import copied
 
 Array = np.ndarray[Any, Any]
 
@@ -67,12 +68,19 @@ def number_log(x: Any) -> Any:
 
 def real_kernel(x: Array) -> Array:
     """Copy the real parts."""
-    return x.real.copy("K")
+    return copied(x.real)
 
 
 def imag_kernel(x: Array) -> Array:
     """Copy the imaginary parts, which are zeros for real numbers."""
-    return x.imag.copy("K") if x.dtype.kind == "c" else np.zeros_like(x)
+    return copied(x.imag) if x.dtype.kind == "c" else np.zeros_like(copied(x))
+
+
+def reciprocal_kernel(x: Array) -> Array:
+    """Divide one; NumPy's keeps whole numbers whole, which makes zeros of nearly all."""
+    if x.dtype.kind in "biu":
+        return cast("Array", np.true_divide(1, x))
+    return cast("Array", np.reciprocal(x))
 
 
 def rsqrt_kernel(x: Array) -> Array:
@@ -98,6 +106,16 @@ def relu_kernel(x: Array) -> Array:
 def softplus_kernel(x: Array) -> Array:
     """Compute `log(1 + exp(x))` without overflow."""
     return np.logaddexp(x, 0)
+
+
+def logaddexp_kernel(a: Any, b: Any) -> Array:
+    """Compute `log(exp(a) + exp(b))` without overflow; NumPy's takes no complex numbers."""
+    if not (np.iscomplexobj(a) or np.iscomplexobj(b)):
+        return cast("Array", np.logaddexp(a, b))
+    swap = np.real(a) < np.real(b)
+    top, low = np.where(swap, b, a), np.where(swap, a, b)
+    equal = np.isinf(top) & (top == low)
+    return cast("Array", np.where(equal, top, top + np.log1p(np.exp(low - top))))
 
 
 def lerp_kernel(a: Array, b: Array, weight: Any) -> Array:
@@ -140,7 +158,7 @@ pow = binary(
 )
 negative = unary("negative", np.negative, "-g")
 positive = unary("positive", np.positive, "g")
-reciprocal = unary("reciprocal", np.reciprocal, "-g * conj(r * r)")
+reciprocal = unary("reciprocal", reciprocal_kernel, "-g * conj(r * r)")
 square = unary("square", np.square, "g * (2 * conj(x))")
 sqrt = unary("sqrt", np.sqrt, "g / (2 * conj(r))")
 rsqrt = unary("rsqrt", rsqrt_kernel, "g * (-0.5 * conj(r * r * r))")
@@ -192,13 +210,15 @@ angle = unary(
 # -- exponentials and logarithms ------------------------------------------------
 
 exp = unary("exp", np.exp, "g * conj(r)")
-exp2 = unary("exp2", np.exp2, f"g * (r * {LN2})")
+exp2 = unary("exp2", np.exp2, f"g * conj(r * {LN2})")
 expm1 = unary("expm1", np.expm1, "g * conj(r + 1)")
 log = unary("log", np.log, "g / conj(x)")
 log1p = unary("log1p", np.log1p, "g / conj(x + 1)")
 log2 = unary("log2", np.log2, f"g / conj(x * {LN2})")
 log10 = unary("log10", np.log10, f"g / conj(x * {LN10})")
-logaddexp = binary("logaddexp", np.logaddexp, ("g * sigmoid(a - b)", "g * sigmoid(b - a)"))
+logaddexp = binary(
+    "logaddexp", logaddexp_kernel, ("g * conj(sigmoid(a - b))", "g * conj(sigmoid(b - a))")
+)
 sigmoid = unary("sigmoid", sigmoid_kernel, "g * conj((1 - r) * r)")
 softplus = unary("softplus", softplus_kernel, "g * sigmoid(x)")
 relu = unary("relu", relu_kernel, "where(r <= 0, 0, g)")

@@ -17,7 +17,7 @@ from polyop.devices import CPU, META, Device, DType, as_dtype
 from polyop.dispatch.bits import FAKE_MODE
 from polyop.dispatch.context import word
 from polyop.errors import UsageError
-from polyop.ops.define import define
+from polyop.ops.define import ON_TENSORS, define
 from polyop.ops.splitting import sizes_of
 from polyop.ops.view_metas import refuse
 from polyop.ops.views import behind
@@ -67,7 +67,7 @@ def constant(array: Array) -> Tensor:
     """Wrap data that the program holds; inside a fake mode, without a trace, it becomes a fake."""
     made = of_array(array)
     now = word()
-    if now & FAKE_MODE and now.tracer is None:
+    if now & FAKE_MODE and now.recorder is None:
         fake: Tensor = now.fake.constant(made)
         return fake
     return made
@@ -170,19 +170,42 @@ _eye = _factory(
 # -- filled with numbers ------------------------------------------------------
 
 
-def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+def _size(size: tuple[Any, ...], shape: Any) -> list[Any]:
+    """Read sizes one by one, as one sequence, or by the standard's word for them."""
+    return sizes_of(size if shape is None else (shape,))
+
+
+def zeros(
+    *size: Any,
+    shape: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
     """Make a tensor of zeros; sizes one by one, or as one sequence."""
-    return _zeros(sizes_of(size), dtype=dtype, device=device, grad=requires_grad)
+    return _zeros(_size(size, shape), dtype=dtype, device=device, grad=requires_grad)
 
 
-def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+def ones(
+    *size: Any,
+    shape: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
     """Make a tensor of ones; sizes one by one, or as one sequence."""
-    return _ones(sizes_of(size), dtype=dtype, device=device, grad=requires_grad)
+    return _ones(_size(size, shape), dtype=dtype, device=device, grad=requires_grad)
 
 
-def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+def empty(
+    *size: Any,
+    shape: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
     """Make a tensor whose elements may be anything."""
-    return _empty(sizes_of(size), dtype=dtype, device=device, grad=requires_grad)
+    return _empty(_size(size, shape), dtype=dtype, device=device, grad=requires_grad)
 
 
 def full(
@@ -193,9 +216,20 @@ def full(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Any:
-    """Make a tensor of one number."""
+    """Make a tensor of one number, which a tensor may hold: gradients flow to it."""
     size = list(shape) if isinstance(shape, Sequence) else [shape]
+    if isinstance(fill_value, Tensor):
+        made = _full_of(size, fill_value, dtype, device)
+        return made.requires_grad_() if requires_grad else made
     return _full(size, fill_value, dtype=dtype, device=device, grad=requires_grad)
+
+
+def _full_of(size: list[Any], value: Any, dtype: Any, device: Any) -> Any:
+    """Spread a tensor; what is made is written like any new tensor, so it is a copy."""
+    if on_meta(None if device is None else Device(device)):
+        return of_meta(META_SPACE.meta(tuple(size), as_dtype(dtype or value.dtype), None, META))
+    value = value if dtype is None else ON_TENSORS["astype"](value, as_dtype(dtype))
+    return ON_TENSORS["clone"](ON_TENSORS["broadcast_to"](value, size))
 
 
 def arange(
@@ -287,7 +321,24 @@ def _like(name: str, signature: str, kernel: Fn) -> Fn:
 zeros_like = _like("zeros_like", "", np.zeros)
 ones_like = _like("ones_like", "", np.ones)
 empty_like = _like("empty_like", "", np.empty)
-full_like = _like("full_like", ", Scalar fill_value", np.full)
+_full_like = _like("full_like", ", Scalar fill_value", np.full)
+
+
+def full_like(
+    x: Any,
+    /,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
+    """Make a tensor of one number, with the shape and dtype of another."""
+    if isinstance(fill_value, Tensor):
+        dtype, device = dtype or x.dtype, device or x.device
+        size = list(x.shape)
+        return full(size, fill_value, dtype=dtype, device=device, requires_grad=requires_grad)
+    return _full_like(x, fill_value, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def new_full(x: Any, size: Sequence[Any], value: Any, dtype: Any = None, device: Any = None) -> Any:

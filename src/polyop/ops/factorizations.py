@@ -31,6 +31,7 @@ from polyop.ops.formulas import (
     scaled,
 )
 from polyop.ops.linalg import float_of, require_square
+from polyop.ops.signatures import announce
 from polyop.symbolic import sym_min
 from polyop.tensor.meta import Meta, Shape, Size
 
@@ -389,3 +390,4 @@ __all__ = [
     "EighResult", "QRResult", "SVDResult", "eigh", "eigvalsh", "on_matrices", "qr", "real_of",
     "require_matrix", "stacks", "svd", "svdvals",
 ]  # fmt: skip
+announce(globals())

@@ -261,6 +261,8 @@ def _resized(x: Any, n: Any, axis: int) -> Any:
 def _which(x: Any, s: Any, axes: Any) -> tuple[list[Any], list[int]]:
     """Give sizes and axes of a transform along several axes."""
     ndim = len(x.shape)
+    s = [s] if isinstance(s, int) else s
+    axes = [axes] if isinstance(axes, int) else axes
     if axes is None:
         axes = range(ndim) if s is None else range(ndim - len(s), ndim)
     axes = list(normal_axes("fft", list(axes), ndim))

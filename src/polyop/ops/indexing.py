@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from polyop.errors import OutOfRangeError
 from polyop.ops.define import define
 from polyop.ops.joining import in_order
 from polyop.ops.shapes import broadcast, normal_axis
@@ -43,10 +44,26 @@ def layout(indices: Indices) -> tuple[int, int]:
     return (given[0] if together else 0), len(given)
 
 
+def _masked(indices: Indices) -> bool:
+    return any(i is not None and i.dtype.kind == "b" for i in indices)
+
+
+def _refuse_masks(op: str, indices: Indices) -> None:
+    """Refuse masks where only integers have a rule: how much a mask chooses, data say."""
+    if _masked(indices):
+        refuse(
+            op,
+            f"{op} takes tensors of integers here, not masks",
+            argument="indices",
+            seen=[None if i is None else f"{i.dtype}{list(i.shape)}" for i in indices],
+            fix="write x[mask], which finds the integers first, or use where(mask, ...)",
+        )
+
+
 def _out_of_range(op: str, shape: Shape, indices: Indices, error: Exception) -> NoReturn:
-    refuse(
-        op,
+    raise OutOfRangeError(
         f"the indices do not fit the shape {tuple(shape)}: {error}",
+        op=f"core::{op}",
         argument="indices",
         seen=[None if i is None else f"{i.dtype}{list(i.shape)}" for i in indices],
     )
@@ -54,7 +71,9 @@ def _out_of_range(op: str, shape: Shape, indices: Indices, error: Exception) -> 
 
 def _index(x: Array, indices: Indices) -> Any:
     try:
-        if len(indices) == 1 and indices[0] is not None:
+        if len(indices) == 1 and indices[0] is not None and indices[0].dtype.kind != "b":
+            if not x.ndim:
+                raise IndexError("1 index for 0 axes")
             return x.take(indices[0], 0) if indices[0].ndim else x[indices[0]].copy()
         return in_order(np.asarray(x[spelled(indices)]))
     except IndexError as error:
@@ -77,6 +96,7 @@ def index_shape(shape: Shape, indices: Indices) -> Shape:
 
 
 def _index_meta(x: Meta, indices: Indices) -> Meta:
+    _refuse_masks("index", indices)
     return x.space.meta(index_shape(x.shape, indices), x.dtype, None, x.device)
 
 
@@ -99,6 +119,8 @@ def _index_put_(x: Array, indices: Indices, values: Array, accumulate: bool) -> 
 
 
 def _index_put_meta(x: Meta, indices: Indices, values: Meta, accumulate: bool) -> Meta:
+    if _masked(indices):
+        return x.space.meta(x.shape, x.dtype, None, x.device)
     wanted = index_shape(x.shape, indices)
     if broadcast("index_put", wanted, values.shape) != wanted:
         refuse("index_put", f"values of shape {values.shape} do not fit {wanted}")
@@ -138,6 +160,7 @@ def _count(info: Any, indices: Indices, rank: int) -> Any:
 
 
 def _index_batched(info: Any, in_dims: Any, x: Any, indices: Indices) -> Any:
+    _refuse_masks("index", indices)
     x_dim, dims = in_dims
     place, _ = layout(indices)
     dims = [None] * len(indices) if dims is None else dims
@@ -162,6 +185,7 @@ def _moved(x: Any, start: int, count: int, target: int) -> Any:
 
 def _put_batched(put: Callable[[], Fn]) -> Fn:
     def rule(info: Any, in_dims: Any, x: Any, indices: Indices, values: Any, add: bool) -> Any:  # noqa: PLR0917
+        _refuse_masks("index_put", indices)
         x = in_front(info, in_dims[0], x)
         dims = in_dims[1] or [None] * len(indices)
         logical = [_Logical(d, i) for d, i in zip(dims, indices, strict=True)]
@@ -267,15 +291,28 @@ def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
 
 
 def index_select(x: Any, axis: int, index_: Any) -> Any:
-    """Take the elements at some places of an axis."""
+    """Take the elements at some places of an axis; a tensor without axes has one place."""
+    if not x.ndim:
+        normal_axis("take", axis, 0)
+        return reshape(index(reshape(x, [1]), [index_]), [])
     return index(x, [*[None] * normal_axis("take", axis, x.ndim), index_])
 
 
 def index_add(x: Any, axis: int, index_: Any, source: Any) -> Any:
-    """Add a tensor to the places of an axis."""
+    """Add a tensor to the places of an axis; a tensor without axes has one place."""
+    if not x.ndim:
+        return _at_one(index_add, x, axis, index_, source)
     return index_put(x, [*[None] * normal_axis("index_add", axis, x.ndim), index_], source, True)
 
 
+def _at_one(write: Fn, x: Any, axis: int, index_: Any, source: Any) -> Any:
+    normal_axis("index_put", axis, 0)
+    places, values = reshape(index_, [-1]), reshape(source, [-1])
+    return reshape(write(reshape(x, [1]), 0, places, values), [])
+
+
 def index_copy(x: Any, axis: int, index_: Any, source: Any) -> Any:
-    """Put a tensor into the places of an axis."""
+    """Put a tensor into the places of an axis; a tensor without axes has one place."""
+    if not x.ndim:
+        return _at_one(index_copy, x, axis, index_, source)
     return index_put(x, [*[None] * normal_axis("index_copy", axis, x.ndim), index_], source)

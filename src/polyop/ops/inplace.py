@@ -16,7 +16,13 @@ import numpy as np
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS
 from polyop.errors import ArgumentError, MutationError
-from polyop.ops import comparison, elementwise, rounding, select  # noqa: F401 - they define the twins
+from polyop.ops import (  # noqa: F401 - they define the twins
+    comparison,
+    elementwise,
+    indexing,
+    rounding,
+    select,
+)
 from polyop.ops.define import define, operator_of
 from polyop.ops.shapes import broadcast
 from polyop.ops.view_inverses import in_front, zero_like
@@ -252,3 +258,4 @@ copy, copy_ = _define_twins("copy", ", Tensor src", (_copy, _copy_), {"src": "g"
 fill, fill_ = _define_twins("fill", ", Scalar value", (_fill, _fill_), {})
 zero_ = define("zero_(Tensor(a!) x) -> Tensor(a!)", _zero_, fake=lambda x: x, tags=WRITES)
 INPLACE_TWINS["core::zero_"] = operator_of(zero_like)
+INPLACE_TWINS["core::index_put_"] = operator_of(indexing.index_put)

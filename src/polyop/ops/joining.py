@@ -16,8 +16,8 @@ from polyop.lazy import load
 from polyop.ops.define import ON_ARRAYS, ON_TENSORS, define
 from polyop.ops.shapes import broadcast, normal_axis, promote
 from polyop.ops.splitting import atleast, narrow_all
-from polyop.ops.view_inverses import in_front
-from polyop.ops.view_metas import normal_axes, refuse
+from polyop.ops.view_inverses import contiguous_copy, in_front
+from polyop.ops.view_metas import refuse
 from polyop.ops.views import broadcast_to, expand_dims, reshape, select, slice_axis
 from polyop.symbolic import SymInt
 from polyop.tensor.meta import Meta, Shape, Size
@@ -272,7 +272,7 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
 
 def broadcast_arrays(*arrays: Any) -> list[Any]:
     """Repeat tensors without a copy, so that all have one shape."""
-    shape = list(broadcast("broadcast_arrays", *[a.shape for a in arrays]))
+    shape = list(broadcast("broadcast_arrays", *[a.shape for a in arrays])) if arrays else []
     return [broadcast_to(a, shape) for a in arrays]
 
 
@@ -309,7 +309,7 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Any:
         return load("polyop.ops.differences:repeat_each")(x, repeats, at)
     shape = x.shape
     wide = broadcast_to(expand_dims(x, at + 1), [*shape[: at + 1], repeats, *shape[at + 1 :]])
-    return reshape(wide, [*shape[:at], shape[at] * repeats, *shape[at + 1 :]])
+    return reshape(contiguous_copy(wide), [*shape[:at], shape[at] * repeats, *shape[at + 1 :]])
 
 
 def tile(x: Any, repetitions: Sequence[int], /) -> Any:
@@ -319,17 +319,17 @@ def tile(x: Any, repetitions: Sequence[int], /) -> Any:
     lined = reshape(x, [n for size in x.shape for n in (1, size)])
     pairs = list(zip(times, x.shape, strict=True))
     wide = broadcast_to(lined, [n for pair in pairs for n in pair])
-    return reshape(wide, [n * size for n, size in pairs])
+    return reshape(contiguous_copy(wide), [n * size for n, size in pairs])
 
 
-def roll(x: Any, shift: Any, /, *, axis: Any = None) -> Any:
+def roll(x: Any, /, shift: Any, *, axis: Any = None) -> Any:
     """Shift elements along axes; those that fall out come in at the other end."""
     if axis is None:
         return reshape(_rolled(reshape(x, [-1]), shift, 0), list(x.shape))
     axes = [axis] if isinstance(axis, int) else list(axis)
     shifts = [shift] * len(axes) if isinstance(shift, int) else list(shift)
-    for by, at in zip(shifts, normal_axes("roll", axes, x.ndim), strict=True):
-        x = _rolled(x, by, at)
+    for by, axis in zip(shifts, axes, strict=True):  # an axis may come twice
+        x = _rolled(x, by, normal_axis("roll", axis, x.ndim))
     return x
 
 

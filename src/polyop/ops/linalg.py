@@ -13,13 +13,14 @@ import numpy as np
 from polyop.devices import DType
 from polyop.errors import ArgumentError
 from polyop.ops.axes import Axes, batch_first
-from polyop.ops.comparison import not_equal
+from polyop.ops.comparison import equal, not_equal
 from polyop.ops.define import ON_TENSORS, define
 from polyop.ops.elementwise import abs, conj
+from polyop.ops.reductions import any, reduction, sum_kernel
 from polyop.ops.reductions import max as greatest
 from polyop.ops.reductions import min as least
-from polyop.ops.reductions import reduction, sum_kernel
 from polyop.ops.reductions import sum as total
+from polyop.ops.select import where
 from polyop.ops.shapes import broadcast, promote
 from polyop.ops.views import diagonal, expand_dims, matrix_transpose, squeeze
 from polyop.tensor.meta import Meta, Shape
@@ -266,9 +267,26 @@ def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: float 
         return total(ON_TENSORS["astype"](not_equal(x, 0), size.dtype), **given)
     if ord == 1:
         return total(size, **given)
+    if ord == np.inf and _any_empty(x.shape):
+        return total(size, **given)  # no element: zeros
     if ord in {np.inf, -np.inf}:
         return (greatest if ord > 0 else least)(size, **given)
-    return total(size**ord, **given) ** (1 / ord)
+    return _root_of_powers(size, ord, given)
+
+
+def _any_empty(shape: Any) -> bool:
+    """Tell whether a size is known to be zero."""
+    return 0 in [n for n in shape if n.__class__ is int]
+
+
+def _root_of_powers(size: Any, ord: float, given: Any) -> Any:
+    """Give a norm whose gradient at zeros, where it has none, is zero, as PyTorch has it."""
+    zero = equal(size, 0)
+    powers = where(zero, 0, where(zero, 1, size) ** ord)
+    summed = total(powers, **given)
+    # One zero makes a negative power infinite, and so the norm zero.
+    none = any(zero, **given) if ord < 0 else equal(summed, 0)
+    return where(none, 0, where(none, 1, summed) ** (1 / ord))
 
 
 def trace(x: Any, *, offset: int = 0, dtype: Any = None) -> Any:

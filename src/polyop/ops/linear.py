@@ -190,14 +190,15 @@ matmul_left = define(
     "matmul_left(Tensor x, Tensor b, SymInt[] shape) -> Tensor",
     matmul_left_kernel,
     fake=_factor_fake,
-    grad={"x": "matmul(g, b)", "b": "matmul_right(g, x, b.shape)"},
+    # A batch of one factor leaves the other as it was, so its gradient is summed over the batch.
+    grad={"x": "sum_to(matmul(g, b), x.shape)", "b": "matmul_right(g, x, b.shape)"},
     vmap=matmul_left_vmap,
 )
 matmul_right = define(
     "matmul_right(Tensor a, Tensor x, SymInt[] shape) -> Tensor",
     matmul_right_kernel,
     fake=_factor_fake,
-    grad={"a": "matmul_left(x, g, a.shape)", "x": "matmul(a, g)"},
+    grad={"a": "matmul_left(x, g, a.shape)", "x": "sum_to(matmul(a, g), x.shape)"},
     vmap=matmul_right_vmap,
 )
 

@@ -28,6 +28,7 @@ from polyop.ops.reductions import max as greatest
 from polyop.ops.reductions import min as least
 from polyop.ops.reductions import sum as total
 from polyop.ops.rounding import astype
+from polyop.ops.signatures import announce
 from polyop.tensor.meta import Meta
 from polyop.tensor.tensor import Tensor
 
@@ -217,6 +218,8 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
             seen=repr(ord),
         )
     along, pick = _NORMS[ord]
+    if pick is not least and any(isinstance(n, int) and n == 0 for n in x.shape[-2:]):
+        return total(abs(x), axis=[-2, -1], keepdims=keepdims)  # that of no elements is zero
     if along is not None:
         sums = total(abs(x), axis=[along], keepdims=True)
         return pick(sums, axis=[-2, -1], keepdims=keepdims)
@@ -270,3 +273,4 @@ __all__ = [
     "SlogdetResult", "cross", "diagonal", "matrix_norm", "matrix_power", "matrix_rank", "pinv",
     "slogdet",
 ]  # fmt: skip
+announce(globals())

@@ -73,7 +73,7 @@ def by_words(fn: Fn, *order: str) -> Fn:
 def reflected(fn: Fn) -> Fn:
     """Swap the arguments."""
 
-    def method(self: Any, other: Any) -> Any:
+    def method(self: Any, other: Any, /) -> Any:
         return fn(other, self)
 
     return method
@@ -95,7 +95,7 @@ COMPARISONS = {
 UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "invert": "bitwise_invert"}
 
 
-def _matmul_into(self: Any, other: Any) -> Any:
+def _matmul_into(self: Any, other: Any, /) -> Any:
     return copy_(self, ON_TENSORS["matmul"](self, other))
 
 
@@ -137,6 +137,7 @@ def _attach_entries() -> None:
     for name in ENTRIES:
         if name in ON_TENSORS:
             attach(name, ON_TENSORS[name])
+    attach("conj", elementwise.conj)  # formulas mean more by the name
     for name, other in NAMES.items():
         attach(name, ON_TENSORS[other])
     for name, entry in INPLACE.items():
@@ -248,9 +249,16 @@ def _roll(self: Any, shifts: Any, dims: Any = None) -> Any:
     return joining.roll(self, shifts, axis=dims)
 
 
-def _flip(self: Any, *dims: Any) -> Any:
-    """Read backwards along axes."""
-    return views.flip(self, sizes_of(dims) or None)
+def _flip(self: Any, *given: Any, dims: Any = None, axis: Any = None) -> Any:
+    """Read backwards along axes; without any named, along all."""
+    named = dims if axis is None else axis
+    axes = given or (() if named is None else (named,))
+    return views.flip(self, sizes_of(axes) if axes else None)
+
+
+def _diagonal(self: Any, offset: int = 0, dim1: int = 0, dim2: int = 1, **axes: Any) -> Any:
+    """Give a diagonal of two axes as the last axis of a view."""
+    return views.diagonal(self, offset, **{"axis1": dim1, "axis2": dim2} | axes)
 
 
 def _masked_select(self: Any, mask: Any) -> Any:
@@ -268,13 +276,13 @@ SHAPES: dict[str, Fn] = {
     "reshape": _reshape, "view": _view, "permute": _permute, "tile": _tile, "repeat": _tile,
     "expand": splitting.expand, "expand_as": _expand_as, "view_as": _view_as,
     "reshape_as": _reshape_as, "contiguous": _contiguous, "t": splitting.t, "roll": _roll,
-    "flip": _flip, "masked_select": _masked_select, "where": _where, "ravel": splitting.ravel,
-    "moveaxis": splitting.moveaxis, "movedim": splitting.moveaxis,
+    "flip": _flip, "diagonal": _diagonal, "masked_select": _masked_select, "where": _where,
+    "ravel": splitting.ravel, "moveaxis": splitting.moveaxis, "movedim": splitting.moveaxis,
 }  # fmt: skip
 WORDED: dict[str, Fn] = {
     "permute_dims": views.permute_dims, "transpose": views.transpose, "swapaxes": views.transpose,
     "unsqueeze": views.expand_dims, "expand_dims": views.expand_dims, "squeeze": views.squeeze,
-    "broadcast_to": views.broadcast_to, "select": views.select, "diagonal": views.diagonal,
+    "broadcast_to": views.broadcast_to, "select": views.select,
     "flatten": splitting.flatten, "unflatten": splitting.unflatten, "split": splitting.split,
     "chunk": splitting.chunk, "unbind": splitting.unbind, "narrow": splitting.narrow,
     "index_select": indexing.index_select, "index_add": indexing.index_add,

@@ -7,6 +7,7 @@ Without `generator`, numbers come from the process's default one, which
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from threading import Lock
 from typing import Any
 
@@ -79,8 +80,49 @@ class Generator:
 
     def draw(self, method: str, *args: Any, **kwargs: Any) -> Array:
         """Call a method of NumPy's generator."""
+        if _DRAWN.get() is not None:
+            _note(self)
         with self._lock:
             return np.asarray(getattr(self._open(), method)(*args, **kwargs))
+
+
+#: By identity, the generators that drew since `drawing` began, and where each stood before.
+Drawn = dict[int, tuple[Any, Any]]
+_DRAWN: ContextVar[Drawn | None] = ContextVar("drawn", default=None)
+
+
+def drawing(fn: Callable[..., Any], *args: Any) -> tuple[Any, Drawn]:
+    """Call a function, and give the generators that drew, each with its state of before."""
+    outer = _DRAWN.get()
+    found: Drawn = {}
+    token = _DRAWN.set(found)
+    try:
+        out = fn(*args)
+    finally:
+        _DRAWN.reset(token)
+        if outer is not None:
+            outer.update({key: found[key] for key in found.keys() - outer.keys()})
+    return out, found
+
+
+def _note(generator: Any) -> None:
+    drawn = _DRAWN.get()
+    if drawn is not None and id(generator) not in drawn:
+        drawn[id(generator)] = (generator, state_of(generator))
+
+
+def state_of(generator: Any) -> Any:
+    """Give where a generator, ours or NumPy's, stands."""
+    ours = isinstance(generator, Generator)
+    return generator.get_state() if ours else dict(generator.bit_generator.state)
+
+
+def stand(generator: Any, state: Any) -> None:
+    """Let a generator, ours or NumPy's, stand somewhere."""
+    if isinstance(generator, Generator):
+        generator.set_state(state)
+    else:
+        generator.bit_generator.state = state
 
 
 register_generator(Generator)
@@ -100,6 +142,8 @@ def default_generator() -> Generator:
 def draw(generator: Any, method: str, *args: Any, **kwargs: Any) -> Array:
     """Draw from a generator: ours, NumPy's, or the default one."""
     if isinstance(generator, np.random.Generator):
+        if _DRAWN.get() is not None:
+            _note(generator)
         return np.asarray(getattr(generator, method)(*args, **kwargs))
     return (generator or DEFAULT).draw(method, *args, **kwargs)
 

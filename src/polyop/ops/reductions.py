@@ -28,7 +28,9 @@ from polyop.ops.axes import (
     require_elements,
 )
 from polyop.ops.define import ON_TENSORS, define
+from polyop.ops.formulas import Built, column, formula, off_diagonal, rows
 from polyop.ops.shapes import normal_axis
+from polyop.ops.view_inverses import in_front
 from polyop.schema.tags import Tag
 from polyop.tensor.meta import Meta, Shape
 
@@ -259,6 +261,9 @@ def finder(name: str) -> Fn:
 
     def vmap(info: Any, in_dims: Sequence[Any], x: Any, axis: int | None, keepdims: bool) -> Any:
         x = batch_first(x, in_dims[0])
+        if axis is not None and x.ndim == 1:
+            normal_axis(name, axis, 0)
+            return call(name, ON_TENSORS["expand_dims"](x, 1), 1, False), 0
         if axis is not None:
             return call(name, x, normal_axis(name, axis, x.ndim - 1) + 1, keepdims), 0
         found = call(name, ON_TENSORS["reshape"](x, [x.shape[0], -1]), 1, False)
@@ -325,6 +330,24 @@ def _pairs(x: Array, given: Array) -> Array:
     return result
 
 
+@formula
+def prod_pairs_bend(of: Built, g: Any, given: Any, x: Any, axis: Axes) -> Any:
+    """Give the gradient of `prod_pairs` by the factors."""
+    axes = normal_axes("prod", axis, len(x.shape))
+    order = [i for i in range(len(x.shape)) if i not in axes] + [*axes]
+    shape = [x.shape[i] for i in order]
+    lead = shape[: len(shape) - len(axes)]
+    g, given, x = (of.reshape(of.permute_dims(v, order), [*lead, -1]) for v in (g, given, x))
+    # Row k is all factors, with a one in place k, which has no say itself.
+    factors = of.broadcast_to(rows(of, x), [*x.shape, x.shape[-1]])
+    ones = of.zero_like(factors) + 1
+    factors = off_diagonal(of, factors) + (ones - off_diagonal(of, ones))
+    weights = off_diagonal(of, column(of, of.conj(g)) * rows(of, given))
+    each = of.prod_pairs(weights, factors, [-1])
+    found = of.reshape(of.sum(off_diagonal(of, each), axis=[-2]), shape)
+    return of.permute_dims(found, of.inverse_order(order))
+
+
 def _others_fake(x: Meta, axis: Axes) -> Meta:
     return x.but(strides=None)
 
@@ -333,16 +356,32 @@ def _pairs_fake(given: Meta, x: Meta, axis: Axes) -> Meta:
     return x.but(strides=None)
 
 
+def _others_vmap(info: Any, in_dims: Sequence[Any], x: Any, axis: Axes) -> Any:
+    x = batch_first(x, in_dims[0])
+    return prod_others(x, [a + 1 for a in normal_axes("prod", axis, x.ndim - 1)]), 0
+
+
+def _pairs_vmap(info: Any, in_dims: Sequence[Any], given: Any, x: Any, axis: Axes) -> Any:
+    given, x = in_front(info, in_dims[0], given), in_front(info, in_dims[1], x)
+    return prod_pairs(given, x, [a + 1 for a in normal_axes("prod", axis, x.ndim - 1)]), 0
+
+
 prod_others = define(
     "prod_others(Tensor x, int[1]? axis=None) -> Tensor",
     prod_others_kernel,
     fake=_others_fake,
     grad={"x": "prod_pairs(g, x, axis)"},
+    vmap=_others_vmap,
 )
 prod_pairs = define(
     "prod_pairs(Tensor given, Tensor x, int[1]? axis=None) -> Tensor",
     prod_pairs_kernel,
     fake=_pairs_fake,
+    grad={
+        "given": "prod_pairs(g, conj(x), axis)",
+        "x": "prod_pairs_bend(g, given, x, axis)",
+    },
+    vmap=_pairs_vmap,
 )
 prod = reduction(
     "prod",

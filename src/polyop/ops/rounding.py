@@ -17,14 +17,24 @@ from polyop.ops.pointwise import POINTWISE, pointwise, pointwise_meta, unary
 Array = np.ndarray[Any, Any]
 
 
+def copied(x: Array) -> Array:
+    """Copy, and keep the order of the axes; one along which nothing moves has no say in it."""
+    if 0 not in x.strides or not x.size:
+        return x.copy("K")
+    parts = np.nditer([x, None], [], [["readonly"], ["writeonly", "allocate"]])
+    found: Array = parts.operands[1]
+    np.copyto(found, x)
+    return found
+
+
 def round_kernel(x: Array, decimals: int) -> Array:
     """Round halves to the even neighbour."""
     kind = x.dtype.kind
     if kind in "iu" and decimals >= 0:
-        return x.copy("K")
+        return copied(x)
     if kind == "b" or decimals == 0:
         return np.rint(x)  # the method's dtype for bools depends on `decimals`
-    result = np.empty_like(x)
+    result = copied(x)
     result[...] = x.round(decimals)  # the method does not keep the order of the axes
     return result
 
@@ -33,17 +43,17 @@ def astype_kernel(x: Array, dtype: DType) -> Array:
     """Convert elements; a complex number becomes its real part."""
     if x.dtype.kind == "c" and dtype.kind not in "cb":
         x = x.real
-    return x.astype(dtype)
+    return (copied(x) if 0 in x.strides else x).astype(dtype)
 
 
 def clone_kernel(x: Array) -> Array:
     """Copy, and keep the order of the axes."""
-    return x.copy("K")
+    return copied(x)
 
 
 def nan_to_num_kernel(x: Array, nan: float, posinf: float | None, neginf: float | None) -> Array:
     """Put numbers in the place of NaN and the infinities."""
-    result = x.copy("K")
+    result = copied(x)
     if x.dtype.kind == "c":
         parts = [result.real, result.imag]
     else:

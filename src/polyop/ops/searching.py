@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 
 from polyop.errors import ArgumentError
-from polyop.ops.axes import along_vmap, batch_first, call, past, real_axis, refuse, shifted
+from polyop.ops.axes import (
+    along_vmap,
+    batch_first,
+    call,
+    on_one,
+    past,
+    refuse,
+    shifted,
+    with_axis,
+    without_axis,
+)
 from polyop.ops.define import ON_TENSORS, define
 from polyop.ops.shapes import broadcast, normal_axis
 from polyop.tensor.meta import Meta, Size
@@ -28,10 +38,16 @@ INDEX = np.dtype(np.int64)
 
 def take_along_axis_kernel(x: Array, indices: Array, axis: int = -1) -> Array:
     """Take elements of `x` at indices along one axis."""
+    if not x.ndim and not indices.ndim:
+        return on_one("take_along_axis", _take_one, x, axis, indices)
     try:
         return np.ascontiguousarray(np.take_along_axis(x, indices, axis))
     except (ValueError, IndexError) as error:
         refuse("take_along_axis", x, axis, error)
+
+
+def _take_one(x: Array, axis: int, indices: Array) -> Array:
+    return take_along_axis_kernel(x, indices.reshape(1), axis)
 
 
 def _places(indices: Array, shape: Sequence[int], whole: Sequence[int], axis: int) -> Any:
@@ -50,6 +66,8 @@ def scatter_along_axis_kernel(
     """Add elements of `x` into zeros, at indices along one axis."""
     result = np.zeros(shape, x.dtype)
     at = normal_axis("scatter_along_axis", axis, result.ndim)
+    if not result.ndim:
+        return x.reshape(())
     np.add.at(result, _places(indices, x.shape, result.shape, at), x)
     return result
 
@@ -79,6 +97,8 @@ def take_along_axis_fake(x: Meta, indices: Meta, axis: int) -> Meta:
     """Describe the elements taken."""
     _same_ndim("take_along_axis", x, indices)
     at = normal_axis("take_along_axis", axis, x.ndim)
+    if not x.ndim:
+        return x
     one = (1,)
     rest = x.shape[:at] + one + x.shape[at + 1 :]
     return x.but(shape=broadcast("take_along_axis", rest, indices.shape), strides=None)
@@ -108,6 +128,8 @@ def take_along_axis_vmap(info: Any, in_dims: Sequence[Any], x: Any, indices: Any
     x, indices = (
         _stacked(v, d, info.batch_size) for v, d in zip((x, indices), in_dims, strict=False)
     )
+    if x.ndim == indices.ndim == 1:
+        return without_axis(call("take_along_axis", with_axis(x), with_axis(indices), 1)), 0
     return call("take_along_axis", x, indices, shifted(axis)), 0
 
 
@@ -118,6 +140,8 @@ def scatter_along_axis_vmap(
     shape, axis = statics
     n = info.batch_size
     x, indices = (_stacked(v, d, n) for v, d in zip((x, indices), in_dims, strict=False))
+    if not shape:
+        return x, 0
     return call("scatter_along_axis", x, indices, [n, *shape], shifted(axis)), 0
 
 
@@ -159,7 +183,9 @@ put_along_axis = define(
 
 def sort_kernel(x: Array, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
     """Sort along an axis."""
-    real_axis("sort", axis, x.ndim)
+    normal_axis("sort", axis, x.ndim)
+    if not x.ndim:
+        return x.copy()
     result = np.array(x, order="C")
     try:
         result.sort(axis, "stable" if stable else None)
@@ -172,7 +198,9 @@ def argsort_kernel(
     x: Array, axis: int = -1, descending: bool = False, stable: bool = True
 ) -> Array:
     """Give the indices that sort along an axis; ties keep their order."""
-    real_axis("argsort", axis, x.ndim)
+    normal_axis("argsort", axis, x.ndim)
+    if not x.ndim:
+        return on_one("argsort", argsort_kernel, x, axis, descending)
     try:
         if not descending:
             return np.ascontiguousarray(x.argsort(axis, "stable"))
@@ -185,7 +213,7 @@ def argsort_kernel(
 
 def _sort_fake(name: str, dtype: Any = None) -> Fn:
     def fake(x: Meta, axis: int, descending: bool, stable: bool) -> Meta:
-        real_axis(name, axis, x.ndim)
+        normal_axis(name, axis, x.ndim)
         return x.but(strides=None, dtype=dtype or x.dtype)
 
     return fake
@@ -214,10 +242,14 @@ def topk_kernel(
     x: Array, k: int, axis: int = -1, largest: bool = True, sorted: bool = True
 ) -> tuple[Array, Array]:
     """Give the `k` greatest (or least) elements along an axis, in order, and their indices."""
+    at = normal_axis("topk", axis, x.ndim)
+    if not x.ndim:
+        if k != 1:
+            raise _too_many(k, 1)
+        return x.copy(), np.zeros((), INDEX)
     order = argsort_kernel(x, axis, largest)
     if not 0 <= k <= x.shape[axis]:
         raise _too_many(k, x.shape[axis])
-    at = normal_axis("topk", axis, x.ndim)
     indices = order[(slice(None),) * at + (slice(k),)].copy()
     return take_along_axis_kernel(x, indices, axis), indices
 
@@ -234,7 +266,11 @@ def _too_many(k: Any, size: Any) -> ArgumentError:
 
 def topk_fake(x: Meta, k: Size, axis: int, largest: bool, sorted: bool) -> tuple[Meta, Meta]:
     """Describe the elements and their indices."""
-    at = real_axis("topk", axis, x.ndim)
+    at = normal_axis("topk", axis, x.ndim)
+    if not x.ndim:
+        if isinstance(k, int) and k != 1:
+            raise _too_many(k, 1)
+        return x, x.but(dtype=INDEX)
     size = x.shape[at]
     if isinstance(k, int) and (k < 0 or (isinstance(size, int) and k > size)):
         raise _too_many(k, size)
@@ -245,6 +281,10 @@ def topk_fake(x: Meta, k: Size, axis: int, largest: bool, sorted: bool) -> tuple
 def topk_vmap(info: Any, in_dims: Sequence[Any], x: Any, k: Size, axis: int, *rest: Any) -> Any:
     """Choose in each element of a batch."""
     dim = in_dims[0]
+    if x.ndim == 1:
+        normal_axis("topk", axis, 0)
+        both = call("topk", with_axis(x), k, 1, *rest)
+        return tuple(map(without_axis, both)), (0, 0)
     at = past(normal_axis("topk", axis, x.ndim - 1), dim)
     return call("topk", x, k, at, *rest), (dim, dim)
 

@@ -9,6 +9,7 @@ import numpy as np
 from polyop.devices import as_dtype
 from polyop.errors import ArgumentError
 from polyop.ops.pointwise import binary, pointwise
+from polyop.ops.rounding import copied
 
 Array = np.ndarray[Any, Any]
 
@@ -38,7 +39,7 @@ def masked_fill_kernel(x: Array, mask: Array, value: Any) -> Array:
 def clip_kernel(x: Array, min: Any, max: Any) -> Array:
     """Move elements into an interval; a side that is None is open."""
     if min is None:
-        return x.copy("K") if max is None else np.minimum(x, max)
+        return copied(x) if max is None else np.minimum(x, max)
     low: Array = np.maximum(x, min)
     return low if max is None else np.minimum(low, max)
 
@@ -94,7 +95,7 @@ minimum = binary(
     np.minimum,
     ("where(a == b, g / 2, where(a > b, 0, g))", "where(a == b, g / 2, where(b > a, 0, g))"),
 )
-nextafter = binary("nextafter", np.nextafter, None)
+nextafter = binary("nextafter", np.nextafter, ("where(a == b, 0, g)", "g * 0"))
 
 clip = pointwise(
     "clip(Tensor x, Tensor? min=None, Tensor? max=None)",
@@ -111,6 +112,26 @@ pointwise(
     clip_kernel,
     {"x": "where(clip_part(x, min, max, 'inside'), g, 0)"},
 )
+pointwise(
+    "clip.ScalarMin(Tensor x, Scalar min, Tensor max)",
+    clip_kernel,
+    {
+        "x": "where(clip_part(x, min, max, 'inside'), g, 0)",
+        "max": "where(clip_part(x, min, max, 'above'), g, 0)",
+    },
+    steps=(0, 2),
+)
+pointwise(
+    "clip.ScalarMax(Tensor x, Tensor min, Scalar max)",
+    clip_kernel,
+    {
+        "x": "where(clip_part(x, min, max, 'inside'), g, 0)",
+        "min": "where(clip_part(x, min, max, 'below'), g, 0)",
+    },
+    steps=(0, 1),
+)
 #: For the gradient of `clip`, whose sides may be None.
 clip_part = pointwise("clip_part(Tensor x, Tensor? min, Tensor? max, str part)", clip_part_kernel)
 pointwise("clip_part.Scalar(Tensor x, Scalar? min, Scalar? max, str part)", clip_part_kernel)
+pointwise("clip_part.ScalarMin(Tensor x, Scalar min, Tensor max, str part)", clip_part_kernel)
+pointwise("clip_part.ScalarMax(Tensor x, Tensor min, Scalar max, str part)", clip_part_kernel)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from polyop.errors import ArgumentError
 from polyop.ops.axes import count
 from polyop.ops.define import ON_TENSORS, define
 from polyop.schema.tags import Tag
@@ -45,7 +46,18 @@ argwhere = define("argwhere(Tensor x) -> Tensor", argwhere_kernel, fake=argwhere
 
 
 def nonzero(x: Any) -> tuple[Any, ...]:
-    """Give the indices of the elements that are not zero, one tensor for each axis."""
+    """Give the indices of the elements that are not zero, one tensor for each axis.
+
+    Raises:
+        ArgumentError: there are no axes.
+    """
+    if not x.shape:
+        raise ArgumentError(
+            "nonzero gives indices for each axis, and there is none",
+            op="core::nonzero",
+            seen="shape ()",
+            fix="write x != 0",
+        )
     rows = argwhere(x)
     return tuple([ON_TENSORS["select"](rows, 1, i) for i in range(rows.shape[1])])
 

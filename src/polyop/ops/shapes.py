@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from polyop.devices import DType
-from polyop.errors import ArgumentError
+from polyop.errors import ArgumentError, OutOfRangeError
 from polyop.tensor.meta import Meta, Shape, Size, normal_strides
 
 
@@ -122,16 +122,16 @@ def _compare(a: int, b: int, given: Sequence[Sequence[Size]]) -> int:
 
 
 def normal_axis(op: str, axis: int, ndim: int) -> int:
-    """Give an axis as a number from 0.
+    """Give an axis as a number from 0; a shape without axes has one to name, as in PyTorch.
 
     Raises:
-        ArgumentError: it is out of range.
+        OutOfRangeError: there is no such axis.
     """
-    if not -ndim <= axis < max(ndim, 1):
-        raise ArgumentError(
+    if not -max(ndim, 1) <= axis < max(ndim, 1):
+        raise OutOfRangeError(
             f"axis {axis} is out of range for {ndim} axes",
             op=f"core::{op}",
-            declared=f"{-ndim} to {ndim - 1}",
+            declared=f"{-ndim} to {ndim - 1}" if ndim else "0 or -1",
             seen=axis,
         )
     return axis % ndim if ndim else 0

@@ -14,6 +14,7 @@ from polyop.ops import views
 from polyop.ops.shapes import normal_axis
 from polyop.ops.view_metas import moved_order, refuse
 from polyop.ops.views import broadcast_to, expand_dims, permute_dims, reshape, select, slice_axis
+from polyop.tensor.tensor import Tensor
 
 # -- lists of views -----------------------------------------------------------
 
@@ -66,8 +67,22 @@ def unbind(x: Any, axis: int = 0) -> tuple[Any, ...]:
 
 
 def narrow(x: Any, axis: int, start: int, length: int) -> Any:
-    """Give `length` elements along an axis."""
-    return slice_axis(x, axis, start, start + length)
+    """Give `length` elements along an axis, from `start` on; a negative one counts from the end.
+
+    Raises:
+        ArgumentError: there are not so many elements.
+    """
+    size = x.shape[normal_axis("narrow", axis, x.ndim)]
+    start, length = (n.item() if isinstance(n, Tensor) else n for n in (start, length))
+    first = start + size if isinstance(start, int) and start < 0 else start
+    known = all(isinstance(n, int) for n in (first, length, size))
+    if known and not 0 <= first <= first + length <= size:
+        refuse(
+            "narrow",
+            f"an axis of {size} elements has no {length} from {start} on",
+            seen=(start, length),
+        )
+    return slice_axis(x, axis, first, first + length)
 
 
 # -- other spellings ----------------------------------------------------------

@@ -10,10 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from polyop.devices import CPU, META, Device, DType, as_dtype
-from polyop.errors import UsageError
+from polyop.dispatch.bind import ALONE
+from polyop.dispatch.bits import OTHER
+from polyop.errors import ArgumentError, UsageError
 from polyop.lazy import load
-from polyop.ops import rounding, views
+from polyop.ops import comparison, rounding, select, sets, views
 from polyop.ops.creation import on_device
+from polyop.ops.define import operator_of
 from polyop.ops.factories import COMPLEX64, FLOAT32, INT64
 from polyop.ops.methods import attach
 
@@ -146,6 +149,9 @@ def dlpack(
         AutogradError: it requires grad.
         BufferError: another device is wanted, or a dtype DLPack has no word for.
     """
+    if self.keys & OTHER:
+        named = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
+        return load("polyop.payloads.exchange:export")(self, named)
     if stream is not None:
         raise UsageError("memory on the CPU has no streams", argument="stream", seen=stream)
     return self.numpy().__dlpack__(max_version=max_version, dl_device=dl_device, copy=copy)
@@ -153,10 +159,37 @@ def dlpack(
 
 def dlpack_device(self: Any, /) -> tuple[Any, int]:
     """Give the kind and the number of the device, as DLPack counts them."""
+    if self.keys & OTHER:
+        return load("polyop.payloads.exchange:device_of")(self)  # type: ignore[no-any-return]
     found: tuple[Any, int] = self._data("__dlpack_device__").__dlpack_device__()
     return found
 
 
+# -- equality with what is no array ----------------------------------------------------
+
+
+def _comparing(entry: Any) -> Any:
+    """Make `==` or `!=`, which leave an object that is no array to Python."""
+
+    def method(self: Any, other: Any, /) -> Any:
+        try:
+            return entry(self, other)
+        except ArgumentError:
+            if hasattr(other, "dtype") or isinstance(other, _COMPARED):
+                raise
+            return NotImplemented
+
+    method.__name__, method.__doc__ = entry.__name__, entry.__doc__
+    return method
+
+
+#: What looks like data: Python's answer, that a list differs, would be a surprise.
+_COMPARED = (list, tuple, int, float, complex)
+
+# NumPy's `where(condition)`: the places where it holds.
+ALONE[operator_of(select.where)] = sets.nonzero
+attach("__eq__", _comparing(comparison.equal))
+attach("__ne__", _comparing(comparison.not_equal))
 attach("__array_namespace__", array_namespace)
 attach("__dlpack__", dlpack)
 attach("__dlpack_device__", dlpack_device)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from polyop.devices import DType
-from polyop.errors import ArgumentError
 from polyop.ops.axes import (
     Axes,
     along_vmap,
@@ -23,13 +22,16 @@ from polyop.ops.axes import (
     names_no_axis,
     normal_axes,
     past,
-    real_axis,
     reduced,
     refuse,
     same_order,
 )
 from polyop.ops.define import define
 from polyop.ops.reductions import reduction, reduction_fake, sum_kernel
+from polyop.ops.running import (  # noqa: F401 - they are of this family
+    cumulative_prod,
+    cumulative_sum,
+)
 from polyop.tensor.meta import Meta, Shape
 from polyop.tensor.tensor import is_floating
 
@@ -84,7 +86,7 @@ mean_grad = define(
     "mean_grad(Tensor x, SymInt[] shape, int[1]? axis=None, bool keepdims=False) -> Tensor",
     mean_grad_kernel,
     fake=mean_grad_fake,
-    grad={"x": "mean_or_zero(g, axis, keepdims)"},
+    grad={"x": "mean_or_zero(g, axis=axis, keepdims=keepdims)"},
     vmap=mean_grad_vmap,
 )
 mean = reduction("mean", mean_kernel, "mean_grad(g, x.shape, axis, keepdims)")
@@ -191,7 +193,10 @@ def _exponents(name: str, x: Array, axis: Any) -> tuple[Array, Array]:
         top = _max_along(x, axis, None, None, True, -np.inf)
     except ValueError as error:
         refuse(name, x, axis, error)
-    top = np.where(np.isfinite(top), top, x.dtype.type(0))
+    if x.dtype.kind == "c":
+        # Of complex numbers the real part alone: an angle must not be counted around twice.
+        top = _max_along(x.real, axis, None, None, True, -np.inf)
+    top = np.where(np.isfinite(top), top, top.dtype.type(0))
     return x - top, top
 
 
@@ -243,144 +248,10 @@ def _logsumexp_fake(x: Meta, axis: Axes, keepdims: bool) -> Meta:
 logsumexp = reduction(
     "logsumexp",
     logsumexp_kernel,
-    "spread(g, x.shape, axis, keepdims) * exp(x - spread(r, x.shape, axis, keepdims))",
+    "spread(g, x.shape, axis, keepdims) * conj(exp(x - spread(r, x.shape, axis, keepdims)))",
     fake=_logsumexp_fake,
 )
 softmax = _softmax("softmax", softmax_kernel, "r * (g - sum(g * r, axis=[axis], keepdims=True))")
 log_softmax = _softmax(
     "log_softmax", log_softmax_kernel, "g - exp(r) * sum(g, axis=[axis], keepdims=True)"
-)
-
-
-# -- running sums and products --------------------------------------------------
-
-
-def running(name: str, ufunc: np.ufunc) -> Fn:
-    """Give the kernel that folds from the left and keeps every step."""
-    fold, first = ufunc.accumulate, ufunc.identity
-
-    def kernel(
-        x: Array,
-        axis: int | None = None,
-        dtype: DType | None = None,
-        include_initial: bool = False,
-    ) -> Array:
-        at = _only_axis(name, x, axis)
-        if not include_initial:
-            return fold(x, at, dtype)
-        dtype = fold(x[(slice(0),) * x.ndim], at, dtype).dtype
-        shape = [n + (i == at) for i, n in enumerate(x.shape)]
-        result = np.full(shape, first, dtype)
-        fold(x, at, dtype, result[(slice(None),) * at + (slice(1, None),)])
-        return result
-
-    return kernel
-
-
-def _only_axis(name: str, x: Any, axis: int | None) -> int:
-    """Give the axis as a number from 0; only one-dimensional arrays need not name it."""
-    if axis is None and x.ndim != 1:
-        raise ArgumentError(
-            f"core::{name} needs an axis",
-            op=f"core::{name}",
-            argument="axis",
-            seen=f"None for {x.ndim} axes",
-            fix="give axis=",
-        )
-    return real_axis(name, axis or 0, x.ndim)
-
-
-def _running_fake(name: str, kernel: Fn) -> Fn:
-    dtype_of = dtype_rule(lambda x, _, dtype, __: kernel(x, 0, dtype))
-
-    def fake(
-        x: Meta, axis: int | None, dtype: DType | None = None, include_initial: bool = False
-    ) -> Meta:
-        at = _only_axis(name, x, axis)
-        found = dtype_of(x.dtype, dtype)
-        if not include_initial:
-            return same_order(x, found)
-        shape = tuple([n + 1 if i == at else n for i, n in enumerate(x.shape)])
-        return x.space.meta(shape, found, None, x.device)
-
-    return fake
-
-
-def _running(name: str, kernel: Fn, grad: str) -> Fn:
-    return define(
-        f"{name}(Tensor x, *, int? axis=None, ScalarType? dtype=None, "
-        "bool include_initial=False) -> Tensor",
-        kernel,
-        fake=_running_fake(name, kernel),
-        grad={"x": grad},
-        vmap=along_vmap(name),
-    )
-
-
-cumulative_sum_kernel = running("cumulative_sum", np.add)
-cumulative_prod_kernel = running("cumulative_prod", np.multiply)
-
-
-def suffix_sum_kernel(
-    x: Array, axis: int | None = None, dtype: DType | None = None, skip_first: bool = False
-) -> Array:
-    """Sum from each element to the end: the gradient of the running sum."""
-    at = _only_axis("cumulative_sum", x, axis)
-    sums = np.flip(np.add.accumulate(np.flip(x, at), at), at)
-    if skip_first:
-        sums = sums[(slice(None),) * at + (slice(1, None),)]
-    if dtype is not None and sums.dtype.kind == "c" != dtype.kind:
-        sums = sums.real
-    return np.array(sums, dtype, order="C")
-
-
-def suffix_sum_fake(x: Meta, axis: int | None, dtype: DType | None, skip_first: bool) -> Meta:
-    """Describe the sums."""
-    at = _only_axis("cumulative_sum", x, axis)
-    shape = tuple([n - 1 if skip_first and i == at else n for i, n in enumerate(x.shape)])
-    return x.space.meta(shape, x.dtype if dtype is None else dtype, None, x.device)
-
-
-def running_prod_grad_kernel(
-    given: Array, x: Array, axis: int | None = None, include_initial: bool = False
-) -> Array:
-    """Give the gradient of the running product, zeros included: one sum per element."""
-    at = _only_axis("cumulative_prod", x, axis)
-    given, moved = np.moveaxis(given, at, -1), np.moveaxis(x, at, -1)
-    given = given[..., 1:] if include_initial else given
-    result = np.empty(moved.shape, np.result_type(given, x))
-    for k in range(moved.shape[-1]):
-        rest = moved.copy()
-        rest[..., k] = 1
-        steps = np.multiply.accumulate(rest, -1)[..., k:]
-        result[..., k] = np.add.reduce(given[..., k:] * steps.conj(), -1)
-    return np.moveaxis(result, -1, at).astype(x.dtype, order="C")
-
-
-def running_prod_grad_fake(given: Meta, x: Meta, axis: int | None, include_initial: bool) -> Meta:
-    """Describe the gradient."""
-    return x.but(strides=None)
-
-
-suffix_sum = define(
-    "suffix_sum(Tensor x, *, int? axis=None, ScalarType? dtype=None, "
-    "bool skip_first=False) -> Tensor",
-    suffix_sum_kernel,
-    fake=suffix_sum_fake,
-    grad={"x": "cumulative_sum(g, axis=axis, dtype=x.dtype, include_initial=skip_first)"},
-    vmap=along_vmap("suffix_sum"),
-)
-running_prod_grad = define(
-    "running_prod_grad(Tensor given, Tensor x, int? axis=None, "
-    "bool include_initial=False) -> Tensor",
-    running_prod_grad_kernel,
-    fake=running_prod_grad_fake,
-)
-cumulative_sum = _running(
-    "cumulative_sum",
-    cumulative_sum_kernel,
-    "suffix_sum(g, axis=axis, dtype=x.dtype, skip_first=include_initial)",
-)
-cumulative_prod = _running(
-    "cumulative_prod", cumulative_prod_kernel, "running_prod_grad(g, x, axis, include_initial)"
 )

@@ -6,12 +6,16 @@ arrays and lists index together. So an integer beside a tensor never moves axes.
 
 from __future__ import annotations
 
+import operator
 from typing import Any, NoReturn
 
 import numpy as np
 
 from polyop.dispatch.bits import NUMPY
 from polyop.dispatch.context import word
+from polyop.dispatch.parts import PARTS
+from polyop.errors import ArgumentError, OutOfRangeError
+from polyop.lazy import load
 from polyop.ops.factories import constant
 from polyop.ops.indexing import index, index_put_
 from polyop.ops.inplace import copy_, fill_
@@ -24,7 +28,7 @@ from polyop.tensor.tensor import Tensor
 _INTEGERS = (int, SymInt, np.integer)
 
 
-def get_item(x: Any, key: Any) -> Any:
+def get_item(x: Any, key: Any, /) -> Any:
     """Give `x[key]`."""
     kind = key.__class__
     if kind is int:
@@ -37,7 +41,7 @@ def get_item(x: Any, key: Any) -> Any:
     return alias(x) if view is x else view
 
 
-def set_item(x: Any, key: Any, value: Any) -> None:
+def set_item(x: Any, key: Any, value: Any, /) -> None:
     """Do `x[key] = value`."""
     view, indices = parts(x, key)
     if indices:
@@ -71,6 +75,10 @@ def parts(x: Any, key: Any) -> tuple[Any, list[Any]]:
             view = expand_dims(view, axis)
             indices.append(None)
             axis += 1
+        elif isinstance(part, (bool, np.bool_)) or _is_single(part):
+            view = expand_dims(view, axis)
+            indices.append(_of_single(part))
+            axis += 1
         elif isinstance(part, Tensor):
             found = _of_mask(view, axis, part) if part.dtype == np.bool_ else [part]
             view = _past_mask(view, axis, found)
@@ -86,22 +94,49 @@ def parts(x: Any, key: Any) -> tuple[Any, list[Any]]:
     return view, indices
 
 
+def _is_single(part: Any) -> bool:
+    return isinstance(part, Tensor) and part.dtype == np.bool_ and not part.ndim
+
+
+def _of_single(part: Any) -> Any:
+    """Give what indexes the new axis of size one that a single bool stands for."""
+    if not isinstance(part, Tensor):
+        return constant(np.arange(int(part)))
+    row = expand_dims(part, 0)
+    return _of_mask(row, 0, row)[0]
+
+
 def _basic(x: Any, view: Any, axis: int, part: Any, key: Any) -> tuple[Any, int]:
     if axis >= view.ndim:
         _too_many(x, key)
     if part.__class__ is slice:
-        return (view if part == slice(None) else _sliced(view, axis, part)), axis + 1
+        # Not part == slice(None): tensors stand in slices, and compare by element.
+        whole = part.start is part.stop is part.step is None
+        return (view if whole else _sliced(view, axis, part)), axis + 1
     return select(view, axis, part), axis
 
 
 def _sliced(x: Any, axis: int, part: slice) -> Any:
     step = 1 if part.step is None else part.step
-    return slice_axis(x, axis, part.start, part.stop, step)
+    try:
+        return slice_axis(x, axis, part.start, part.stop, step)
+    except ArgumentError:
+        ends = [_bound(n) for n in (part.start, part.stop, step)]
+        if ends == [part.start, part.stop, step]:
+            raise
+    return slice_axis(x, axis, *ends)
+
+
+def _bound(n: Any) -> Any:
+    """Give an end of a slice: what only stands for an integer becomes one."""
+    if isinstance(n, (*_INTEGERS, Tensor)) or not hasattr(n, "__index__"):
+        return n
+    return operator.index(n)
 
 
 def _axes_of(key: Any) -> int:
     """Count the axes that a part of a key takes."""
-    if key is None or key is Ellipsis:
+    if key is None or key is Ellipsis or isinstance(key, (bool, np.bool_)):
         return 0
     return key.ndim if isinstance(key, Tensor) and key.dtype == np.bool_ else 1
 
@@ -112,10 +147,12 @@ def _as_index(key: Any) -> Any:
         return key
     if isinstance(key, Tensor):
         return _checked(key)
-    if isinstance(key, (bool, np.bool_)):
-        return constant(np.asarray(key))
-    if isinstance(key, _INTEGERS):
+    if isinstance(key, (bool, np.bool_, *_INTEGERS)):
         return key
+    if PARTS.is_array(key) and not isinstance(key, np.ndarray):
+        return _checked(load("polyop.payloads.api:from_array")(key))
+    if hasattr(key, "__index__") and not isinstance(key, np.ndarray):
+        return operator.index(key)
     if isinstance(key, (list, tuple, np.ndarray)):
         array = np.asarray(key)
         return _checked(constant(array if array.size else array.astype(np.int64)))
@@ -143,9 +180,11 @@ def _checked(key: Any) -> Any:
 def _of_mask(x: Any, axis: int, mask: Any) -> list[Any]:
     shape = tuple(x.shape[axis : axis + mask.ndim])
     if len(shape) != mask.ndim or any(a != b for a, b in zip(shape, mask.shape, strict=True)):
-        refuse("index", f"a mask of shape {tuple(mask.shape)} does not fit {shape}", argument="key")
-    if not mask.ndim:
-        return []
+        raise OutOfRangeError(
+            f"a mask of shape {tuple(mask.shape)} does not fit {shape}",
+            op="core::index",
+            argument="key",
+        )
     if mask.keys | word() == NUMPY:
         return [constant(places) for places in mask.numpy().nonzero()]
     places = argwhere(mask)
@@ -153,17 +192,17 @@ def _of_mask(x: Any, axis: int, mask: Any) -> list[Any]:
 
 
 def _past_mask(x: Any, axis: int, found: list[Any]) -> Any:
-    if not found:
-        refuse("index", "a single bool is no index", argument="key", fix="use None, or a mask")
     if axis + len(found) > x.ndim:
-        refuse("index", f"too many indices for {x.ndim} axes", argument="key")
+        raise OutOfRangeError(
+            f"too many indices for {x.ndim} axes", op="core::index", argument="key"
+        )
     return x
 
 
 def _too_many(x: Any, key: Any) -> NoReturn:
-    refuse(
-        "index",
+    raise OutOfRangeError(
         f"too many indices for a tensor of shape {tuple(x.shape)}",
+        op="core::index",
         argument="key",
         declared=f"at most {x.ndim}, and one ...",
         seen=repr(key)[:80],

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NoReturn
 
-from polyop.errors import ArgumentError
+from polyop.errors import ArgumentError, OutOfRangeError
 from polyop.ops.shapes import normal_axis
 from polyop.symbolic import SymInt, sym_max, sym_min
 from polyop.tensor.meta import Meta, Shape, Size, normal_strides
@@ -81,6 +81,8 @@ def reshape_strides(x: Meta, shape: Shape) -> Shape | None:
     Axes are matched from the left in groups of equal size; within a group of
     old axes, each must step over exactly what lies right of it.
     """
+    if any(type(n) is int and n == 0 for n in x.shape):
+        return tuple(_split(shape, 1))  # no element, no place
     old = [
         (n, s) for n, s in zip(x.shape, x.strides, strict=True) if not (type(n) is int and n == 1)
     ]
@@ -286,16 +288,18 @@ def checked_index(op: str, shape: Shape, axis: int, index: Size) -> int:
     """Give the axis, once the index is known to be in range.
 
     Raises:
-        ArgumentError: axis or index is out of range.
+        OutOfRangeError: axis or index is out of range.
     """
     at = normal_axis(op, axis, len(shape))
     if not shape:
-        refuse(op, "a tensor without axes cannot be indexed", argument="axis", seen=axis)
+        raise OutOfRangeError(
+            "a tensor without axes cannot be indexed", op=f"core::{op}", argument="axis", seen=axis
+        )
     size = shape[at]
     if not (-size <= index) or not (index < size):
-        refuse(
-            op,
+        raise OutOfRangeError(
             f"index {index} is out of range for axis {at} with size {size}",
+            op=f"core::{op}",
             argument="index",
             declared=f"{-size} to {size - 1}",
             seen=index,

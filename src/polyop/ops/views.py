@@ -198,7 +198,7 @@ def _squeeze(x: Array, axis: Sequence[int] | None) -> Array:
 
 
 def _squeeze_batched(x: Any, n: int, axis: Sequence[int] | None) -> Any:
-    return squeeze(x, [a + 1 for a in metas.squeezed_axes(x.shape[1:], axis)])
+    return squeeze(x, [a + 1 for a in metas.squeezed_axes(x.shape[1:], axis) if n])
 
 
 squeeze = define(

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from polyop import tree
+from polyop.dispatch.bits import OTHER
 from polyop.dispatch.parts import PARTS
-from polyop.errors import ArgumentError, MissingKernelError
+from polyop.errors import MissingKernelError
+from polyop.lazy import load
 from polyop.tensor.tensor import Tensor, of_array
 
 
@@ -23,7 +25,10 @@ def is_array(value: Any) -> bool:
         return False
     if isinstance(value, np.ndarray):
         return True
-    return hasattr(value, "__array_namespace__") or hasattr(value, "__dlpack__")
+    if hasattr(value, "__array_namespace__") or hasattr(value, "__dlpack__"):
+        return True
+    # Arrays of Dask say neither; a module that nobody has read has made no array.
+    return type(value).__module__.startswith("dask.array")
 
 
 def call_foreign(op: Any, values: Sequence[Any]) -> Any:
@@ -33,14 +38,8 @@ def call_foreign(op: Any, values: Sequence[Any]) -> Any:
         ArgumentError: an array of a library that has no bridge here.
     """
     leaves = tree.leaves(list(values))
-    for leaf in leaves:
-        if is_array(leaf) and not isinstance(leaf, np.ndarray):
-            raise ArgumentError(
-                f"{op.name()} cannot take an array of {type(leaf).__module__.partition('.')[0]}",
-                op=op._schema,
-                seen=type(leaf).__name__,
-                fix="convert it with numpy.asarray or polyop.from_dlpack",
-            )
+    if any(is_array(leaf) and not isinstance(leaf, np.ndarray) for leaf in leaves):
+        return load("polyop.layers.payloads:call_held")(op, values)
     in_kind = not any(isinstance(leaf, Tensor) for leaf in leaves)
     n = len(op._schema.positional)
     wrapped = [tree.map_leaves(_wrapped, value) for value in values]
@@ -58,7 +57,9 @@ def _bare(value: Any) -> Any:
 
 
 def no_backend(op: Any, code: int) -> Any:
-    """Refuse payloads for which an operator of ours has no kernel."""
+    """Give the handler for arrays of other libraries, or refuse what has no kernel."""
+    if code & OTHER:
+        return load("polyop.layers.payloads:handler_of")(op, code)
     raise MissingKernelError(
         f"{op.name()} has no kernel for this payload", op=op._schema, seen=f"keys {code:#x}"
     )

@@ -351,13 +351,13 @@ def test_writes_reach_what_shares_the_memory(write: Any) -> None:
 
 
 def _outside(x: Tensor) -> Tensor:
-    return polyop.zeros(3, dtype=polyop.float64).copy_(x)
+    return (polyop.zeros(3, dtype=polyop.float64).requires_grad_() * 1).copy_(x)
 
 
 WRITES = {
     "an input": (lambda x: x.add_(1.0), "writes an input of func.jvp"),
     "a view of an input": (lambda x: x[0].add_(1.0), "writes a view of an input of func.jvp"),
-    "a tensor without a tangent": (_outside, "derivative cannot follow"),
+    "a tensor with a history outside": (_outside, "derivative cannot follow"),
 }
 
 

@@ -117,7 +117,7 @@ def second_order_law(case: Case) -> None:
 def gradient_source(case: Case) -> Any:
     """Give the place of the gradient, None if none is registered."""
     op = case.op
-    for slot in ("backward", "formula"):
+    for slot in ("backward", "formula", "decomposition"):
         if op.rule(slot) is not None:
             return op.rule_source(slot)
     for key in (DispatchKey.CompositeImplicitAutograd, DispatchKey.Autograd, *AUTOGRAD_KEYS):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from polyop.layers.autograd.api import backward, grad
     from polyop.layers.autograd.function import Function
     from polyop.layers.autograd.numeric import gradcheck, gradgradcheck
+    from polyop.layers.autograd.packing import saved_tensors_hooks
     from polyop.layers.autograd.recorders import set_autograd_fallback
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "no_grad",
+    "saved_tensors_hooks",
     "set_autograd_fallback",
     "set_detect_anomaly",
     "set_grad_enabled",
@@ -51,6 +53,7 @@ _PLACES = {
     "gradgradcheck": "numeric",
     "is_anomaly_check_nan_enabled": "anomaly",
     "is_anomaly_enabled": "anomaly",
+    "saved_tensors_hooks": "packing",
     "set_autograd_fallback": "recorders",
     "set_detect_anomaly": "anomaly",
 }

@@ -21,6 +21,7 @@ from polyop.dispatch.body import Form, result_forms
 from polyop.dispatch.context import word
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import ArgumentError, AutogradError, MutationError, PolyopError
+from polyop.layers.autograd.loans import borrow
 from polyop.layers.levels import Level
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.inplace import INPLACE_TWINS
@@ -123,7 +124,7 @@ def write(
         _refuse(
             op, f"writes a tensor under {level.kind} that its gradient cannot follow", AutogradError
         )
-    if not owned(level, target):
+    if not owned(level, target) and not _taken_over(level, target):
         _refuse(op, f"writes a tensor under {level.kind} that its derivative cannot follow")
     root, way = root_of(level, target), _way(target)
     if not owned(level, root):
@@ -143,6 +144,14 @@ def write(
         _replace(view, _taken(by, base, statics))
     bump(target)
     return target
+
+
+def _taken_over(level: Level, target: Tensor) -> bool:
+    """Make a tensor from outside one of the level, with its views."""
+    family = borrow(level, target)
+    for view in family[1:]:
+        _join(level, view.view_of[0], view, view.view_of[1:])
+    return bool(family)
 
 
 def _way(target: Tensor) -> list[Tensor]:

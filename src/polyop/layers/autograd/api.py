@@ -7,13 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR, NO_GRAD, NUMPY, WRAPPED
+from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR, LIFTED, NO_GRAD, NUMPY, OTHER, WRAPPED
 from polyop.dispatch.context import word
 from polyop.errors import AutogradError, UsageError, UsageTypeError
 from polyop.layers.autograd.arrays import cast_array, zeros
 from polyop.layers.autograd.engine import owned_array, run, run_scalar
-from polyop.layers.autograd.hooks import add_hook, call_hooks, keep_grad
-from polyop.layers.autograd.node import Node, leaf_node
+from polyop.layers.autograd.hooks import (
+    add_hook,
+    add_hook_after,
+    call_hooks,
+    keep_grad,
+    run_after,
+)
+from polyop.layers.autograd.node import Node, is_result, leaf_node
+from polyop.lazy import load
 from polyop.ops.define import ON_TENSORS
 from polyop.tensor.tensor import MADE, Tensor, is_differentiable, of_array
 
@@ -41,6 +48,8 @@ def backward(
             or the graph was freed.
     """
     roots = _roots(_listed(tensors), grad_tensors)
+    if create_graph:
+        _refuse_levels(_listed(tensors))
     wanted = None if inputs is None else frozenset(map(_node, _listed(inputs)))
     retain = create_graph if retain_graph is None else retain_graph
     found = run(roots, retain=retain, create_graph=create_graph, wanted=wanted)
@@ -56,6 +65,7 @@ def grad(  # noqa: PLR0917 - PyTorch's signature
     create_graph: bool = False,
     allow_unused: bool | None = None,
     materialize_grads: bool = False,
+    is_grads_batched: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """Give the gradients of outputs with respect to inputs; no `.grad` changes.
 
@@ -67,14 +77,21 @@ def grad(  # noqa: PLR0917 - PyTorch's signature
         create_graph: whether the gradients can be differentiated.
         allow_unused: whether an input that is not reached gives None.
         materialize_grads: whether it gives zeros.
+        is_grads_batched: whether each of `grad_outputs` has an axis of samples in front; the
+            gradients then have one too, and backward runs once for all samples.
 
     Raises:
         AutogradError: an input is not reached or does not require grad, a
             gradient does not fit, or the graph was freed.
     """
+    if is_grads_batched:
+        rest = (retain_graph, create_graph, allow_unused, materialize_grads)
+        return _grad_batched(_listed(outputs), _listed(inputs), grad_outputs, *rest)
     wanted = _listed(inputs)
     nodes = [_node(t, i) for i, t in enumerate(wanted)]
     roots = _roots(_listed(outputs), grad_outputs)
+    if create_graph:
+        _refuse_levels(_listed(outputs))
     retain = create_graph if retain_graph is None else retain_graph
     found = run(roots, retain=retain, create_graph=create_graph, wanted=frozenset(nodes))
     done = []
@@ -86,6 +103,31 @@ def grad(  # noqa: PLR0917 - PyTorch's signature
             g = call_hooks(node.hooks, g)
         done.append(_unused(i, tensor, allow_unused, materialize_grads) if g is None else g)
     return tuple(done)
+
+
+def _grad_batched(
+    outputs: list[Tensor], inputs: list[Tensor], grad_outputs: Any, *rest: Any
+) -> tuple[Tensor | None, ...]:
+    """Give the gradients for each sample of the gradients of the outputs."""
+    given = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs or ())
+    if not given or any(g is not None and not g.ndim for g in given):
+        raise AutogradError(
+            "with is_grads_batched each gradient has an axis of samples in front",
+            argument="grad_outputs",
+            seen=repr(grad_outputs)[:80],
+            fix="stack the gradients of the samples, and pass them as grad_outputs",
+        )
+    found: list[Any] = []
+
+    def of_sample(*samples: Tensor) -> list[Tensor]:
+        every = iter(samples)
+        filled = [None if g is None else next(every) for g in given]
+        found[:] = grad(outputs, inputs, filled, *rest)
+        return [g for g in found if g is not None]
+
+    batches = load("polyop.layers.vmap.api:vmap")(of_sample)(*[g for g in given if g is not None])
+    done = iter(batches)
+    return tuple([None if g is None else next(done) for g in found])
 
 
 def _unused(i: int, tensor: Tensor, allow: bool | None, materialize: bool) -> Tensor | None:
@@ -121,6 +163,23 @@ def _node(tensor: Tensor, i: int = 0) -> Node:
     return found
 
 
+def _refuse_levels(outputs: Sequence[Tensor]) -> None:
+    """Refuse to record the gradient of what a running `func.grad` watches: it keeps bare values.
+
+    Raises:
+        AutogradError: an output belongs to a transform.
+    """
+    for i, tensor in enumerate(outputs):
+        if tensor.keys & LIFTED:
+            raise AutogradError(
+                f"the gradient of output {i}, a tensor inside {tensor.payload.level.kind}, cannot "
+                "be differentiated again",
+                argument=f"outputs[{i}]",
+                seen=f"create_graph=True, shape {tuple(tensor.shape)}",
+                fix="use polyop.func.grad or polyop.func.vjp inside the transformed function",
+            )
+
+
 def _roots(outputs: Sequence[Tensor], given: Any) -> list[tuple[Node, Tensor]]:
     if given is None or isinstance(given, Tensor):
         given = [given] * len(outputs) if given is None else [given]
@@ -151,6 +210,8 @@ def _root(i: int, output: Tensor, g: Tensor | None) -> tuple[Node, Tensor]:
             declared=f"shape {tuple(output.shape)}",
             seen=f"shape {tuple(g.shape)}",
         )
+    if output.keys & OTHER and not g.keys & OTHER:
+        g = ON_TENSORS["add"](g, ON_TENSORS["zero_of"](output, []))  # of the output's library
     return output.grad_node, g
 
 
@@ -175,6 +236,7 @@ def _accumulate(node: Node, g: Tensor) -> None:
         raise UsageError("only leaves have a .grad to add to", fix="use polyop.autograd.grad")
     g = call_hooks(node.hooks, g)
     node.kept = g if node.kept is None else ON_TENSORS["add"](node.kept, g)
+    run_after(node)
 
 
 def _add_array(node: Node, g: Any) -> None:
@@ -263,8 +325,24 @@ def _backward(
 
 
 def _register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Any:
-    """Call `hook(gradient)` in backward; what it returns replaces the gradient."""
+    """Call `hook(gradient)` in backward; what it returns replaces the gradient.
+
+    Hooks run in the order of their registration; the handle's `remove()` takes one away.
+
+    Raises:
+        AutogradError: the tensor does not require grad; in backward, if another shape comes back.
+    """
     return add_hook(_node(self), hook)
+
+
+def _register_hook_after(self: Tensor, hook: Callable[[Tensor], None]) -> Any:
+    """Call `hook(tensor)` when `backward` has added to the `.grad` of this leaf.
+
+    Raises:
+        AutogradError: the tensor is no leaf, or does not require grad.
+    """
+    _node(self)
+    return add_hook_after(self, hook)
 
 
 def _retain_grad(self: Tensor) -> None:
@@ -274,13 +352,17 @@ def _retain_grad(self: Tensor) -> None:
 
 def _grad_fn(self: Tensor) -> Node | None:
     node = self.grad_node if self.keys & GRAD else None
-    return node if node is not None and node.seq else None
+    if node is None or not node.seq:
+        return None
+    main: Node = node.n0 if is_result(node) else node
+    return main
 
 
 _METHODS: dict[str, Any] = {
     "requires_grad_": requires_grad_,
     "backward": _backward,
     "register_hook": _register_hook,
+    "register_post_accumulate_grad_hook": _register_hook_after,
     "retain_grad": _retain_grad,
     "grad": property(_get_grad, _set_grad, doc="The gradient that backward added up, or None."),
     "grad_fn": property(_grad_fn, doc="The node that computed it, or None for a leaf."),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from polyop.dispatch.bits import OTHER
 from polyop.dispatch.context import reset_word, set_word, word
 from polyop.layers.autograd.node import Node
 from polyop.ops.define import ON_TENSORS
@@ -81,6 +82,9 @@ def zeros(shape: Any, dtype: Any, like: Any) -> Any:
     """Make zeros that stand beside another tensor."""
     if like.payload.__class__ is np.ndarray:
         return of_array(np.zeros(shape, dtype))
+    if like.keys & OTHER:
+        made = ON_TENSORS["zero_of"](like, list(shape))
+        return made if made.dtype == dtype else ON_TENSORS["astype"](made, dtype)
     return ON_TENSORS["zeros"](list(shape), dtype=dtype, device=like.device)
 
 
@@ -131,8 +135,10 @@ def _wrapped(g: Any) -> Any:
 
 def _array(value: Any) -> Any:
     if value.__class__ is list:
-        return [None if x is None else x.payload for x in value]
-    return value.payload
+        return [None if x is None else _array(x) for x in value]
+    payload = value.payload
+    # Another library's, where a function went over to NumPy on the way.
+    return payload if payload.__class__ is np.ndarray else payload.look("backward")
 
 
 __all__ = [

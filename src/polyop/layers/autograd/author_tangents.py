@@ -73,7 +73,10 @@ def laid_beside(who: Author, ctx: Context, out: Any, given: Any) -> list[Any]:
     results = out if several else (out,)
     flat = flatten_results(out)[0]
     if not several:
-        given = given if given.__class__ is tuple and len(given) == 1 else (given,)
+        alone = given.__class__ is tuple and len(given) == 1
+        # A tuple of one may be the tangents of a container with one tensor.
+        mirror = isinstance(given[0], Tensor) and not isinstance(out, Tensor) if alone else True
+        given = (given,) if mirror else given
     if given.__class__ is not tuple or len(given) != len(results):
         _unfit(who, f"{len(results)}, one per result", given)
     pairs = zip(results, given, strict=True)

@@ -56,8 +56,9 @@ class JvpLevel(Level):
     """One running forward derivative."""
 
     kind = "func.jvp"
-    __slots__ = ("inputs",)
+    __slots__ = ("inputs", "loans")
     inputs: Sequence[Tensor]
+    loans: Any
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from heapq import heappop, heappush
 from typing import Any
 
@@ -25,6 +26,7 @@ from polyop.dispatch.context import Word, reset_word, set_word, word
 from polyop.layers.autograd.anomaly import watched_step
 from polyop.layers.autograd.arrays import cast_array, cast_tensor, send
 from polyop.layers.autograd.author import RUNNING
+from polyop.layers.autograd.hooks import captured
 from polyop.layers.autograd.node import SUBCLASS_NODES, Node, edges, freed
 from polyop.ops.define import ON_TENSORS
 from polyop.tensor.tensor import MADE, Tensor
@@ -110,11 +112,13 @@ def run_all(
     while heap:
         n = heappop(heap)[1]
         g = grads.pop(n)
+        rest = None
         if n in wanted:
-            found[n] = g
+            found[n], rest = captured(n, g, tensors=tensors)
+            g = found[n]
         if needed is not None and n not in needed:
             continue
-        step(n, g, grads, pending.append)
+        step(n, g, grads, pending.append, rest)
         if not retain:
             n.backward = freed
             n.s0 = n.s1 = n.s2 = None
@@ -124,18 +128,23 @@ def run_all(
     return found
 
 
-def _on_arrays(n: Node, g: Any, grads: Grads, push: Callable[[Node], Any]) -> None:
-    n.backward(n, g, grads, push)
+def _on_arrays(
+    n: Node, g: Any, grads: Grads, push: Callable[[Node], Any], rest: Any = None
+) -> None:
+    (rest or n.backward)(n, g, grads, push)
 
 
-def _watched(n: Node, g: Any, grads: Grads, push: Callable[[Node], Any]) -> None:
-    watched_step(_on_tensors, n, g, grads, lambda m, d: send(m, d, grads, push))
+def _watched(n: Node, g: Any, grads: Grads, push: Callable[[Node], Any], rest: Any = None) -> None:
+    step = partial(_on_tensors, rest=rest)
+    watched_step(step, n, g, grads, lambda m, d: send(m, d, grads, push))
 
 
-def _on_tensors(n: Node, g: Any, grads: Grads, push: Callable[[Node], Any]) -> None:
+def _on_tensors(
+    n: Node, g: Any, grads: Grads, push: Callable[[Node], Any], rest: Any = None
+) -> None:
     token = RUNNING.set(n.op)
     try:
-        n.backward.tensor(n, g, grads, push)
+        (rest or n.backward).tensor(n, g, grads, push)
     finally:
         RUNNING.reset(token)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bits import ANOMALY, GRAD, MODES, NO_GRAD, NUMPY, SUBCLASS
+from polyop.dispatch.bits import ANOMALY, GRAD, MODES, NO_GRAD, NUMPY, PACKING, SUBCLASS
 from polyop.dispatch.keys import AUTOGRAD_KEYS
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.resolve import Way
@@ -16,6 +16,7 @@ from polyop.layers.autograd.anomaly import noting
 from polyop.layers.autograd.author import AuthorRecorder
 from polyop.layers.autograd.inplace import writing
 from polyop.layers.autograd.node import SUBCLASS_NODES, node_of
+from polyop.layers.autograd.packing import packing
 from polyop.layers.autograd.plain_author import quick_author
 from polyop.layers.autograd.plan import Plan
 from polyop.layers.autograd.recorders import FormulaRecorder, Recorder, recorder_of
@@ -37,6 +38,8 @@ class AutogradLayer:
         made = self._handler(way)
         if made is not None and way.code & ANOMALY:
             made = noting(made)
+        if made is not None and way.code & PACKING:
+            made = packing(made)
         return marking(made) if made is not None and way.code & SUBCLASS else made
 
     def _handler(self, way: Way) -> Handler | None:

@@ -14,6 +14,7 @@ from polyop.errors import MissingGradientError, UsageError, UsageTypeError
 from polyop.layers.autograd.author_tangents import Author, ForwardContext, laid_beside, needs
 from polyop.layers.autograd.duals import JvpLevel
 from polyop.layers.autograd.function import APPLY, Function, traits_of
+from polyop.layers.autograd.loans import lending
 from polyop.layers.autograd.tangents import pushed
 from polyop.layers.autograd.transforms import with_aux
 from polyop.layers.autograd.transpose import Called, transposed
@@ -104,7 +105,7 @@ def jvp(func: Fn, primals: Any, tangents: Any, *, has_aux: bool = False) -> Any:
     level = JvpLevel()
     level.inputs = [level.wrap(p, t) for p, t in zip(leaves, given, strict=True)]
     with enter_level(level):
-        out = func(*tree.unflatten(spec, level.inputs))
+        out = lending(level, func, *tree.unflatten(spec, level.inputs))
     aux = None
     if has_aux:
         out, aux = with_aux(out)

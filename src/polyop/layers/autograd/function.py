@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-from polyop.dispatch.bits import ANOMALY, GRAD
+from polyop.dispatch.bits import ANOMALY, GRAD, PACKING, SUBCLASS
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.results import tensors_in
 from polyop.errors import AutogradError, MissingGradientError, MutationError
@@ -16,13 +16,15 @@ from polyop.layers.autograd.arrays import adapted, send
 from polyop.layers.autograd.author import call_backward, flatten_results, give_node
 from polyop.layers.autograd.context import Context, refuse
 from polyop.layers.autograd.mirror import describe, matched, needs_of, nodes_in, spec_of
-from polyop.layers.autograd.node import Node, next_seq, node_of
+from polyop.layers.autograd.node import SUBCLASS_NODES, Node, next_seq, node_of
+from polyop.layers.autograd.packing import pack_results
 from polyop.layers.autograd.transforms import GradLevel
 from polyop.layers.autograd.write import facts
 from polyop.layers.levels import innermost
 from polyop.lazy import load
 from polyop.ops.define import ON_TENSORS
 from polyop.source import source_of
+from polyop.tensor.tensor import MADE
 
 Apply = Callable[[type["Function"], Sequence[Any]], Any]
 
@@ -176,8 +178,12 @@ def attach(
     node.s1 = specs
     node.more = ([facts(t) for t in flat], traits, shape)
     give_node(node, flat, inner, ctx._without)
+    if MADE.subclasses and any(t.keys & SUBCLASS for t in tensors_in((tuple(args), flat))):
+        SUBCLASS_NODES.add(node)
     if word() & ANOMALY:
         note_results(flat, node.seq - 1)
+    if word() & PACKING:
+        pack_results(flat, node.seq - 1)
 
 
 def _function_backward(

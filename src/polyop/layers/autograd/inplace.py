@@ -30,12 +30,14 @@ from polyop.dispatch.results import tensors_in
 from polyop.errors import MutationError
 from polyop.layers.autograd.arrays import adapted, send
 from polyop.layers.autograd.engine import run
+from polyop.layers.autograd.hooks import keep_grad, keeps_grad
 from polyop.layers.autograd.node import Node, edges, leaf_node, next_seq, node_of
 from polyop.layers.autograd.recorders import FormulaRecorder, MissingRecorder, Recorder, recorder_of
-from polyop.layers.autograd.saved import bare
+from polyop.layers.autograd.saved import Twin, bare
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.inplace import INPLACE_TWINS
 from polyop.tensor.storage import Version
+from polyop.tensor.subclass import copy_of
 from polyop.tensor.tensor import Tensor
 
 #: One operator of a view, and its arguments after the base.
@@ -152,24 +154,37 @@ def _write(found: Recorder, below: Handler, args: Sequence[Any], x: Tensor) -> A
     after = bare(x)
     found.record(values, values, after, after, kept=False, node_of=node_here, plain=False)
     inner = node_of(after)
+    twins = _twins_in(inner, after.version)
+    del after  # it holds the version, by which living views are known
     if not steps:
         _renew(x, inner)
     elif inner is not None or root.keys & GRAD:
         root.grad_node = region_node(root, x, steps, inner, capture)
         root.keys |= GRAD
-    refresh(root, x)
+    refresh(root, x, twins)
     return out
+
+
+def _twins_in(node: Node | None, version: Any) -> int:
+    """Count what a node saved of the new value: each holds its version."""
+    found = [] if node is None else [getattr(node, name, None) for name in ("s0", "s1", "s2")]
+    items = [x for s in found for x in (s if s.__class__ in {list, tuple} else (s,))]
+    return sum(x.__class__ is Twin and x.tensor.version is version for x in items)
 
 
 def _before(found: Recorder, x: Tensor) -> Tensor:
     """Give a tensor that keeps the old value, as far as the gradient reads it."""
-    old = Tensor()
-    old.payload, old.keys, old.version = x.payload, x.keys, 0
+    old = Tensor() if x.__class__ is Tensor else copy_of(x)
+    old.payload = x.payload
     if isinstance(found, FormulaRecorder):
         reads = found.plan.part(found.plan.diff).reads
         if any(read.kind == "tensor" and read.index == 0 for read in reads):
             copy = run_under(word().without_grad, ON_TENSORS["clone"], bare(x))
+            old = copy if copy.__class__ is not Tensor else old
             old.payload = copy.payload
+            if hasattr(copy, "graph_node"):  # a trace knows the copy by its node
+                old.graph_node = copy.graph_node
+    old.keys, old.version = x.keys, 0
     if x.keys & GRAD:
         old.grad_node = x.grad_node
     return old
@@ -179,8 +194,11 @@ def _renew(x: Tensor, node: Node | None) -> None:
     if node is None and x.keys & GRAD:
         node = _end(x.grad_node.op)
     if node is not None:
+        keeps = x.keys & GRAD and keeps_grad(x.grad_node)
         x.keys |= GRAD
         x.grad_node = node
+        if keeps:  # `.grad` is that of the value which the tensor has now
+            keep_grad(node)
 
 
 def _end(op: Any) -> Node:
@@ -267,14 +285,17 @@ def _ignore(node: Node) -> None:
     pass
 
 
-def refresh(root: Tensor, x: Tensor) -> None:
-    """Give all living views of a base their history anew."""
+def refresh(root: Tensor, x: Tensor, twins: int = 0) -> None:
+    """Give all living views of a base their history anew.
+
+    Args:
+        root: the base.
+        x: the view of it, or the base itself, that was written.
+        twins: how many saved values are known to hold the version.
+    """
     if not root.keys & GRAD:
         return
-    views = _views(root)
-    if x is not root and not any(v is x for v in views):
-        views.append(x)
-    for view in sorted(views, key=lambda v: len(history(v)[1])):
+    for view in sorted(_views(root, x, twins), key=lambda v: len(history(v)[1])):
         fresh = take(history(view)[1][-1:], view.view_of[0])
         view.grad_node = fresh.grad_node
         view.keys |= GRAD
@@ -284,9 +305,19 @@ def refresh(root: Tensor, x: Tensor) -> None:
 KNOWN = 3
 
 
-def _views(root: Tensor) -> list[Tensor]:
+def _views(root: Tensor, x: Tensor, twins: int) -> list[Tensor]:
+    """Give the living views of a base; those that lead to `x` need no search."""
+    views: list[Tensor] = []
+    while x is not root:
+        views.append(x)
+        x = x.view_of[0]
     version = root.version
-    if version.__class__ is not Version or sys.getrefcount(version) <= KNOWN:
-        return []
+    if version.__class__ is not Version:
+        return views
+    held = sum(view.version is version for view in views)
+    if sys.getrefcount(version) <= KNOWN + held + twins:
+        return views
+    known = {id(view) for view in views}
     holders = [t for t in gc.get_referrers(version) if isinstance(t, Tensor)]
-    return [t for t in holders if t is not root and history(t)[0] is root]
+    others = [t for t in holders if t is not root and id(t) not in known]
+    return [*views, *[t for t in others if history(t)[0] is root]]

@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 from polyop import tree
+from polyop.dispatch.bits import OTHER
 from polyop.layers.autograd.forward_mode import check_results, jvp
 from polyop.layers.autograd.transforms import places_of, vjp, with_aux
 from polyop.layers.vmap import vmap
@@ -163,6 +164,8 @@ def basis_of(leaves: Sequence[Tensor]) -> list[Tensor]:
     for x, n in zip(leaves, sizes, strict=True):
         # The diagonal of ones that begins where the elements of this tensor do.
         eye = ON_TENSORS["eye"](total, n, k=-start, dtype=x.dtype, device=x.device)
+        if x.keys & OTHER:  # of the library of what it goes with
+            eye = ON_TENSORS["add"](eye, ON_TENSORS["zero_of"](x, []))
         made.append(ON_TENSORS["reshape"](eye, [total, *x.shape]))
         start += n
     return made

@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +34,17 @@ class Loan(NamedTuple):
 
 #: A base, and then its views.
 Group = list[Loan]
+
+
+def lending(level: Any, func: Callable[..., Any], *args: Any) -> Any:
+    """Run the function of a level, which may take over what it writes; results stay wrappers."""
+    level.loans = []
+    out = None
+    try:
+        out = func(*args)
+        return out
+    finally:
+        _give_all_back(level, out)
 
 
 def borrow(level: Any, target: Tensor) -> Sequence[Tensor]:
@@ -58,10 +69,11 @@ def borrow(level: Any, target: Tensor) -> Sequence[Tensor]:
 
 
 def _is_free(tensor: Tensor) -> bool:
-    """Tell whether no gradient outside knows the tensor, and its memory can be written."""
+    """Tell whether no `backward` knows the tensor, and its memory can be written."""
     payload = tensor.payload
     writeable = payload.__class__ is not np.ndarray or payload.flags.writeable
-    return type(tensor) is Tensor and not tensor.keys & GRAD and writeable
+    known = tensor.keys & GRAD and not tensor.keys & LIFTED  # an outer level records the way back
+    return type(tensor) is Tensor and not known and writeable
 
 
 def _views(root: Tensor) -> list[Tensor]:
@@ -83,24 +95,27 @@ def _depth(tensor: Tensor) -> int:
 def _take_over(level: Any, tensor: Tensor) -> Loan:
     body = Tensor()
     body.payload, body.keys, body.version = tensor.payload, tensor.keys, tensor.version
-    if hasattr(tensor, "graph_node"):
-        body.graph_node = tensor.graph_node
+    _copy_marks(tensor, body)
     tensor.payload, tensor.keys = level.wrap(body).payload, LIFTED
     return Loan(tensor, body)
+
+
+def _copy_marks(source: Tensor, target: Tensor) -> None:
+    """Copy what a trace, or a gradient outside, has noted of a tensor."""
+    for name in ("graph_node", "grad_node"):
+        if hasattr(source, name):
+            setattr(target, name, getattr(source, name))
 
 
 # -- when the function is done ------------------------------------------------
 
 
-def give_back(level: Any, out: Any) -> Any:
-    """Give the tensors that a level took over their bodies, but for those in its results."""
+def _give_all_back(level: Any, out: Any) -> None:
     groups: list[Group] = level.loans
-    if groups:
-        level.loans = None
-        kept = {id(leaf) for leaf in tree.leaves(out)}
-        while groups:
-            run_under(level.outer, _give_back, groups.pop(), kept)
-    return out
+    level.loans = None
+    kept = {id(leaf) for leaf in tree.leaves(out)} if groups else set()
+    while groups:
+        run_under(level.outer, _give_back, groups.pop(), kept)
 
 
 def _give_back(group: Group, kept: set[int]) -> None:
@@ -108,10 +123,13 @@ def _give_back(group: Group, kept: set[int]) -> None:
     lent = [(weakref.ref(loan.tensor), loan.body) for loan in group]
     group.clear()  # now they live only where the program has them
     living = [(t, own) for ref, own in lent if (t := ref()) is not None and id(t) not in kept]
-    if living or _is_seen(body.payload, [own.payload for _, own in lent[1:]]):
-        copy_(body, value)
     for tensor, own in living:
         tensor.payload, tensor.keys, tensor.version = own.payload, own.keys, own.version
+        _copy_marks(own, tensor)
+    if living or _is_seen(body.payload, [own.payload for _, own in lent[1:]]):
+        # Of the tensor itself where it can be: outer levels and gradients know it, not the body.
+        base = lent[0][0]()
+        copy_(base if base is not None and id(base) not in kept else body, value)
 
 
 def _is_seen(array: Any, views: Sequence[Any]) -> bool:
@@ -123,5 +141,3 @@ def _is_seen(array: Any, views: Sequence[Any]) -> bool:
     ours = sum(view.base is array for view in views)
     # Here: the caller's attribute, the parameter, and the argument of getrefcount.
     return sys.getrefcount(array) > 3 + ours
-
-

@@ -21,6 +21,7 @@ from weakref import WeakSet
 
 from polyop.dispatch.bits import GRAD
 from polyop.errors import AutogradError
+from polyop.lazy import load
 
 Backward = Callable[["Node", Any, dict["Node", Any], Callable[["Node"], Any]], None]
 
@@ -63,6 +64,41 @@ class Node:
     more: Any
     kept: Any
     hooks: Any
+
+    def name(self) -> str:
+        """Name the operator that was recorded."""
+        name = getattr(self.op, "name", None)
+        return str(name() if callable(name) else name or self.op)
+
+    @property
+    def next_functions(self) -> tuple[tuple[Node, int], ...]:
+        """The nodes of the inputs, each with the number of the result that was used."""
+        return tuple([_numbered(n) for n in edges(self)])
+
+    def register_hook(self, hook: Callable[..., Any]) -> Any:
+        """Call `hook(grad_inputs, grad_outputs)` behind this backward.
+
+        `grad_inputs` has one gradient, or None, per node of an input, in the
+        order of `next_functions`; a tensor that was used twice has one. A
+        tuple that the hook returns takes its place.
+
+        Raises:
+            AutogradError: in backward, if what it returns does not fit.
+        """
+        return load("polyop.layers.autograd.hooks:add_node_hook")(self, hook, before=False)
+
+    def register_prehook(self, hook: Callable[..., Any]) -> Any:
+        """Call `hook(grad_outputs)` before this backward; a tuple that it returns is used instead.
+
+        Raises:
+            AutogradError: in backward, if what it returns does not fit.
+        """
+        return load("polyop.layers.autograd.hooks:add_node_hook")(self, hook, before=True)
+
+
+def _numbered(node: Node) -> tuple[Node, int]:
+    main = getattr(node, "n0", None)
+    return (main, node.x0) if is_result(node) and main.__class__ is Node else (node, 0)
 
 
 #: The nodes of calls that a Tensor subclass answered.
@@ -123,6 +159,12 @@ def collect(node: Node, g: Any, grads: dict[Node, Any], push: Callable[[Node], A
 
 
 collect.tensor = collect  # type: ignore[attr-defined]
+
+
+def is_result(node: Node) -> bool:
+    """Tell whether a node is that of one of several results."""
+    backward = getattr(node, "backward", None)
+    return getattr(backward, "inner", backward) is collect
 
 
 def result_node(main: Node, number: int) -> Node:

@@ -20,6 +20,7 @@ from polyop.layers.autograd.mirror import NodeOf, nodes_in, spec_of
 from polyop.layers.autograd.node import Node, next_seq
 from polyop.layers.autograd.plan import Plan
 from polyop.layers.autograd.write import facts, recorder
+from polyop.lazy import load
 from polyop.schema.types import holds_tensor
 from polyop.source import Source
 from polyop.tensor.tensor import is_differentiable
@@ -60,6 +61,10 @@ def _recorder_of(op: OpOverload) -> Recorder | None:
         return FormulaRecorder(Plan(op, formula.text)) if any(formula.text.values()) else None
     if not any(holds_tensor(r.type) for r in op._schema.returns):
         return None
+    composed = op.rule("decomposition")
+    if composed is not None and not op._schema.is_mutable:
+        rule = load("polyop.layers.autograd.derived:derived_rule")(op, composed)
+        return AuthorRecorder(op, rule)
     return MissingRecorder(op)
 
 

@@ -20,6 +20,7 @@ from polyop.errors import AutogradError, UsageError, UsageTypeError
 from polyop.layers.autograd.aliases import Views, note_views, write
 from polyop.layers.autograd.anomaly import note_results
 from polyop.layers.autograd.engine import run
+from polyop.layers.autograd.loans import lending
 from polyop.layers.autograd.node import Node, leaf_node, next_seq
 from polyop.layers.autograd.recorders import recorder_of
 from polyop.layers.levels import Level, enter_level
@@ -87,7 +88,9 @@ class GradLevel(Level):
     """One running gradient."""
 
     kind = "func.grad"
-    __slots__ = ()
+    #: What it took over from outside (`loans.py`); unset where it takes nothing.
+    __slots__ = ("loans",)
+    loans: Any
 
     def inner_word(self) -> Word:
         """Give the word of the function: recorded, whatever is so outside."""
@@ -195,7 +198,7 @@ def vjp(func: Fn, *primals: Any, has_aux: bool = False) -> Any:
     leaves, spec = tree.flatten(primals)
     lifted = [_watch(level, i, leaf) for i, leaf in enumerate(leaves)]
     with enter_level(level):
-        out = func(*tree.unflatten(spec, lifted))
+        out = lending(level, func, *tree.unflatten(spec, lifted))
     aux = None
     if has_aux:
         out, aux = with_aux(out)

@@ -102,7 +102,7 @@ def compute_new(plan: Plan, space: MetaSpace, key: Any, values: Sequence[Any]) -
     for i in plan.holders:
         value = values[i]
         if value.__class__ is Tensor:
-            if value.payload.space is not space:
+            if not _is_in(value, space):
                 return compute(plan, None if space is META_SPACE else space, None, values)
         elif value.__class__ not in _NO_TENSORS and not _is_plain_list(value, space):
             return compute(plan, space, None, values)
@@ -118,8 +118,7 @@ def _is_plain_list(value: Any, space: MetaSpace) -> bool:
     if value.__class__ is not list:
         return False
     return all(
-        x.payload.space is space if x.__class__ is Tensor else x.__class__ in _NO_TENSORS
-        for x in value
+        _is_in(x, space) if x.__class__ is Tensor else x.__class__ in _NO_TENSORS for x in value
     )
 
 

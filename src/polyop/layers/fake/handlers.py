@@ -19,6 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from polyop import tree
 from polyop.dispatch.bits import (
     BACKENDS,
     FAKE,
@@ -339,7 +340,10 @@ def wrap_value(value: Any, more: int) -> Any:
         return value.__class__([wrap_value(v, more) for v in value])
     if value.__class__ is dict:
         return {k: wrap_value(v, more) for k, v in value.items()}
-    return value
+    if value is None or value.__class__ in {int, float, bool, str}:
+        return value
+    # A record of the author's; objects and symbols are leaves, and stay as they are.
+    return tree.map_leaves(lambda x: wrap_value(x, more) if x.__class__ is Meta else x, value)
 
 
 __all__ = ["FakeLayer", "MetaLayer", "plan_of", "returns_arguments"]

@@ -134,9 +134,10 @@ class FunctionalLevel(Level):
         ]
         ours = [self.owns(t) for t in targets]
         if not any(ours):
-            # What the function only closes over is not ours to replace.
-            dispatch(op, list(values))
-            return self._given_back(op, args, ())
+            # What the function only closes over, or leaves out, is not ours to replace.
+            forms, out = result_forms(op._schema), dispatch(op, list(values))
+            every = [out] if len(forms) == 1 else out
+            return self._given_back(op, args, [every[i] for i in without(forms)])
         if not all(ours):
             _mixed(op)
         if is_shared(op, args):

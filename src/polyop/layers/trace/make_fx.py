@@ -79,7 +79,8 @@ def make_fx(
         parts = [part for pair in named for part in taken_apart(*pair)]
         inputs = [_input(tracer, mode, *part) for part in parts]
         given = tree.unflatten(spec, put_together(leaves, inputs))
-        plain = word().but(tracer=None, pre=(), fake=mode)
+        # What the function makes is of the trace alone, also inside a functionalization.
+        plain = word().but(tracer=None, pre=(), fake=mode, functional=None)
         under = plain.but(tracer=tracer)
         proxy = ProxyMode(tracer) if pre_dispatch else None
         if proxy is not None:

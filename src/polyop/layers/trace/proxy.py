@@ -12,7 +12,6 @@ from polyop.dispatch.context import run_under, set_word, word
 from polyop.dispatch.infra_modes import ModeKey
 from polyop.dispatch.modes import DispatchMode
 from polyop.dispatch.pre_dispatch import with_pre_dispatch
-from polyop.errors import UsageError
 from polyop.graph import GraphModule
 from polyop.graph.node import CALL_FUNCTION
 from polyop.layers.trace.tracer import Tracer
@@ -38,11 +37,10 @@ class ProxyMode(DispatchMode):
         if instead is not None:
             return run_under(with_pre_dispatch(word(), self), instead, *args, **given)
         if types:
-            raise UsageError(
-                f"{op.name()} is traced before dispatch, and {types[0].__name__} answers after it",
-                op=op._schema,
-                fix="trace without pre_dispatch, or give the function the tensors inside",
-            )
+            # A graph knows no classes of tensors. What the class does is recorded where it does
+            # it: below autograd.
+            self.note_grad(word().grad)
+            return run_under(word().but(tracer=self.tracer), op, *args, **given)
         result = op(*args, **given)
         self.note_grad(word().grad)
         self.tracer.record(op, args, given, result)

@@ -170,19 +170,30 @@ class Tracer:
                 self.written(result, node)
             else:
                 result.graph_node = node
-        elif result.__class__ in {tuple, list}:
+        elif isinstance(result, (tuple, list)):
             for i, item in enumerate(result):
                 self._item(node, i, item, written)
         elif isinstance(result, dict):
             for key, item in result.items():
                 self._item(node, key, item, written)
+        elif tree.record_values(result) is not None:
+            names, items = tree.children(result)
+            for name, item in zip(names, items or (), strict=True):
+                self._item(node, name, item, written, getattr)
         elif is_reference(result):
             self.track_object(result, node)
 
-    def _item(self, node: Node, key: Any, item: Any, written: Sequence[Tensor]) -> None:
-        kinds = (Tensor, list, tuple, dict)
-        if isinstance(item, kinds) or is_symbolic(item) or is_reference(item):
-            taken = self.graph.create_node(CALL_FUNCTION, operator.getitem, (node, key))
+    def _item(
+        self,
+        node: Node,
+        key: Any,
+        item: Any,
+        written: Sequence[Tensor],
+        take: Callable[..., Any] = operator.getitem,
+    ) -> None:
+        kinds = isinstance(item, (Tensor, list, tuple, dict)) or tree.record_values(item)
+        if kinds or is_symbolic(item) or is_reference(item):
+            taken = self.graph.create_node(CALL_FUNCTION, take, (node, key))
             self.results(taken, item, written)
 
     def add_users(self, node: Node, value: Any) -> None:
@@ -246,4 +257,6 @@ def described(result: Any) -> Any:
         return describe(result)
     if result.__class__ in {tuple, list}:
         return result.__class__([described(x) for x in result])
+    if isinstance(result, (tuple, dict)) or tree.record_values(result) is not None:
+        return tree.map_leaves(described, result)
     return result

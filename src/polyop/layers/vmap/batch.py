@@ -200,9 +200,9 @@ def _peel_argument(arg: Any, level: VmapLevel, op: OpOverload) -> tuple[Any, Any
         return arg, None
     if not isinstance(arg, (list, tuple, dict)) and not _is_record(arg):
         return arg, None
-    if isinstance(arg, (list, tuple)):
+    if arg.__class__ in {list, tuple}:
         pairs = [_peel_argument(x, level, op) for x in arg]
-        return [v for v, _ in pairs], [d for _, d in pairs]
+        return arg.__class__([v for v, _ in pairs]), [d for _, d in pairs]
     if isinstance(arg, dict):
         named = {k: _peel_argument(x, level, op) for k, x in arg.items()}
         return {k: v for k, (v, _) in named.items()}, {k: d for k, (_, d) in named.items()}

@@ -8,6 +8,7 @@ from typing import Any
 from polyop.dispatch.bits import BATCHED
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.resolve import Way
+from polyop.dispatch.results import answer_of
 from polyop.layers.levels import FAST, general
 from polyop.layers.vmap.batch import PLANS, Plan, VmapLevel
 from polyop.layers.vmap.loop import run_loop
@@ -35,7 +36,9 @@ def choose(op: OpOverload) -> Plan:
         return run_rule
     if op._can_decompose():
         return run_composite
-    return run_pointwise if _lines_up(op) else run_loop
+    if _lines_up(op):
+        return run_pointwise
+    return run_loop if op.rule("decomposition") is None else run_decomposed
 
 
 def _lines_up(op: OpOverload) -> bool:
@@ -64,6 +67,14 @@ def run_composite(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
     n = len(op._schema.positional)
     names = [a.name for a in op._schema.keyword_only]
     return op.decompose(*args[:n], **dict(zip(names, args[n:], strict=True)))
+
+
+def run_decomposed(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
+    """Run what the author says that the operator is made of, on the batched tensors."""
+    n = len(op._schema.positional)
+    names = [a.name for a in op._schema.keyword_only]
+    given = op.rule("decomposition")(*args[:n], **dict(zip(names, args[n:], strict=True)))
+    return answer_of(op, given, args)
 
 
 def fast(way: Way) -> Handler | None:

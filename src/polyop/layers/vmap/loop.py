@@ -19,7 +19,7 @@ from polyop.dispatch.context import PLAIN, run_under
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import PerformanceWarning, VmapError
 from polyop.layers.vmap.batch import VmapLevel, peel_all
-from polyop.layers.vmap.rules import wrap_results
+from polyop.layers.vmap.rules import named_parts, with_parts, wrap_results
 from polyop.ops.joining import stack
 from polyop.ops.views import select
 from polyop.tensor.meta import META_SPACE, meta_of
@@ -50,8 +50,14 @@ def loop(level: VmapLevel, op: OpOverload, args: Sequence[Any], call: Call = dis
     values, dims = peel_all(level, op, args)
     output = run_under(level.below(), _stacked, level, op, values, dims, call)
     forms = result_forms(op._schema)
-    out_dims = tuple(None if kind == "value" else 0 for kind, _ in forms)
-    return wrap_results(level, op, args, output, out_dims)
+    if len(forms) == 1:
+        return wrap_results(level, op, args, output, _stacked_axis(output))
+    return wrap_results(level, op, args, output, tuple(map(_stacked_axis, output or ())))
+
+
+def _stacked_axis(value: Any) -> int | None:
+    """Give the axis of the samples: the first, of whatever holds tensors."""
+    return 0 if any(isinstance(t, Tensor) for t in tree.leaves(value)) else None
 
 
 def _stacked(
@@ -77,16 +83,15 @@ def _pick(value: Any, dim: Any, i: int) -> Any:
         return value
     if isinstance(dim, int):
         return select(value, dim, i)
-    if isinstance(dim, list):
-        return sample(value, dim, i)
-    if isinstance(dim, dict):
-        return {k: _pick(v, dim[k], i) for k, v in value.items()}
-    return _pick_record(value, dim, i)
+    return _beside(value, dim, lambda v, d: _pick(v, d, i))
 
 
-def _pick_record(value: Any, dims: Any, i: int) -> Any:
-    names = value.__dataclass_fields__
-    return type(value)(**{n: _pick(getattr(value, n), getattr(dims, n), i) for n in names})
+def _beside(value: Any, dims: Any, fn: Callable[[Any, Any], Any]) -> Any:
+    """Apply `fn` to the parts of a container, and of the axes that mirror it."""
+    if dims.__class__ is list:
+        return value.__class__(map(fn, value, dims))
+    parts, axes = named_parts(value) or {}, named_parts(dims) or {}
+    return with_parts(value, {key: fn(part, axes[key]) for key, part in parts.items()})
 
 
 def join(op: OpOverload, column: list[Any]) -> Any:
@@ -96,16 +101,26 @@ def join(op: OpOverload, column: list[Any]) -> Any:
         VmapError: what is no tensor differs between samples, or shapes differ.
     """
     first = column[0]
+    named = None if isinstance(first, Tensor) else named_parts(first)
+    if named is not None:
+        every = [named_parts(item) or {} for item in column]
+        if any(parts.keys() != named.keys() for parts in every):
+            _differ(op, "the keys of a result", [list(parts) for parts in every])
+        return with_parts(first, {key: join(op, [p[key] for p in every]) for key in named})
     if isinstance(first, (list, tuple)):
         if any(len(item) != len(first) for item in column):
             _differ(op, "the number of results", [len(item) for item in column])
-        return [join(op, list(items)) for items in zip(*column, strict=True)]
+        return first.__class__([join(op, list(items)) for items in zip(*column, strict=True)])
     if isinstance(first, Tensor):
+        if not all(isinstance(x, Tensor) for x in column):
+            _differ(op, "whether there is a result", [type(x).__name__ for x in column])
         shapes = [x.shape for x in column]
         if any(s != shapes[0] for s in shapes):
             _differ(op, "the shape of a result", list(dict.fromkeys(shapes)))
         return stack(column, axis=0)
     for value in column:
+        if isinstance(value, Tensor):
+            _differ(op, "whether there is a result", [type(x).__name__ for x in column])
         # By text too, so that nan is equal to itself.
         if value != first and repr(value) != repr(first):
             _differ(op, "a result that is no tensor", [first, value])
@@ -135,12 +150,9 @@ def _of_no_samples(op: OpOverload, values: Sequence[Any], dims: Sequence[Any]) -
 
 
 def _sample_meta(value: Any, dim: Any) -> Any:
-    if isinstance(dim, list):
-        return [_sample_meta(v, d) for v, d in zip(value, dim, strict=True)]
-    if isinstance(dim, dict):
-        return {k: _sample_meta(v, dim[k]) for k, v in value.items()}
     if not isinstance(value, Tensor):
-        return value
+        nested = dim is not None and not isinstance(dim, int)
+        return _beside(value, dim, _sample_meta) if nested else value
     meta = meta_of(value, META_SPACE, META)
     if dim is not None:
         shape = (*meta.shape[:dim], *meta.shape[dim + 1 :])

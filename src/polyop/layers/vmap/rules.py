@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn
 
+from polyop import tree
+from polyop.dispatch.bits import BATCHED
 from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import run_under
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import describe
 from polyop.errors import VmapError
 from polyop.layers.vmap.batch import VmapInfo, VmapLevel, batched, peel_all
-from polyop.tensor.storage import share
+from polyop.schema.tags import Tag
+from polyop.tensor.storage import share, shares_memory
 from polyop.tensor.tensor import Tensor
 
 
@@ -87,6 +91,9 @@ def _result(op: OpOverload, args: Sequence[Any], form: tuple[str, int], done: An
         return args[position]
     if kind == "view" and isinstance(done, Tensor) and done is not args[position]:
         base = args[position]
+        maybe = Tag.maybe_aliasing_or_mutating in op.tags
+        if maybe and not shares_memory(_below(base), _below(done)):
+            return done  # memory was not shared after all
         done.version = share(base)
         statics = tuple(a for j, a in enumerate(args) if j != position)
         done.view_of = (base, op, statics)
@@ -96,18 +103,70 @@ def _result(op: OpOverload, args: Sequence[Any], form: tuple[str, int], done: An
     return done
 
 
+def _below(tensor: Tensor) -> Tensor:
+    """Give the tensor that holds the whole batch."""
+    found: Tensor = tensor.payload.value if tensor.keys & BATCHED else tensor
+    return found
+
+
 def _wrap(level: VmapLevel, op: OpOverload, where: str, value: Any, dim: Any) -> Any:
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, Tensor):
+        if dim is None:
+            return value
+        if not isinstance(dim, int):
+            _unfit(op, where, value, dim)
+        return batched(value, check_axis(level, op, where, value, dim), level)
+    if value.__class__ in {list, tuple}:
         whole = dim is None or isinstance(dim, int)
         dims = [dim] * len(value) if whole else _several(op, dim, len(value), "out_dims")
         items = zip(value, dims, strict=True)
-        return [_wrap(level, op, f"{where}[{j}]", v, d) for j, (v, d) in enumerate(items)]
-    if dim is None:
+        done = [_wrap(level, op, f"{where}[{j}]", v, d) for j, (v, d) in enumerate(items)]
+        return value.__class__(done)
+    return _wrap_record(level, op, where, value, dim)
+
+
+def _wrap_record(level: VmapLevel, op: OpOverload, where: str, value: Any, dim: Any) -> Any:
+    """Wrap a record or dict; its axes are one number, or a record, dict or tuple of the fields."""
+    named = named_parts(value)
+    if named is None:
+        if isinstance(dim, int) and value is not None:
+            _unfit(op, where, value, dim)
         return value
-    if not isinstance(value, Tensor) or not isinstance(dim, int):
-        _refuse(op, f"gives out_dims that do not fit {where}", f"an axis of {where}, or None",
-                f"{dim!r} for {describe(value)}", where)  # fmt: skip
-    return batched(value, check_axis(level, op, where, value, dim), level)
+    dims = dict.fromkeys(named, dim) if dim is None or isinstance(dim, int) else named_parts(dim)
+    if dims is None or not set(dims) <= set(named):
+        _unfit(op, where, value, dim)
+    done = {
+        key: _wrap_field(level, op, f"{where}.{key}", part, dims.get(key))
+        for key, part in named.items()
+    }
+    return with_parts(value, done)
+
+
+def _wrap_field(level: VmapLevel, op: OpOverload, where: str, value: Any, dim: Any) -> Any:
+    plain = not tree.leaves(value) or tree.children(value)[1] is None
+    if plain and not isinstance(value, Tensor):
+        return value  # one number for a whole record says nothing of its numbers
+    return _wrap(level, op, where, value, dim)
+
+
+def _unfit(op: OpOverload, where: str, value: Any, dim: Any) -> NoReturn:
+    _refuse(op, f"gives out_dims that do not fit {where}", f"an axis of {where}, or None",
+            f"{dim!r} for {describe(value)}", where)  # fmt: skip
+
+
+def named_parts(value: Any) -> dict[Any, Any] | None:
+    """Give the parts of a record or dict by name, or None for anything else."""
+    if isinstance(value, dict):
+        return value
+    names = getattr(value, "_fields", None) if isinstance(value, tuple) else None
+    if names is None and is_dataclass(value) and not isinstance(value, type):
+        names = [f.name for f in fields(value) if f.init]
+    return None if names is None else {name: getattr(value, name) for name in names}
+
+
+def with_parts(value: Any, parts: dict[Any, Any]) -> Any:
+    """Give a record or dict like another, with other parts."""
+    return parts if isinstance(value, dict) else type(value)(**parts)
 
 
 def check_axis(level: VmapLevel, op: OpOverload, where: str, value: Tensor, dim: int) -> int:

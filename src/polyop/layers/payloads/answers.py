@@ -1,0 +1,156 @@
+"""The three routes themselves: from a call to the arrays of its results (`plan.py`)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from polyop import tree
+from polyop.dispatch.context import run_under, word
+from polyop.dispatch.operator import OpOverload
+from polyop.errors import MissingKernelError
+from polyop.layers.payloads.facts import mapped, tensors
+from polyop.layers.payloads.plan import Plan
+from polyop.payloads.exchange import from_numpy, to_numpy
+from polyop.payloads.held import Held, of_held
+from polyop.payloads.library import Library
+from polyop.payloads.native import Call, Unsupported
+from polyop.tensor.meta import Meta
+from polyop.tensor.tensor import Tensor
+
+#: What a library raises where it does not do what was asked: of dtypes, options, sizes, data.
+REFUSALS = (
+    Unsupported, TypeError, ValueError, IndexError, RuntimeError, AttributeError, ArithmeticError,
+    np.linalg.LinAlgError,
+)  # fmt: skip
+
+
+class Request(NamedTuple):
+    """One call.
+
+    Attributes:
+        plan: of the operator.
+        library: of the arrays.
+        like: one of them.
+        args: the operator's arguments.
+        wanted: the metas of the results, or None.
+    """
+
+    plan: Plan
+    library: Library
+    like: Any
+    args: tuple[Any, ...]
+    wanted: Any
+
+    def array(self, t: Tensor) -> Any:
+        """Give a tensor's array as one of the library."""
+        held = t.payload
+        return held.array if held.__class__ is Held else from_numpy(self.library, held, self.like)
+
+    def tensor(self, t: Tensor) -> Tensor:
+        """Give a tensor as one over the library, whose history does not matter."""
+        return of_held(Held(self.array(t), self.library))
+
+    def concrete(self) -> bool:
+        """Tell whether all arrays have data."""
+        given = [t.payload for v in self.args for t in tensors(v) if t.payload.__class__ is Held]
+        return all(self.library.is_concrete(held.array) for held in given)
+
+
+def answer(request: Request) -> Any:
+    """Give the arrays of the results."""
+    plan = request.plan
+    if plan.native is None and plan.parts is not None:
+        return decomposed(request)
+    refusal: BaseException | None = None
+    if plan.native is not None:
+        try:
+            return native(request)
+        except REFUSALS as error:
+            refusal = error
+    return exchanged(request, refusal)
+
+
+def native(request: Request) -> Any:
+    """Run the native kernel.
+
+    Raises:
+        REFUSALS: it has no answer.
+    """
+    kernel = request.plan.native
+    assert kernel is not None
+    given = [mapped(value, request.array) for value in request.args]
+    call = Call(request.library, request.like, request.wanted)
+    return finished(request.library, kernel(call, *given), request.wanted)
+
+
+def decomposed(request: Request) -> Any:
+    """Run the decomposition, below all layers."""
+    parts = request.plan.parts
+    assert parts is not None
+    given = [mapped(value, request.tensor) for value in request.args]
+    out = run_under(word().in_kernel, parts, *given)
+    arrays = tree.map_leaves(lambda t: mapped(t, request.array), out)
+    return finished(request.library, arrays, request.wanted)
+
+
+def finished(library: Library, out: Any, wanted: Any) -> Any:
+    """Give native results the dtypes that NumPy's have.
+
+    Raises:
+        Unsupported: a shape is another; the answer is none.
+    """
+    if wanted.__class__ in {list, tuple}:
+        return [finished(library, o, w) for o, w in zip(out, wanted, strict=True)]
+    if wanted.__class__ is not Meta:
+        return out
+    sizes = zip(wanted.shape, out.shape, strict=False)
+    if len(out.shape) != len(wanted.shape) or any(n.__class__ is int and n != m for n, m in sizes):
+        raise Unsupported
+    dtype = library.canonical(wanted.dtype)
+    return out if library.dtype(out) == dtype else library.astype(out, dtype)
+
+
+# -- the exchange ---------------------------------------------------------------------------
+
+
+def exchanged(request: Request, refusal: BaseException | None = None) -> Any:
+    """Run the NumPy kernel on converted data; as a task, if arrays are recipes."""
+    plan, library = request.plan, request.library
+    if not request.concrete():
+        no_data(plan.op, library, refusal)
+    if library.lazy and request.wanted is not None:
+        given = [mapped(v, request.array) for v in request.args]
+        return library.defer(plan.kernel, given, request.wanted)
+    out = plan.kernel(*[mapped(v, as_numpy) for v in request.args])
+
+    def back(x: Any) -> Any:
+        known = isinstance(x, (np.ndarray, np.generic))
+        return from_numpy(library, x, request.like) if known else x
+
+    return tree.map_leaves(back, list(out) if isinstance(out, tuple) else out)
+
+
+def as_numpy(t: Tensor) -> Any:
+    """Give a tensor's data as a NumPy array that is only read."""
+    payload = t.payload
+    return to_numpy(payload.array) if payload.__class__ is Held else payload
+
+
+def no_data(op: OpOverload, library: Library, refusal: BaseException | None = None) -> NoReturn:
+    """Refuse what a library only traces.
+
+    Raises:
+        MissingKernelError: always.
+    """
+    why = f" ({type(refusal).__name__}: {refusal})"[:200] if refusal and str(refusal) else ""
+    raise MissingKernelError(
+        f"{op.name()} has no kernel for what {library.name} traces"
+        + (f": its native kernel cannot do this call{why}" if refusal is not None else ""),
+        op=op._schema,
+        declared="NumPy's kernel on converted data, which a tracer or fake has not",
+        source=op.source,
+        fix="call it outside of the traced function, or write it with operators for which "
+        f'polyop.extend.payload_route(op, "{library.name}") says "native"',
+    ) from refusal

@@ -1,0 +1,122 @@
+"""The one place where data crosses between libraries, checked first.
+
+What NumPy gets may be shared with the library and be read-only; `writable=True` asks for an array
+that may be written, and gives one that is not seen by the library unless both share memory that
+the library writes too. What a library gets is always its own memory: a read-only flag, strides
+below zero or a life of the buffer are no affair of the receiver.
+
+NOTE [Traps]
+`torch.from_dlpack` of negative strides aborts the process; of a JAX array it writes into what JAX
+takes for immutable; DLPack and `from_numpy` drop NumPy's read-only flag; JAX may alias aligned
+NumPy memory; NumPy has no bfloat16 by DLPack; a tensor that requires grad, a conjugate or a
+negative view has no NumPy array; arrays on other devices are not moved unasked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from polyop.devices import CPU
+from polyop.dispatch.bits import GRAD
+from polyop.dispatch.context import word
+from polyop.errors import ArgumentError, AutogradError, DataDependentOutputError, UsageError
+from polyop.payloads.libraries import library_of
+from polyop.payloads.library import Array, Library
+
+Numpy = np.ndarray[Any, Any]
+
+
+def to_numpy(array: Array, *, writable: bool = False, what: str = "numpy") -> Numpy:
+    """Give the data of any library's array as a NumPy array.
+
+    Args:
+        array: of a known library, or NumPy's.
+        writable: whether it is going to be written; a copy is made if the memory must not be.
+        what: looks at the data, in errors.
+
+    Raises:
+        ArgumentError: it is no array.
+        DataDependentOutputError: it has no data: a tracer, or a fake.
+        UsageError: it is on another device.
+    """
+    library = library_of(array)
+    if library is None:
+        if not isinstance(array, (np.ndarray, np.generic)):
+            raise ArgumentError("no array of a known library", seen=type(array).__name__)
+        found: Numpy = np.asarray(array)
+    else:
+        _check(array, library, what)
+        found = library.to_numpy(array)
+    return found.copy() if writable and not found.flags.writeable else found
+
+
+def _check(array: Array, library: Library, what: str) -> None:
+    if not library.is_concrete(array):
+        rule = word().rule
+        raise DataDependentOutputError(
+            f"{what}() looks at the data of an array that {library.name} only traces",
+            op=rule.op.name() if rule is not None else "",
+            seen=type(array).__name__,
+            fix="compute it from shapes, or with operators that have a kernel for "
+            f"{library.name}: polyop.extend.payload_route(op, {library.name!r})",
+        )
+    device = library.device(array)
+    if device is not CPU:
+        raise UsageError(
+            f"{what}() would move an array of {library.name} from {device} to the CPU",
+            seen=f"{type(array).__name__} on {device}",
+            fix=f"move it first, with what {library.name} has for that",
+        )
+
+
+def from_numpy(library: Library, array: Any, like: Array = None) -> Array:
+    """Give a NumPy array's data to a library, in memory of its own.
+
+    Args:
+        library: that gets it.
+        array: NumPy's, of any strides and flags.
+        like: an array on whose device, and of whose kind, the result is; None for the default.
+
+    Raises:
+        ArgumentError: the library has no such dtype.
+    """
+    return library.from_numpy(np.asarray(array), like)
+
+
+# -- DLPack ---------------------------------------------------------------------------------
+
+
+def export(tensor: Any, named: dict[str, Any]) -> Any:
+    """Export a tensor over another library's array by DLPack.
+
+    What is never written, is a recipe, or shares no memory with its base, goes as a copy: a
+    consumer may not know what read-only is.
+
+    Raises:
+        AutogradError: it requires grad.
+        BufferError: a copy is refused.
+    """
+    held = tensor.payload
+    if tensor.keys & GRAD and word().grad:
+        raise AutogradError(
+            "the data of a tensor that requires grad cannot be exported",
+            fix="call .detach() first",
+        )
+    library: Library = held.library
+    if library.writes and held.taken is None:
+        given = {name: value for name, value in named.items() if value is not None}
+        return library.detach(held.array).__dlpack__(**given)
+    if named["copy"] is False:
+        raise BufferError(f"memory of {library.name} is not exported without a copy")
+    return np.array(to_numpy(held.array)).__dlpack__(**named)
+
+
+def device_of(tensor: Any) -> tuple[Any, int]:
+    """Give the device as DLPack counts them."""
+    held = tensor.payload
+    if held.library.writes:
+        found: tuple[Any, int] = held.array.__dlpack_device__()
+        return found
+    return np.empty(0).__dlpack_device__()

@@ -1,0 +1,344 @@
+"""The libraries whose arrays need more than the standard: PyTorch, JAX, Dask, CuPy."""
+
+from __future__ import annotations
+
+import sys
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from polyop.devices import CPU, SMALL_FLOATS, Device, DType
+from polyop.errors import ArgumentError
+from polyop.lazy import load
+from polyop.payloads.library import Array, Library
+from polyop.tensor.meta import element_strides
+
+
+def _small_floats() -> list[tuple[str, DType]]:
+    module = load("polyop.small_floats")
+    return [(name, getattr(module, name)) for name in SMALL_FLOATS]
+
+
+#: By what JAX calls a platform: the type of the device.
+PLATFORMS = {"gpu": "cuda", "cuda": "cuda", "rocm": "cuda", "tpu": "xla"}
+
+
+class Torch(Library):
+    """PyTorch: strided memory, shared by views and written in place."""
+
+    writes = True
+
+    def __init__(self) -> None:
+        super().__init__(lambda: load("array_api_compat.torch"), "torch")
+
+    @cached_property
+    def _torch(self) -> Any:
+        return sys.modules["torch"]
+
+    @cached_property
+    def own(self) -> dict[str, Any]:
+        """Sums of complex numbers, which PyTorch scales by one: infinity becomes NaN."""
+        return {"add": self._sum, "subtract": self._difference}
+
+    def _sum(self, a: Array, b: Array) -> Array:
+        if not a.dtype.is_complex:
+            return self._torch.add(a, b)
+        return self._torch.complex(a.real + b.real, a.imag + b.imag)
+
+    def _difference(self, a: Array, b: Array) -> Array:
+        if not a.dtype.is_complex:
+            return self._torch.sub(a, b)
+        return self._torch.complex(a.real - b.real, a.imag - b.imag)
+
+    def _names(self) -> list[tuple[str, DType]]:
+        return [*super()._names(), *_small_floats()]
+
+    @cached_property
+    def _natives(self) -> dict[DType, Any]:
+        found = {d: getattr(self._torch, name, None) for name, d in self._names()}
+        return {d: native for d, native in found.items() if native is not None}
+
+    def astype(self, x: Array, dtype: DType) -> Array:
+        """Convert an array."""
+        return x.to(self.native(dtype))
+
+    def check(self, array: Array) -> None:
+        """Refuse an array that is not dense.
+
+        Raises:
+            ArgumentError: it is sparse, or nested.
+        """
+        if array.layout is not self._torch.strided:
+            raise ArgumentError(
+                "a tensor over an array of torch is dense",
+                declared="layout torch.strided",
+                seen=str(array.layout),
+                fix="call .to_dense() first",
+            )
+
+    def is_concrete(self, array: Array) -> bool:
+        """Tell whether it is a plain tensor: no fake, no functional one, none of a transform."""
+        torch = self._torch
+        if type(array) not in {torch.Tensor, torch.nn.Parameter} or array.is_meta:
+            return False
+        return torch.func.debug_unwrap(array, recurse=False) is array
+
+    def device(self, array: Array) -> Device:
+        """Give where an array is."""
+        found = array.device
+        return CPU if found.type == "cpu" else Device(found.type, found.index)
+
+    def strides(self, array: Array) -> tuple[Any, ...]:
+        """Give the strides in elements."""
+        return tuple(array.stride())
+
+    def shares(self, a: Array, b: Array) -> bool:
+        """Tell whether two tensors share storage."""
+        ask = getattr(self._torch._C, "_is_alias_of", None)
+        return a is b or (ask is not None and bool(ask(a, b)))
+
+    def detach(self, array: Array) -> Array:
+        """Give a tensor to which the library's own gradients do not flow."""
+        return array.detach()
+
+    def copy(self, array: Array) -> Array:
+        """Give a tensor with memory of its own."""
+        return array.clone()
+
+    def write(self, array: Array, value: Array) -> Array:
+        """Write in place."""
+        array.copy_(value)
+        return array
+
+    def put(self, array: Array, key: tuple[Any, ...], value: Array, *, add: bool = False) -> Array:
+        """Give a tensor of which a part is replaced, or added to."""
+        if add or all(isinstance(k, self._torch.Tensor) for k in key):
+            return self._torch.index_put(array, key, value, accumulate=add)
+        made = array.clone()
+        made[key] = value
+        return made
+
+    def number(self, value: Any, dtype: DType, like: Array) -> Array:
+        """Make a tensor without axes, of the same kind as another."""
+        return like.new_full((), value, dtype=self.native(dtype))
+
+    def full(self, shape: Any, value: Any, dtype: DType, like: Array) -> Array:
+        """Make a tensor of one number, of the same kind as another."""
+        return like.new_full(tuple(shape), value, dtype=self.native(dtype))
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """Give the data; a dtype that NumPy has only by name goes by its bits."""
+        torch = self._torch
+        x = array.detach().resolve_conj().resolve_neg()
+        dtype = self.dtype(x)
+        if dtype.isbuiltin == 1:
+            found: np.ndarray[Any, Any] = x.numpy()
+            return found
+        bits = torch.int16 if dtype.itemsize == 2 else torch.uint8
+        return x.view(bits).numpy().view(dtype)  # type: ignore[no-any-return]
+
+    def from_numpy(self, array: np.ndarray[Any, Any], like: Array) -> Array:
+        """Make a tensor with memory of its own, on the device of another."""
+        torch = self._torch
+        copy = np.array(array, order="C")  # neither read-only nor of negative strides
+        if copy.dtype.isbuiltin != 1:
+            bits = np.int16 if copy.dtype.itemsize == 2 else np.uint8
+            made = torch.from_numpy(copy.view(bits)).view(self.native(array.dtype))
+        else:
+            made = torch.from_numpy(copy)
+        mode = getattr(like, "fake_mode", None)
+        if mode is not None:
+            return mode.from_tensor(made)
+        return made if like is None or like.device.type == "cpu" else made.to(like.device)
+
+
+class Jax(Library):
+    """JAX: arrays that are never written; a write gives the tensor another array."""
+
+    clamps = True
+
+    def __init__(self) -> None:
+        super().__init__(lambda: load("jax.numpy"), "jax")
+
+    @cached_property
+    def _jax(self) -> Any:
+        return sys.modules["jax"]
+
+    def _names(self) -> list[tuple[str, DType]]:
+        return [*super()._names(), *_small_floats()]
+
+    def dtype(self, array: Array) -> DType:
+        """Give the dtype, which is NumPy's own."""
+        found: DType = array.dtype
+        if not isinstance(found, np.dtype):
+            self.unknown(found)
+        return found
+
+    def native(self, dtype: DType) -> DType:
+        """Give the dtype that JAX has: half the width where 64 bits are not enabled."""
+        return self.canonical(dtype)
+
+    def canonical(self, dtype: DType) -> DType:
+        """Give the dtype that JAX has: half the width where 64 bits are not enabled."""
+        found: DType = np.dtype(self._jax.dtypes.canonicalize_dtype(dtype))
+        return found
+
+    def is_concrete(self, array: Array) -> bool:
+        """Tell whether it is no tracer."""
+        return not isinstance(array, self._jax.core.Tracer)
+
+    def device(self, array: Array) -> Device:
+        """Give where an array is; a tracer is nowhere, and counts as being on the CPU."""
+        if not self.is_concrete(array):
+            return CPU
+        first = min(array.devices(), key=lambda d: d.id)
+        kind = PLATFORMS.get(first.platform, "cpu")
+        return CPU if kind == "cpu" else Device(kind, first.id)
+
+    def detach(self, array: Array) -> Array:
+        """Give an array to which the library's own gradients do not flow."""
+        return self._jax.lax.stop_gradient(array)
+
+    def astype(self, x: Array, dtype: DType) -> Array:
+        """Convert an array."""
+        if x.dtype.kind == "c" and dtype.kind not in "cb":
+            x = x.real
+        return x.astype(self.canonical(dtype))
+
+    def get(self, array: Array, key: tuple[Any, ...]) -> Array:
+        """Choose by indices; what is out of range, which a trace cannot see, is NaN."""
+        return array.at[key].get(mode="fill")
+
+    def put(self, array: Array, key: tuple[Any, ...], value: Array, *, add: bool = False) -> Array:
+        """Give an array of which a part is replaced, or added to."""
+        place = array.at[key]
+        return place.add(value) if add else place.set(value)
+
+    def number(self, value: Any, dtype: DType, like: Array) -> Array:
+        """Make an array without axes."""
+        return self.xp.asarray(value, dtype=self.canonical(dtype))
+
+    def full(self, shape: Any, value: Any, dtype: DType, like: Array) -> Array:
+        """Make an array of one number."""
+        return self.xp.full(tuple(shape), value, dtype=self.canonical(dtype))
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """Give a read-only view."""
+        return np.asarray(array)
+
+    def from_numpy(self, array: np.ndarray[Any, Any], like: Array) -> Array:
+        """Make an array; `asarray` may alias aligned memory, so a copy of ours goes in."""
+        return self.xp.asarray(np.array(array, dtype=self.canonical(array.dtype)))
+
+
+class Dask(Library):
+    """Dask: recipes in chunks, computed when data is looked at."""
+
+    lazy = True
+
+    def __init__(self) -> None:
+        super().__init__(lambda: load("array_api_compat.dask.array"), "dask")
+
+    def dtype(self, array: Array) -> DType:
+        """Give the dtype, which is NumPy's own."""
+        found: DType = array.dtype
+        return found
+
+    def native(self, dtype: DType) -> DType:
+        """Give the dtype itself."""
+        return dtype
+
+    def astype(self, x: Array, dtype: DType) -> Array:
+        """Convert an array."""
+        return x.astype(dtype)
+
+    def put(self, array: Array, key: tuple[Any, ...], value: Array, *, add: bool = False) -> Array:
+        """Leave it to a task: what an index out of range chooses would be lost in silence."""
+        raise NotImplementedError
+
+    def number(self, value: Any, dtype: DType, like: Array) -> Array:
+        """Make an array without axes."""
+        return self.from_numpy(np.asarray(value, dtype), like)
+
+    def full(self, shape: Any, value: Any, dtype: DType, like: Array) -> Array:
+        """Make an array of one number."""
+        return sys.modules["dask.array"].full(tuple(shape), value, dtype=dtype)
+
+    def defer(self, fn: Any, args: list[Any], wanted: Any) -> Any:
+        """Make recipes of one task: a function of the whole arrays, whose results are known."""
+        dask, da = sys.modules["dask"], sys.modules["dask.array"]
+        whole = dask.delayed(fn, pure=True)(*args)
+        if wanted.__class__ not in {tuple, list}:
+            return da.from_delayed(whole, tuple(wanted.shape), wanted.dtype)
+        return [da.from_delayed(whole[i], tuple(w.shape), w.dtype) for i, w in enumerate(wanted)]
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """Compute the array; the result is read-only, since nobody would see a write to it."""
+        found = np.asarray(array.compute())
+        found.flags.writeable = False
+        return found
+
+    def from_numpy(self, array: np.ndarray[Any, Any], like: Array) -> Array:
+        """Make a recipe of one chunk."""
+        return sys.modules["dask.array"].from_array(np.array(array), chunks=-1)
+
+
+class Cupy(Library):
+    """CuPy: NumPy's arrays on a GPU."""
+
+    writes = True
+
+    def __init__(self) -> None:
+        super().__init__(lambda: load("array_api_compat.cupy"), "cupy")
+
+    def dtype(self, array: Array) -> DType:
+        """Give the dtype, which is NumPy's own."""
+        found: DType = array.dtype
+        return found
+
+    def native(self, dtype: DType) -> DType:
+        """Give the dtype itself."""
+        return dtype
+
+    def astype(self, x: Array, dtype: DType) -> Array:
+        """Convert an array."""
+        return x.astype(dtype, copy=False)
+
+    def device(self, array: Array) -> Device:
+        """Give where an array is."""
+        return Device("cuda", int(array.device.id))
+
+    def strides(self, array: Array) -> tuple[int, ...]:
+        """Give the strides in elements."""
+        return element_strides(array)
+
+    def shares(self, a: Array, b: Array) -> bool:
+        """Tell whether two arrays may share memory."""
+        return bool(sys.modules["cupy"].may_share_memory(a, b))
+
+    def copy(self, array: Array) -> Array:
+        """Give an array with memory of its own."""
+        return array.copy()
+
+    def write(self, array: Array, value: Array) -> Array:
+        """Write in place."""
+        array[...] = value
+        return array
+
+    def number(self, value: Any, dtype: DType, like: Array) -> Array:
+        """Make an array without axes."""
+        return sys.modules["cupy"].asarray(value, dtype)
+
+    def full(self, shape: Any, value: Any, dtype: DType, like: Array) -> Array:
+        """Make an array of one number."""
+        return sys.modules["cupy"].full(tuple(shape), value, dtype)
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """Copy the data from the device."""
+        found: np.ndarray[Any, Any] = array.get()
+        return found
+
+    def from_numpy(self, array: np.ndarray[Any, Any], like: Array) -> Array:
+        """Copy the data to the device."""
+        return sys.modules["cupy"].asarray(array)

@@ -1,0 +1,128 @@
+"""Checkpoints: what is kept, what runs again, and what it draws (S179)."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.layers.author_signatures import same, tensors
+
+import polyop
+from polyop import Tensor, autograd, func
+from polyop.hop import checkpoint
+
+
+def block(x: Tensor) -> Tensor:
+    """Save twenty tensors."""
+    for _ in range(20):
+        x = polyop.sin(x) * 1.1
+    return x
+
+
+def once(x: Tensor) -> Tensor:
+    """Keep none of them."""
+    return checkpoint(block, x)
+
+
+def nested(x: Tensor) -> Tensor:
+    """Checkpoint inside a checkpoint."""
+    return checkpoint(lambda x: once(once(x)), x)
+
+
+def total(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Sum what a function gives."""
+    return lambda *args: f(*args).sum()
+
+
+def held(f: Callable[[Tensor], Tensor]) -> int:
+    """Count the bytes that a call leaves for backward."""
+    x = polyop.ones(20_000, dtype=polyop.float64).requires_grad_()
+    f(x).sum().backward()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        out = f(x)
+        found = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert out.requires_grad
+    return found
+
+
+def test_nothing_but_the_operands_is_kept() -> None:
+    """S179: a checkpoint holds its result; what is inside of it is gone until backward."""
+    result = 8 * 20_000
+    assert held(block) > 10 * result
+    assert held(once) < 1.5 * result
+    assert held(nested) < 1.5 * result
+
+
+TRANSFORMS: dict[str, Callable[[Callable[..., Tensor], Tensor], Any]] = {
+    "grad": lambda f, x: func.grad(total(f))(x),
+    "hessian": lambda f, x: func.hessian(total(f))(x[0]),
+    "vmap": lambda f, x: func.vmap(f)(x),
+    "vmap of grad": lambda f, x: func.vmap(func.grad(total(f)))(x),
+    "grad of vmap": lambda f, x: func.grad(total(func.vmap(f)))(x),
+    "jvp": lambda f, x: func.jvp(f, (x,), (x,)),
+}
+
+
+@pytest.mark.parametrize("fn", [once, nested])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_checkpoints_in_transforms(name: str, fn: Callable[..., Tensor]) -> None:
+    """S179, S134: every transform gives what it gives of the bare function."""
+    (x,) = tensors(1, 2, 3)
+    bare = block if fn is once else lambda x: block(block(x))
+    same(TRANSFORMS[name](fn, x), TRANSFORMS[name](bare, x))
+
+
+GENERATORS: dict[str, Callable[[], Any]] = {
+    "default": lambda: None,
+    "ours": lambda: polyop.Generator(5),
+    "numpy": lambda: np.random.default_rng(5),
+}
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_every_generator_draws_the_same_again(kind: str, deep: bool) -> None:
+    """S179: backward sees the numbers of forward, and leaves each generator where it was."""
+    drawn: list[Any] = []
+
+    def noisy(x: Tensor, generator: Any) -> Tensor:
+        noise = polyop.rand(3, generator=generator)
+        drawn.append(noise.tolist())
+        return x * noise
+
+    def run(f: Callable[..., Any]) -> Any:
+        polyop.manual_seed(3)
+        generator = GENERATORS[kind]()
+        x = polyop.ones(3).requires_grad_()
+        out = f(lambda x: noisy(noisy(x, generator), generator), x)
+        between = polyop.rand(2, generator=generator)
+        out.sum().backward()
+        after = polyop.rand(2, generator=generator)
+        return out.detach(), between, after, x.grad
+
+    inner = lambda f, x: checkpoint(lambda x: checkpoint(f, x), x)  # noqa: E731
+    got = run(inner if deep else checkpoint)
+    again = drawn[2:4]
+    assert drawn[:2] == again
+    same(got, run(lambda f, x: f(x)))
+
+
+def test_gradients_of_gradients() -> None:
+    """S179, S133: with create_graph the second run is differentiated as well."""
+    (x,) = tensors(1, 3)
+
+    def second(f: Callable[[Tensor], Tensor]) -> Tensor:
+        leaf = x.clone().requires_grad_()
+        (g,) = autograd.grad(f(leaf).sum(), leaf, create_graph=True)
+        return autograd.grad((g * g).sum(), leaf)[0]
+
+    same(second(once), second(block))
+    same(second(nested), second(lambda x: block(block(x))))
