@@ -69,6 +69,16 @@ def test_payloads(chain: Chain, payload: str, calls: Any, where: int) -> None:
     check(calls, chain, payload, where)
 
 
+@pytest.mark.parametrize("payload", [name for name in available() if name != "numpy"])
+@pytest.mark.parametrize("chain", list(itertools.product(NAMES, repeat=3)), ids="-".join)
+@seed(FIRST_SEED)
+@few(1)
+@given(calls=programs(least=5, most=6), where=st.integers(0, 1000))
+def test_triples_on_payloads(chain: Chain, payload: str, calls: Any, where: int) -> None:
+    """S134, S157, S205: three transforms compose on arrays of other libraries, as they are."""
+    check(calls, chain, payload, where)
+
+
 @pytest.mark.parametrize("chain", list(itertools.product(NAMES, repeat=3)), ids="-".join)
 @seed(FIRST_SEED)
 @few(1)

@@ -21,7 +21,6 @@ from polyop.schema.model import MISSING, Argument
 from polyop.schema.types import leaf_kind
 from polyop.schema.values import Mismatch, convert
 
-
 #: What answers a call that gives a built-in operator its first argument alone.
 ALONE: dict[OpOverload, Callable[[Any], Any]] = {}
 

@@ -89,10 +89,15 @@ class Word(int):
 
     def but(self, **changes: Any) -> Word:
         """Give this word with some attributes changed."""
-        fields = {name: getattr(self, name) for name in FIELDS} | changes
+        fields = self._fields | changes
         word = Word(_code(fields))
         word.__dict__.update(fields)
+        word.__dict__["_fields"] = fields
         return word
+
+    @cached_property
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in FIELDS}
 
     @cached_property
     def without_grad(self) -> Word:

@@ -34,8 +34,9 @@ from polyop.errors import (
     UsageTypeError,
 )
 from polyop.graph import GraphModule
-from polyop.hop.acting import innermost_level, modes_of, python_tensors
+from polyop.hop.acting import innermost_level, modes_of, python_tensors, tensors_of
 from polyop.hop.rules import AutogradKernel, Interpreter
+from polyop.layers.trace.outside import brought_in, is_outside
 from polyop.source import Source
 from polyop.tensor.tensor import Tensor
 
@@ -223,6 +224,12 @@ class HigherOrderOperator(OperatorBase):
 
     def _front(self, *args: Any, **kwargs: Any) -> Any:
         """Run the rule for the innermost transform."""
+        tracer = word().recorder
+        if tracer is not None and any(
+            is_outside(t, tracer.outside) for t in tensors_of(args, kwargs)
+        ):
+            args, kwargs = brought_in(tracer, (args, kwargs))
+            return self(*args, **kwargs)
         level = innermost_level(args, kwargs)
         if not level.alive:
             level.escaped()

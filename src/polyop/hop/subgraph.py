@@ -166,6 +166,10 @@ class SubgraphTracer(Tracer):
         self._count += 1
         return value
 
+    def stand_in(self, tensor: Tensor) -> Tensor:
+        """Give what the trace around has in the place of a tensor from outside of it."""
+        return super().stand_in(tensor) if self.outer is None else self.outer.stand_in(tensor)
+
     def lift(self, tensor: Tensor) -> Node:
         """Give the input that stands for a tensor from outside."""
         known = self._lifted.get(id(tensor))

@@ -20,6 +20,7 @@ from polyop.dispatch.bits import (
     LEVELS,
     LIFTED,
     MODES,
+    PRE_DISPATCH,
     SUBCLASS,
     TRACE,
 )
@@ -81,6 +82,7 @@ FAKES = FAKE | FAKE_MODE
 AUTOGRAD = LateLayer(GRAD, "polyop.layers.autograd.forward:AutogradLayer")
 ORDER: dict[Any, list[Layer]] = {
     DispatchKey.FuncTorchDynamicLayerFrontMode: [
+        LateLayer(TRACE | PRE_DISPATCH, "polyop.layers.trace.outside:OutsideLayer"),
         LateLayer(LEVELS, "polyop.layers.vmap.randomness:RandomLayer"),
         LateLayer(LEVELS, "polyop.layers.vmap.mode_kernels:VmapModeLayer"),
         LateLayer(FUNCTIONAL | FUNCTIONALIZE, "polyop.layers.functionalize.level:FunctionalLayer"),

@@ -73,7 +73,17 @@ def _plain_array(array: Any) -> Array:
 
 
 def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
-    """Wrap an array of another library by its memory."""
+    """Wrap an array of another library by its memory.
+
+    Raises:
+        UsageTypeError: it has no DLPack.
+    """
+    if not hasattr(x, "__dlpack__"):
+        raise UsageTypeError(
+            "from_dlpack takes an array of a library that has DLPack",
+            seen=type(x).__name__,
+            fix="call polyop.asarray",
+        )
     on_cpu(None if device is None else Device(device))
     return of_array(np.from_dlpack(x, copy=copy))
 

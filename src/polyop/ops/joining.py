@@ -328,8 +328,8 @@ def roll(x: Any, /, shift: Any, *, axis: Any = None) -> Any:
         return reshape(_rolled(reshape(x, [-1]), shift, 0), list(x.shape))
     axes = [axis] if isinstance(axis, int) else list(axis)
     shifts = [shift] * len(axes) if isinstance(shift, int) else list(shift)
-    for by, axis in zip(shifts, axes, strict=True):  # an axis may come twice
-        x = _rolled(x, by, normal_axis("roll", axis, x.ndim))
+    for by, at in zip(shifts, axes, strict=True):  # an axis may come twice
+        x = _rolled(x, by, normal_axis("roll", at, x.ndim))
     return x
 
 

@@ -20,6 +20,22 @@ def where_numbers_kernel(condition: Array, a: Any, b: Any) -> Array:
     return np.where(condition, np.array(a, dtype), np.array(b, dtype))
 
 
+def _fitting(number: Any, array: Array) -> Any:
+    """Give a number that the array's integers hold; NumPy's `where` would wrap it around."""
+    whole = number.__class__ is int and array.dtype.kind in "iu"
+    return array.dtype.type(number) if whole else number
+
+
+def where_number_kernel(condition: Array, a: Any, b: Array) -> Array:
+    """Choose between a number and elements."""
+    return np.where(condition, _fitting(a, b), b)
+
+
+def where_or_number_kernel(condition: Array, a: Array, b: Any) -> Array:
+    """Choose between elements and a number."""
+    return np.where(condition, a, _fitting(b, a))
+
+
 def masked_fill_kernel(x: Array, mask: Array, value: Any) -> Array:
     """Put a value, converted to the dtype of `x`, where the mask holds."""
     if not isinstance(value, np.ndarray):
@@ -63,12 +79,12 @@ where = pointwise(
 )
 pointwise(
     "where.ScalarA(Tensor condition, Scalar a, Tensor b)",
-    np.where,
+    where_number_kernel,
     {"b": "where(condition, 0, g)"},
 )
 pointwise(
     "where.ScalarB(Tensor condition, Tensor a, Scalar b)",
-    np.where,
+    where_or_number_kernel,
     {"a": "where(condition, g, 0)"},
 )
 pointwise("where.Scalars(Tensor condition, Scalar a, Scalar b)", where_numbers_kernel)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from polyop.errors import OutOfRangeError
 from polyop.ops import views
 from polyop.ops.shapes import normal_axis
 from polyop.ops.view_metas import moved_order, refuse
@@ -56,8 +57,16 @@ def chunk(x: Any, chunks: int, axis: int = 0) -> list[Any]:
 
 
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Any, ...]:
-    """Give the tensor at each place of an axis."""
+    """Give the tensor at each place of an axis.
+
+    Raises:
+        OutOfRangeError: there is no such axis.
+    """
     at = normal_axis("unstack", axis, x.ndim)
+    if not x.shape:
+        raise OutOfRangeError(
+            "a tensor without axes has none to take apart", op="core::unstack", argument="axis"
+        )
     return tuple(select(x, at, i) for i in range(int(x.shape[at])))
 
 

@@ -65,11 +65,11 @@ class NamespaceInfo:
         return {name: dtype for name, dtype in found.items() if isdtype(dtype, kind)}
 
     def devices(self) -> list[Device]:
-        """List the devices."""
-        return [CPU, META]
+        """List the devices whose tensors hold data; programs compute on each of them."""
+        return [CPU]
 
     def _known(self, device: Any) -> None:
-        if device is not None and Device(device) not in self.devices():
+        if device is not None and Device(device) not in {CPU, META}:
             raise UsageError("there is no such device", declared="cpu, meta", seen=device)
 
 

@@ -17,7 +17,7 @@ from polyop.errors import UsageError
 from polyop.schema.literals import Word
 from polyop.schema.types import BaseType, Type
 
-INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+INT_MIN, INT_MAX, UINT_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 
 
 class Mismatch(Exception):  # noqa: N818 - the caller makes the error
@@ -141,8 +141,8 @@ def _scalar(schema_type: Type, value: Any) -> Any:
         return value
     if isinstance(value, Known.sym_int + Known.sym_float + Known.sym_bool):
         return value
-    if isinstance(value, int):
-        return _int(schema_type, value)
+    if isinstance(value, int):  # elements of uint64 are numbers too
+        return value if INT_MAX < value <= UINT_MAX else _int(schema_type, value)
     raise Mismatch(schema_type, value)
 
 

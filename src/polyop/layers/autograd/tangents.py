@@ -252,7 +252,7 @@ def _bilinear(op: OpOverload) -> TangentRule:
                 given = list(values)
                 given[i] = tangents[i]
                 terms.append(dispatch(op, given))
-        total = terms[0] if len(terms) == 1 else ON_TENSORS["add"](*terms)
+        total = terms[0] if len(terms) == 1 else _plus_into(*terms)
         return out, [cast_tensor(total, out.dtype)]
 
     return rule

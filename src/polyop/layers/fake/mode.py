@@ -100,6 +100,10 @@ class FakeTensorMode(entered):
         known = self._made.get(id(tensor))
         return known[1] if known is not None and known[0]() is tensor else self._keep(tensor, None)
 
+    def from_outside(self, tensor: Tensor, *, source: str | None = None) -> Tensor:
+        """Give a fake of the shape that a tensor of a transform shows."""
+        return of_meta(self._meta(tensor, (), source))
+
     def from_object(self, value: Any) -> Any:
         """Give the fake of an opaque object, the same one each time (S185)."""
         return load("polyop.objects.fakes:fake_of")(self, value)
@@ -164,3 +168,19 @@ class FakeTensorMode(entered):
     def meta(self, shape: Any, dtype: Any, strides: Any = None, device: Any = "cpu") -> Meta:
         """Give a meta of this mode."""
         return self.space.meta(tuple(shape), dtype, strides, Device(device))
+
+
+def mode_inside(tensor: Tensor) -> FakeTensorMode | None:
+    """Give the mode of the fake that is inside a tensor of transforms, or None."""
+    while tensor.keys & WRAPPED:
+        found = tensor.payload.value
+        tensor = found() if callable(found) else found
+    payload = tensor.payload
+    mode: FakeTensorMode | None = payload.space.mode if payload.__class__ is Meta else None
+    return mode
+
+
+def fake_outside(tensor: Tensor) -> Tensor:
+    """Give a fake of a tensor of a transform, of the mode that is running if there is one."""
+    mode = current_word().fake or mode_inside(tensor)
+    return (mode or FakeTensorMode(allow_non_fake_inputs=True)).from_outside(tensor)

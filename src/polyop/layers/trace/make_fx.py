@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bits import GRAD
+from polyop.dispatch.bits import GRAD, WRAPPED
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.pre_dispatch import with_pre_dispatch
 from polyop.dispatch.registry import as_operator
 from polyop.errors import UsageError, nearest
 from polyop.graph import GraphModule
 from polyop.graph.node import identifier
-from polyop.layers.fake.mode import FakeTensorMode
+from polyop.layers.fake.mode import FakeTensorMode, mode_inside
+from polyop.layers.trace.outside import is_outside, levels_outside
 from polyop.layers.trace.proxy import PreDispatchModule, ProxyMode
 from polyop.layers.trace.tracer import Tracer
 from polyop.layers.trace.wrappers import inside, put_together, taken_apart
@@ -74,13 +75,16 @@ def make_fx(
     def trace(*args: Any) -> GraphModule:
         leaves, spec = tree.flatten(args)
         mode = _mode(tracing_mode, leaves)
-        tracer = Tracer(table=table)
+        outside = levels_outside(word())
+        if mode is None and any(is_outside(leaf, outside) for leaf in leaves):
+            mode = FakeTensorMode(allow_non_fake_inputs=True)
+        tracer = Tracer(table=table, outside=outside)
         named = zip(leaf_names(f, args), leaves, strict=True)
         parts = [part for pair in named for part in taken_apart(*pair)]
         inputs = [_input(tracer, mode, *part) for part in parts]
         given = tree.unflatten(spec, put_together(leaves, inputs))
         # What the function makes is of the trace alone, also inside a functionalization.
-        plain = word().but(tracer=None, pre=(), fake=mode, functional=None)
+        plain = word().but(tracer=None, pre=(), fake=mode, functional=None, levels=())
         under = plain.but(tracer=tracer)
         proxy = ProxyMode(tracer) if pre_dispatch else None
         if proxy is not None:
@@ -104,6 +108,8 @@ def _mode(tracing_mode: str, leaves: Sequence[Any]) -> FakeTensorMode | None:
         if isinstance(leaf, Tensor) and leaf.payload.__class__ is Meta and leaf.payload.space.mode:
             found: FakeTensorMode = leaf.payload.space.mode
             return found
+        if isinstance(leaf, Tensor) and leaf.keys & WRAPPED and (inner := mode_inside(leaf)):
+            return inner
     if tracing_mode == "real":
         active: FakeTensorMode | None = word().fake
         return active
@@ -134,7 +140,9 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 def _input(tracer: Tracer, mode: FakeTensorMode | None, name: str, leaf: Any) -> Any:
     """Add the placeholder of an input, and give what the function gets for it."""
     value = leaf
-    if isinstance(leaf, Tensor):
+    if is_outside(leaf, tracer.outside):
+        value = mode.from_outside(leaf, source=name)  # type: ignore[union-attr]
+    elif isinstance(leaf, Tensor):
         value = fresh_input(leaf, mode, name)
     elif type(leaf) is int and mode is not None and mode.shape_env and not mode.static_shapes:
         value = mode.shape_env.create_symbol(leaf, name)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from polyop import tree
+from polyop.dispatch.context import word
 from polyop.dispatch.objects import is_fake_object
 from polyop.errors import DataDependentOutputError
 from polyop.graph import Graph, GraphModule, Node
@@ -31,19 +32,29 @@ class Tracer:
     Args:
         graph: where the nodes go.
         table: for an operator, the function that is traced instead of it.
+        outside: the levels of transforms that the trace is inside of (`outside.py`).
 
     Attributes:
         constants: the values of the `get_attr` nodes, by name.
     """
 
     def __init__(
-        self, graph: Graph | None = None, table: Mapping[Any, Callable[..., Any]] | None = None
+        self,
+        graph: Graph | None = None,
+        table: Mapping[Any, Callable[..., Any]] | None = None,
+        *,
+        outside: frozenset[Any] | None = None,
     ) -> None:
+        recorder = word().recorder
         self.graph = Graph() if graph is None else graph
         self.table = table or {}
         self.constants: dict[str, Any] = {}
         self.sizes = Sizes(self.graph)
         self._lifted: dict[int, tuple[Tensor, Node]] = {}
+        if outside is None:
+            outside = recorder.outside if recorder is not None else frozenset()
+        self.outside = outside
+        self._stand_ins: dict[int, tuple[Tensor, Tensor]] = {}
         #: The node of each opaque object, by the id of the real one, and what keeps that alive.
         self._objects: dict[int, tuple[Any, Node]] = {}
 
@@ -83,6 +94,15 @@ class Tracer:
         # The tensor is kept, so its id stays its own; its `graph_node` may be another trace's.
         self._lifted[id(tensor)] = (tensor, node)
         return node
+
+    def stand_in(self, tensor: Tensor) -> Tensor:
+        """Give the fake of a tensor from outside, whose node is a constant."""
+        known = self._stand_ins.get(id(tensor))
+        if known is None:
+            fake: Tensor = load("polyop.layers.fake.mode:fake_outside")(tensor)
+            fake.graph_node = self.lift(tensor)
+            known = self._stand_ins[id(tensor)] = (tensor, fake)
+        return known[1]
 
     def track_object(self, value: Any, node: Node) -> None:
         """Let an opaque object be known by a node."""
