@@ -11,7 +11,17 @@ import polyop
 
 ROOT = Path(__file__).parent.parent
 #: Modules that Python puts into their package when something imports them; nobody is sent there.
-INSIDE = {"assembly", "checking", "cli", "dispatch", "extend", "layers", "objects", "payloads"}
+INSIDE = {
+    "assembly",
+    "bridges",
+    "checking",
+    "cli",
+    "dispatch",
+    "extend",
+    "layers",
+    "objects",
+    "payloads",
+}
 PROGRAM = """
 import polyop
 from polyop import func, vmap

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -222,3 +223,74 @@ def test_long_functions() -> None:
     x = ones(2).requires_grad_()
     polyop.compile(fn, fullgraph=True)(x).backward()
     assert np.allclose(x.grad.numpy(), 1.0001**3000, rtol=1e-3)
+
+
+class Slotted:
+    __slots__ = ("k",)
+
+    def __init__(self, k: float) -> None:
+        self.k = k
+
+
+def _slot() -> Any:
+    held = Slotted(2.0)
+    return lambda x: x * held.k, lambda k: setattr(held, "k", k)
+
+
+def _class() -> Any:
+    kind = type("Kind", (), {"k": 2.0})
+    held = kind()
+    return lambda x: x * held.k, lambda k: setattr(kind, "k", k)
+
+
+def _default() -> Any:
+    def f(x: Any, given: Any = ([2.0],)) -> Any:
+        return x * given[0][0]
+
+    return f, lambda k: f.__defaults__[0][0].__setitem__(0, k)  # type: ignore[index]
+
+
+def _default_object() -> Any:
+    held = Slotted(2.0)
+
+    def f(x: Any, *, given: Any = held) -> Any:
+        return x * given.k
+
+    return f, lambda k: setattr(held, "k", k)
+
+
+def _nested_list() -> Any:
+    held = ([[2.0]],)
+    return lambda x: x * held[0][0][0], lambda k: held[0][0].__setitem__(0, k)
+
+
+def _module() -> Any:
+    held = ModuleType("held")
+    held.k = 2.0  # type: ignore[attr-defined]
+    return lambda x: x * held.k, lambda k: setattr(held, "k", k)
+
+
+@pytest.mark.parametrize("place", [_slot, _class, _default, _default_object, _nested_list, _module])
+def test_values_in_slots_classes_defaults_tuples_and_modules(place: Any) -> None:
+    """S165: a number that the function reads is part of the program only while it is the same."""
+    f, change = place()
+    compiled = polyop.compile(f, fullgraph=True)
+    x = polyop.tensor([1.0, 3.0])
+    for k in (2.0, 5.0, 2.0):
+        change(k)
+        assert compiled(x).tolist() == compiled(x).tolist() == [k, 3 * k]
+
+
+def test_slots_that_the_function_changes() -> None:
+    """S165: each call of a function that counts in a slot, or in its class, counts."""
+    held = Slotted(0.0)
+    kind = type("Kind", (), {"n": 0})
+
+    def f(x: Any) -> Any:
+        held.k += 1
+        kind.n += 1  # type: ignore[attr-defined]
+        return x * held.k + kind().n  # type: ignore[attr-defined]
+
+    compiled = polyop.compile(f)
+    assert [compiled(polyop.ones(1)).item() for _ in range(3)] == [2, 4, 6]
+    assert held.k == 3

@@ -107,6 +107,14 @@ def test_a_batch_is_one_more_loop(
     np.testing.assert_allclose(out.numpy(), np.stack(rows))
 
 
+def test_the_batch_is_none_of_the_named_axes() -> None:
+    """S56: a sample that lacks a named axis is refused: the batch would stand in its place."""
+    a, b = of_array(array(4, 3)), of_array(array(3, 2))
+    words = r"'a'[\s\S]*axes \(m, n\)[\s\S]*1 axes without the batch"
+    with pytest.raises(ArgumentError, match=words):
+        vmap(matmul, in_dims=(0, None))(a, b)
+
+
 def test_vmap_of_keywords_and_several_results() -> None:
     """S56: keyword-only Tensors are batched too, and each result has the batch in front."""
     x, w = array(3), array(4, 3)

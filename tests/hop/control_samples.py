@@ -20,8 +20,6 @@ class Sample(NamedTuple):
     name: str
     call: Callable[[Tensor], Any]
     python: Callable[[Tensor], Any]
-    #: Why the gradient of a traced call is refused, or "".
-    refused: str = ""
 
 
 def inputs() -> list[Tensor]:
@@ -106,7 +104,6 @@ def _doubled(x: Tensor) -> Any:
 
 
 ZERO = of_array(np.array(0))
-NO_WHILE = "no gradient inside a trace"
 
 SAMPLES = [
     Sample(
@@ -139,7 +136,6 @@ SAMPLES = [
         lambda x: python_while(
             lambda i, y: (i < 5) & (y.abs().sum() < 10), lambda i, y: (i + 1, y * 2), (ZERO, x)
         ),
-        NO_WHILE,
     ),
     Sample(
         "associative_scan",

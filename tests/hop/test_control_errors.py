@@ -12,7 +12,6 @@ from polyop import Tensor
 from polyop.errors import (
     AutogradError,
     DynamicOutputShapeError,
-    MissingGradientError,
     SubgraphError,
 )
 from polyop.extend import DispatchMode
@@ -253,28 +252,65 @@ def test_no_steps() -> None:
     assert np.array_equal(grown.grad, np.ones(3))
 
 
-def test_a_traced_while_loop_has_no_gradient() -> None:
-    """S182: backward through a while_loop in a trace is an error, never a zero."""
+def test_the_gradient_of_a_traced_while_loop_repeats_no_effect() -> None:
+    """S182: backward through a while_loop in a trace goes through its steps again, so it refuses
+    random numbers in them; it never gives another loop's gradient."""
 
     def fn(x: Tensor) -> Any:
-        return polyop.while_loop(lambda x: x.sum() < 99, lambda x: (x * 2,), (x,))[0].sum()
+        def body(x: Tensor) -> Any:
+            return (x * 2 + polyop.rand(3).astype(polyop.float64),)
 
-    with pytest.raises(MissingGradientError, match="while_loop has no gradient inside a trace"):
+        return polyop.while_loop(lambda x: x.sum() < 99, body, (x,))[0].sum()
+
+    with pytest.raises(AutogradError, match="the gradient of while_loop_carries runs its func"):
         make_fx(grad(fn), "fake")(X)
 
 
 def test_a_compiled_while_loop_has_its_gradient() -> None:
-    """S182: compiled code falls back for that gradient, which is right; fullgraph says why not."""
+    """S182: a compiled loop is one graph with its gradient, whatever the number of steps."""
 
     def fn(x: Tensor) -> Any:
         looped = polyop.while_loop(lambda x: x.sum() < 99, lambda x: (x * 2,), (x,))[0]
         return (looped * x).sum()
 
-    x = X.clone().requires_grad_()
-    polyop.compile(fn)(x).backward()
-    assert np.array_equal(x.grad, 2 * 32 * X.numpy())
-    with pytest.raises(polyop.errors.CaptureError, match="while_loop has no gradient"):
-        polyop.compile(fn, fullgraph=True)(x)
+    compiled = polyop.compile(fn, fullgraph=True)
+    for scale, factor in [(1.0, 32), (10.0, 2), (100.0, 1)]:
+        x = (X * scale).requires_grad_()
+        compiled(x).backward()
+        assert np.array_equal(x.grad, 2 * factor * x.detach().numpy())
+
+
+@pytest.mark.parametrize("mode", ["real", "fake"])
+def test_a_batched_loop_keeps_its_carry(mode: str) -> None:
+    """S182: a body that gives too few values says so in a trace of a batch too."""
+
+    def fn(x: Tensor) -> Any:
+        return polyop.while_loop(lambda x, y: x.sum() < 1, lambda x, y: (x + y,), (x, x))
+
+    with pytest.raises(SubgraphError, match="have different structures"):
+        make_fx(polyop.vmap(fn), mode)(polyop.stack([X, X]))
+
+
+def test_effects_in_inner_functions_are_not_repeated() -> None:
+    """S179: what a function writes itself is made anew, inside other operators too; a draw not."""
+
+    def poked(y: Tensor) -> Tensor:
+        return y.clone().mul_(y)
+
+    def drawn(y: Tensor) -> Tensor:
+        return y * polyop.rand(()).astype(polyop.float64)
+
+    def fn(inner: Any) -> Any:
+        def step(c: Tensor, x: Tensor) -> Any:
+            c = polyop.cond(x > 0, inner, lambda y: y * 1, (c + x,))
+            return c, c * 2
+
+        return lambda x: polyop.scan(step, x.sum(), x)[1].sum()
+
+    found = make_fx(grad(fn(poked)), "fake")(X)(X)
+    assert np.allclose(found.numpy(), grad(fn(poked))(X).numpy())
+    with pytest.raises(AutogradError, match="draw other random numbers"):
+        make_fx(grad(fn(drawn)), "fake")(X)
 
 
 # -- batches ------------------------------------------------------------------

@@ -286,6 +286,7 @@ def test_schemas() -> None:
         (hops.map, (lambda x, y: x * y, X, 2.0), 3, 1),
         (hops.scan, (lambda c, x: (c * x, x * 1), X[0], X), 3, 2),
         (hops.while_loop, (lambda x: x < 1, lambda x: (x * 2,), (X.sum(),)), 3, 1),
+        (hops.while_loop_carries, (lambda x: x < 1, lambda x: (x * 2,), (X.sum(),)), 3, 3),
         (hops.associative_scan, (lambda a, b: a + b, X), 2, 1),
         (hops.foreach_map, (lambda x: x * 2, [X, X]), 3, 2),
         (hops.invoke_subgraph, (lambda x: x * 2, "a", X), 3, 1),
@@ -304,7 +305,8 @@ def test_schemas() -> None:
 
 NAMES = (
     "associative_scan checkpoint cond custom_function_call flat_apply foreach_map invoke_subgraph "
-    "map out_dtype print scan while_loop wrap wrap_with_autocast wrap_with_set_grad_enabled"
+    "map out_dtype print scan while_loop while_loop_carries wrap wrap_with_autocast "
+    "wrap_with_set_grad_enabled"
 )
 
 

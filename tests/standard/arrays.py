@@ -27,7 +27,7 @@ NUMERIC = [*REAL, *COMPLEX]
 ALL = [*BOOL, *NUMERIC]
 
 #: One profile for all of them: few examples of many functions.
-examined = settings(max_examples=60, deadline=None, print_blob=True)
+examined = settings(max_examples=25, deadline=None, print_blob=True)
 
 SHAPES = st.sampled_from(
     [(), (1,), (5,), (0,), (2, 3), (0, 3), (3, 0), (1, 1), (2, 3, 4), (2, 0, 3), (1, 3, 1)]
@@ -122,7 +122,7 @@ def agree(
     if hasattr(wanted, "_fields"):
         assert type(found)._fields == type(wanted)._fields
     if isinstance(wanted, (list, tuple)):
-        assert type(found) is type(wanted) or hasattr(wanted, "_fields")
+        assert isinstance(found, (list, tuple))
         for f, w in zip(found, wanted, strict=True):
             same(f, w, loose)
         return

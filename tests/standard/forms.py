@@ -65,9 +65,9 @@ tensordot(x1, x2, /, *, axes=2)
 vecdot(x1, x2, /, *, axis=-1)
 __array_namespace_info__()
 """
-OF_ONE = """abs acos acosh asin asinh atan atanh bitwise_invert ceil conj cos cosh exp expm1 floor imag
-isfinite isinf isnan log log1p log2 log10 logical_not negative positive real reciprocal round sign
-signbit sin sinh square sqrt tan tanh trunc nonzero unique_all unique_counts unique_inverse
+OF_ONE = """abs acos acosh asin asinh atan atanh bitwise_invert ceil conj cos cosh exp expm1 floor
+imag isfinite isinf isnan log log1p log2 log10 logical_not negative positive real reciprocal round
+sign signbit sin sinh square sqrt tan tanh trunc nonzero unique_all unique_counts unique_inverse
 unique_values"""
 OF_TWO = """add atan2 bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor
 copysign divide equal floor_divide greater greater_equal hypot less less_equal logaddexp

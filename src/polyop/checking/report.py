@@ -41,7 +41,7 @@ def table_of(reports: Sequence[OperatorReport]) -> Table:
 def _wide(reports: Sequence[OperatorReport]) -> Table:
     names = law_names(reports)
     legend = ", ".join(f"{i} {name.removeprefix('test_')}" for i, name in enumerate(names, 1))
-    look: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
+    look: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": 0, "pad_edge": False}
     table = Table(title="operators and laws", title_justify="left", caption=legend, **look)
     table.add_column("operator", overflow="fold")
     for i in range(1, len(names) + 1):

@@ -31,6 +31,7 @@ from polyop.layers.autograd.engine import meets_subclass
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.fake.convert import symbolic_meta
 from polyop.layers.trace.tracer import Tracer, describe
+from polyop.objects.strays import watched
 from polyop.schema.opaque import is_input, opaque_type
 from polyop.source import caller
 from polyop.symbolic import ShapeEnv, is_symbolic
@@ -140,7 +141,7 @@ def capture(
         leaves: its arguments, flat.
         spec: their structure.
         symbolic: give the inputs symbolic sizes.
-        known: the ids of tensors that were there before the call.
+        known: the ids of tensors and opaque objects that were there before the call.
 
     Raises:
         DataLook: the function looked at data.
@@ -156,7 +157,8 @@ def capture(
     args, kwargs = tree.unflatten(spec, inputs)
     under = word().but(tracer=tracer, fake=mode)
     try:
-        out = run_under(under, fn, *args, **kwargs)
+        with watched(mode, known):
+            out = run_under(under, fn, *args, **kwargs)
     finally:
         left = tracer.restore()
     _refuse_effects(left, inputs, before, spec, (args, kwargs))

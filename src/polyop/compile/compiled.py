@@ -20,7 +20,7 @@ from polyop.compile.aliasing import checked, policy_of
 from polyop.compile.backends import BACKENDS, Backend, run_by
 from polyop.compile.capture import Captured, DataLook, SideEffect, capture
 from polyop.compile.cuts import run_in_parts
-from polyop.compile.environment import One, environment, tensors_in
+from polyop.compile.environment import One, environment, objects_in, tensors_in
 from polyop.compile.outlines import Inward
 from polyop.compile.program import Program, run_program
 from polyop.compile.wrappers import can_go_inside, refuse_wrappers, run_inside
@@ -267,8 +267,9 @@ def _capture_once(
     """Capture, leave what the function reads as it was, and tell what went wrong."""
     captured: Captured | None = None
     error: BaseException | None = None
+    known = tensors_in(reads) | objects_in(reads)
     try:
-        captured = capture(fn, leaves, spec, symbolic=symbolic, known=tensors_in(reads))
+        captured = capture(fn, leaves, spec, symbolic=symbolic, known=known)
     except BaseException as raised:  # put back what changed, whatever it is
         error = raised
     changed = _restore(reads)

@@ -13,7 +13,7 @@ from typing import Any
 
 from polyop import tree
 from polyop.compile.outlines import parts_of
-from polyop.dispatch.bits import FAKE, GRAD, NUMPY
+from polyop.dispatch.bits import FAKE, GRAD, NUMPY, WRAPPED
 from polyop.dispatch.context import Word, run_under, word
 from polyop.dispatch.modes import DispatchMode
 from polyop.errors import FakeError, MissingRuleError
@@ -130,4 +130,5 @@ class Part(Tracer):
         recorder = self.recorder()
         assert recorder is not None
         recorder.flush()
-        return tensor.payload
+        payload = tensor.payload  # where it belongs to a transform, what is inside is looked at
+        return payload.look(what) if tensor.keys & WRAPPED else payload

@@ -11,10 +11,10 @@ change there is the caller's word (`docs/architecture.md`).
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, TypeAlias
 
 from polyop.dispatch.bits import SUBCLASS
@@ -26,10 +26,33 @@ from polyop.tensor.tensor import Tensor
 #: Values of these types are compared; others count as the same while they are the same object.
 PLAIN = (int, float, complex, str, bytes, bool, type(None), tuple)
 CONTAINERS = (list, dict, set)
+#: What a class may keep for its objects that a program can rely on.
+DATA = (*PLAIN, *CONTAINERS, Tensor)
 #: The most reads, the deepest attribute, and the longest container that are looked at.
 MOST = 1000
 DEEPEST = 4
 LONGEST = 100
+
+
+class Fields:
+    """The attributes of what keeps them in no dict of its own: an object with slots, a class."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+
+    def get(self, name: str, default: Any) -> Any:
+        """Give an attribute."""
+        return getattr(self.owner, name, default)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self.owner, name, value)
+
+    def pop(self, name: str, default: Any) -> None:
+        """Take an attribute away."""
+        if hasattr(self.owner, name):
+            delattr(self.owner, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +79,7 @@ class Read:
             return
         if isinstance(self.value, CONTAINERS):
             _refill(self.value, self.content)
-        if not isinstance(self.scope, dict):
+        if not isinstance(self.scope, (dict, Fields)):
             self.scope.cell_contents = self.value
         elif self.value is _GONE:
             self.scope.pop(self.name, None)
@@ -118,7 +141,7 @@ def read(scope: Any, name: str) -> Read:
 
 
 def _value(scope: Any, name: str) -> Any:
-    if isinstance(scope, dict):
+    if isinstance(scope, (dict, Fields)):
         return scope.get(name, _GONE)
     try:
         return scope.cell_contents
@@ -195,6 +218,11 @@ def tensors_in(reads: Iterable[One]) -> set[int]:
     return set(map(id, tensors_of(reads)))
 
 
+def objects_in(reads: Iterable[One]) -> set[int]:
+    """Give the ids of the opaque objects that were read."""
+    return {id(one.scope) for one in reads if isinstance(one, State)}
+
+
 def tensors_of(reads: Iterable[One]) -> list[Tensor]:
     """List the tensors that were read, or are in a container or wrapper that was, each once."""
     found: dict[int, Tensor] = {}
@@ -233,17 +261,39 @@ def _reads(fn: Any) -> Iterator[One]:
         fn = fn.__func__
     if not isinstance(fn, FunctionType):
         return
+    names = list(_names(fn.__code__))
     for cell, name in zip(fn.__closure__ or (), fn.__code__.co_freevars, strict=False):
-        yield from _named(cell, name)
-    for name in _names(fn.__code__):
+        yield from _named(cell, name, names)
+    for name in names:
         if name in fn.__globals__ or not hasattr(builtins, name):
-            yield from _named(fn.__globals__, name)
+            yield from _named(fn.__globals__, name, names)
+    yield from _attributes(fn.__defaults__ or ())
+    for name in fn.__kwdefaults__ or ():
+        yield from _named(fn.__kwdefaults__, name, names)
 
 
-def _named(scope: Any, name: str) -> Iterator[One]:
+def _named(scope: Any, name: str, names: Collection[str]) -> Iterator[One]:
     one = read(scope, name)
     yield one
-    yield from _attributes(one.value)
+    if isinstance(one.value, ModuleType):
+        yield from _of_module(one.value, names)
+    else:
+        yield from _attributes(one.value)
+
+
+def _of_module(module: ModuleType, names: Collection[str]) -> Iterator[One]:
+    """List the data of a module that code which has it may read."""
+    if f"{module.__name__}.".startswith(("polyop.", "numpy.")):
+        return
+    own = vars(module)
+    for name in names:
+        if (
+            name in own
+            and not isinstance(own[name], (type, ModuleType))
+            and not callable(own[name])
+        ):
+            yield read(own, name)
+            yield from _attributes(own[name])
 
 
 def _names(code: CodeType) -> Iterator[str]:
@@ -256,12 +306,17 @@ def _names(code: CodeType) -> Iterator[str]:
 
 def _attributes(owner: Any, depth: int = 0) -> Iterator[One]:
     """List the attributes of a plain object, such as the weights of a layer, and of theirs."""
-    if isinstance(owner, (list, dict)) and len(owner) <= LONGEST and depth < DEEPEST:
+    if isinstance(owner, (list, dict, tuple)) and len(owner) <= LONGEST and depth < DEEPEST:
         for item in owner.values() if isinstance(owner, dict) else owner:
+            if type(item) in CONTAINERS:
+                yield read({"items": item}, "items")
             if not isinstance(item, ModuleType):
                 yield from _attributes(item, depth + 1)
         return
-    if isinstance(owner, (type, FunctionType, MethodType, ModuleType, Tensor, *PLAIN)):
+    if isinstance(owner, type):
+        yield from (read(Fields(owner), name) for name in _data_of(owner))
+        return
+    if isinstance(owner, (FunctionType, MethodType, ModuleType, Tensor, *PLAIN)):
         return
     if is_input(owner):
         yield State(owner, guards_of(owner), tuple(_inside(owner, depth)))
@@ -270,11 +325,36 @@ def _attributes(owner: Any, depth: int = 0) -> Iterator[One]:
 
 
 def _inside(owner: Any, depth: int) -> Iterator[One]:
+    if f"{type(owner).__module__}.".startswith(("polyop.", "builtins.", "numpy.")):
+        return
+    for scope, name in _fields(owner):
+        one = read(scope, name)
+        if one.value is not _GONE:
+            yield one
+            if depth < DEEPEST:
+                yield from _attributes(one.value, depth + 1)
     own = getattr(owner, "__dict__", None)
-    if type(own) is not dict or str(type(owner).__module__).startswith(("polyop.", "builtins")):
+    if type(own) is not dict:
         return
     yield Names(own, frozenset(own))
     for name, value in list(own.items()):
         yield read(own, name)
         if depth < DEEPEST:
             yield from _attributes(value, depth + 1)
+
+
+def _fields(owner: Any) -> Iterator[tuple[Fields, str]]:
+    """List the slots of an object, and the data of its class that it has no own values for."""
+    own = getattr(owner, "__dict__", {})
+    for cls in type(owner).__mro__:
+        slots = [n for n, v in list(vars(cls).items()) if isinstance(v, MemberDescriptorType)]
+        yield from ((Fields(owner), name) for name in slots)
+        yield from ((Fields(cls), name) for name in _data_of(cls) if name not in own)
+
+
+def _data_of(cls: type) -> list[str]:
+    """List the names of a class that hold data."""
+    if f"{cls.__module__}.".startswith(("polyop.", "builtins.", "numpy.")):
+        return []
+    named = list(vars(cls).items())
+    return [name for name, v in named if isinstance(v, DATA) and not name.startswith("__")]

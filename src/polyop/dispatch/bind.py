@@ -28,8 +28,8 @@ ALONE: dict[OpOverload, Callable[[Any], Any]] = {}
 def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[str, Any]) -> Any:
     """Bind and convert precisely, then call."""
     classes = tuple([value.__class__ for value in given])
-    known = op.notes.get(classes)  # numbers beside tensors: only built-in operators file one
-    if known is not None:
+    known = op.notes.get(classes)  # numbers beside tensors, or arrays that go over a bridge
+    if known is not None and not named and not rest:
         return known(*given)
     if not op.alive:
         op.gone()

@@ -10,6 +10,8 @@ from polyop.dispatch.keys import DispatchKey, key_for_device
 from polyop.dispatch.library import check_function, check_qualname, kernel_keys, ordered_tags
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.own_call import quicken
+from polyop.dispatch.parts import PARTS
 from polyop.dispatch.registry import (
     DEFINITIONS,
     Definition,
@@ -82,8 +84,7 @@ class CustomOpDef:
         """Call the operator."""
         # From the second call on, the entry itself is this object's `__call__`.
         entry = self._opoverload.entry
-        call = {"__call__": staticmethod(entry), "__module__": CustomOpDef.__module__}
-        self.__class__ = type("CustomOpDef", (CustomOpDef,), call)
+        quicken(self, CustomOpDef, entry)
         return entry(*args, **kwargs)
 
     # -- rules ----------------------------------------------------------------
@@ -208,6 +209,7 @@ def custom_op(
                 put_rule(op, key, kernel)
             if index is not None:
                 load("polyop.dispatch.index_signature:register_index")(op, index)
+        PARTS.defined(op)
         return CustomOpDef(op, function)
 
     return make if fn is None else make(fn)

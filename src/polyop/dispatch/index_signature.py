@@ -315,10 +315,12 @@ class IndexSignature:
             for argument, x, group in self.tensors(values)
             if dims.get(argument.name) is not None
         }
-        most = max(
-            len(x.shape) - len(group) - (argument.name in batched)
-            for argument, x, group in self.tensors(values)
-        )
+        own = {a.name: len(x.shape) - (a.name in batched) for a, x, _ in self.tensors(values)}
+        for argument, _, group in self.tensors(values):
+            if own[argument.name] < len(group):  # the batch is not one of its axes
+                axes, seen = ", ".join(group), f"{own[argument.name]} axes without the batch"
+                self._unfit(argument.name, f"it has the axes ({axes})", seen)
+        most = max(own[a.name] - len(group) for a, _, group in self.tensors(values))
         for name, loops in batched.items():
             x = values[name].movedim(dims[name], 0)
             for _ in range(most - loops):

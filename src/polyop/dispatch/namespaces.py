@@ -65,6 +65,7 @@ PROVIDED: dict[str, str] = {
     "print": "polyop.hop.calls",
     "scan": "polyop.hop.scanning",
     "while_loop": "polyop.hop.looping",
+    "while_loop_carries": "polyop.hop.carries",
     "wrap": "polyop.hop.wraps",
     "wrap_with_autocast": "polyop.hop.wraps",
     "wrap_with_set_grad_enabled": "polyop.hop.wraps",

@@ -18,6 +18,7 @@ from polyop.dispatch.implementations import Implementations
 from polyop.dispatch.keys import DispatchKey, is_alias_key, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.lock import LOCK
+from polyop.dispatch.own_call import quicken
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.table import Entry, Kernel, Places, compute_entry, fallthrough_kernel
 from polyop.errors import MissingRuleError, OperatorGoneError, OperatorNotFoundError, nearest
@@ -147,8 +148,7 @@ class OpOverload(OperatorBase):
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call it; this is its first call."""
         # From the second call on, the entry itself is this object's `__call__`.
-        call = {"__call__": staticmethod(self.entry), "__module__": type(self).__module__}
-        self.__class__ = type(type(self).__name__, (type(self),), call)
+        quicken(self, type(self), self.entry)
         return self.entry(*args, **kwargs)
 
     def redispatch(self, keyset: DispatchKeySet, /, *args: Any, **kwargs: Any) -> Any:

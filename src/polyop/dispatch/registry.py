@@ -121,6 +121,7 @@ def _remove(name: str) -> None:
         del PACKETS[op._schema.name]
         NAMESPACES.forget(packet)
     op.remove()
+    PARTS.removed(op)
 
 
 class _Namespaces:

@@ -27,6 +27,7 @@ from polyop.layers.fake import FakeTensorMode
 from polyop.layers.trace.sizes import Sizes
 from polyop.objects.calls import call_object
 from polyop.objects.fakes import FakeObject, fake_class_of, make_fake, original_of, stays_real
+from polyop.objects.strays import watched
 from polyop.schema.opaque import is_input, is_reference, opaque_type
 from polyop.symbolic import is_symbolic
 from polyop.tensor.meta import Meta
@@ -79,7 +80,7 @@ class Apart:
         mode = word().fake
         forget_states(mode)
         args, kwargs = tree.map_leaves(partial(renewed, mode), (args, kwargs))
-        with self.outside.replaced(mode.from_object):
+        with self.outside.replaced(mode.from_object), watched(mode):
             return rebound(self.f, mode.from_object)(*args, **kwargs)
 
 

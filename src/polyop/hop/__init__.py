@@ -16,6 +16,7 @@ from polyop.lazy import lazily
 if TYPE_CHECKING:
     from polyop.hop.calls import custom_function_call, flat_apply, out_dtype
     from polyop.hop.calls import print as print
+    from polyop.hop.carries import while_loop_carries
     from polyop.hop.checkpointing import checkpoint
     from polyop.hop.choosing import cond
     from polyop.hop.looping import while_loop
@@ -53,6 +54,7 @@ __all__ = [
     "scan",
     "trace_subgraph",
     "while_loop",
+    "while_loop_carries",
     "wrap",
     "wrap_with_autocast",
     "wrap_with_set_grad_enabled",

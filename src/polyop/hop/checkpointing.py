@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bits import BATCHED, GRAD, LIFTED
+from polyop.dispatch.bits import GRAD, WRAPPED
 from polyop.dispatch.context import AUTOGRAD, run_under, word
 from polyop.dispatch.implementations import TransformType
 from polyop.errors import SubgraphError
 from polyop.hop.control import WATCHED
-from polyop.hop.forms import Form, innermost_keys
+from polyop.hop.forms import Form, innermost_keys, inside
 from polyop.hop.steps import check_function
 from polyop.hop.wraps import Wrapper
 from polyop.ops.random import Drawn, drawing, stand, state_of
@@ -112,10 +112,10 @@ class Replayed:
 
 def _has_tangent(value: Any) -> bool:
     """Tell whether a running forward derivative is around a tensor."""
-    while isinstance(value, Tensor) and value.keys & (BATCHED | LIFTED):
+    while isinstance(value, Tensor) and value.keys & WRAPPED:
         if value.payload.level.kind == TransformType.Jvp.value:
             return True
-        value = value.payload.value
+        value = inside(value)
     return False
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from polyop import tree
 from polyop.errors import DynamicOutputShapeError
 from polyop.hop.batches import in_batch, on_batch
-from polyop.hop.control import ControlOperator
+from polyop.hop.control import ControlOperator, Groups
 from polyop.hop.forms import (
     Flat,
     Form,
@@ -176,6 +176,10 @@ class Cond(ControlOperator):
         found = iter(self.again(Form(backs, (pred, given), {})))
         places = set(chosen)
         return [None, *[next(found) if i in places else None for i in range(count)]]
+
+    def moving(self, flags: Groups, groups: Groups) -> Groups:
+        """Let the predicate be."""
+        return ((False,), *flags[1:])
 
     def batch(self, form: Form, level: VmapLevel) -> Any:
         """Choose between the functions of the whole batch."""

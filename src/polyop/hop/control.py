@@ -30,6 +30,7 @@ from polyop.hop.gradient import SubgraphFunction
 from polyop.hop.lifting import Lifted, free_of
 from polyop.hop.operator import HigherOrderOperator
 from polyop.hop.pullbacks import Step, refuse_repeated
+from polyop.hop.pushforwards import pushed
 from polyop.hop.rules import Interpreter, below_autograd, register_fake
 from polyop.hop.schema import HopSchemaGenerator
 from polyop.hop.subgraph import (
@@ -46,6 +47,7 @@ from polyop.layers.vmap.batch import VmapLevel, peel
 from polyop.symbolic import ShapeEnv
 from polyop.tensor.tensor import Tensor
 
+Groups = tuple[Group, ...]
 #: Who wants the call whole.
 WATCHED = TRACE | MODES | PRE_DISPATCH | FAKE_MODE
 
@@ -61,7 +63,7 @@ class ControlOperator(HigherOrderOperator):
         self.py_impl(ProxyMode)(self.trace_before)
         self.py_impl(TransformType.Vmap)(self.vmap)
         self.py_impl(TransformType.Grad)(self.grad)
-        self.py_impl(TransformType.Jvp)(self.at_level)
+        self.py_impl(TransformType.Jvp)(self.jvp)
         self.py_functionalize_impl(self.functionalize)
         register_fake(self, self.fake)
 
@@ -103,6 +105,20 @@ class ControlOperator(HigherOrderOperator):
             fix="compute the gradient outside of the traced function, or write scan: its number "
             "of steps is known",
         )
+
+    #: The functions that give a predicate, by place.
+    predicates: frozenset[int] = frozenset()
+
+    def moving(self, flags: Groups, groups: Groups) -> Groups:
+        """Tell which operands are followed by a tangent, from which of them have one."""
+        return flags
+
+    #: Whether `pulled` wants the results of the call, which are kept for it.
+    keeps_results = False
+
+    def pulled(self, form: Form, grads: Sequence[Any], out: Group) -> list[Any]:
+        """Give the gradient of each leaf of a flat form, from the results if they are kept."""
+        return self.pull(form, grads)
 
     def batch(self, form: Form, level: VmapLevel) -> Any:
         """Call it on the functions of a whole batch, below the vmap."""
@@ -165,10 +181,6 @@ class ControlOperator(HigherOrderOperator):
         """Choose or repeat."""
         return self.eager(self.parse(*args, **kwargs))
 
-    def at_level(self, _: Any, *args: Any, **kwargs: Any) -> Any:
-        """Leave a call to the operators of its functions."""
-        return self.at_data(*args, **kwargs)
-
     def autograd(self, *args: Any, **kwargs: Any) -> Any:
         """Record the call as one where it is watched."""
         form = self.parse(*args, **kwargs)
@@ -196,6 +208,18 @@ class ControlOperator(HigherOrderOperator):
         with to.lower():
             return self.again(form)
 
+    def jvp(self, to: Interpreter, *args: Any, **kwargs: Any) -> Any:
+        """Call it on tensors and their tangents where that is watched."""
+        form = self.parse(*args, **kwargs)
+        if not self.watched(form):
+            return self.eager(form)
+        if not form.is_flat:
+            return self.whole(form)
+        if any(innermost_level_is(x, to.level) for x in form.leaves):
+            return pushed(self, form, to.level)
+        with to.lower():
+            return self.again(form)
+
     def recorded(self, form: Form) -> Group:
         """Call it as one step of autograd."""
         found: Group = SubgraphFunction.apply(Step(self, form), *form.leaves)
@@ -217,9 +241,8 @@ class ControlOperator(HigherOrderOperator):
 
     def trace_before(self, mode: ProxyMode, *args: Any, **kwargs: Any) -> Any:
         """Record the call as one node before dispatch."""
-        out = self.record(mode.tracer, self.parse(*args, **kwargs), pre_dispatch=True)
         mode.note_grad(word().grad)
-        return out
+        return self.record(mode.tracer, self.parse(*args, **kwargs), pre_dispatch=True)
 
     def record(self, tracer: Tracer, form: Form, *, pre_dispatch: bool) -> Any:
         """Add the node of a call in its flat form."""

@@ -126,11 +126,11 @@ class SubgraphOperator(HigherOrderOperator):
 
     def trace_before(self, mode: ProxyMode, subgraph: Fn, /, *operands: Any, **options: Any) -> Any:
         """Record the call as one node before dispatch."""
+        mode.note_grad(word().grad)
         tracer = mode.tracer
         found = trace_subgraph(subgraph, operands, tracer=tracer, pre_dispatch=True, op=self)
         args = (found.module, *tree.leaves(operands), *found.lifted)
         out = self(*args, **options)
-        mode.note_grad(word().grad)
         return record_call(tracer, self, args, options, out)
 
     def vmap(self, to: Interpreter, subgraph: Fn, /, *operands: Any, **options: Any) -> Any:

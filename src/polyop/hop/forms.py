@@ -130,9 +130,15 @@ def innermost_keys(value: Any) -> int:
         bits |= value.keys
         if not value.keys & WRAPPED:
             break
-        record = value.payload
-        value = record.value() if callable(record.value) else record.value
+        value = inside(value)
     return bits
+
+
+def inside(value: Tensor) -> Tensor:
+    """Give the tensor that a tensor of a transform wraps."""
+    record = value.payload
+    found: Tensor = record.value() if callable(record.value) else record.value
+    return found
 
 
 def is_fake(value: Any) -> bool:

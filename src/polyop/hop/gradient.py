@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bits import GRAD, LIFTED
+from polyop.dispatch.bits import GRAD, LIFTED, PRE_DISPATCH
+from polyop.dispatch.context import run_under, word
 from polyop.errors import AutogradError, SubgraphError
 from polyop.graph import GraphModule, is_impure
 from polyop.graph.node import CALL_FUNCTION
 from polyop.graph.text import line_of
+from polyop.hop.rules import below_autograd
 from polyop.layers.autograd.function import APPLY, Function
 from polyop.layers.autograd.transforms import GradLevel, vjp
 from polyop.layers.levels import innermost
@@ -36,9 +38,11 @@ def differentiable_call(hop: Any, subgraph: Fn, operands: Any, options: Any) -> 
 class Call:
     """What a step of autograd knows of a call, its tensors aside."""
 
-    __slots__ = ("hop", "options", "out_spec", "spec", "subgraph")
+    __slots__ = ("grad", "hop", "options", "out_spec", "spec", "subgraph")
+    keeps_results = False
 
     def __init__(self, hop: Any, subgraph: Fn, spec: Any, options: Any, out_spec: Any) -> None:
+        self.grad = word().grad
         self.hop = hop
         self.subgraph = subgraph
         self.spec = spec
@@ -53,7 +57,7 @@ class Call:
         self.out_spec[:] = [out_spec]
         return tuple(flat)
 
-    def pull(self, leaves: Sequence[Any], grads: Sequence[Any]) -> list[Any]:
+    def pull(self, leaves: Sequence[Any], grads: Sequence[Any], _: Sequence[Any] = ()) -> list[Any]:
         """Give the gradient of each leaf, None for what has none."""
         chosen = [i for i, x in enumerate(leaves) if _has_gradient(x)]
         wanted = [i for i, g in enumerate(grads) if g is not None]
@@ -168,13 +172,18 @@ class SubgraphFunction(Function):
     @staticmethod
     def forward(call: Call, *leaves: Any) -> Any:
         """Call the operator."""
-        return call.run(leaves)
+        now = word()
+        if not now & PRE_DISPATCH:
+            return call.run(leaves)
+        # A program before dispatch says in which grad mode a call was made: the caller's.
+        return run_under(below_autograd(now).but(grad=call.grad), call.run, leaves)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keep the operands."""
+        """Keep the operands, and the results if the call wants them."""
         call, *leaves = inputs
-        ctx.call = call
+        ctx.call, ctx.count = call, len(leaves)
+        leaves += output if call.keeps_results else ()
         ctx.statics = [None if isinstance(x, Tensor) else x for x in leaves]
         ctx.save_for_backward(*[x if isinstance(x, Tensor) else None for x in leaves])
         ctx.mark_non_differentiable(
@@ -186,4 +195,4 @@ class SubgraphFunction(Function):
         """Call the operator on the gradient of the function."""
         pairs = zip(ctx.saved_tensors, ctx.statics, strict=True)
         leaves = [x if x is not None else static for x, static in pairs]
-        return (None, *ctx.call.pull(leaves, grads))
+        return (None, *ctx.call.pull(leaves[: ctx.count], grads, leaves[ctx.count :]))

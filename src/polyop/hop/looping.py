@@ -8,13 +8,25 @@ from typing import Any
 from polyop import tree
 from polyop.dispatch.context import run_under
 from polyop.hop.batches import at_axis, in_batch, on_batch
-from polyop.hop.control import ControlOperator
-from polyop.hop.forms import Flat, Form, Group, breach, closed, describe, is_batched, path_of
+from polyop.hop.control import ControlOperator, Groups
+from polyop.hop.forms import (
+    Flat,
+    Form,
+    Group,
+    breach,
+    closed,
+    describe,
+    inside,
+    is_batched,
+    path_of,
+)
 from polyop.hop.predicates import predicate, truth
+from polyop.hop.pushforwards import all_moving
 from polyop.hop.speculation import choose, speculating
 from polyop.hop.steps import check_carry, check_constant, check_function, fake_like, is_of_trees
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.vmap.batch import VmapLevel, peel
+from polyop.lazy import load
 from polyop.ops.comparison import logical_and
 from polyop.ops.factories import ones
 from polyop.ops.reductions import any as any_of
@@ -42,7 +54,8 @@ class WhileLoop(ControlOperator):
     Raises:
         SubgraphError: the carry changes structure, shape or dtype; the predicate has several
             elements; a number in the carry changes in a trace.
-        MissingGradientError: in backward through one in a trace.
+        AutogradError: in backward through one in a trace, if a function has an effect or draws
+            random numbers.
 
     Example:
         >>> import polyop
@@ -95,16 +108,21 @@ class WhileLoop(ControlOperator):
 
     def eager(self, form: Form) -> Any:
         """Repeat the function; for a batch until all samples are done."""
-        (test, body), (carry, args) = form.functions, form.groups
+        (_, body), (carry, args) = form.functions, form.groups
         while True:
-            pred = test(*carry, *args)
-            pred = pred[0] if isinstance(test, Flat) or isinstance(pred, tuple) else pred
-            predicate(self, pred, "the result of cond_fn")
+            pred = self.tested(form, carry)
             if is_batched(pred):
                 return self._masked(form, carry, pred)
             if not truth(pred):
                 return carry
             carry = self.step(body, carry, args)
+
+    def tested(self, form: Form, carry: Group) -> Any:
+        """Give the predicate of a carry, checked."""
+        pred = form.functions[0](*carry, *form.groups[1])
+        pred = pred[0] if isinstance(pred, tuple) else pred
+        predicate(self, pred, "the result of cond_fn")
+        return pred
 
     def step(self, body: Any, carry: Group, args: Group) -> Group:
         """Give the next carry."""
@@ -116,7 +134,7 @@ class WhileLoop(ControlOperator):
 
     def _masked(self, form: Form, carry: Group, alive: Any) -> Group:
         """Repeat the function until no sample goes on; those that are done keep their carry."""
-        (test, body), (_, args) = form.functions, form.groups
+        (_, body), (_, args) = form.functions, form.groups
         with speculating(self, form.functions, form.leaves):
             while truth(any_of(samples_of(alive))):
                 new, spec = tree.flatten(self.step(body, carry, args))
@@ -126,9 +144,7 @@ class WhileLoop(ControlOperator):
                     for i, (a, b) in enumerate(pairs)
                 ]
                 carry = tree.unflatten(spec, leaves)
-                pred = test(*carry, *args)
-                pred = pred[0] if isinstance(pred, tuple) else pred
-                predicate(self, pred, "the result of cond_fn")
+                pred = self.tested(form, carry)
                 if isinstance(pred, Tensor):
                     alive = logical_and(reshape(alive, ()), reshape(pred, ()))
                 elif not pred:
@@ -170,7 +186,19 @@ class WhileLoop(ControlOperator):
         old = tree.unflatten(tree.structure(tuple(before)), carry)
         check_carry(self, body, old, found)
 
-    # -- batches --------------------------------------------------------------
+    # -- gradients and batches --------------------------------------------------------------
+
+    predicates = frozenset({0})
+
+    def pull(self, form: Form, grads: Sequence[Any]) -> list[Any]:
+        """Go back through the steps, which `while_loop_carries` keeps."""
+        carries = load("polyop.hop.carries:while_loop_carries")
+        found: list[Any] = carries.of_loop(form, grads)
+        return found
+
+    def moving(self, flags: Groups, groups: Groups) -> Groups:
+        """Let the whole carry move, as soon as something does."""
+        return (all_moving(groups[0]), *flags[1:])
 
     def batch(self, form: Form, level: VmapLevel) -> Any:
         """Repeat the function of a whole batch, with a flag for each sample that goes on."""
@@ -192,7 +220,7 @@ class WhileLoop(ControlOperator):
             return found
 
         def next_carry(alive: Tensor, *given: Any) -> Group:
-            new = bodies(*given)
+            new = check_carry(self, body, given[:n], bodies(*given))
             kept = [
                 where(reshape(alive, (size, *[1] * (len(b.shape) - 1))), a, b)
                 if isinstance(b, Tensor) else b
@@ -204,14 +232,17 @@ class WhileLoop(ControlOperator):
         fns = (Flat(goes_on, None, COND), closed(Flat(next_carry, None, BODY)))
         alive = logical_and(ones(size, dtype="bool"), _below(level, flags, *first, *values))
         out = self.below(Form(fns, ((alive, *first), values), {}), level)
+        return self.of_batch(out, n, level)
+
+    def of_batch(self, out: Group, n: int, level: VmapLevel) -> Group:
+        """Give the results of a whole batch to its samples; the flags come first."""
         return tuple(in_batch(x, 0, level) for x in out[1:])
 
 
 def samples_of(flag: Any) -> Any:
     """Give the values of all samples of a flag."""
     while is_batched(flag):
-        record = flag.payload
-        flag = record.value() if callable(record.value) else record.value
+        flag = inside(flag)
     return flag
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from polyop import tree
 from polyop.errors import UsageError
 from polyop.hop.batches import at_axis, in_batch, on_batch
-from polyop.hop.control import ControlOperator
+from polyop.hop.control import ControlOperator, Groups
 from polyop.hop.forms import Form, Group, breach, describe
+from polyop.hop.pushforwards import all_moving
 from polyop.hop.steps import (
     check_carry,
     check_function,
@@ -143,6 +144,10 @@ class AssociativeScan(ControlOperator):
         return tuple(fake_like(mode, x) for x in xs)
 
     # -- batches --------------------------------------------------------------
+
+    def moving(self, flags: Groups, groups: Groups) -> Groups:
+        """Let all elements move, as soon as something does."""
+        return (all_moving(groups[0]), *flags[1:])
 
     def batch(self, form: Form, level: VmapLevel) -> Any:
         """Combine the elements of a whole batch."""

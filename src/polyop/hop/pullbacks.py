@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from polyop.dispatch.context import word
 from polyop.errors import AutogradError
 from polyop.graph import GraphModule, is_impure
-from polyop.graph.node import CALL_FUNCTION
+from polyop.graph.node import CALL_FUNCTION, GET_ATTR, Node, inputs_of
+from polyop.graph.purity import is_impure_target
 from polyop.graph.text import line_of
 from polyop.hop.forms import Flat, Form, Group, closed
 from polyop.layers.autograd.transforms import vjp
+from polyop.layers.trace.proxy import set_grad_mode
+from polyop.layers.trace.sizes import assert_holds
 from polyop.ops.factories import zeros_like
 from polyop.tensor.tensor import Tensor, is_differentiable
 
@@ -19,6 +23,7 @@ class Step:
     """What a step of autograd knows of a call, its tensors aside."""
 
     def __init__(self, hop: Any, form: Form) -> None:
+        self.grad = word().grad
         self.hop = hop
         self.form = form
 
@@ -31,9 +36,17 @@ class Step:
             fn.result = ran.result  # type: ignore[attr-defined]
         return out
 
-    def pull(self, leaves: Sequence[Any], grads: Sequence[Any]) -> list[Any]:
+    @property
+    def keeps_results(self) -> bool:
+        """Whether the gradient wants the results."""
+        keeps: bool = self.hop.keeps_results
+        return keeps
+
+    def pull(
+        self, leaves: Sequence[Any], grads: Sequence[Any], out: Sequence[Any] = ()
+    ) -> list[Any]:
         """Give the gradient of each leaf, None for what has none."""
-        found: list[Any] = self.hop.pull(self.form.given(leaves), grads)
+        found: list[Any] = self.hop.pulled(self.form.given(leaves), grads, tuple(out))
         return found
 
 
@@ -44,9 +57,12 @@ def refuse_repeated(op: Any, module: GraphModule) -> None:
         AutogradError: the function has an effect, or draws random numbers.
     """
     for node in module.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        writes = schema is not None and schema.is_mutable  # what it made itself, and makes anew
-        if node.op == CALL_FUNCTION and is_impure(node) and not writes:
+        if node.op != CALL_FUNCTION or not is_impure(node) or _may_be_repeated(node.target):
+            continue
+        inner = _subgraphs(node)
+        for graph in inner:
+            refuse_repeated(op, graph)
+        if not inner:
             raise AutogradError(
                 f"the gradient of {op} runs its function again, which would repeat an effect "
                 "or draw other random numbers",
@@ -54,6 +70,20 @@ def refuse_repeated(op: Any, module: GraphModule) -> None:
                 seen=line_of(node),
                 fix="do that outside of the function, and pass the result as an operand",
             )
+
+
+def _may_be_repeated(target: Any) -> bool:
+    """Tell whether a call writes what the function made itself, asserts, or sets grad mode."""
+    schema = getattr(target, "_schema", None)
+    return target in {set_grad_mode, assert_holds} or (schema is not None and schema.is_mutable)
+
+
+def _subgraphs(node: Node) -> list[GraphModule]:
+    """List the functions of a call that is impure for what they do, and for nothing else."""
+    if is_impure_target(node.target) or hasattr(node.target, "is_impure_call"):
+        return []
+    given = [x.val for x in inputs_of(node) if x.op == GET_ATTR]
+    return [x for x in given if isinstance(x, GraphModule)]
 
 
 def has_gradient(value: Any) -> bool:

@@ -8,9 +8,10 @@ from typing import Any
 from polyop import tree
 from polyop.dispatch.context import run_under, word
 from polyop.hop.batches import at_axis, in_batch, on_batch
-from polyop.hop.control import ControlOperator
+from polyop.hop.control import ControlOperator, Groups
 from polyop.hop.forms import Flat, Form, Group, breach, closed, describe
 from polyop.hop.pullbacks import filled, has_gradient, places_of, pullback
+from polyop.hop.pushforwards import all_moving
 from polyop.hop.steps import (
     check_carry,
     check_constant,
@@ -184,10 +185,12 @@ class Scan(ControlOperator):
 
     def pull(self, form: Form, grads: Sequence[Any]) -> list[Any]:
         """Go through the steps again for the carries, and then back."""
+        return self.back(form, grads, self._carries(form))
+
+    def back(self, form: Form, grads: Sequence[Any], carries: Group) -> list[Any]:
+        """Give the gradient of each leaf, from the stacks of what each step began with."""
         (fn,), (init, xs, args) = form.functions, form.groups
-        n, k = len(init), len(xs)
-        carries = self._carries(form)
-        t = len(carries)
+        n, k, t = len(init), len(xs), len(carries)
         live = [i for i in range(n) if has_gradient(init[i])]
         late = [i for i in range(n, len(grads)) if grads[i] is not None]
         chosen = places_of((*init, *xs, *args))
@@ -230,6 +233,10 @@ class Scan(ControlOperator):
         call = closed(Flat(step, None, "the carries")).inside(repeats=True)
         found: Group = self.again(form._replace(functions=(call,)))[n:]
         return found
+
+    def moving(self, flags: Groups, groups: Groups) -> Groups:
+        """Let the whole carry move, as soon as something does."""
+        return (all_moving(groups[0]), *flags[1:])
 
     def batch(self, form: Form, level: VmapLevel) -> Any:
         """Call it on the function of a whole batch; all of the carry is batched."""

@@ -56,6 +56,11 @@ def register_opaque(cls: type, found: OpaqueType) -> None:
     _known.clear()
 
 
+def reference_classes() -> tuple[type, ...]:
+    """Give the classes that are registered as references."""
+    return tuple([cls for cls, found in list(_registered.items()) if found.kind == REFERENCE])
+
+
 def opaque_type(cls: type) -> OpaqueType | None:
     """Give what is registered for a class, or for the nearest of its bases; Enums are values."""
     try:

@@ -8,6 +8,9 @@ from typing import Any
 from polyop.errors import UsageError, UsageTypeError
 from polyop.symbolic.sym import Number, SymBool
 
+#: By the class of another library's conditions on sizes: what requires one.
+CHECKS: dict[type, Callable[[Any, str | Callable[[], str]], None]] = {}
+
 
 def check(cond: Any, message: str | Callable[[], str] = "") -> None:
     """Require a condition; of a size that depends on data, at run time (S152).
@@ -28,6 +31,10 @@ def check(cond: Any, message: str | Callable[[], str] = "") -> None:
         >>> bool(count == 0)
         False
     """
+    foreign = CHECKS.get(cond.__class__)
+    if foreign is not None:
+        foreign(cond, message)
+        return
     if not isinstance(cond, (bool, SymBool)):
         raise UsageTypeError(
             "a check takes a condition", argument="cond", seen=f"{type(cond).__name__} {cond}"

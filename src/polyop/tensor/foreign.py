@@ -39,7 +39,7 @@ def call_foreign(op: Any, values: Sequence[Any]) -> Any:
     """
     leaves = tree.leaves(list(values))
     if any(is_array(leaf) and not isinstance(leaf, np.ndarray) for leaf in leaves):
-        return load("polyop.layers.payloads:call_held")(op, values)
+        return load("polyop.bridges.calls:call_foreign")(op, values)
     in_kind = not any(isinstance(leaf, Tensor) for leaf in leaves)
     n = len(op._schema.positional)
     wrapped = [tree.map_leaves(_wrapped, value) for value in values]

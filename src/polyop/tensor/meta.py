@@ -44,6 +44,8 @@ class MetaSpace:
         except KeyError:
             made = self.table[key] = Meta(shape, dtype, strides, device, self)
             return made
+        except TypeError:  # a size is a symbol of another library, which has no hash
+            return Meta(shape, dtype, strides, device, self)
 
 
 class Meta:

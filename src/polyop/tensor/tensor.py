@@ -186,7 +186,8 @@ class Tensor:
         if view is None:
             return None
         base: Tensor = view[0]
-        return base._base or base
+        further = base._base
+        return base if further is None else further
 
     # -- a look at the data ---------------------------------------------------
 

@@ -188,3 +188,78 @@ def test_random_writes_equal_pytorchs(steps: list[tuple[str, int, bool]]) -> Non
             return  # what PyTorch saved was written; we keep copies, and differences check those
         (g,) = grad(total(mul(t, t)), [x], retain_graph=True, materialize_grads=True)
         np.testing.assert_allclose(g.numpy(), w.numpy(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "exp", "tanh", "sqrt"])
+def test_second_gradients_of_writes_to_parts_that_read_their_result(name: str) -> None:
+    """S133, S136: a saved result of a write to a view has the history of the part."""
+    data = np.array([[0.3, 0.2, 0.9], [0.5, 0.1, 0.4]])
+    x, tx = leaf(data), torch.tensor(data, requires_grad=True)
+    y, ty = mul(x, x), tx * tx
+    OPS[f"{name}_"](y[1:, 1:])
+    getattr(ty[1:, 1:], f"{name}_")()
+    for part, their in ((y, ty), (y[1:], ty[1:])):
+        (g,) = grad(total(mul(part, part)), [x], create_graph=True)
+        (tg,) = torch.autograd.grad((their * their).sum(), tx, create_graph=True)
+        (g2,) = grad(total(mul(g, g)), [x], create_graph=True)
+        (tg2,) = torch.autograd.grad((tg * tg).sum(), tx, create_graph=True)
+        (g3,) = grad(total(mul(g2, x)), [x], retain_graph=True)
+        (tg3,) = torch.autograd.grad((tg2 * tx).sum(), tx, retain_graph=True)
+        np.testing.assert_allclose(g2.numpy(force=True), tg2.detach().numpy(), rtol=1e-9)
+        np.testing.assert_allclose(g3.numpy(force=True), tg3.numpy(), rtol=1e-9)
+
+
+def test_the_base_of_a_view_of_a_view() -> None:
+    """S136: `_base` is the tensor that owns the memory, whatever its data are."""
+    for data in ([[0.0, 0.0]], [[1.0, 2.0]], [[0.0]]):
+        base = of_array(np.array(data))
+        assert base[0]._base is base and base[0][:1]._base is base and base._base is None
+        scalar = of_array(np.array(0.0))
+        assert scalar[None][0]._base is scalar
+
+
+def _addcmul_of_itself(y: Any) -> None:
+    y.addcmul_(y, y)
+
+
+def _by_a_view_of_itself(y: Any) -> None:
+    y.mul_(y[...])
+
+
+def _by_its_part(y: Any) -> None:
+    y[1:].mul_(y[0])
+
+
+def _part_of_a_part(y: Any) -> None:
+    part = y[1:]
+    part.addcmul_(part, y[0])
+
+
+def _by_a_detached_alias(y: Any) -> None:
+    y[1:].mul_(y[1:].detach())
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        _addcmul_of_itself, _by_a_view_of_itself, _by_its_part, _part_of_a_part,
+        _by_a_detached_alias,
+    ],
+)  # fmt: skip
+def test_writes_that_read_the_memory_which_they_write(write: Any) -> None:
+    """S135: gradients read what an alias of the written memory was before the write."""
+    data = np.array([0.5, -1.0, 2.0])
+    x = leaf(data)
+    y = mul(x, 1.0)
+    before = y.detach().clone()
+    write(y)
+    expected = {
+        _addcmul_of_itself: [2.0, -1.0, 5.0],
+        _by_a_view_of_itself: [1.0, -2.0, 4.0],
+        _by_its_part: [2.0, 0.5, 0.5],
+        _part_of_a_part: [2.0, 1.5, 1.5],
+        _by_a_detached_alias: [1.0, -1.0, 2.0],
+    }[write]
+    (g,) = grad(total(y), [x])
+    np.testing.assert_allclose(g.numpy(), expected)
+    np.testing.assert_allclose(before.numpy(), data)

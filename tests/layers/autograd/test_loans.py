@@ -219,3 +219,39 @@ def test_what_a_level_may_not_take_over() -> None:
     with pytest.raises(VmapError, match="same for all samples"):
         polyop.vmap(fill)(polyop.ones((2, 3)))
     assert captured.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(1, None)])
+def test_gradients_read_captured_tensors_as_they_were(part: slice) -> None:
+    """S134, S135: that the memory gets its new value at the end changes no derivative."""
+    ours, theirs = (xp.asarray(A.copy()) for xp in (polyop, torch))
+
+    def scaled(captured: Any) -> Any:
+        def f(a: Any) -> Any:
+            captured[part].mul_(a[part])
+            return (captured * captured).sum()
+
+        return f
+
+    a = polyop.asarray(A / 3)
+    expected = 2 * A**2 * (A / 3)
+    expected[: part.start or 0] = 0
+    np.testing.assert_allclose(polyop.func.grad(scaled(ours))(a).numpy(), expected)
+    theirs[part] *= torch.asarray(A / 3)[part]
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy())
+
+
+def test_a_trace_keeps_what_was_read_before_the_write() -> None:
+    """S134, S166: a traced gradient may read, view and then write what it was given."""
+
+    def f(a: Any, out: Any) -> Any:
+        old, part = out.clone(), out[1:]
+        out.lerp_(a, 0.25)
+        return (out * old).sum() + part.sum()
+
+    program = make_fx(polyop.func.grad(f))(*(polyop.asarray(A.copy()) for _ in range(2)))
+    for data in (A, A[::-1] + 1):
+        out = polyop.asarray(data.copy())
+        expected = data / 4 + np.array([0, 1, 1, 1, 1]) / 4
+        np.testing.assert_allclose(program(polyop.asarray(A * 2), out).numpy(), expected)
+        np.testing.assert_allclose(out.numpy(), data + (A * 2 - data) / 4)

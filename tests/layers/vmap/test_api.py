@@ -105,7 +105,7 @@ def test_factories_make_constants() -> None:
     [
         (
             lambda x: vmap(add)(x, tensor(4)),
-            ("b (position 1)", "size 4", "size 2", "a (position 0)"),
+            ("x2 (position 1)", "size 4", "size 2", "x1 (position 0)"),
         ),
         (lambda x: vmap(sin, 2)(x), ("in_dims 2", "(2, 3)", "from -2 to 1")),
         (lambda x: vmap(sin)(tensor()), ("without axes",)),

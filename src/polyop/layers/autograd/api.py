@@ -319,7 +319,11 @@ def _backward(
     if plain and not word() & ~NO_GRAD and self.payload.size == 1:
         grads = run_scalar(self, bool(retain_graph))
         while grads:
-            _add_array(*grads.popitem())
+            node, g = grads.popitem()
+            if node.kept is None and not node.hooks:
+                node.kept = owned_array(node, g)
+            else:
+                _add_array(node, g)
         return
     backward(self, None if gradient is None else [gradient], retain_graph, create_graph, inputs)
 

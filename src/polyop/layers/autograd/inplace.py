@@ -33,7 +33,7 @@ from polyop.layers.autograd.engine import run
 from polyop.layers.autograd.hooks import keep_grad, keeps_grad
 from polyop.layers.autograd.node import Node, edges, leaf_node, next_seq, node_of
 from polyop.layers.autograd.recorders import FormulaRecorder, MissingRecorder, Recorder, recorder_of
-from polyop.layers.autograd.saved import Twin, bare
+from polyop.layers.autograd.saved import Twin, bare, part_node
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.inplace import INPLACE_TWINS
 from polyop.tensor.storage import Version
@@ -142,7 +142,12 @@ def take(steps: Sequence[Step], tensor: Any) -> Any:
 
 def _write(found: Recorder, below: Handler, args: Sequence[Any], x: Tensor) -> Any:
     root, steps = history(x)
-    old = _before(found, x)
+    read = _read_by(found)
+    old = _before(x, copied=any(args[i] is x for i in read))
+    values = [
+        old if a is x else _before(a, copied=True) if i in read and _is_alias(a, x) else a
+        for i, a in enumerate(args)
+    ]
     capture = leaf_node(x.dtype) if steps and old.keys & GRAD else None
 
     def node_here(tensor: Tensor) -> Node | None:
@@ -150,7 +155,6 @@ def _write(found: Recorder, below: Handler, args: Sequence[Any], x: Tensor) -> A
         return capture if tensor is old and capture is not None else node_of(tensor)
 
     out = below(*args)
-    values = [old if a is x else a for a in args]
     after = bare(x)
     found.record(values, values, after, after, kept=False, node_of=node_here, plain=False)
     inner = node_of(after)
@@ -172,18 +176,29 @@ def _twins_in(node: Node | None, version: Any) -> int:
     return sum(x.__class__ is Twin and x.tensor.version is version for x in items)
 
 
-def _before(found: Recorder, x: Tensor) -> Tensor:
-    """Give a tensor that keeps the old value, as far as the gradient reads it."""
+def _read_by(found: Recorder) -> set[int]:
+    """Give the places of the arguments whose values the gradient reads."""
+    if not isinstance(found, FormulaRecorder):
+        return set()
+    reads = found.plan.part(found.plan.diff).reads
+    return {read.index for read in reads if read.kind in {"tensor", "tensor?"}}
+
+
+def _is_alias(a: Any, x: Tensor) -> bool:
+    """Tell whether an argument has the memory that is written, beside the written tensor."""
+    return isinstance(a, Tensor) and a.version.__class__ is Version and a.version is x.version
+
+
+def _before(x: Tensor, *, copied: bool) -> Tensor:
+    """Give a tensor with the history from before the write, and a copy of the value if wanted."""
     old = Tensor() if x.__class__ is Tensor else copy_of(x)
     old.payload = x.payload
-    if isinstance(found, FormulaRecorder):
-        reads = found.plan.part(found.plan.diff).reads
-        if any(read.kind == "tensor" and read.index == 0 for read in reads):
-            copy = run_under(word().without_grad, ON_TENSORS["clone"], bare(x))
-            old = copy if copy.__class__ is not Tensor else old
-            old.payload = copy.payload
-            if hasattr(copy, "graph_node"):  # a trace knows the copy by its node
-                old.graph_node = copy.graph_node
+    if copied:
+        copy = run_under(word().without_grad, ON_TENSORS["clone"], bare(x))
+        old = copy if copy.__class__ is not Tensor else old
+        old.payload = copy.payload
+        if hasattr(copy, "graph_node"):  # a trace knows the copy by its node
+            old.graph_node = copy.graph_node
     old.keys, old.version = x.keys, 0
     if x.keys & GRAD:
         old.grad_node = x.grad_node
@@ -253,7 +268,8 @@ def _region_backward(n: Node, g: Any, grads: dict[Node, Any], push: Callable[[No
     part = take(steps, g)
     own: dict[Any, Any] = {}
     if inner is not None:
-        inner.backward.tensor(inner, part, own, _ignore)
+        written_node = part_node(inner, node_of(_taken(n, steps, g))) if word().grad else inner
+        inner.backward.tensor(written_node, part, own, _ignore)
     written = own.pop(capture, None)
     for node, d in own.items():
         send(node, d, grads, push)
@@ -269,16 +285,22 @@ region_backward = adapted(_region_backward)
 
 def put_back(steps: Sequence[Step], like: Tensor, part: Tensor) -> Tensor:
     """Give a tensor like the base that is zero but for one part."""
-    proxy = bare(like)
-    proxy.grad_node = leaf_node(like.dtype)
-    proxy.keys |= GRAD
-    taken = run_under(word().with_grad, take, steps, proxy)
-    leaf: Node = proxy.grad_node
+    leaf = leaf_node(like.dtype)
+    taken = _taken(leaf, steps, like)
     found = run(
         [(taken.grad_node, part)], retain=False, create_graph=word().grad, wanted=frozenset([leaf])
     )
     back: Tensor = found[leaf]
     return back
+
+
+def _taken(node: Node, steps: Sequence[Step], like: Tensor) -> Tensor:
+    """Take a view of a base that has a node; its data are those of `like`."""
+    proxy = bare(like)
+    proxy.grad_node = node
+    proxy.keys |= GRAD
+    taken: Tensor = run_under(word().with_grad, take, steps, proxy)
+    return taken
 
 
 def _ignore(node: Node) -> None:

@@ -1,10 +1,10 @@
 """Tensors from outside of `func.grad` and `func.jvp` that are written inside.
 
 `out = zeros(n); out[0] = f(x)` writes a tensor that the level knows nothing of, with a value that
-has a derivative. So the level takes the tensor over: its body, with the memory, goes into a
-wrapper of the level, the tensor itself and all views of it become such wrappers, and the write
-is one at the level. When the function is done, what is still in use gets its body back, and the
-memory gets the value: whoever else has the tensor, or its memory, sees what was written.
+has a derivative. So the level takes the tensor over: it and all views of it become wrappers of the
+level around copies of their values, and the write is one at the level. When the function is done,
+what is still in use gets its body back, and the memory gets the value: whoever else has the
+tensor, or its memory, sees what was written.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from polyop import tree
 from polyop.dispatch.bits import GRAD, LIFTED
 from polyop.dispatch.context import run_under
+from polyop.ops.define import ON_TENSORS
 from polyop.ops.inplace import copy_
 from polyop.tensor.storage import Version
 from polyop.tensor.tensor import Tensor
@@ -59,7 +60,10 @@ def borrow(level: Any, target: Tensor) -> Sequence[Tensor]:
         root = root.view_of[0]
     if groups is None:
         return ()
-    family = [root, *_views(root)]
+    holders = _holders(root)
+    family = [root, *(t for t in holders if getattr(t, "view_of", None) is not None)]
+    if _has_strangers(holders, family):
+        return ()
     if target is not root and not any(t is target for t in family):
         family.append(target)
     if not all(map(_is_free, family)):
@@ -76,8 +80,15 @@ def _is_free(tensor: Tensor) -> bool:
     return type(tensor) is Tensor and not known and writeable
 
 
-def _views(root: Tensor) -> list[Tensor]:
-    """Give the living views of a base, bases of views before them."""
+def _has_strangers(holders: Sequence[Tensor], family: Sequence[Tensor]) -> bool:
+    """Tell whether a tensor shares the memory in a way that nobody noted."""
+    # What a node or a trace saved has the payload of a tensor of the family.
+    payloads = {id(t.payload) for t in family}
+    return any(id(t.payload) not in payloads for t in holders)
+
+
+def _holders(root: Tensor) -> list[Tensor]:
+    """Give the living tensors that share the memory of a base, bases of views before them."""
     version = root.version
     if version.__class__ is not Version:
         return []
@@ -96,7 +107,9 @@ def _take_over(level: Any, tensor: Tensor) -> Loan:
     body = Tensor()
     body.payload, body.keys, body.version = tensor.payload, tensor.keys, tensor.version
     _copy_marks(tensor, body)
-    tensor.payload, tensor.keys = level.wrap(body).payload, LIFTED
+    # What the level records must not change when the memory gets its new value at the end.
+    value = run_under(level.outer, ON_TENSORS["clone"], body)
+    tensor.payload, tensor.keys = level.wrap(value).payload, LIFTED
     return Loan(tensor, body)
 
 

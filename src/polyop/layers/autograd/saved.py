@@ -4,7 +4,8 @@ NOTE [Saved results]
 A result that its own node kept would be a cycle: tensor, node, tensor. So the
 node keeps a twin: the same payload and the same version, but no node. A
 gradient that is itself differentiated needs the history back; the twin gets
-it from the node that is running.
+it from the node that is running. Of a write to a part of a base that node is a
+`PartNode`, for the result is that part, and has the history of the base.
 """
 
 from __future__ import annotations
@@ -31,6 +32,27 @@ class Twin:
     __slots__ = ("number", "tensor")
     tensor: Tensor
     number: int
+
+
+class PartNode(Node):
+    """The node of a write to a part of a base, while its backward runs.
+
+    Attributes:
+        history: the node of the part, taken of the base after the write.
+    """
+
+    __slots__ = ("history",)
+    history: Node | None
+
+
+def part_node(node: Node, history: Node | None) -> PartNode:
+    """Give a node like another one, whose result has another history."""
+    made = PartNode()
+    for name in Node.__slots__:
+        if name != "__weakref__" and hasattr(node, name):
+            setattr(made, name, getattr(node, name))
+    made.history = history
+    return made
 
 
 def bare(tensor: Tensor) -> Tensor:
@@ -64,7 +86,10 @@ def revive(node: Node, saved: Any) -> Any:
         return saved.tensor
     t = bare(saved.tensor)
     t.keys |= GRAD
-    t.grad_node = node if saved.number < 0 else result_node(node, saved.number)
+    if node.__class__ is PartNode:
+        t.grad_node = node.history
+    else:
+        t.grad_node = node if saved.number < 0 else result_node(node, saved.number)
     return t
 
 

@@ -43,7 +43,7 @@ class ProxyMode(DispatchMode):
             return run_under(word().but(tracer=self.tracer), op, *args, **given)
         result = op(*args, **given)
         self.note_grad(word().grad)
-        self.tracer.record(op, args, given, result)
+        self.tracer.record(op, args, given, _inside(result))
         return result
 
     def note_grad(self, grad: bool) -> None:
@@ -51,6 +51,14 @@ class ProxyMode(DispatchMode):
         if grad != self.grad:
             self.grad = grad
             self.tracer.graph.create_node(CALL_FUNCTION, set_grad_mode, (grad,))
+
+
+def _inside(result: Any) -> Any:
+    """Give what a functionalization wrapped of a new tensor, which is what the graph knows."""
+    level = word().functional
+    while level is not None:
+        result, level = level.peel(result), level.outer.functional
+    return result
 
 
 def set_grad_mode(grad: bool) -> None:

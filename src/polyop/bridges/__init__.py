@@ -1,0 +1,1 @@
+"""Bridges: one operator becomes native in other frameworks, when their arrays come."""

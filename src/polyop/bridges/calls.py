@@ -1,0 +1,73 @@
+"""Which calls a bridge takes: those of authors' operators with arrays of a framework that has one.
+
+Built-in operators go over a framework's own namespace, and operators that decompose are made of
+these; both need no bridge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from polyop import tree
+from polyop.bridges.frameworks import BRIDGES
+from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.operator import Handler, OpOverload
+from polyop.dispatch.parts import PARTS
+from polyop.dispatch.resolve import Way
+from polyop.dispatch.table import Kernel
+from polyop.layers.payloads import author_handler as exchanging_handler
+from polyop.layers.payloads import call_held
+from polyop.layers.payloads.facts import library_in
+from polyop.lazy import load
+from polyop.payloads.libraries import library_of
+from polyop.tensor.tensor import Tensor
+
+#: The operator whose kernel a framework runs: what it calls itself is no call of the bridge.
+AT_KERNEL: ContextVar[OpOverload | None] = ContextVar("at_kernel", default=None)
+COMPOSITE = DispatchKey.CompositeImplicitAutograd
+
+
+def decomposes(op: OpOverload) -> bool:
+    """Tell whether an operator is made of others, which need no bridge."""
+    return op.is_builtin or op.places.top(COMPOSITE) is not None
+
+
+def call_foreign(op: OpOverload, values: Sequence[Any]) -> Any:
+    """Call an operator with other libraries' arrays; the answer is in kind.
+
+    Raises:
+        ArgumentError: arrays of two frameworks, or of a library that is unknown.
+    """
+    leaves = tree.leaves(list(values))
+    if decomposes(op) or any(isinstance(leaf, Tensor) for leaf in leaves):
+        return call_held(op, values)
+    names = {_framework(leaf) for leaf in leaves if PARTS.is_array(leaf)} - {"numpy"}
+    place = BRIDGES.get(names.pop()) if len(names) == 1 else None
+    if place is None or not load(place).takes(op, values):
+        return call_held(op, values)
+    return load(place).call(op, values)
+
+
+def _framework(array: Any) -> str:
+    if isinstance(array, np.ndarray):
+        return "numpy"
+    library = library_of(array)
+    return "" if library is None else library.name
+
+
+def author_handler(way: Way, key: DispatchKey, kernel: Kernel, run: Handler) -> Handler:
+    """Make the handler of an author's kernel for tensors over other libraries' arrays."""
+    below = exchanging_handler(way, key, kernel, run)
+    return below if decomposes(way.op) else partial(_bridged, way.op, below)
+
+
+def _bridged(op: OpOverload, below: Handler, *args: Any) -> Any:
+    place = BRIDGES.get(library_in(op, args)[0].name)
+    if place is None or AT_KERNEL.get() is op or not load(place).takes(op, args):
+        return below(*args)
+    return load(place).call_tensors(op, args)

@@ -1,0 +1,1 @@
+"""JAX: an operator as a primitive, when JAX's arrays come."""

@@ -1,0 +1,193 @@
+"""Calls of an operator with JAX's arrays, or with tensors of ours over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+from weakref import WeakKeyDictionary
+
+import jax
+import numpy as np
+
+from polyop import tree
+from polyop.bridges.jax.contexts import array_of
+from polyop.bridges.jax.frames import FRAMES, JAX, LOCK, is_foreign, is_tensor, split, tensor_over
+from polyop.bridges.jax.primitives import Bridge
+from polyop.dispatch.body import result_forms
+from polyop.dispatch.context import word
+from polyop.dispatch.operator import OpOverload
+from polyop.errors import ArgumentError, MutationError, UsageError
+from polyop.layers.fake.handlers import plan_of
+from polyop.layers.payloads.authors import call_held
+from polyop.layers.payloads.handlers import put
+from polyop.payloads.held import Held, Taken
+from polyop.tensor.storage import bump, share
+from polyop.tensor.tensor import Tensor
+
+_BRIDGES: WeakKeyDictionary[OpOverload, Bridge] = WeakKeyDictionary()
+
+
+def bridge_of(op: OpOverload) -> Bridge:
+    """Give the bridge of an operator, made when it is first called with JAX's arrays.
+
+    Raises:
+        OperatorGoneError: it was removed.
+    """
+    found = _BRIDGES.get(op)
+    if found is not None:
+        return found
+    if not op.alive:
+        op.gone()
+    with LOCK:
+        return _BRIDGES.setdefault(op, Bridge(op))
+
+
+def define(op: OpOverload) -> None:
+    """Do nothing yet: a primitive is known to nobody but who binds it."""
+
+
+def remove(op: OpOverload) -> None:
+    """Forget an operator's primitive; programs that JAX compiled with it raise when they call."""
+    with LOCK:
+        _BRIDGES.pop(op, None)
+        FRAMES.pop(op, None)
+
+
+def takes(op: OpOverload, values: Sequence[Any]) -> bool:
+    """Tell whether a call goes over JAX's primitive; if not, data is converted.
+
+    Raises:
+        UsageError: it has an effect, and JAX traces it.
+    """
+    leaves = tree.leaves(list(values))
+    tensors = any(isinstance(leaf, Tensor) for leaf in leaves)
+    odd = op._schema.is_mutable if tensors else False
+    if not odd and not bridge_of(op).is_odd and not (tensors and bridge_of(op).views):
+        return True
+    arrays = [leaf.payload.array if _is_held(leaf) else leaf for leaf in leaves]
+    traced = any(isinstance(x, jax.core.Tracer) for x in arrays)
+    if op.rule("effect") is not None:
+        if traced:
+            _refuse_effect(op)
+        return False
+    if tensors:
+        return traced
+    known = bridge_of(op).holds_tensors or (_gives_arrays(op) and plan_of(op) is not None)
+    return traced or known or op._schema.is_mutable
+
+
+def _gives_arrays(op: OpOverload) -> bool:
+    return all("Tensor" in str(r.type) for r in op._schema.returns)
+
+
+def _refuse_effect(op: OpOverload) -> NoReturn:
+    raise UsageError(
+        f"{op.name()} has an effect, and JAX would leave out, merge and move its calls",
+        op=op._schema,
+        source=op.rule_source("effect"),
+        fix="call it outside of JAX's transformations, or let jax.experimental.io_callback with "
+        "ordered=True call it on NumPy's arrays",
+    )
+
+
+def call(op: OpOverload, values: Sequence[Any]) -> Any:
+    """Call an operator with JAX's arrays; its results are such arrays.
+
+    Raises:
+        ArgumentError: it writes an argument, which JAX's arrays never let happen.
+    """
+    if op._schema.is_mutable:
+        _refuse_write(op, values)
+    if word():  # someone watches: through the layers, down to `call_tensors`
+        return call_held(op, values)
+    operands, frame = split(op, values, is_foreign)
+    for x in operands:
+        if not isinstance(x.dtype, np.dtype):
+            JAX.unknown(x.dtype)
+    outs, spec = bridge_of(op).bind(operands, frame)
+    return tree.unflatten(spec, outs)
+
+
+def _refuse_write(op: OpOverload, values: Sequence[Any]) -> None:
+    pairs = zip(op._schema.arguments, values, strict=True)
+    for argument, value in pairs:
+        if argument.is_write and any(map(is_foreign, tree.leaves(value))):
+            raise ArgumentError(
+                f"{op.name()} writes its argument {argument.name!r}, and arrays of JAX are never "
+                "written",
+                op=op._schema,
+                argument=argument.name,
+                seen=type(tree.leaves(value)[0]).__name__,
+                source=op.source,
+                fix=f"call its functional twin, {op.functional.name()}, which returns the new "
+                "value (op.functional); or wrap the array: t = polyop.from_array(x); after the "
+                "call polyop.to_array(t) is the new array",
+            )
+
+
+def call_tensors(op: OpOverload, values: Sequence[Any]) -> Any:
+    """Call an operator with tensors of ours over JAX's arrays; its results are such tensors."""
+    if op._schema.is_mutable:
+        return _written(op, values)
+    tensors, frame = split(op, values, is_tensor)
+    outs, spec = bridge_of(op).bind([array_of(op, "kernel", t) for t in tensors], frame)
+    made = tree.unflatten(spec, [tensor_over(x) for x in outs])
+    return _linked(op, values, made) if bridge_of(op).views else made
+
+
+def _is_held(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.payload.__class__ is Held
+
+
+# -- writes, and views of what is traced ------------------------------------------------------
+
+
+def _written(op: OpOverload, values: Sequence[Any]) -> Any:
+    """Call the functional twin, and let each written tensor have its new value."""
+    written = [i for i, a in enumerate(op._schema.arguments) if a.is_write]
+    targets = [t for i in written for t in tree.leaves(values[i]) if isinstance(t, Tensor)]
+    for t in targets:
+        if t.payload.__class__ is not Held:
+            _refuse_numpy(op, t)
+    made = call_tensors(op.functional, values)
+    n = len(op.functional._schema.returns)
+    results = list(made) if n != 1 else [made]
+    fresh = n - len(written)
+    for t, new in zip(targets, tree.leaves(results[fresh:]), strict=True):
+        bump(t)
+        put(op, t, new.payload.array)
+    rest = iter(results[:fresh])
+    forms = result_forms(op._schema)
+    found = [values[i] if kind == "argument" else next(rest) for kind, i in forms]
+    return found[0] if len(found) == 1 else tuple(found) if found else None
+
+
+def _refuse_numpy(op: OpOverload, t: Tensor) -> None:
+    raise MutationError(
+        f"{op.name()} would write what JAX traces into an array of NumPy",
+        op=op._schema,
+        seen=repr(t)[:120],
+        fix="make the tensor that is written one over JAX: polyop.from_array(jnp.asarray(x))",
+    )
+
+
+def _linked(op: OpOverload, values: Sequence[Any], made: Any) -> Any:
+    """Tie declared views to their bases, from which they are taken again after a write."""
+    forms = result_forms(op._schema)
+    results = [made] if len(forms) == 1 else list(made)
+    for (kind, i), result in zip(forms, results, strict=True):
+        if kind == "view" and _is_held(values[i]):
+            _tie(op, values, result, i, None)
+        elif kind == "views" and _is_held(values[i]):
+            for number, t in enumerate(result):
+                _tie(op, values, t, i, number)
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def _tie(op: OpOverload, values: Sequence[Any], t: Tensor, i: int, number: int | None) -> None:
+    base: Tensor = values[i]
+    taken = Taken(base.payload, op, tuple(values), i, number)
+    t.payload = base.payload.view(t.payload.array, None, taken)
+    t.version = share(base)
+    more = () if number is None else (number,)
+    t.view_of = (base, op, (*values[:i], *values[i + 1 :], *more))

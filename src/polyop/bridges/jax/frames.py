@@ -1,0 +1,165 @@
+"""A call in two pieces: its arrays, which are operands, and all else, which JAX keeps as a param.
+
+JAX compares params, and compiles anew where one is new. So a `Frame` is equal to another exactly
+if both mean the same call: `1`, `1.0` and `True` differ, as `0.0` and `-0.0` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from threading import RLock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import jax
+import numpy as np
+
+from polyop import tree
+from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.parts import PARTS
+from polyop.payloads.held import Held, of_held
+from polyop.payloads.libraries import LIBRARIES
+from polyop.payloads.library import Library
+from polyop.tensor.tensor import Tensor
+
+ARRAY = object()
+#: A table of frames is begun anew when it has this many.
+MOST = 1 << 12
+JAX: Library = LIBRARIES["jax"][1]
+
+
+class Frame:
+    """One call without its arrays.
+
+    Attributes:
+        op: the operator.
+        statics: the leaves of the arguments, `ARRAY` for each operand.
+        described: the metas of the results that the fake rule gave, by the operands' facts.
+    """
+
+    __slots__ = ("_flat", "_hash", "_names", "described", "key", "op", "spec", "statics")
+
+    def __init__(self, op: OpOverload, spec: Any, statics: Sequence[Any], key: Any) -> None:
+        self.op = op
+        self.spec = spec
+        self.statics = statics
+        self.key = key
+        self._hash = hash((op, key))
+        self._flat = spec.num_nodes == len(statics) + 1  # a list of leaves, none of them absent
+        self._names = [a.name for a in op._schema.keyword_only]
+        self.described: dict[Any, Any] = {}
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Frame) and self.op is other.op and self.key == other.key
+
+    def __repr__(self) -> str:
+        shown = [repr(s) for s in self.statics if s is not ARRAY]
+        return f"Frame({', '.join(shown)})"
+
+    def values(self, operands: Iterable[Any]) -> list[Any]:
+        """Give the arguments in schema order, with operands in their places."""
+        rest = iter(operands)
+        leaves = [next(rest) if s is ARRAY else s for s in self.statics]
+        found: list[Any] = leaves if self._flat else tree.unflatten(self.spec, leaves)
+        return found
+
+    def run(self, operands: Iterable[Any]) -> Any:
+        """Call the operator with tensors."""
+        values = self.values(operands)
+        if not self._names:
+            return self.op.entry(*values)
+        n = len(values) - len(self._names)
+        return self.op.entry(*values[:n], **dict(zip(self._names, values[n:], strict=True)))
+
+
+#: Shape and dtype, as JAX has them.
+shaped: Any = jax.ShapeDtypeStruct
+
+#: By operator: its frames, by what they mean.
+FRAMES: WeakKeyDictionary[OpOverload, dict[Any, Frame]] = WeakKeyDictionary()
+LOCK = RLock()
+
+
+def split(
+    op: OpOverload, values: Sequence[Any], is_operand: Callable[[Any], bool]
+) -> tuple[list[Any], Frame]:
+    """Give the operands of a call, and its frame."""
+    leaves, spec = tree.flatten(list(values))
+    given = [is_operand(leaf) for leaf in leaves]
+    operands = [leaf for leaf, is_one in zip(leaves, given, strict=True) if is_one]
+    statics = [ARRAY if one else leaf for leaf, one in zip(leaves, given, strict=True)]
+    key = (spec, *map(frozen, statics))
+    with LOCK:
+        known = FRAMES.setdefault(op, {})
+        found = known.get(key)
+        if found is None:
+            if len(known) >= MOST:
+                known.clear()
+            found = known[key] = Frame(op, spec, statics, key)
+    return operands, found
+
+
+def is_foreign(leaf: Any) -> bool:
+    """Tell whether a leaf is an array of any library."""
+    return bool(PARTS.is_array(leaf))
+
+
+def is_tensor(leaf: Any) -> bool:
+    """Tell whether a leaf is a tensor of ours."""
+    return isinstance(leaf, Tensor)
+
+
+# -- values as keys -------------------------------------------------------------------------
+
+
+class Same:
+    """A key for what has no hash: equal to itself alone."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.value is self.value
+
+
+def frozen(value: Any) -> Any:
+    """Give a key that is equal exactly for values of one type that mean the same."""
+    kind = value.__class__
+    if value is ARRAY or kind in _PLAIN:
+        return kind, value
+    if kind is float:
+        return kind, value.hex()
+    if kind is complex:
+        return kind, value.real.hex(), value.imag.hex()
+    if kind in {list, tuple}:
+        return kind, *map(frozen, value)
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind != "O":
+        return kind, value.dtype.str, value.shape, value.tobytes()
+    try:
+        hash(value)
+    except TypeError:
+        return kind, Same(value)
+    return kind, value
+
+
+_PLAIN = frozenset({int, bool, str, type(None)})
+
+
+# -- tensors over JAX's arrays ----------------------------------------------------------------
+
+
+def tensor_over(array: Any) -> Tensor:
+    """Make a tensor over an array of JAX, or over what JAX itself takes for one, as literals."""
+    if not isinstance(array, jax.Array):
+        array = jax.numpy.asarray(array)
+    return of_held(Held(array, JAX))

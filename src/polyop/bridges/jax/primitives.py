@@ -1,0 +1,138 @@
+"""The primitive of an operator: what JAX does with it, in each of its ways to look at a call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from polyop import tree
+from polyop.bridges.jax.batching import batch
+from polyop.bridges.jax.frames import Frame
+from polyop.bridges.jax.gradient import make_slopes, tangents
+from polyop.bridges.jax.results import canonical, in_eager, in_program, outline
+from polyop.dispatch.body import result_forms
+from polyop.dispatch.operator import OpOverload
+from polyop.errors import UsageError
+from polyop.schema.tags import Tag
+
+
+class Bridge:
+    """One operator in JAX.
+
+    Attributes:
+        op: the operator.
+        primitive: what is bound for a call.
+        slopes: what is bound for its derivative.
+        holds_tensors: whether each result is one tensor.
+        views: whether a result is a view of an argument.
+        spec: how the results lie, if that is known before a call.
+        is_odd: whether some calls cannot be JAX's.
+    """
+
+    def __init__(self, op: OpOverload) -> None:
+        returns = op._schema.returns
+        self.op = op
+        self.holds_tensors = bool(returns) and all(str(r.type) == "Tensor" for r in returns)
+        self.views = any(kind in {"view", "views"} for kind, _ in result_forms(op._schema))
+        self.is_odd = not self.holds_tensors or op.rule("effect") is not None
+        one = 0 if len(returns) == 1 else (0,) * len(returns)
+        self.spec = tree.structure(one) if self.holds_tensors else None
+        self.slopes = make_slopes(op.name())
+        self.primitive = self._make()
+
+    def _make(self) -> Any:
+        p: Any = Primitive(self.op.name())
+        p.multiple_results = True
+        p.def_impl(_run)
+        p.def_abstract_eval(_abstract)
+        # Not cached: some platforms number each callback.
+        mlir.register_lowering(p, _lower, cacheable=False)
+        ad.primitive_jvps[p] = self._jvp
+        ad.primitive_transposes[p] = self._transpose
+        batching.primitive_batchers[p] = self._batch
+        return p
+
+    def bind(self, operands: Sequence[Any], frame: Frame) -> tuple[list[Any], Any]:
+        """Give the results of a call in a row, and how they lie."""
+        spec: Any = self.spec if self.spec is not None else outline(frame, _arrays(operands))[1]
+        outs: list[Any] = self.primitive.bind(*operands, frame=frame)
+        return outs, spec
+
+    def _jvp(self, primals: Sequence[Any], given: Sequence[Any], *, frame: Frame) -> Any:
+        flat, spec = self.bind(primals, frame)
+        return flat, tangents(self.slopes, primals, given, frame, (flat, spec))
+
+    def _batch(self, operands: Sequence[Any], axes: Sequence[Any], *, frame: Frame) -> Any:
+        return batch(self.primitive.bind, operands, axes, frame)
+
+    def _transpose(self, cotangents: Sequence[Any], *operands: Any, frame: Frame) -> list[Any]:
+        """Go back through a call in somebody's backward, which is linear in what came to it.
+
+        The derivative of what is linear is the same everywhere, also at zero.
+        """
+        unknown = [i for i, x in enumerate(operands) if isinstance(x, ad.UndefinedPrimal)]
+
+        def forward(*moved: Any) -> list[Any]:
+            whole = list(operands)
+            for i, x in zip(unknown, moved, strict=True):
+                whole[i] = x
+            return self.bind(whole, frame)[0]
+
+        zeros = [jnp.zeros(operands[i].aval.shape, operands[i].aval.dtype) for i in unknown]
+        _, back = jax.vjp(forward, *zeros)
+        found: list[Any] = [None] * len(operands)
+        for i, g in zip(unknown, back(list(map(_instantiated, cotangents))), strict=True):
+            found[i] = g
+        return found
+
+
+def _arrays(operands: Sequence[Any]) -> list[Any]:
+    return [x if hasattr(x, "dtype") else np.asarray(x) for x in operands]
+
+
+def _instantiated(ct: Any) -> Any:
+    if not isinstance(ct, ad.Zero):
+        return ct
+    aval: Any = ct.aval
+    zeros = np.zeros if aval.dtype == jax.dtypes.float0 else jnp.zeros
+    return zeros(aval.shape, aval.dtype)
+
+
+def _run(*operands: Any, frame: Frame) -> list[Any]:
+    return in_eager(frame, operands)
+
+
+def _abstract(*operands: Any, frame: Frame) -> list[Any]:
+    metas, _ = outline(frame, operands)
+    return [jax.core.ShapedArray(m.shape, canonical(m.dtype)) for m in metas]
+
+
+def _lower(ctx: Any, *operands: Any, frame: Frame) -> Any:
+    parameters = getattr(ctx.module_context, "lowering_parameters", None)
+    if getattr(parameters, "for_export", False):  # else JAX refuses later, and names nobody
+        raise UsageError(
+            f"{frame.op.name()} calls back into this process, and jax.export writes programs for "
+            "others",
+            op=frame.op._schema,
+            source=frame.op.source,
+            fix="export a function without it, or the whole program with polyop.export",
+        )
+    found, _, _ = mlir.emit_python_callback(
+        ctx,
+        partial(in_program, frame),
+        None,
+        list(operands),
+        ctx.avals_in,
+        ctx.avals_out,
+        # Equal calls with equal results may be merged; those of random numbers must not be.
+        has_side_effect=Tag.nondeterministic_seeded in frame.op.tags,
+        returns_token=False,
+    )
+    return found

@@ -1,0 +1,105 @@
+"""The author's batching rule on PyTorch's tensors, or a loop over the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+
+from polyop.bridges.torch.arrays import QUIET, Call, array_of, each, placed
+from polyop.dispatch.context import run_under
+from polyop.errors import VmapError
+from polyop.layers.vmap.batch import VmapInfo
+
+
+def batched(
+    info: Any, call: Call, row: Sequence[Any], dims: Sequence[Any], single: Any
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Run a whole batch.
+
+    Args:
+        info: PyTorch's, of the vmap.
+        call: the call.
+        row: the tensors among its arguments, all samples in each.
+        dims: the axis of each that counts the samples, or None.
+        single: calls the operator for one sample: arguments to results.
+
+    Returns:
+        The results in a row, and the axis of each.
+
+    Raises:
+        VmapError: what the rule gave does not fit.
+    """
+    rule = call.op.rule("vmap")
+    if rule is None:
+        return _looped(info.batch_size, call, row, dims, single)
+    values, axes = call.ours(row), call.mirrored(dims)
+    n = len(call.op._schema.positional)
+    names = [a.name for a in call.op._schema.keyword_only]
+    named = dict(zip(names, values[n:], strict=True))
+    about = VmapInfo(info.batch_size, info.randomness, dict(zip(names, axes[n:], strict=True)))
+    given = run_under(QUIET, rule, about, tuple(axes[:n]), *values[:n], **named)
+    if not isinstance(given, tuple) or len(given) != 2:
+        _refuse(call, "must return two values", "(output, out_dims)", type(given).__name__)
+    out, out_dims = given
+    return _results(call, out, out_dims, row[0])
+
+
+def _results(
+    call: Call, out: Any, out_dims: Any, like: Any
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    forms = call.plan.forms
+    results = [out] if len(forms) == 1 else list(out or ())
+    whole = out_dims is None or isinstance(out_dims, int)
+    alone = len(forms) == 1 and not (isinstance(out_dims, tuple) and len(out_dims) == 1)
+    axes = [out_dims] * len(forms) if whole or alone else list(out_dims)
+    if len(results) != len(forms) or len(axes) != len(forms):
+        _refuse(call, f"must give {len(forms)} results and axes", forms, (out, out_dims))
+    arrays, dims = [], []
+    for result, axis, (kind, _) in zip(results, axes, forms, strict=True):
+        if kind != "argument":
+            arrays.append(each(lambda t: array_of(call.op, "vmap", t, like), result))
+            many = isinstance(result, list | tuple) and not isinstance(axis, list | tuple)
+            dims.append([axis] * len(result) if many else axis)
+    row = call.in_a_row(arrays[0] if len(arrays) == 1 else arrays)
+    return row, tuple(d for ds in dims for d in (ds if isinstance(ds, list | tuple) else [ds]))
+
+
+def _looped(
+    size: Any, call: Call, row: Sequence[Any], dims: Sequence[Any], single: Any
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Run the operator for each sample, and stack the results."""
+    _refuse_unbatched_writes(call, dims)
+    if size == 0:
+        _refuse(call, "cannot be left out for a batch of no samples", "a vmap rule", "no samples")
+    every = []
+    for i in range(size):
+        sample = [t if d is None else t.select(d, i) for t, d in zip(row, dims, strict=True)]
+        every.append(call.in_a_row(single(*placed(call.values, sample))))
+    if any(len(one) != len(every[0]) for one in every):
+        _refuse(call, "gives lists of several lengths", len(every[0]), [len(one) for one in every])
+    for column in zip(*every, strict=True):
+        if any(t.shape != column[0].shape for t in column):
+            seen = ", ".join(str(tuple(t.shape)) for t in column[:4])
+            _refuse(call, "gives shapes that differ from sample to sample", "one shape", seen)
+    columns = [torch.stack(list(column)) for column in zip(*every, strict=True)]
+    return tuple(columns), (0,) * len(columns)
+
+
+def _refuse_unbatched_writes(call: Call, dims: Sequence[Any]) -> None:
+    """Refuse to write each sample's values into an argument that all share."""
+    for place, axes in zip(call.plan.places, call.mirrored(dims), strict=True):
+        if place.written and None in (axes if isinstance(axes, list) else [axes]):
+            _refuse(call, f"would write {place.name!r}, which all samples share", "an axis", "none")
+
+
+def _refuse(call: Call, what: str, declared: object, seen: object) -> NoReturn:
+    raise VmapError(
+        f"the vmap rule of {call.op.name()} {what}",
+        op=call.op._schema,
+        declared=declared,
+        seen=f"{seen!r:.120}",
+        source=call.op.rule_source("vmap"),
+        fix="return (output, out_dims), with the axis of each result that counts the samples",
+    )

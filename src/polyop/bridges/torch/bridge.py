@@ -1,0 +1,422 @@
+"""An operator as one of PyTorch: defined once, called by one of two paths (`functions.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from polyop import tree
+from polyop.bridges.imports import when_imported
+from polyop.bridges.torch.arrays import (
+    At,
+    Call,
+    array_of,
+    each,
+    joined,
+    of_array,
+    placed,
+    split,
+    torch_values,
+)
+from polyop.bridges.torch.batching import batched
+from polyop.bridges.torch.fake import Fake
+from polyop.bridges.torch.functions import Plain, Transformed
+from polyop.bridges.torch.gradient import backward, setup, tangents
+from polyop.bridges.torch.kernel import Kernel
+from polyop.bridges.torch.schema import TORCH, Translation, name_of, torch_dtype, translate
+from polyop.dispatch.lock import LOCK
+from polyop.dispatch.operator import OpOverload
+from polyop.errors import (
+    DuplicateRegistrationError,
+    MutationError,
+    PolyopError,
+    RegistrationError,
+)
+from polyop.lazy import load
+from polyop.tensor.storage import bump
+from polyop.tensor.tensor import Tensor
+
+_library: Any = torch.library.Library
+_plain: Any = Plain.apply
+_transformed: Any = Transformed.apply
+forward_ad: Any = torch.autograd.forward_ad  # without types
+unpack_dual: Any = forward_ad.unpack_dual
+debug_unwrap: Any = torch.func.debug_unwrap
+#: Whether PyTorch runs a rule of the bare operator, whose calls are of bare operators too.
+BARE: ContextVar[bool] = ContextVar("bare", default=False)
+
+
+class Bridge:
+    """One operator in PyTorch.
+
+    Attributes:
+        op: the operator.
+        plan: its schema in PyTorch's words.
+        target: the operator of `torch.library`.
+        tensors: the positions of single tensors among the arguments.
+    """
+
+    def __init__(self, op: OpOverload) -> None:
+        self.op = op
+        self.plan: Translation = translate(op)
+        self.tensors = [i for i, p in enumerate(self.plan.places) if p.kind == "tensor"]
+        name = f"{op.namespace}::{name_of(op)}"
+        try:
+            self.library: Any = _library(op.namespace, "FRAGMENT")
+            self._define(name)
+            short, _, overload = name_of(op).partition(".")
+            packet = getattr(getattr(torch.ops, op.namespace), short)
+            self.target = getattr(packet, overload or "default")
+        except Exception as error:  # whatever PyTorch has against it, our definition stays
+            if hasattr(self, "library"):
+                self.library._destroy()
+            raise _refused(op, error) from error
+
+    def _define(self, name: str) -> None:
+        op, lib, plan = self.op, self.library, self.plan
+        known = [getattr(torch.Tag, tag.name, None) for tag in op.tags]
+        lib.define(plan.text, tags=tuple(tag for tag in known if tag is not None))
+        lib.impl(name_of(op), Kernel(op, plan), "CompositeExplicitAutograd")
+        torch.library.register_fake(name, Fake(op, plan), lib=lib)
+        if not op._schema.is_mutable and plan.results:
+            torch.library.register_autograd(
+                name, partial(_bare_backward, self), setup_context=self._bare_setup, lib=lib
+            )
+        torch.library.register_vmap(name, partial(_bare_vmap, self), lib=lib)
+
+    # -- calls --------------------------------------------------------------------------
+
+    def quick(self, *values: Any) -> Any:
+        """Call with values that need no conversion: the common call, with the fewest steps."""
+        if torch.compiler.is_compiling() or BARE.get():
+            return self.invoke(values)
+        recorded = torch.is_grad_enabled()
+        for i in self.tensors:
+            t = values[i]
+            if (recorded and t.requires_grad) or debug_unwrap(t, recurse=False) is not t:
+                return self.invoke(values)
+            if unpack_dual(t).tangent is not None:
+                return self.invoke(values)
+        return self.target(*values)
+
+    def invoke(self, values: Sequence[Any]) -> Any:
+        """Call with PyTorch's tensors and values, and give its tensors."""
+        if torch.compiler.is_compiling():
+            return _compiled(self, values)
+        if BARE.get():
+            return self.target(*values)
+        row, kept = split(self.plan, values)
+        call = Call(self.op, self.plan, self.target, kept)
+        call.single = self.single
+        if any(debug_unwrap(t, recurse=False) is not t for t in row):
+            return self._transformed(call, row)
+        grads = torch.is_grad_enabled() and any(t.requires_grad for t in row)
+        if not grads and not any(unpack_dual(t).tangent is not None for t in row):
+            return self.target(*values)
+        self.refuse_unseen(row)
+        started: list[bool] = []
+        try:
+            outs = _plain(started, call, *row)
+        except RuntimeError:  # a value captured inside of a transform is seen by nobody before
+            if started:
+                raise
+            outs = _transformed(call, *row)
+        return call.answer(outs)
+
+    def single(self, *values: Any) -> Any:
+        """Call for one sample."""
+        return self.invoke(values)
+
+    def _transformed(self, call: Call, row: Sequence[Any]) -> Any:
+        if self.op._schema.is_mutable:
+            self.refuse_unseen(row)
+            return self.target(*placed(call.values, row))
+        return call.answer(_transformed(call, *row))
+
+    def refuse_unseen(self, row: Sequence[Any]) -> None:
+        """Refuse a write that gradients would not see.
+
+        Raises:
+            MutationError: the operator writes, and a gradient is asked for.
+        """
+        if not self.op._schema.is_mutable:
+            return
+        if any(_is_watched(t) for t in row):
+            written = ", ".join(a.name for a in self.op._schema.written)
+            raise MutationError(
+                f"{self.op.name()} writes {written}, and a gradient of PyTorch would not see it",
+                op=self.op._schema,
+                source=self.op.source,
+                fix="call it under torch.no_grad(), or on detached tensors; or write an operator "
+                "that returns new tensors",
+            )
+
+    # -- rules of the bare operator ---------------------------------------------------------
+
+    def _bare_setup(self, ctx: Any, inputs: Any, output: Any) -> None:
+        row, kept = split(self.plan, inputs)
+        call = Call(self.op, self.plan, self.target, kept)
+        call.single = self.target
+        outs = call.in_a_row(output)
+        setup(ctx, call, row, outs, [t.requires_grad for t in row])
+
+
+def _is_watched(t: Any) -> bool:
+    if torch.is_grad_enabled() and t.requires_grad:
+        return True
+    return unpack_dual(t).tangent is not None
+
+
+def _bare_backward(bridge: Bridge, ctx: Any, *grads: Any) -> Any:
+    call: Call = ctx.kept.call
+    needs = [False] * len(ctx.kept.inputs)
+    given = ctx.needs_input_grad
+    # PyTorch has left out the last arguments that are equal to their defaults.
+    for value, need in zip(call.values, given, strict=False):
+        for i, at in enumerate(value if value.__class__ is list else [value]):
+            if at.__class__ is At:
+                needs[at.number] = bool(need[i] if isinstance(need, list | tuple) else need)
+    row = [g for value in grads for g in (value if isinstance(value, list | tuple) else [value])]
+    return tuple(call.mirrored(backward(ctx, needs, row))[: len(given)])
+
+
+def _bare_vmap(bridge: Bridge, info: Any, in_dims: Any, *args: Any) -> Any:
+    row, kept = split(bridge.plan, args)
+    call = Call(bridge.op, bridge.plan, bridge.target, kept)
+    dims = [d for value, axes in zip(args, in_dims, strict=True) for d in _dims(value, axes)]
+    token = BARE.set(True)
+    try:
+        outs, out_dims = batched(info, call, row, dims, bridge.target)
+    finally:
+        BARE.reset(token)
+    if not bridge.plan.results:
+        return None, None
+    found, axes = call.laid_out(outs), call.laid_out(out_dims)
+    return (found[0], axes[0]) if len(found) == 1 else (tuple(found), tuple(axes))
+
+
+def _dims(value: Any, axes: Any) -> list[Any]:
+    if isinstance(value, torch.Tensor):
+        return [axes]
+    if isinstance(value, list | tuple):
+        spread = axes if isinstance(axes, list | tuple) else [axes] * len(value)
+        pairs = zip(value, spread, strict=True)
+        return [d for v, d in pairs if isinstance(v, torch.Tensor)]
+    return []
+
+
+# -- compiled regions -------------------------------------------------------------------------
+
+
+def _compiled(bridge: Bridge, values: Sequence[Any]) -> Any:
+    """Call the operator itself; tangents, which it has none of, are computed beside."""
+    row, kept = split(bridge.plan, values)
+    pairs = [unpack_dual(t) for t in row]
+    if all(pair.tangent is None for pair in pairs):
+        bridge.refuse_unseen(row)
+        return bridge.target(*values)
+    call = Call(bridge.op, bridge.plan, bridge.target, kept)
+    return dual(bridge, call, pairs)
+
+
+class Kept:
+    """Stands for PyTorch's `ctx` where the tangents are computed beside the call."""
+
+    def __init__(self) -> None:
+        self.saved_tensors: tuple[Any, ...] = ()
+        self.kept: Any = None
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        """Keep tensors."""
+        self.saved_tensors = tensors
+
+    def mark_non_differentiable(self, *tensors: Any) -> None:
+        """Say nothing: tangents of these are None."""
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Say nothing: absent tangents are None."""
+
+
+def dual(bridge: Bridge, call: Call, pairs: Sequence[Any]) -> Any:
+    """Run the operator on the primals, and the tangents' rule beside it."""
+    bridge.refuse_unseen([pair.primal for pair in pairs])
+    primals = [pair.primal for pair in pairs]
+    outs = call.in_a_row(bridge.invoke(placed(call.values, primals)))
+    ctx = Kept()
+    setup(ctx, call, primals, outs, [pair.tangent is not None for pair in pairs])
+    found = tangents(ctx, [pair.tangent for pair in pairs])
+    duals = [
+        out if t is None else forward_ad.make_dual(out, t)
+        for out, t in zip(outs, found, strict=True)
+    ]
+    return call.answer(duals)
+
+
+# -- what the other parts ask for -------------------------------------------------------------
+
+#: The bridges, or why there is none.
+_BRIDGES: WeakKeyDictionary[OpOverload, Bridge | PolyopError] = WeakKeyDictionary()
+
+
+def bridge_of(op: OpOverload) -> Bridge:
+    """Give the bridge of an operator, defined in PyTorch when it is first asked for.
+
+    Raises:
+        ArgumentError: PyTorch's schemas have no word for a type.
+        DuplicateRegistrationError: PyTorch has another operator of the name.
+        OperatorGoneError: it was removed.
+    """
+    found = _BRIDGES.get(op)
+    if found.__class__ is not Bridge:
+        found = _made(op)
+    if isinstance(found, Bridge):
+        return found
+    raise found.with_traceback(None)
+
+
+def _made(op: OpOverload) -> Bridge | PolyopError:
+    with LOCK:
+        if not op.alive:
+            op.gone()
+        found = _BRIDGES.get(op)
+        if isinstance(found, Bridge):
+            return found
+        try:
+            made: Bridge | PolyopError = Bridge(op)
+        except PolyopError as error:
+            made = error
+        _BRIDGES[op] = made
+        return made
+
+
+def takes(op: OpOverload, values: Sequence[Any]) -> bool:
+    """Tell whether a call goes over PyTorch's operator; without one, only data can be converted.
+
+    Raises:
+        ArgumentError: there is none, and a gradient, a transform or a trace asks for it.
+        DuplicateRegistrationError: it has another operator of the name, and one is asked for.
+    """
+    found = _BRIDGES.get(op)
+    if isinstance(found, Bridge) or isinstance(found := _made(op), Bridge):
+        return True
+    for t in tree.leaves(list(values)):
+        array = getattr(t.payload, "array", None) if isinstance(t, Tensor) else t
+        if isinstance(array, torch.Tensor) and (
+            _is_watched(array) or not TORCH.is_concrete(array) or torch.compiler.is_compiling()
+        ):
+            raise found.with_traceback(None)
+    return False
+
+
+def define(op: OpOverload) -> None:
+    """Make an operator known to PyTorch; what hinders it is said when it is called."""
+    _made(op)
+    when_imported("torch._dynamo", _let_compilers_in, op)
+
+
+def _let_compilers_in(op: OpOverload) -> None:
+    load("polyop.bridges.torch.dynamo:substitute")(op)
+
+
+def remove(op: OpOverload) -> None:
+    """Take an operator out of PyTorch."""
+    with LOCK:
+        found = _BRIDGES.pop(op, None)
+        if isinstance(found, Bridge):
+            found.library._destroy()
+
+
+def _refused(op: OpOverload, error: Exception) -> PolyopError:
+    text = str(error).splitlines()[0]
+    known = "multiple times" in text or "already" in text or "Duplicate" in text
+    return (DuplicateRegistrationError if known else RegistrationError)(
+        f"PyTorch does not take the operator {op.name()}",
+        op=op._schema,
+        seen=text[:300],
+        source=op.source,
+        fix="give it another name: PyTorch has one of this name already"
+        if known
+        else "give it another name or schema",
+    )
+
+
+def call(op: OpOverload, values: Sequence[Any]) -> Any:
+    """Call an operator with PyTorch's tensors; its results are tensors, or what it wrote."""
+    bridge = bridge_of(op)
+    given = torch_values(bridge.plan, joined(op, bridge.plan, values))
+    given = _autocast(op, given)
+    result = finished(bridge, given, bridge.invoke(given))
+    if _is_plain(bridge, values):
+        op.notes[tuple([v.__class__ for v in values])] = bridge.quick
+    return result
+
+
+#: The classes of values that PyTorch takes as they are, by the word for a type.
+_AS_THEY_ARE = {"Tensor": torch.Tensor, "int": int, "float": float, "bool": bool, "str": str}
+
+
+def _is_plain(bridge: Bridge, values: Sequence[Any]) -> bool:
+    """Tell whether calls with values of the same classes need no look at them."""
+    slots = bridge.op.slots()
+    if bridge.op._schema.is_mutable or any(slot.startswith("autocast") for slot in slots):
+        return False
+    pairs = zip(bridge.op._schema.arguments, values, strict=True)
+    return all(v.__class__ is _AS_THEY_ARE.get(str(a.type)) for a, v in pairs)
+
+
+def call_tensors(op: OpOverload, values: Sequence[Any]) -> Any:
+    """Call an operator with tensors of ours over PyTorch's; its results are such tensors."""
+    bridge = bridge_of(op)
+    like = next(t.payload.array for v in values for t in _tensors(v) if hasattr(t.payload, "array"))
+    arrays = [
+        v if p.kind == "static" else each(lambda t: array_of(op, "kernel", t, like), v)
+        for p, v in zip(bridge.plan.places, values, strict=True)
+    ]
+    given = _autocast(op, torch_values(bridge.plan, arrays))
+    out = bridge.invoke(given)
+    for place, value in zip(bridge.plan.places, values, strict=True):
+        for t in _tensors(value) if place.written else ():
+            bump(t)
+    found = finished(bridge, values, out)
+    return tree.map_leaves(lambda t: of_array(t) if isinstance(t, torch.Tensor) else t, found)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return [t for t in values if isinstance(t, Tensor)]
+
+
+def finished(bridge: Bridge, values: Sequence[Any], out: Any) -> Any:
+    """Give the results of our schema: an argument that is written is one of them."""
+    forms = bridge.plan.forms
+    if all(kind != "argument" for kind, _ in forms):
+        return out
+    results = iter([out] if len(bridge.plan.results) == 1 else list(out or ()))
+    found = [values[i] if kind == "argument" else next(results) for kind, i in forms]
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _autocast(op: OpOverload, values: list[Any]) -> list[Any]:
+    """Cast as the author's autocast rule says, where PyTorch's autocast is on."""
+    if not torch.is_autocast_enabled("cpu") and not torch.is_autocast_enabled("cuda"):
+        return values
+    kinds = {t.device.type for v in values for t in tree.leaves(v) if isinstance(t, torch.Tensor)}
+    for kind in kinds:
+        rule = op.rule(f"autocast:{kind}")
+        if rule is not None and torch.is_autocast_enabled(kind):
+            return [each(partial(_cast, torch_dtype(rule), kind), v) for v in values]
+    return values
+
+
+def _cast(dtype: torch.dtype, kind: str, value: Any) -> Any:
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return value
+    return value.to(dtype) if value.device.type == kind and value.dtype != torch.float64 else value
+
+
+__all__: Sequence[str] = ["Bridge", "bridge_of", "call", "call_tensors", "define", "remove"]

@@ -1,0 +1,113 @@
+"""The fake rule of PyTorch's operator: ours, on our tensors without data, with PyTorch's sizes.
+
+Sizes may be PyTorch's symbols, which have no hash; so these descriptions are never remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from polyop.bridges.torch.arrays import each, our_values
+from polyop.bridges.torch.kernel import chosen, filled
+from polyop.bridges.torch.schema import (
+    Translation,
+    our_device,
+    our_dtype,
+    torch_device,
+    torch_dtype,
+)
+from polyop.dispatch.operator import OpOverload
+from polyop.errors import MissingFakeError, UsageError
+from polyop.layers.fake.handlers import plan_of
+from polyop.layers.fake.mode import FakeTensorMode
+from polyop.schema.base_values import Known
+from polyop.symbolic.check import CHECKS, spell
+from polyop.tensor.meta import Meta, MetaSpace
+from polyop.tensor.tensor import Tensor, of_meta
+
+
+class Space(MetaSpace):
+    """Where nothing is remembered."""
+
+    __slots__ = ()
+
+    def meta(self, shape: Any, dtype: Any, strides: Any = None, device: Any = None) -> Meta:
+        """Make a meta."""
+        return Meta(tuple(shape), dtype, strides, device or our_device(torch.device("cpu")), self)
+
+
+class Sizes:
+    """Makes PyTorch's sizes where a rule asks for one that depends on data."""
+
+    def create_unbacked(self, *, min: int = 0, max: int | None = None, origin: str = "") -> Any:
+        """Give a new size of PyTorch."""
+        return torch.library.get_ctx().new_dynamic_size(min=min, max=max)
+
+
+class TorchFakes(FakeTensorMode):
+    """What a fake rule runs under while PyTorch traces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape_env: Any = Sizes()
+        self.space = Space(self)
+        self.memo = self.space.memo
+
+    def describe(self, t: torch.Tensor) -> Tensor:
+        """Describe a tensor of PyTorch."""
+        # Elements lie in order to a rule, as those of its results do.
+        meta = self.space.meta(tuple(t.shape), our_dtype(t.dtype), None, our_device(t.device))
+        return of_meta(meta)
+
+
+class Fake:
+    """Runs an operator's fake rule on PyTorch's fakes."""
+
+    def __init__(self, op: OpOverload, plan: Translation) -> None:
+        self.op = op
+        self.plan = plan
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """Give fakes of the results: in order, of memory of their own."""
+        op, plan = self.op, self.plan
+        if not plan.results:
+            return None
+        rule = plan_of(op)
+        if rule is None:
+            op.missing("fake", MissingFakeError)
+        mode = TorchFakes()
+        given = [
+            v if p.kind == "static" else each(lambda t: t if t is None else mode.describe(t), v)
+            for p, v in zip(plan.places, filled(plan, args, named), strict=True)
+        ]
+        return chosen(plan.forms, rule.run(mode.space, our_values(plan, given)), _empty)
+
+
+def _empty(meta: Meta) -> torch.Tensor:
+    dtype, device = torch_dtype(meta.dtype), torch_device(meta.device)
+    shape: Any = meta.shape  # with PyTorch's symbols
+    return torch.empty(shape, dtype=dtype, device=device)
+
+
+def _check(condition: torch.SymBool, message: str | Callable[[], str]) -> None:
+    """Require a condition on PyTorch's sizes.
+
+    Raises:
+        UsageError: it is known not to hold.
+    """
+    try:
+        require: Any = torch._check
+        require(condition, lambda: spell(message) or f"{condition} does not hold")
+    except RuntimeError as error:
+        raise UsageError(spell(message) or str(error), seen=condition) from error
+
+
+# PyTorch's sizes and conditions are sizes and conditions to schemas and checks too.
+CHECKS[torch.SymBool] = _check
+if torch.SymInt not in Known.sym_int:
+    Known.sym_int = (*Known.sym_int, torch.SymInt)
+    Known.sym_float = (*Known.sym_float, torch.SymFloat)
+    Known.sym_bool = (*Known.sym_bool, torch.SymBool)

@@ -1,0 +1,378 @@
+"""The author's gradient on PyTorch's tensors: what forward keeps, backward and tangents.
+
+Rules see tensors of ours over PyTorch's, so that what they compute is recorded there, and a
+gradient is differentiable as far as it is made of operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import torch
+
+from polyop import tree
+from polyop.bridges.torch.arrays import QUIET, Call, array_of, of_array
+from polyop.bridges.torch.schema import our_dtype
+from polyop.dispatch.context import run_under
+from polyop.dispatch.operator import OpOverload
+from polyop.errors import AutogradError, MissingGradientError
+from polyop.layers.autograd.author import RUNNING, AuthorRecorder
+from polyop.layers.autograd.author_tangents import Author, laid_beside
+from polyop.layers.autograd.context import Context, refuse
+from polyop.layers.autograd.recorders import recorder_of
+from polyop.tensor.meta import META_SPACE
+from polyop.tensor.tensor import Tensor, of_meta
+
+
+class BridgeContext(Context):
+    """The `ctx` of an author's rules while PyTorch records: what is saved is PyTorch's to keep."""
+
+    _forward: Sequence[Any] | None = None
+
+    def save_for_forward(self, *tensors: Tensor | None) -> None:
+        """Keep tensors for `jvp`."""
+        self._forward = tensors
+
+
+class Saved:
+    """Stands for a tensor that PyTorch keeps: its number."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class Kept(NamedTuple):
+    """What a forward kept besides tensors.
+
+    Attributes:
+        call: the call.
+        recorder: calls the author's functions; None if there are none.
+        constant: the numbers of the results through which no gradient flows.
+        zeros: whether absent gradients come as zeros.
+        attributes: of the context, a `Saved` for each tensor.
+        inputs: shape and dtype of each tensor among the arguments.
+        results: of each result.
+        device: of the results, where there are any.
+    """
+
+    call: Call
+    recorder: AuthorRecorder | None
+    constant: frozenset[int]
+    zeros: bool
+    attributes: dict[str, Any]
+    inputs: list[tuple[Any, torch.dtype]]
+    results: list[tuple[Any, torch.dtype]]
+    device: Any
+
+
+#: What a context has besides the author's own attributes; only the first are for rules.
+_CARRIED = ("_saved", "_forward")
+_OWN = frozenset(
+    ("_versions", "_names", "_ids", "_without", "_dirty", "_materialize", "_node")
+) | {"needs_input_grad"}  # fmt: skip
+
+
+def setup(ctx: Any, call: Call, row: Sequence[Any], outs: Sequence[Any], needs: Any = None) -> None:
+    """Run the author's `setup_context`, and let PyTorch keep what it saved.
+
+    Args:
+        ctx: PyTorch's.
+        call: the call.
+        row: the tensors among its arguments.
+        outs: the results in a row.
+        needs: for each tensor, whether its gradient is asked for.
+    """
+    found = recorder_of(call.op)
+    if found is None:
+        ctx.mark_non_differentiable(*outs)
+    recorder = found if isinstance(found, AuthorRecorder) else None
+    attributes: dict[str, Any] = {}
+    constant = frozenset(range(len(outs)) if found is None else ())
+    zeros = True
+    if recorder is not None:
+        own, constant = _author_setup(ctx, call, recorder, row, outs, needs)
+        attributes = {k: v for k, v in own.__dict__.items() if k not in _OWN}
+        zeros = own._materialize
+    arrays: list[Any] = []
+    kept = {k: tree.map_leaves(lambda v: _keep(arrays, v), v) for k, v in attributes.items()}
+    ctx.save_for_backward(*arrays)
+    if hasattr(ctx, "save_for_forward"):
+        ctx.save_for_forward(*arrays)
+    device = outs[0].device if outs else None
+    facts = (_facts(row), _facts(outs), device)
+    ctx.kept = Kept(call, recorder, constant, zeros, kept, *facts)
+
+
+def _author_setup(  # noqa: PLR0917 - what `setup` got
+    ctx: Any, call: Call, recorder: AuthorRecorder, row: Sequence[Any], outs: Any, needs: Any
+) -> tuple[BridgeContext, frozenset[int]]:
+    results = [of_array(t) for t in outs]
+    out = call.answer(results)
+    own = BridgeContext()
+    own.needs_input_grad = tuple(call.mirrored([bool(n) for n in needs], absent=False))
+    if recorder.setup is not None:
+        values = call.ours(row)
+        run_under(
+            QUIET, recorder.setup, own, recorder._inputs(values), recorder._keywords(values), out
+        )
+    constant = frozenset(i for i, r in enumerate(results) if id(r) in own._without)
+    if constant:
+        ctx.mark_non_differentiable(*[outs[i] for i in constant])
+    if not own._materialize:
+        ctx.set_materialize_grads(False)
+    return own, constant
+
+
+def _keep(arrays: list[Any], value: Any) -> Any:
+    payload = getattr(value, "payload", None) if isinstance(value, Tensor) else None
+    array = getattr(payload, "array", None)
+    if array is None:
+        return value
+    arrays.append(array)
+    return Saved(len(arrays) - 1)
+
+
+def _facts(tensors: Sequence[Any]) -> list[tuple[Any, torch.dtype]]:
+    return [(tuple(t.shape), t.dtype) for t in tensors]
+
+
+def _context(
+    kept: Kept, arrays: Sequence[Any], needs: Sequence[bool], *, forward: bool
+) -> BridgeContext:
+    """Give the author's context again, with the tensors that PyTorch kept."""
+
+    def back(value: Any) -> Any:
+        return of_array(arrays[value.number]) if value.__class__ is Saved else value
+
+    own = BridgeContext()
+    own._node = _Running(kept.call.op, [p.name for p in kept.call.plan.places])
+    for name, value in kept.attributes.items():
+        if name not in _CARRIED:
+            setattr(own, name, tree.map_leaves(back, value))
+    saved = kept.attributes.get("_saved", ())
+    saved = (kept.attributes.get("_forward") or saved) if forward else saved
+    own.save_for_backward(*[back(value) for value in saved])
+    own.needs_input_grad = tuple(kept.call.mirrored(needs, absent=False))
+    return own
+
+
+class _Running(NamedTuple):
+    """Who is running, for errors."""
+
+    op: OpOverload
+    names: list[str]
+
+
+# -- backward ---------------------------------------------------------------------------------
+
+
+def backward(ctx: Any, needs: Sequence[bool], grads: Sequence[Any]) -> list[Any]:
+    """Give the gradient of each tensor among the arguments, or None.
+
+    Raises:
+        MissingGradientError: the operator has no gradient.
+        AutogradError: the author's do not fit.
+    """
+    kept: Kept = ctx.kept
+    if kept.recorder is None:
+        return _missing(kept.call.op)
+    arrays = ctx.saved_tensors  # asked for once: PyTorch may compute them anew
+    own = _context(kept, arrays, needs, forward=False)
+    given = kept.call.laid_out([of_array(g) for g in grads])
+    recorder = kept.recorder
+    token = RUNNING.set(kept.call.op)
+    try:
+        found = run_under(QUIET, recorder.backward, own, *given)
+    finally:
+        RUNNING.reset(token)
+    return _gradients(kept, found, _watched([*arrays, *grads]))
+
+
+def _missing(op: OpOverload) -> NoReturn:
+    have = ", ".join(sorted(set(op.slots()))) or "none"
+    op.missing(
+        "backward",
+        MissingGradientError,
+        problem=f"{op.name()} has no backward rule (it has: {have})",
+        fix=f"add one with polyop.library.register_autograd({op.name()!r}, backward), "
+        f"or say that there is none: register_autograd({op.name()!r}, None)",
+    )
+
+
+def _gradients(kept: Kept, found: Any, watched: Any) -> list[Any]:
+    recorder = kept.recorder
+    assert recorder is not None
+    call = kept.call
+    if len(call.values) == 1 and found.__class__ is tuple and isinstance(call.values[0], list):
+        found = found if len(found) == 1 and not isinstance(found[0], Tensor) else (found,)
+    grads: list[Any] = [None] * len(kept.inputs)
+    triples = zip(recorder.names, call.values, recorder.laid_out(found), strict=True)
+    for name, value, given in triples:
+        for number, grad in _pairs(call, name, value, given):
+            grads[number] = _fitting(kept, name, number, grad, watched)
+    return grads
+
+
+def _pairs(call: Call, name: str, value: Any, given: Any) -> list[tuple[int, Any]]:
+    """Lay gradients beside the tensors of an argument."""
+    if given is None:
+        return []
+    if value.__class__ is list:
+        if not isinstance(given, list | tuple) or len(given) != len(value):
+            _unfit(call, name, f"a list of {len(value)}", given)
+        return [(at.number, g) for at, g in zip(value, given, strict=True) if at is not None]
+    number = getattr(value, "number", None)
+    if number is None:
+        _unfit(call, name, "None, for an argument that is no tensor", given)
+    return [(number, given)]
+
+
+def _fitting(kept: Kept, name: str, number: int, grad: Any, watched: Any) -> Any:
+    if grad is None:
+        return None
+    shape, dtype = kept.inputs[number]
+    if not isinstance(grad, Tensor):
+        _unfit(kept.call, name, "a Tensor, or None", grad)
+    array = array_of(kept.call.op, "backward", grad, torch.empty(0, device=kept.device))
+    if len(array.shape) != len(shape) or not all(
+        a is b or a == b for a, b in zip(array.shape, shape, strict=True)
+    ):
+        _unfit(kept.call, name, f"shape {tuple(shape)}", f"shape {tuple(array.shape)}")
+    if watched is not None and grad.payload.__class__ is np.ndarray:
+        array = _unrecorded(kept.call.op, array, watched)
+    if array.dtype is dtype:
+        return array
+    if array.is_complex() and not dtype.is_complex:
+        array = array.real
+    return array.to(dtype)
+
+
+def _watched(tensors: Sequence[Any]) -> Any:
+    """Give a tensor whose history backward would continue, or None."""
+    if not torch.is_grad_enabled():
+        return None
+    return next((t for t in tensors if t is not None and t.requires_grad), None)
+
+
+class Unrecorded(torch.autograd.Function):
+    """Lets a gradient that was computed in NumPy pass, and refuses to differentiate it."""
+
+    @staticmethod
+    def forward(ctx: Any, op: OpOverload, array: Any, _watched: Any) -> Any:
+        """Give the same values."""
+        ctx.op = op
+        return array.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        """Refuse."""
+        op: OpOverload = ctx.op
+        op.missing(
+            "backward",
+            MissingGradientError,
+            problem=f"the backward of {op.name()} looks at data, so it has no gradient itself",
+            source=op.rule_source("backward"),
+            fix="write it with operators",
+        )
+
+
+_unrecorded: Any = Unrecorded.apply
+
+
+def _unfit(call: Call, name: str, declared: str, seen: Any) -> NoReturn:
+    raise refuse(
+        call.op,
+        f"backward returned a gradient that does not fit {name!r}",
+        argument=name,
+        declared=declared,
+        seen=seen if isinstance(seen, str) else f"{type(seen).__name__} {seen!r:.80}",
+        source=call.op.rule_source("backward"),
+        fix="return one gradient per argument, of its shape, and None where there is none",
+    )
+
+
+# -- tangents ---------------------------------------------------------------------------------
+
+
+def tangents(ctx: Any, given: Sequence[Any]) -> tuple[Any, ...]:
+    """Give the tangent of each result, of the tangents of the tensors among the arguments.
+
+    Raises:
+        MissingGradientError: there is neither `jvp` nor backward.
+        AutogradError: forward mode is nested, where PyTorch would give zeros.
+    """
+    kept: Kept = ctx.kept
+    _refuse_nested(kept.call.op)
+    rule = kept.call.op.rule("jvp")
+    if rule is None:
+        return _transposed(ctx, given)
+    needs = [g is not None for g in given]
+    own = _context(kept, ctx.saved_tensors, needs, forward=True)
+    mirrored = kept.call.mirrored([of_array(g) for g in given])
+    found = run_under(QUIET, rule, own, *mirrored)
+    op = kept.call.op
+    out = kept.call.answer([_meta(f) for f in kept.results])
+    row = laid_beside(Author(op._schema, op.rule_source("jvp")), own, out, found)
+    like = next(g for g in given if g is not None)
+    return tuple([array_of(op, "jvp", t, like) for t in row])
+
+
+def _meta(fact: tuple[Any, torch.dtype]) -> Tensor:
+    return of_meta(META_SPACE.meta(tuple(fact[0]), our_dtype(fact[1])))
+
+
+def _refuse_nested(op: OpOverload) -> None:
+    """Refuse forward mode in forward mode: PyTorch gives zeros for any function with a jvp."""
+    functorch = getattr(torch._C, "_functorch", None)
+    stack = getattr(functorch, "get_interpreter_stack", lambda: None)() or []
+    levels = [level for level in stack if str(level.key()).endswith("Jvp")]
+    if len(levels) > 1:
+        raise AutogradError(
+            f"{op.name()} cannot be differentiated in nested forward mode: PyTorch would give "
+            "zeros",
+            op=op._schema,
+            seen=f"{len(levels)} levels of torch.func.jvp",
+            fix="use reverse mode for one of them, as in jacfwd(jacrev(f))",
+        )
+
+
+def _transposed(ctx: Any, given: Sequence[Any]) -> tuple[Any, ...]:
+    """Give tangents by the transpose of backward, which is linear in what comes back."""
+    kept: Kept = ctx.kept
+    needs = [g is not None for g in given]
+    smooth = [
+        i
+        for i, (_, dtype) in enumerate(kept.results)
+        if _is_smooth(dtype) and i not in kept.constant
+    ]
+    if not smooth:
+        return (None,) * len(kept.results)
+    if kept.recorder is None:
+        _missing(kept.call.op)
+    zeros: list[Any] = [torch.zeros(s, dtype=d, device=kept.device) for s, d in kept.results]
+    if not kept.zeros:
+        zeros = [z if i in smooth else None for i, z in enumerate(zeros)]
+
+    def pull(*probes: Any) -> Any:
+        whole = list(zeros)
+        for i, probe in zip(smooth, probes, strict=True):
+            whole[i] = probe
+        found = backward(ctx, needs, whole)
+        pairs = zip(found, given, strict=True)
+        return [torch.zeros_like(t) if g is None else g for g, t in pairs if t is not None]
+
+    vjp: Any = torch.func.vjp
+    _, transpose = vjp(pull, *[zeros[i] for i in smooth])
+    found = transpose([t for t in given if t is not None])
+    row: list[Any] = [None] * len(zeros)
+    for i, tangent in zip(smooth, found, strict=True):
+        row[i] = tangent
+    return tuple(row)
+
+
+def _is_smooth(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point or dtype.is_complex

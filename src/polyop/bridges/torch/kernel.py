@@ -1,0 +1,174 @@
+"""The kernel and the fake rule of PyTorch's operator: ours, on NumPy's arrays and on fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from polyop.bridges.calls import AT_KERNEL
+from polyop.bridges.torch.arrays import each, our_values
+from polyop.bridges.torch.arrays import of_array as held
+from polyop.bridges.torch.schema import TORCH, Translation
+from polyop.dispatch.body import Form
+from polyop.dispatch.context import PLAIN, run_under, word
+from polyop.dispatch.operator import OpOverload
+from polyop.errors import AliasError, ReturnError
+from polyop.payloads.exchange import to_numpy
+from polyop.schema.model import MISSING
+from polyop.tensor.tensor import Tensor, of_array
+
+Arrays = list["np.ndarray[Any, Any]"]
+
+
+def filled(plan: Translation, args: Sequence[Any], named: dict[str, Any]) -> list[Any]:
+    """Give all arguments: PyTorch leaves out the last ones that are equal to their defaults."""
+    values = list(args)
+    for place, default in list(zip(plan.places, plan.defaults, strict=True))[len(values) :]:
+        value = named.get(place.name, default)
+        values.append(list(value) if value.__class__ is tuple else value)
+    return [None if v is MISSING else v for v in values]
+
+
+def ours(op: OpOverload, values: Sequence[Any]) -> Any:
+    """Call our operator with arguments in the order of its schema."""
+    n = len(op._schema.positional)
+    names = [a.name for a in op._schema.keyword_only]
+    return op.entry(*values[:n], **dict(zip(names, values[n:], strict=True)))
+
+
+class Kernel:
+    """Runs an operator's kernel on the data of PyTorch's tensors."""
+
+    def __init__(self, op: OpOverload, plan: Translation) -> None:
+        self.op = op
+        self.plan = plan
+        self.count = len(plan.places)
+        kinds = {p.kind for p in plan.places} | {f"written {p.written}" for p in plan.places}
+        same = all(p.taken is None for p in plan.places) and plan.forms == (("new", -1),)
+        self.plain = same and kinds <= {"tensor", "static", "written False"}
+        self.plain = self.plain and not op._schema.keyword_only
+
+    def _quickly(self, arrays: Arrays, args: Sequence[Any]) -> Any:
+        """Run the kernel on arrays that need no look."""
+        rest = iter(arrays)
+        given = [of_array(next(rest)) if isinstance(a, torch.Tensor) else a for a in args]
+        entry = self.op.entry
+        out = entry(*given) if word() is PLAIN else run_under(PLAIN, entry, *given)
+        return _new(self.op, out, arrays)
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """Run the kernel; what it writes counts as written to PyTorch too."""
+        if self.plain and len(args) == self.count:
+            arrays = _shared(args)
+            if arrays is not None:
+                return self._quickly(arrays, args)
+        values = filled(self.plan, args, named)
+        written = [
+            t
+            for p, v in zip(self.plan.places, values, strict=True)
+            if p.written
+            for t in (v if isinstance(v, list | tuple) else [v])
+            if t is not None
+        ]
+        tensors = [t for v in values for t in _tensors(v)]
+        on_cpu = all(t.device.type == "cpu" for t in tensors)
+        out = self._on_cpu(values, written) if on_cpu else self._as_they_are(values)
+        if written:
+            torch.autograd.graph.increment_version(written)
+        return out
+
+    def _on_cpu(self, values: Sequence[Any], written: Sequence[Any]) -> Any:
+        inputs: Arrays = []
+        backs: list[tuple[Any, Any]] = []
+
+        def array(t: Any) -> Any:
+            if t is None:
+                return None
+            found = to_numpy(t)
+            if t.is_conj() or t.is_neg():
+                backs.append((t, found))  # a copy, for NumPy has no such views
+            inputs.append(found)
+            return of_array(found)
+
+        given = [
+            v if p.kind == "static" else each(array, v)
+            for p, v in zip(self.plan.places, values, strict=True)
+        ]
+        out = run_under(PLAIN, ours, self.op, our_values(self.plan, given))
+        for t, found in backs:
+            if any(t is w for w in written):
+                t.copy_(TORCH.from_numpy(found, None))
+        return self._results(out, lambda t: _new(self.op, t, inputs))
+
+    def _as_they_are(self, values: Sequence[Any]) -> Any:
+        given = [
+            v if p.kind == "static" else each(held, v)
+            for p, v in zip(self.plan.places, values, strict=True)
+        ]
+        token = AT_KERNEL.set(self.op)
+        try:
+            out = run_under(PLAIN, ours, self.op, our_values(self.plan, given))
+        finally:
+            AT_KERNEL.reset(token)
+        return self._results(out, lambda t: t.payload.array.contiguous())
+
+    def _results(self, out: Any, convert: Any) -> Any:
+        return chosen(self.plan.forms, out, convert)
+
+
+def _shared(args: Sequence[Any]) -> Arrays | None:
+    """Give the arrays of plain tensors, whose memory NumPy shares; None if one is not plain."""
+    found: Arrays = []
+    for t in args:
+        if isinstance(t, torch.Tensor):
+            if t.dtype not in _NUMPYS or not t.is_cpu or t.is_conj() or t.is_neg():
+                return None
+            found.append(t.detach().numpy())
+    return found
+
+
+#: The dtypes that NumPy has itself.
+_NUMPYS = frozenset(
+    (torch.float32, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8)
+) | {torch.uint8, torch.bool, torch.complex64, torch.complex128, torch.float16}
+
+
+def chosen(forms: Sequence[Form], out: Any, convert: Any) -> Any:
+    """Give the results that PyTorch's operator has, converted."""
+    results = [out] if len(forms) == 1 else list(out or ())
+    kept = [
+        each(convert, r) for (kind, _), r in zip(forms, results, strict=False) if kind != "argument"
+    ]
+    return kept[0] if len(kept) == 1 else tuple(kept) if kept else None
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [t for t in value if isinstance(t, torch.Tensor)]
+    return []
+
+
+def _new(op: OpOverload, result: Tensor, inputs: Arrays) -> torch.Tensor:
+    """Make PyTorch's tensor of a result: in order, and of memory that no argument has."""
+    found = result.payload
+    if found.__class__ is not np.ndarray:
+        raise ReturnError(f"the kernel of {op.name()} gave a tensor without data", op=op._schema)
+    if any(np.may_share_memory(found, array) for array in inputs):
+        raise AliasError(
+            f"the kernel of {op.name()} returned memory of an argument",
+            op=op._schema,
+            source=op.source,
+            fix="return a copy",
+        )
+    whole = found.flags.c_contiguous and found.flags.writeable and found.dtype.isbuiltin == 1
+    return torch.from_numpy(found) if whole and found.ndim else _copied(found)
+
+
+def _copied(found: Any) -> torch.Tensor:
+    made: torch.Tensor = TORCH.from_numpy(found, None)
+    return made.reshape(found.shape)

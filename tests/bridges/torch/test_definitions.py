@@ -1,0 +1,166 @@
+"""An operator is defined in PyTorch once both are imported, and goes when it goes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.bridges.torch.operators import mix
+
+import polyop
+from polyop.errors import ArgumentError, DuplicateRegistrationError, OperatorGoneError
+
+Z = torch.ones(3, dtype=torch.float64)
+
+
+def run(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_and_defining_imports_no_framework() -> None:
+    """S66: neither importing polyop nor defining an operator imports PyTorch, or its bridge."""
+    program = """
+import sys, polyop
+@polyop.custom_op("early::twice", mutates_args=())
+def twice(x: polyop.Tensor) -> polyop.Tensor:
+    return polyop.from_numpy(x.numpy() * 2)
+assert twice(polyop.ones(2)).tolist() == [2, 2]
+assert "torch" not in sys.modules and "polyop.bridges.torch.bridge" not in sys.modules
+import torch
+assert "torch._dynamo" not in sys.modules
+print(torch.ops.early.twice(torch.ones(2)).tolist(), twice(torch.ones(2)).tolist())
+graph = torch.compile(lambda x: twice(x), backend="eager")
+print(graph(torch.ones(2)).tolist())
+"""
+    assert run(program).splitlines() == ["[2.0, 2.0] [2.0, 2.0]", "[2.0, 2.0]"]
+
+
+def test_defining_again_before_a_compiler_is_loaded() -> None:
+    """S44: an operator that is defined twice compiles, and so does one of an unusual name."""
+    program = """
+import torch, polyop
+def plus(x: polyop.Tensor) -> polyop.Tensor:
+    return polyop.from_numpy(x.numpy() + 1)
+for name in ("again::plus", "again::plus", "again::name"):
+    op = polyop.custom_op(name, plus, mutates_args=())
+    op.register_fake(lambda x: polyop.empty_like(x))
+op = polyop.ops.again.plus
+print(op(torch.ones(1)).tolist(), op.default(torch.ones(1)).tolist())
+run = torch.compile(lambda x: op(x) + op.default(x), backend="eager", fullgraph=True)
+print(run(torch.ones(1)).tolist())
+"""
+    assert run(program).splitlines() == ["[2.0] [2.0]", "[4.0]"]
+
+
+def test_the_schema_is_translated() -> None:
+    """S14: PyTorch has the operator under its name, with types, defaults and writes."""
+    assert str(torch.ops.bridge_tests.mix.default._schema) == (
+        'bridge_tests::mix(Tensor[] xs, Tensor? w, float k=2., str mode="sum") '
+        "-> (Tensor, Tensor[])"
+    )
+    assert "Tensor(a1!) output" in str(torch.ops.examples.sine.default._schema)
+    assert mix._schema.arguments[0].name == "xs"
+
+
+def test_a_destroyed_library_is_gone_from_pytorch() -> None:
+    """S37: what a library defined goes from PyTorch with it, and may be defined anew."""
+    for factor in (2, 3):
+        lib = polyop.library.Library("bridge_gone", "DEF")
+        lib.define("scale(Tensor x) -> Tensor")
+        lib.impl("scale", lambda x, n=factor: x * n, "CompositeExplicitAutograd")
+        scale = polyop.ops.bridge_gone.scale
+        assert scale(Z).tolist() == [factor] * 3
+        assert torch.ops.bridge_gone.scale(Z).tolist() == [factor] * 3
+        lib._destroy()
+        assert not hasattr(torch.ops.bridge_gone, "scale")
+        with pytest.raises(OperatorGoneError, match="was removed"):
+            scale(Z)
+
+
+def define_shift(extra: bool) -> Any:
+    if extra:
+
+        @polyop.custom_op("bridge_tests::shift", mutates_args=(), replace=True)
+        def shift(x: polyop.Tensor, by: int) -> polyop.Tensor:
+            return polyop.from_numpy(x.numpy() + by)
+
+        return shift
+
+    @polyop.custom_op("bridge_tests::shift", mutates_args=(), replace=True)
+    def shift_one(x: polyop.Tensor) -> polyop.Tensor:
+        return polyop.from_numpy(x.numpy() + 1)
+
+    return shift_one
+
+
+def test_a_cell_run_again() -> None:
+    """S44: an operator that is defined anew, with another schema too, is the new one in PyTorch."""
+    first = define_shift(extra=False)
+    assert first(Z).tolist() == [2.0] * 3
+    assert define_shift(extra=False)(Z).tolist() == [2.0] * 3
+    assert define_shift(extra=True)(Z, 4).tolist() == [5.0] * 3
+    assert torch.ops.bridge_tests.shift(Z, 5).tolist() == [6.0] * 3
+    with pytest.raises(OperatorGoneError):
+        first(Z)
+
+
+def test_rules_that_come_later_count() -> None:
+    """S46: a rule that is registered after the first call is used from then on."""
+    op = define_shift(extra=False)
+    op(Z)
+    op.register_autograd(lambda ctx, grad: grad * 7)
+    x = Z.clone().requires_grad_()
+    op(x).sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [7.0] * 3
+
+
+@polyop.custom_op("bridge_tests::of_dict", mutates_args=())
+def of_dict(xs: dict[str, polyop.Tensor]) -> polyop.Tensor:
+    """An operator whose schema PyTorch cannot say."""
+    return polyop.from_numpy(np.asarray(xs["a"].numpy() * 2))
+
+
+def test_what_pytorch_cannot_say_is_named() -> None:
+    """S8: a type that PyTorch lacks hinders no data, and is named where a gradient is asked."""
+    assert of_dict({"a": Z}).tolist() == [2.0] * 3
+    with pytest.raises(ArgumentError, match="'xs' is of the type Dict"):
+        of_dict({"a": Z.clone().requires_grad_()})
+
+
+def test_a_name_that_pytorch_has_is_refused_when_it_is_asked_for() -> None:
+    """S34: another operator of the name in PyTorch stays, and ours says so where it is needed."""
+    other: Any = torch.library.Library("bridge_taken", "DEF")
+    other.define("f(Tensor x) -> Tensor")
+    other.impl("f", lambda x: x * 10, "CompositeExplicitAutograd")
+
+    @polyop.custom_op("bridge_taken::f", mutates_args=())
+    def f(x: polyop.Tensor) -> polyop.Tensor:
+        return polyop.from_numpy(x.numpy() * 2)
+
+    assert f(Z).tolist() == [2.0] * 3
+    assert torch.ops.bridge_taken.f(Z).tolist() == [10.0] * 3
+    with pytest.raises(DuplicateRegistrationError, match="PyTorch does not take"):
+        f(Z.clone().requires_grad_())
+    other._destroy()
+
+
+def test_errors_of_kernels_are_the_authors_own() -> None:
+    """S2: what a kernel raises, and what our checks raise, arrives through PyTorch as it is."""
+
+    @polyop.custom_op("bridge_tests::failing", mutates_args=())
+    def failing(x: polyop.Tensor) -> polyop.Tensor:
+        raise KeyError("boom")
+
+    for x in (Z, Z.clone().requires_grad_()):
+        with pytest.raises(KeyError, match="boom"):
+            failing(x)
+    with pytest.raises(ArgumentError, match="cannot take str as argument 'x'"):
+        failing("text")
