@@ -18,6 +18,7 @@ import pytest
 import polyop
 from polyop import Tensor, autograd, func
 from polyop.layers.autograd import engine
+from polyop.tensor.tensor import MADE
 
 DEPTH = 20_000
 
@@ -128,6 +129,13 @@ def test_a_kept_graph_goes_with_its_result() -> None:
     assert there() is None
 
 
+@pytest.fixture
+def no_subclasses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has made no Tensor subclass: else each graph is searched for them."""
+    monkeypatch.setattr(MADE, "subclasses", False)
+
+
+@pytest.mark.usefixtures("no_subclasses")
 def test_memory_grows_with_nodes_alone() -> None:
     """S138: a node of a chain costs less than half a kilobyte, and nothing is left of it."""
     x = leaf()
@@ -207,6 +215,7 @@ def test_wide_graphs() -> None:
     assert x.grad.item() == 2.0 * DEPTH
 
 
+@pytest.mark.usefixtures("no_subclasses")
 def test_the_way_to_wanted_nodes_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """S138: a graph with very many ways through it is searched node by node."""
     looked: list[Any] = []
