@@ -1,9 +1,13 @@
-"""Operators of authors are made known to each framework that has a bridge, once it is imported."""
+"""Operators of authors are made known to a framework when its arrays come, or its compiler.
+
+Making an operator known costs more than defining it, and takes its name in the framework; most
+operators never meet its arrays. Only PyTorch's compiler must know an operator before the first
+call that it sees.
+"""
 
 from __future__ import annotations
 
 import sys
-from functools import partial
 
 from polyop.bridges.imports import when_imported
 from polyop.dispatch.operator import OpOverload
@@ -14,18 +18,14 @@ BRIDGES = {"torch": "polyop.bridges.torch.bridge", "jax": "polyop.bridges.jax.br
 
 
 def defined(op: OpOverload) -> None:
-    """Make an operator known to each framework that has a bridge, now or when it is imported."""
+    """Make an operator known to the compiler that must know it, now or when it is imported."""
     if op.is_builtin:
         return
-    for framework, define in _DEFINE.items():
-        when_imported(framework, define, op)
+    when_imported("torch._dynamo", _define_in_torch, op)
 
 
-def _define(framework: str, op: OpOverload) -> None:
-    load(BRIDGES[framework]).define(op)
-
-
-_DEFINE = {framework: partial(_define, framework) for framework in BRIDGES}
+def _define_in_torch(op: OpOverload) -> None:
+    load(BRIDGES["torch"]).define(op)
 
 
 def removed(op: OpOverload) -> None:

@@ -21,6 +21,8 @@ Act = Callable[[OpOverload], None]
 
 #: By module: what is to be done, and with which operators; those that are gone leave by themselves.
 PENDING: dict[str, dict[Act, WeakSet[OpOverload]]] = {}
+#: Modules that are complete, though the import system may still be at it.
+COMPLETE: set[str] = set()
 _LOCK = RLock()
 
 
@@ -29,7 +31,9 @@ def is_ready(module: str) -> bool:
     found = sys.modules.get(module)
     if found is None:
         return False
-    return not getattr(getattr(found, "__spec__", None), "_initializing", False)
+    return module in COMPLETE or not getattr(
+        getattr(found, "__spec__", None), "_initializing", False
+    )
 
 
 def when_imported(module: str, act: Act, op: OpOverload) -> None:
@@ -51,6 +55,7 @@ def when_imported(module: str, act: Act, op: OpOverload) -> None:
 
 def _run(module: str) -> None:
     with _LOCK:
+        COMPLETE.add(module)
         pending = PENDING.pop(module, {})
         if not PENDING and FINDER in sys.meta_path:
             sys.meta_path.remove(FINDER)

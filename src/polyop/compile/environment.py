@@ -307,7 +307,8 @@ def _names(code: CodeType) -> Iterator[str]:
 def _attributes(owner: Any, depth: int = 0) -> Iterator[One]:
     """List the attributes of a plain object, such as the weights of a layer, and of theirs."""
     if isinstance(owner, (list, dict, tuple)) and len(owner) <= LONGEST and depth < DEEPEST:
-        for item in owner.values() if isinstance(owner, dict) else owner:
+        # A copy: a collection, or another thread, may change it meanwhile.
+        for item in list(owner.values() if isinstance(owner, dict) else owner):
             if type(item) in CONTAINERS:
                 yield read({"items": item}, "items")
             if not isinstance(item, ModuleType):

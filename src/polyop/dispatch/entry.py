@@ -41,6 +41,7 @@ from polyop.dispatch.resolve import DENSE, Way, resolve, way_of
 from polyop.dispatch.results import answer_of, results, step_results, tensors_in
 from polyop.dispatch.table import Kernel
 from polyop.dispatch.write import (
+    BUILTINS,
     KERNEL,
     PLAIN,
     Shape,
@@ -71,7 +72,7 @@ def make_entry(op: OpOverload) -> Handler:
     )
     names = [a.name for a in arguments]
     values = [a.default_value for a in arguments]  # `MISSING` where there is none
-    scope = {"first": _first, "op": op}
+    scope = {"__builtins__": BUILTINS, "first": _first, "op": op}
     fn = FunctionType(renamed(text, op._opname, names), scope, op._opname, tuple(values[:n]))
     fn.__kwdefaults__ = dict(zip(names[n:], values[n:], strict=True))
     fn.__module__ = op.__module__

@@ -36,7 +36,7 @@ assert twice(polyop.ones(2)).tolist() == [2, 2]
 assert "torch" not in sys.modules and "polyop.bridges.torch.bridge" not in sys.modules
 import torch
 assert "torch._dynamo" not in sys.modules
-print(torch.ops.early.twice(torch.ones(2)).tolist(), twice(torch.ones(2)).tolist())
+print(twice(torch.ones(2)).tolist(), torch.ops.early.twice(torch.ones(2)).tolist())
 graph = torch.compile(lambda x: twice(x), backend="eager")
 print(graph(torch.ones(2)).tolist())
 """

@@ -20,6 +20,7 @@ import numpy as np
 from polyop import tree
 from polyop.dispatch.bits import GRAD, LIFTED
 from polyop.dispatch.context import run_under
+from polyop.errors import MutationError, PolyopError, VmapError
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.inplace import copy_
 from polyop.tensor.storage import Version
@@ -135,14 +136,33 @@ def _give_back(group: Group, kept: set[int]) -> None:
     value, body = group[0].tensor.payload.value, group[0].body
     lent = [(weakref.ref(loan.tensor), loan.body) for loan in group]
     group.clear()  # now they live only where the program has them
+    if not _put_back(lent, kept):
+        return
+    refused = _written(lent[0][0](), kept, body, value)
+    if refused is None:
+        return
+    gc.collect()  # what only a cycle of dead objects holds is read by nobody
+    if _put_back(lent, kept):
+        raise refused
+
+
+def _put_back(lent: Sequence[tuple[weakref.ref[Tensor], Tensor]], kept: set[int]) -> bool:
+    """Give living tensors their bodies; tell whether anybody can see the memory."""
     living = [(t, own) for ref, own in lent if (t := ref()) is not None and id(t) not in kept]
     for tensor, own in living:
         tensor.payload, tensor.keys, tensor.version = own.payload, own.keys, own.version
         _copy_marks(own, tensor)
-    if living or _is_seen(body.payload, [own.payload for _, own in lent[1:]]):
+    return bool(living) or _is_seen(lent[0][1].payload, [own.payload for _, own in lent[1:]])
+
+
+def _written(base: Tensor | None, kept: set[int], body: Tensor, value: Any) -> PolyopError | None:
+    """Write the value; give the error if an outer level refuses, without what it holds alive."""
+    try:
         # Of the tensor itself where it can be: outer levels and gradients know it, not the body.
-        base = lent[0][0]()
         copy_(base if base is not None and id(base) not in kept else body, value)
+    except (MutationError, VmapError) as error:
+        return error.with_traceback(None)
+    return None
 
 
 def _is_seen(array: Any, views: Sequence[Any]) -> bool:
