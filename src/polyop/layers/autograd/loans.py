@@ -152,7 +152,7 @@ def _put_back(lent: Sequence[tuple[weakref.ref[Tensor], Tensor]], kept: set[int]
     for tensor, own in living:
         tensor.payload, tensor.keys, tensor.version = own.payload, own.keys, own.version
         _copy_marks(own, tensor)
-    return bool(living) or _is_seen(lent[0][1].payload, [own.payload for _, own in lent[1:]])
+    return bool(living) or _is_seen(lent[0][1], [own.payload for _, own in lent[1:]])
 
 
 def _written(base: Tensor | None, kept: set[int], body: Tensor, value: Any) -> PolyopError | None:
@@ -165,12 +165,19 @@ def _written(base: Tensor | None, kept: set[int], body: Tensor, value: Any) -> P
     return None
 
 
-def _is_seen(array: Any, views: Sequence[Any]) -> bool:
-    """Tell whether anything else has an array, or its memory."""
+def _is_seen(body: Tensor, views: Sequence[Any]) -> bool:
+    """Tell whether anything else has the array of a body, or its memory."""
+    array = body.payload
     if array.__class__ is not np.ndarray:
         return False
     if array.base is not None:
         return True
     ours = sum(view.base is array for view in views)
-    # Here: the caller's attribute, the parameter, and the argument of getrefcount.
-    return sys.getrefcount(array) > 3 + ours
+    # Beside one that nobody else has: how many references a call adds depends on who runs frames.
+    alone = Tensor()
+    alone.payload = other = np.empty(0)
+    return _references(array) > _references(other) + ours
+
+
+def _references(array: Any) -> int:
+    return sys.getrefcount(array)
