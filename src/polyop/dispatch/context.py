@@ -281,6 +281,31 @@ class entered:
         return inside  # type: ignore[return-value]
 
 
+class entered_at_once(entered):
+    """Enters its word when it is made; as a block or on a function, for that alone."""
+
+    __slots__ = ("_before",)
+
+    def __init__(self) -> None:
+        # Acts at once, so that a plain call does; a block puts back what was before it.
+        self._before: Word | None = word()
+        set_word(self.word())
+
+    def __enter__(self) -> Any:
+        self._put_back()
+        return super().__enter__()
+
+    def __call__(self, fn: F) -> F:
+        """Run all of `fn` under the word."""
+        self._put_back()
+        return super().__call__(fn)
+
+    def _put_back(self) -> None:
+        if self._before is not None:
+            set_word(self._before)
+            self._before = None
+
+
 class under(entered):
     """Enter a given word."""
 

@@ -13,7 +13,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from polyop.dispatch.bits import ANOMALY, FAKE, GRAD
-from polyop.dispatch.context import F, Word, entered, run_under, set_word, word
+from polyop.dispatch.context import Word, entered, entered_at_once, run_under, word
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.results import tensors_in
 from polyop.errors import AutogradError
@@ -56,40 +56,23 @@ class detect_anomaly(entered):
         return word().but(anomaly="nan" if self._check_nan else "place")
 
 
-class set_detect_anomaly(detect_anomaly):
-    """Turns anomaly mode on or off: at once, or for a block (then put back).
+class set_detect_anomaly(entered_at_once):
+    """Turns anomaly mode on or off: at once, or for a block or function.
 
     Args:
         mode: whether it is on.
         check_nan: whether a gradient with a NaN raises `AutogradError`.
     """
 
-    __slots__ = ("_before", "_mode")
+    __slots__ = ("_mode",)
 
     def __init__(self, mode: bool, check_nan: bool = True) -> None:
-        super().__init__(check_nan)
-        self._mode = mode
-        self._before: Word | None = word()
-        set_word(self.word())
+        self._mode = ("nan" if check_nan else "place") if mode else ""
+        super().__init__()
 
     def word(self) -> Word:
         """Give the current word with anomaly mode as asked."""
-        return super().word() if self._mode else word().but(anomaly="")
-
-    def __enter__(self) -> Any:
-        self._put_back()
-        return super().__enter__()
-
-    def __call__(self, fn: F) -> F:
-        """Run all of `fn` with anomaly mode as asked."""
-        self._put_back()
-        return super().__call__(fn)
-
-    def _put_back(self) -> None:
-        """Undo what the plain call did, since a block does it."""
-        if self._before is not None:
-            set_word(self._before)
-            self._before = None
+        return word().but(anomaly=self._mode)
 
 
 def is_anomaly_enabled() -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from polyop.dispatch.context import F, Word, entered, set_word, word
+from polyop.dispatch.context import Word, entered, entered_at_once, word
 
 
 class no_grad(entered):
@@ -32,35 +30,18 @@ class enable_grad(entered):
         return word().with_grad
 
 
-class set_grad_enabled(entered):
+class set_grad_enabled(entered_at_once):
     """Sets grad mode: at once, or for a block or function."""
 
-    __slots__ = ("_before", "_mode")
+    __slots__ = ("_mode",)
 
     def __init__(self, mode: bool) -> None:
         self._mode = mode
-        # Acts at once, so that a plain call does; a block puts back what was before it.
-        self._before: Word | None = word()
-        set_word(self.word())
+        super().__init__()
 
     def word(self) -> Word:
         """Give the current word with grad mode as asked."""
         return word().with_grad if self._mode else word().without_grad
-
-    def __enter__(self) -> Any:
-        self._put_back()
-        return super().__enter__()
-
-    def __call__(self, fn: F) -> F:
-        """Run all of `fn` with grad mode as asked."""
-        self._put_back()
-        return super().__call__(fn)
-
-    def _put_back(self) -> None:
-        """Undo what the plain call did, since a block or a function does it."""
-        if self._before is not None:
-            set_word(self._before)
-            self._before = None
 
 
 class inference_mode(entered):
