@@ -28,7 +28,6 @@ from polyop import Tensor, ops
 from polyop.dispatch import namespaces
 from polyop.dispatch.context import word
 from polyop.dispatch.operator import OpOverloadPacket
-from polyop.dispatch.parts import PARTS
 from polyop.dispatch.registry import disown, dispatch_check_invariants, places_of
 from polyop.extend import DispatchMode
 from polyop.library import Library, custom_op, register_kernel
@@ -324,12 +323,6 @@ def left() -> tuple[int, int]:
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[1])
     return sys.getallocatedblocks(), pages * os.sysconf("SC_PAGE_SIZE") // 1024
-
-
-@pytest.fixture(autouse=True)
-def _no_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process without PyTorch's compiler, which keeps what it is told of an operator."""
-    monkeypatch.setattr(PARTS, "defined", lambda op: None)
 
 
 @pytest.fixture

@@ -1,35 +1,59 @@
-"""Operators of authors are made known to a framework when its arrays come, or its compiler.
+"""Operators of authors are made known to a framework when it asks for them.
 
-Making an operator known costs more than defining it, and takes its name in the framework; most
-operators never meet its arrays. Only PyTorch's compiler must know an operator before the first
-call that it sees.
+Making an operator known costs more than defining it, and most operators never meet a framework's
+arrays. So it is done when these come, when somebody looks into `torch.ops`, and when PyTorch's
+compiler starts, which must know an operator before the first call that it sees.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from weakref import WeakSet
 
 from polyop.bridges.imports import when_imported
 from polyop.dispatch.operator import OpOverload
 from polyop.lazy import load
 
-#: By the name of a framework: its bridge: `define`, `remove`, `takes`, `call`, `call_tensors`.
+#: By the name of a framework: its bridge: `remove`, `takes`, `call`, `call_tensors`.
 BRIDGES = {"torch": "polyop.bridges.torch.bridge", "jax": "polyop.bridges.jax.bridge"}
+#: The operators that PyTorch's compiler does not know yet; those that are gone leave by themselves.
+UNKNOWN: WeakSet[OpOverload] = WeakSet()
+#: Who is told at each definition.
+TELL: list[Callable[[OpOverload], None]] = []
 
 
 def defined(op: OpOverload) -> None:
-    """Make an operator known to the compiler that must know it, now or when it is imported."""
-    if op.is_builtin:
-        return
-    when_imported("torch._dynamo", _define_in_torch, op)
-
-
-def _define_in_torch(op: OpOverload) -> None:
-    load(BRIDGES["torch"]).define(op)
+    """Remember an operator until a framework asks for it."""
+    if not op.is_builtin:
+        UNKNOWN.add(op)
+        for tell in TELL:
+            tell(op)
 
 
 def removed(op: OpOverload) -> None:
-    """Undo what `defined` did."""
+    """Undo what `defined` did, and take an operator out of the frameworks that know it."""
+    UNKNOWN.discard(op)
     for place in BRIDGES.values():
         if place in sys.modules:  # else it knows of none
             load(place).remove(op)
+
+
+def _prepare_namespaces() -> None:
+    _tell(load("polyop.bridges.torch.namespaces:announce"))
+
+
+def _prepare_compiler() -> None:
+    let_in = load("polyop.bridges.torch.compiler:let_in")
+    if not load("polyop.bridges.torch.compiler:listen")():
+        _tell(let_in)
+
+
+def _tell(tell: Callable[[OpOverload], None]) -> None:
+    TELL.append(tell)
+    for op in list(UNKNOWN):
+        tell(op)
+
+
+when_imported("torch", _prepare_namespaces)
+when_imported("torch._dynamo", _prepare_compiler)

@@ -13,14 +13,9 @@ from importlib.machinery import ModuleSpec
 from threading import RLock, get_ident
 from types import ModuleType
 from typing import Any
-from weakref import WeakSet
 
-from polyop.dispatch.operator import OpOverload
-
-Act = Callable[[OpOverload], None]
-
-#: By module: what is to be done, and with which operators; those that are gone leave by themselves.
-PENDING: dict[str, dict[Act, WeakSet[OpOverload]]] = {}
+#: By module: what is to be done.
+PENDING: dict[str, list[Callable[[], None]]] = {}
 #: Modules that are complete, though the import system may still be at it.
 COMPLETE: set[str] = set()
 _LOCK = RLock()
@@ -36,33 +31,25 @@ def is_ready(module: str) -> bool:
     )
 
 
-def when_imported(module: str, act: Act, op: OpOverload) -> None:
-    """Do something with an operator when a module is imported: now, or as soon as it is.
-
-    Args:
-        module: its name.
-        act: the same function for all operators.
-        op: kept weakly, and left out once it is removed.
-    """
+def when_imported(module: str, act: Callable[[], None]) -> None:
+    """Do something when a module is imported: now, or as soon as it is."""
     with _LOCK:
         if not is_ready(module):
-            PENDING.setdefault(module, {}).setdefault(act, WeakSet()).add(op)
+            PENDING.setdefault(module, []).append(act)
             if FINDER not in sys.meta_path:
                 sys.meta_path.insert(0, FINDER)
             return
-    act(op)
+    act()
 
 
 def _run(module: str) -> None:
     with _LOCK:
         COMPLETE.add(module)
-        pending = PENDING.pop(module, {})
+        pending = PENDING.pop(module, [])
         if not PENDING and FINDER in sys.meta_path:
             sys.meta_path.remove(FINDER)
-    for act, ops in pending.items():
-        for op in list(ops):
-            if op.alive:
-                act(op)
+    for act in pending:
+        act()
 
 
 class _Finder:

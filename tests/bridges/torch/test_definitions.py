@@ -164,3 +164,62 @@ def test_errors_of_kernels_are_the_authors_own() -> None:
             failing(x)
     with pytest.raises(ArgumentError, match="cannot take str as argument 'x'"):
         failing("text")
+
+
+def test_operators_are_found_in_pytorch_before_their_first_call() -> None:
+    """S66: an operator is in `torch.ops` from its definition on, whichever was imported first."""
+    program = """
+import sys, polyop
+def twice(x: polyop.Tensor) -> polyop.Tensor:
+    return polyop.from_numpy(x.numpy() * 2)
+polyop.custom_op("found::before", twice, mutates_args=())
+import torch
+polyop.custom_op("found::after", twice, mutates_args=())
+assert "polyop.bridges.torch.bridge" not in sys.modules
+print([getattr(torch.ops.found, n)(torch.ones(1)).tolist() for n in ("before", "after")])
+print(hasattr(torch.ops.found, "never"), torch.ops.found.after.default)
+"""
+    assert run(program).splitlines() == ["[[2.0], [2.0]]", "False found.after.default"]
+
+
+def test_a_compiler_that_forgets_is_told_again() -> None:
+    """S66: what was never called is known to a compiler, also after its reset."""
+    program = """
+import torch, torch._dynamo, polyop
+from polyop.dispatch.own_call import QUICK
+def twice(x: polyop.Tensor) -> polyop.Tensor:
+    return polyop.from_numpy(x.numpy() * 2)
+first = polyop.custom_op("reset::first", twice, mutates_args=())
+first(polyop.ones(1))
+print(first in QUICK)  # a compiler that is only loaded costs nothing
+torch._dynamo.reset()
+for name in ("second", "third"):
+    op = polyop.custom_op(f"reset::{name}", twice, mutates_args=())
+    op.register_fake(lambda x: polyop.empty_like(x))
+    run = torch.compile(lambda x: op(x) + 1, backend="eager", fullgraph=True)
+    print(run(torch.ones(1)).tolist())
+print(first(polyop.ones(1)).tolist(), first in QUICK)
+"""
+    assert run(program).splitlines() == ["True", "[3.0]", "[3.0]", "[2.0] False"]
+
+
+def test_a_name_that_pytorch_defines_itself_is_its_own() -> None:
+    """S66: an operator of ours that nobody looked for leaves its name to PyTorch's definition."""
+    program = """
+import torch, polyop
+@polyop.custom_op("both::twin", mutates_args=())
+def ours(x: polyop.Tensor) -> polyop.Tensor:
+    return polyop.from_numpy(x.numpy() * 2)
+@torch.library.custom_op("both::twin", mutates_args=())
+def theirs(x: torch.Tensor) -> torch.Tensor:
+    return x * 3
+print(torch.ops.both.twin(torch.ones(1)).tolist(), theirs(torch.ones(1)).tolist())
+print(ours(polyop.ones(1)).tolist())
+try:
+    ours(torch.ones(1).requires_grad_())
+except polyop.errors.DuplicateRegistrationError as error:
+    print(str(error).splitlines()[0])
+"""
+    assert run(program).splitlines() == [
+        "[3.0] [3.0]", "[2.0]", "PyTorch does not take the operator both::twin",
+    ]  # fmt: skip

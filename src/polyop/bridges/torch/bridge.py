@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 import torch
 
 from polyop import tree
-from polyop.bridges.imports import when_imported
 from polyop.bridges.torch.arrays import (
     At,
     Call,
@@ -28,6 +27,7 @@ from polyop.bridges.torch.fake import Fake
 from polyop.bridges.torch.functions import Plain, Transformed
 from polyop.bridges.torch.gradient import backward, setup, tangents
 from polyop.bridges.torch.kernel import Kernel
+from polyop.bridges.torch.namespaces import WAITING
 from polyop.bridges.torch.schema import TORCH, Translation, name_of, torch_dtype, translate
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
@@ -37,7 +37,6 @@ from polyop.errors import (
     PolyopError,
     RegistrationError,
 )
-from polyop.lazy import load
 from polyop.tensor.storage import bump
 from polyop.tensor.tensor import Tensor
 
@@ -62,6 +61,7 @@ class Bridge:
     """
 
     def __init__(self, op: OpOverload) -> None:
+        WAITING.discard(op)
         self.op = op
         self.plan: Translation = translate(op)
         self.tensors = [i for i, p in enumerate(self.plan.places) if p.kind == "tensor"]
@@ -316,11 +316,6 @@ def takes(op: OpOverload, values: Sequence[Any]) -> bool:
 def define(op: OpOverload) -> None:
     """Make an operator known to PyTorch; what hinders it is said when it is called."""
     _made(op)
-    when_imported("torch._dynamo", _let_compilers_in, op)
-
-
-def _let_compilers_in(op: OpOverload) -> None:
-    load("polyop.bridges.torch.dynamo:substitute")(op)
 
 
 def remove(op: OpOverload) -> None:
