@@ -404,3 +404,38 @@ def test_mistakes_of_a_first_export_say_what_to_write() -> None:
         export(lambda x: x, (polyop.ones(3),), dynamic_shapes={"x": {0: "rows"}})
     with pytest.raises(errors.CaptureError, match=r"bool of shape \(\)"):
         export(lambda x: x if x.sum() > 0 else -x, (polyop.ones(3),))
+
+
+LEFT: dict[str, Any] = {}
+
+
+def keeps_in_a_global(x: Any) -> Any:
+    LEFT["x"] = x * 2
+    return x + 1
+
+
+class Keeper:
+    """A function with a state."""
+
+    def __init__(self) -> None:
+        self.calls, self.kept = 0, [1]
+
+    def __call__(self, x: Any) -> Any:
+        self.calls += 1
+        self.kept.append(x * 2)
+        return x + 1
+
+
+def test_a_function_that_changes_what_is_outside_is_refused() -> None:
+    """S213: no program leaves out what its function did; a refused export changes nothing."""
+    kept: list[Any] = []
+
+    def appends(x: Any) -> Any:
+        kept.append(x * 2)
+        return x + 1
+
+    keeper = Keeper()
+    for f, name in ((appends, "kept"), (keeps_in_a_global, "LEFT"), (keeper, "calls")):
+        with pytest.raises(errors.CaptureError, match=f"changes '{name}' outside it"):
+            export(f, (polyop.ones(2),))
+    assert not kept and not LEFT and keeper.calls == 0 and keeper.kept == [1]

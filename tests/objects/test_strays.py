@@ -9,13 +9,14 @@ import types
 import weakref
 from collections.abc import Callable
 from functools import lru_cache, partial
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 from tests.export.object_things import Bare, Shelf, take
 
 import polyop
-from polyop.errors import CaptureError
+from polyop.errors import CaptureError, ObjectError
 from polyop.export import export
 
 X = polyop.tensor([1.0, 2.0])
@@ -185,12 +186,12 @@ def test_objects_that_the_function_makes() -> None:
 
 def test_other_threads_notice_nothing() -> None:
     """S186: while one thread captures, another one uses objects of the class."""
-    seen: list[Any] = []
+    seen: SimpleQueue[Any] = SimpleQueue()  # a list would be one that the function changes
 
     def other() -> None:
         shelf = Shelf()
         shelf.put("x", X)
-        seen.append(shelf.take("x").tolist())
+        seen.put(shelf.take("x").tolist())
 
     def f(x: Any) -> Any:
         thread = threading.Thread(target=other)
@@ -199,4 +200,25 @@ def test_other_threads_notice_nothing() -> None:
         return x * 2
 
     assert export(f, (X,)).module()(Y).tolist() == [10, 14]
-    assert seen and all(value == [1, 2] for value in seen)
+    assert not seen.empty()
+    while not seen.empty():
+        assert seen.get() == [1, 2]
+
+
+def puts_directly(shelf: Any, x: Any) -> Any:
+    shelf.items["y"] = x * 2
+    return x + 1
+
+
+def test_lists_and_dicts_of_an_object_are_not_changed_in_silence() -> None:
+    """S183: a write into what an attribute holds is refused by `export`, and done if compiled."""
+    shelf = Shelf({"x": X})
+    with pytest.raises(ObjectError, match="what attribute 'items' of a .*Shelf holds"):
+        export(puts_directly, (shelf, X))
+    assert list(shelf.items) == ["x"]
+    compiled = polyop.compile(puts_directly)
+    for x in (X, Y):
+        assert compiled(shelf, x).tolist() == (x + 1).tolist()
+        assert shelf.items["y"].tolist() == (x * 2).tolist()
+    with pytest.raises(CaptureError, match="cannot be captured as one graph"):
+        polyop.compile(puts_directly, fullgraph=True)(Shelf({"x": X}), X)

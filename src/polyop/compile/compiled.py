@@ -20,7 +20,6 @@ from polyop.compile.aliasing import checked, policy_of
 from polyop.compile.backends import BACKENDS, Backend, run_by
 from polyop.compile.capture import Captured, DataLook, SideEffect, capture
 from polyop.compile.cuts import run_in_parts
-from polyop.compile.environment import One, environment, objects_in, tensors_in
 from polyop.compile.outlines import Inward
 from polyop.compile.program import Program, run_program
 from polyop.compile.wrappers import can_go_inside, refuse_wrappers, run_inside
@@ -38,6 +37,7 @@ from polyop.errors import (
 )
 from polyop.graph import GraphModule
 from polyop.graph.purity import is_write
+from polyop.objects.environment import One, environment, objects_in, put_back, tensors_in
 from polyop.objects.guards import guards_of
 from polyop.schema.opaque import is_input
 from polyop.source import source_of
@@ -272,18 +272,10 @@ def _capture_once(
         captured = capture(fn, leaves, spec, symbolic=symbolic, known=known)
     except BaseException as raised:  # put back what changed, whatever it is
         error = raised
-    changed = _restore(reads)
+    changed = put_back(reads)
     if changed and error is None:
         error = SideEffect(f"the function changes {changed!r} outside it")
     return captured, error, changed
-
-
-def _restore(reads: Sequence[One]) -> str:
-    """Give what was read its values again; name the first that had changed."""
-    changed = [read for read in reads if not read.untouched()]
-    for read in changed:
-        read.restore()
-    return (changed[0].name or "attributes") if changed else ""
 
 
 def _explained(fn: Any, error: BaseException) -> CaptureError:

@@ -14,7 +14,6 @@ import numpy as np
 
 from polyop import tree
 from polyop.compile.capture import Capture
-from polyop.compile.environment import environment, tensors_of
 from polyop.compile.outlines import (
     Outline,
     Static,
@@ -27,6 +26,7 @@ from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import word
 from polyop.dispatch.lock import LOCK
 from polyop.errors import CaptureError
+from polyop.objects.environment import environment, tensors_of
 from polyop.tensor.storage import bump, version_of
 from polyop.tensor.subclass import is_traceable_wrapper_subclass
 from polyop.tensor.tensor import Tensor

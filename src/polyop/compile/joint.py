@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from polyop import tree
 from polyop.compile.aliasing import checked
 from polyop.compile.backends import run_by
-from polyop.compile.environment import environment, tensors_of
 from polyop.compile.inside import Described, Inside, built, grows
 from polyop.compile.outlines import Static, lasting, look_of, outline_of, parts_of
 from polyop.compile.split import split
@@ -35,6 +34,7 @@ from polyop.graph import Node as GraphNode
 from polyop.graph.purity import is_write
 from polyop.layers.autograd import grad
 from polyop.layers.autograd.node import Node, edges, next_seq
+from polyop.objects.environment import environment, tensors_of
 from polyop.tensor.storage import shares_memory
 from polyop.tensor.tensor import Tensor, of_meta
 

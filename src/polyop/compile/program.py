@@ -8,10 +8,10 @@ from typing import Any
 
 from polyop import tree
 from polyop.compile.capture import Captured, is_given
-from polyop.compile.environment import One
 from polyop.dispatch.context import run_under, word
 from polyop.errors import AutogradError
 from polyop.layers.autograd import Function, grad
+from polyop.objects.environment import One
 from polyop.schema.opaque import is_input
 from polyop.tensor.storage import version_of
 from polyop.tensor.tensor import Tensor

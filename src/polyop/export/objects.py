@@ -10,7 +10,8 @@ refuses an object that answers otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from typing import Any, NoReturn
@@ -26,9 +27,11 @@ from polyop.graph.node import CALL_FUNCTION, GET_ATTR
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.trace.sizes import Sizes
 from polyop.objects.calls import call_object
+from polyop.objects.environment import environment, put_back
 from polyop.objects.fakes import FakeObject, fake_class_of, make_fake, original_of, stays_real
 from polyop.objects.strays import watched
 from polyop.schema.opaque import is_input, is_reference, opaque_type
+from polyop.source import source_of
 from polyop.symbolic import is_symbolic
 from polyop.tensor.meta import Meta
 from polyop.tensor.tensor import Tensor
@@ -80,8 +83,30 @@ class Apart:
         mode = word().fake
         forget_states(mode)
         args, kwargs = tree.map_leaves(partial(renewed, mode), (args, kwargs))
-        with self.outside.replaced(mode.from_object), watched(mode):
+        with (
+            self._unchanged(),
+            self.outside.replaced(mode.from_object),
+            watched(mode),
+        ):
             return rebound(self.f, mode.from_object)(*args, **kwargs)
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Put back what the function changes outside it, and refuse it."""
+        reads = environment(self.f)
+        try:
+            yield
+        except BaseException:
+            put_back(reads)
+            raise
+        changed = put_back(reads)
+        if changed:
+            raise CaptureError(
+                f"the function changes {changed!r} outside it, and the program would not do that",
+                argument=changed,
+                source=source_of(self.f),
+                fix="return what is to be kept, and keep it where the program is called",
+            )
 
 
 # -- what a program relies on -------------------------------------------------

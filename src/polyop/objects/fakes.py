@@ -20,6 +20,7 @@ from polyop.dispatch.lock import LOCK
 from polyop.dispatch.registry import split_name
 from polyop.errors import ObjectError, PolyopWarning, UsageError, UsageTypeError
 from polyop.lazy import load
+from polyop.objects.reads import CONTAINERS, containers
 from polyop.schema.classes import class_names, name_of_class, register_stand_in
 from polyop.schema.opaque import MemberType, is_input, opaque_type
 from polyop.source import Source, caller, source_of
@@ -369,9 +370,34 @@ def _inlined(fake: FakeObject, name: str) -> Any:
 
 def _noted(fake: FakeObject, name: str, value: Any) -> Any:
     """Give an attribute, and tell a capture without guards that its program relies on it."""
-    mode = word().fake
-    note = None if mode is None else mode.__dict__.get("on_read")
+    here = word()
+    if here.fake is None:
+        return value
+    if here.tracer is not None and type(value) in CONTAINERS:
+        shown = here.fake.__dict__.setdefault("shown", [])
+        shown += [(fake.class_name, name, one) for one in containers(value)]
+    note = here.fake.__dict__.get("on_read")
     return value if note is None else note(fake, name, value)
+
+
+def refuse_changed(mode: Any) -> None:
+    """Put back, and refuse, what a traced function did to a list or dict of an object.
+
+    Raises:
+        ObjectError: with the attribute that has it.
+    """
+    shown = mode.__dict__.pop("shown", ())
+    changed = [(owner, name) for owner, name, one in shown if not one.same()]
+    for _, _, one in reversed(shown):
+        one.restore()
+    if changed:
+        owner, name = changed[0]
+        raise ObjectError(
+            f"what attribute {name!r} of a {owner} holds is changed in a traced function, and the "
+            "program would not do that",
+            argument=name,
+            fix="make it a method of the object and of its fake class, or an operator",
+        )
 
 
 def _lacking(fake: FakeObject, name: str) -> NoReturn:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import RLock
 from typing import Any
 
 from polyop.dispatch.context import PLAIN, run_under, word
-from polyop.errors import CaptureError
-from polyop.objects.fakes import FAKE_CLASSES, stays_real, vars_of
+from polyop.errors import CaptureError, ObjectError
+from polyop.objects.fakes import FAKE_CLASSES, refuse_changed, stays_real, vars_of
 from polyop.schema.opaque import opaque_type, reference_classes
 from polyop.source import caller
 
@@ -44,6 +44,12 @@ def watched(mode: Any, allowed: Collection[int] = ()) -> Iterator[None]:
             _guard(cls)
     try:
         yield
+    except BaseException:
+        with suppress(ObjectError):  # there is an error already
+            refuse_changed(mode)
+        raise
+    else:
+        refuse_changed(mode)
     finally:
         with _LOCK:
             for cls in classes:

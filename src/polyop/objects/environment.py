@@ -17,94 +17,16 @@ from functools import partial
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, TypeAlias
 
-from polyop.dispatch.bits import SUBCLASS
 from polyop.objects.guards import guards_of
+from polyop.objects.reads import CONTAINERS, GONE, LONGEST, PLAIN, Fields, Names, Read, read
 from polyop.schema.opaque import is_input
-from polyop.tensor.subclass import inner_tensors, is_traceable_wrapper_subclass
 from polyop.tensor.tensor import Tensor
 
-#: Values of these types are compared; others count as the same while they are the same object.
-PLAIN = (int, float, complex, str, bytes, bool, type(None), tuple)
-CONTAINERS = (list, dict, set)
 #: What a class may keep for its objects that a program can rely on.
 DATA = (*PLAIN, *CONTAINERS, Tensor)
-#: The most reads, the deepest attribute, and the longest container that are looked at.
+#: The most reads, and the deepest attribute, that are looked at.
 MOST = 1000
 DEEPEST = 4
-LONGEST = 100
-
-
-class Fields:
-    """The attributes of what keeps them in no dict of its own: an object with slots, a class."""
-
-    __slots__ = ("owner",)
-
-    def __init__(self, owner: Any) -> None:
-        self.owner = owner
-
-    def get(self, name: str, default: Any) -> Any:
-        """Give an attribute."""
-        return getattr(self.owner, name, default)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        setattr(self.owner, name, value)
-
-    def pop(self, name: str, default: Any) -> None:
-        """Take an attribute away."""
-        if hasattr(self.owner, name):
-            delattr(self.owner, name)
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """One name that the code reads: where it is found, what it was, and what that held."""
-
-    scope: Any  # a dict, or a cell
-    name: str
-    value: Any
-    content: Any = None
-
-    def same(self) -> bool:
-        """Tell whether the name still has the value."""
-        now = _value(self.scope, self.name)
-        if now is self.value:
-            return self.content is None or _alike(_content(now), self.content)
-        return _alike(now, self.value) if isinstance(now, PLAIN) else False
-
-    untouched = same
-
-    def restore(self) -> None:
-        """Give the name what it had."""
-        if self.same():
-            return
-        if isinstance(self.value, CONTAINERS):
-            _refill(self.value, self.content)
-        if not isinstance(self.scope, (dict, Fields)):
-            self.scope.cell_contents = self.value
-        elif self.value is _GONE:
-            self.scope.pop(self.name, None)
-        else:
-            self.scope[self.name] = self.value
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """The names of an object's attributes."""
-
-    scope: dict[str, Any]
-    names: frozenset[str]
-    name: str = ""
-
-    def same(self) -> bool:
-        """Tell whether there are no more and no fewer."""
-        return self.scope.keys() == self.names
-
-    untouched = same
-
-    def restore(self) -> None:
-        """Take away those that are new."""
-        for name in self.scope.keys() - self.names:
-            del self.scope[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,65 +53,6 @@ class State:
 
 
 One: TypeAlias = Read | Names | State
-_GONE = object()
-
-
-def read(scope: Any, name: str) -> Read:
-    """Look at a name."""
-    value = _value(scope, name)
-    return Read(scope, name, value, _content(value))
-
-
-def _value(scope: Any, name: str) -> Any:
-    if isinstance(scope, (dict, Fields)):
-        return scope.get(name, _GONE)
-    try:
-        return scope.cell_contents
-    except ValueError:
-        return _GONE
-
-
-def _content(value: Any) -> Any:
-    """Give what may change in a value while it stays the same object."""
-    if isinstance(value, Tensor):
-        return (value.keys, *_inner(value)) if value.keys & SUBCLASS else value.keys
-    if type(value) not in CONTAINERS or len(value) > LONGEST:
-        return len(value) if type(value) in CONTAINERS else None
-    if isinstance(value, dict):
-        return (*value, *value.values())
-    return tuple(value)
-
-
-def _inner(value: Any) -> list[Any]:
-    """List what a traceable wrapper is made of."""
-    if not is_traceable_wrapper_subclass(value):
-        return []
-    context = value.__tensor_flatten__()[1]
-    return [context, *[y for _, x in inner_tensors(value) for y in (x, *_inner(x))]]
-
-
-def _alike(now: Any, was: Any) -> bool:
-    """Tell whether two values are interchangeable: 1, 1.0 and True are not, nor 0.0 and -0.0."""
-    if now is was:
-        return True
-    if type(now) is not type(was) or not isinstance(now, PLAIN):
-        return False
-    if isinstance(now, tuple):
-        return len(now) == len(was) and all(map(_alike, now, was))
-    return repr(now) == repr(was) if isinstance(now, (float, complex)) else bool(now == was)
-
-
-def _refill(container: Any, content: Any) -> None:
-    if isinstance(content, int):
-        return  # too long to be kept
-    container.clear()
-    if isinstance(container, dict):
-        half = len(content) // 2
-        container.update(zip(content[:half], content[half:], strict=True))
-    elif isinstance(container, set):
-        container.update(content)
-    else:
-        container.extend(content)
 
 
 def environment(fn: Callable[..., Any], leaves: Iterable[Any] = ()) -> tuple[One, ...]:
@@ -211,6 +74,14 @@ def environment(fn: Callable[..., Any], leaves: Iterable[Any] = ()) -> tuple[One
             seen.add(id(current))
             _add(found, _reads(current), waiting)
     return tuple(found.values())
+
+
+def put_back(reads: Iterable[One]) -> str:
+    """Give what was read its values again; name the first that had changed."""
+    changed = [one for one in reads if not one.untouched()]
+    for one in changed:
+        one.restore()
+    return (changed[0].name or "attributes") if changed else ""
 
 
 def tensors_in(reads: Iterable[One]) -> set[int]:
@@ -259,12 +130,13 @@ def _reads(fn: Any) -> Iterator[One]:
     if isinstance(fn, MethodType):
         yield from _attributes(fn.__self__)
         fn = fn.__func__
-    if not isinstance(fn, FunctionType):
-        return
+    if not isinstance(fn, FunctionType) or fn.__code__.co_filename.startswith("<polyop "):
+        return  # what is written here looks after itself
     names = list(_names(fn.__code__))
     for cell, name in zip(fn.__closure__ or (), fn.__code__.co_freevars, strict=False):
         yield from _named(cell, name, names)
-    for name in names:
+    own = f"{fn.__module__}.".startswith("polyop.")  # it holds a user's function at most
+    for name in () if own else names:
         if name in fn.__globals__ or not hasattr(builtins, name):
             yield from _named(fn.__globals__, name, names)
     yield from _attributes(fn.__defaults__ or ())
@@ -330,7 +202,7 @@ def _inside(owner: Any, depth: int) -> Iterator[One]:
         return
     for scope, name in _fields(owner):
         one = read(scope, name)
-        if one.value is not _GONE:
+        if one.value is not GONE:
             yield one
             if depth < DEEPEST:
                 yield from _attributes(one.value, depth + 1)
@@ -358,4 +230,5 @@ def _data_of(cls: type) -> list[str]:
     if f"{cls.__module__}.".startswith(("polyop.", "builtins.", "numpy.")):
         return []
     named = list(vars(cls).items())
-    return [name for name, v in named if isinstance(v, DATA) and not name.startswith("__")]
+    ours = {n for base in cls.__mro__ if base.__module__.startswith("polyop.") for n in vars(base)}
+    return [n for n, v in named if isinstance(v, DATA) and n[:2] != "__" and n not in ours]
