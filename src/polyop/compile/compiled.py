@@ -44,6 +44,7 @@ from polyop.source import source_of
 from polyop.tensor.meta import element_strides
 from polyop.tensor.storage import Version
 from polyop.tensor.tensor import Tensor
+from polyop.tree.same import Same
 
 #: How a call runs without a program.
 Way = Callable[[Callable[..., Any], Any, Any], Any]
@@ -352,21 +353,6 @@ def describe_inputs(
             facts.append((type(leaf), _static(leaf)))
             shapes.append((None, None))
     return tuple(facts), tuple(shapes)
-
-
-class Same:
-    """Equal to itself alone, and kept alive, so that its id stays its own."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.value is other.value
 
 
 def _static(leaf: Any) -> Any:

@@ -8,7 +8,7 @@ are then calls of the same operator, on functions made of the given ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyop import tree
@@ -198,25 +198,22 @@ class ControlOperator(HigherOrderOperator):
 
     def grad(self, to: Interpreter, *args: Any, **kwargs: Any) -> Any:
         """Record the call as one where it is watched."""
-        form = self.parse(*args, **kwargs)
-        if not self.watched(form):
-            return self.eager(form)
-        if not form.is_flat:
-            return self.whole(form)
-        if any(innermost_level_is(x, to.level) for x in form.leaves):
-            return self.recorded(form)
-        with to.lower():
-            return self.again(form)
+        return self._at_level(to, self.recorded, *args, **kwargs)
 
     def jvp(self, to: Interpreter, *args: Any, **kwargs: Any) -> Any:
         """Call it on tensors and their tangents where that is watched."""
+        return self._at_level(to, lambda form: pushed(self, form, to.level), *args, **kwargs)
+
+    def _at_level(
+        self, to: Interpreter, act: Callable[[Form], Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
         form = self.parse(*args, **kwargs)
         if not self.watched(form):
             return self.eager(form)
         if not form.is_flat:
             return self.whole(form)
         if any(innermost_level_is(x, to.level) for x in form.leaves):
-            return pushed(self, form, to.level)
+            return act(form)
         with to.lower():
             return self.again(form)
 

@@ -21,6 +21,7 @@ from polyop.payloads.held import Held, of_held
 from polyop.payloads.libraries import LIBRARIES
 from polyop.payloads.library import Library
 from polyop.tensor.tensor import Tensor
+from polyop.tree.same import Same
 
 ARRAY = object()
 #: A table of frames is begun anew when it has this many.
@@ -93,6 +94,16 @@ def split(
     given = [is_operand(leaf) for leaf in leaves]
     operands = [leaf for leaf, is_one in zip(leaves, given, strict=True) if is_one]
     statics = [ARRAY if one else leaf for leaf, one in zip(leaves, given, strict=True)]
+    return operands, _known(op, spec, statics)
+
+
+def frame_of(op: OpOverload, values: Sequence[Any]) -> Frame:
+    """Give the frame of a call whose arguments have `ARRAY` in the place of each operand."""
+    leaves, spec = tree.flatten(list(values))
+    return _known(op, spec, leaves)
+
+
+def _known(op: OpOverload, spec: Any, statics: Sequence[Any]) -> Frame:
     key = (spec, *map(frozen, statics))
     with LOCK:
         known = FRAMES.setdefault(op, {})
@@ -101,7 +112,7 @@ def split(
             if len(known) >= MOST:
                 known.clear()
             found = known[key] = Frame(op, spec, statics, key)
-    return operands, found
+        return found
 
 
 def is_foreign(leaf: Any) -> bool:
@@ -115,21 +126,6 @@ def is_tensor(leaf: Any) -> bool:
 
 
 # -- values as keys -------------------------------------------------------------------------
-
-
-class Same:
-    """A key for what has no hash: equal to itself alone."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and other.value is self.value
 
 
 def frozen(value: Any) -> Any:
