@@ -34,6 +34,9 @@ def main(names: list[str]) -> int:
     if not names or "backward" in names:
         rows.append(dispatch_cases.node_row())
         print(rows[-1].text(), flush=True)
+    if not names or "graph" in names:
+        rows.append(dispatch_cases.graph_row())
+        print(rows[-1].text(), flush=True)
     if not names or "import" in names:
         for row in process_rows():
             rows.append(row)

@@ -21,6 +21,7 @@ from polyop.dispatch.lock import LOCK
 from polyop.dispatch.own_call import quicken
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.table import Entry, Kernel, Places, compute_entry, fallthrough_kernel
+from polyop.dispatch.told import Told
 from polyop.errors import MissingRuleError, OperatorGoneError, OperatorNotFoundError, nearest
 from polyop.schema.model import FunctionSchema
 from polyop.schema.tags import Tag
@@ -29,6 +30,8 @@ from polyop.source import Source, caller, source_of
 Handler = Callable[..., Any]
 
 
+#: How many changes of operators there were, of rules, kernels or fallbacks.
+CHANGES: list[int] = [0]
 #: The slots in which an index signature stands where nothing is registered (S56).
 INDEXED = frozenset(("fake", "vmap"))
 
@@ -37,7 +40,7 @@ class OperatorBase(Implementations):
     """What single operators and higher-order operators have in common."""
 
 
-class OpOverload(OperatorBase):
+class OpOverload(OperatorBase, Told):
     """One schema, and the rules that layers need to know of it.
 
     Made by the registry, never by hand. Rules are found by place: a
@@ -236,6 +239,7 @@ class OpOverload(OperatorBase):
             self._restore()
         self.memo.clear()
         self.notes.clear()
+        CHANGES[0] += 1
         self._table = None
         if self._entry is not None:
             PARTS.rewrite_entry(self, self._entry)
@@ -287,7 +291,7 @@ class _Table(dict[DispatchKey, Entry]):
         return entry
 
 
-class OpOverloadPacket:
+class OpOverloadPacket(Told):
     """All overloads of one name; a call picks the first that fits (S62)."""
 
     def __init__(self, qualified_name: str) -> None:

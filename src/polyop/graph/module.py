@@ -8,6 +8,7 @@ from typing import Any
 from polyop.errors import GraphError
 from polyop.graph.graph import Graph
 from polyop.graph.node import CALL_MODULE, GET_ATTR
+from polyop.graph.payloads import with_arrays
 from polyop.graph.runner import Program, compile_program
 from polyop.graph.text import graph_code
 
@@ -66,7 +67,8 @@ class GraphModule:
         """Run the graph."""
         program = self._program
         if program is None:
-            program = self._program = compile_program(self._graph, get_attr=self.get_attr)
+            whole = compile_program(self._graph, get_attr=self.get_attr)
+            program = self._program = with_arrays(self._graph, whole)
         return program(*inputs)
 
     def forward(self, *inputs: Any) -> Any:

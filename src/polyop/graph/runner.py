@@ -6,9 +6,10 @@ that nothing lives longer than in the printed code of an eager program.
 
 One loop runs every instruction `(f, i, j, d)`: with `j` it is `f(r[i], r[j])`,
 with `i` alone `f(r[i])`, with neither `f(r)`, where `f` finds its arguments
-itself. The road not taken is a loop per kind: programs change kind every few
-nodes, and entering a loop costs more than the two tests, which are against
-`None` because the truth of a number takes twice as long.
+itself. A program of pairs alone has a loop without tests. The road not taken is
+a loop per kind: programs change kind every few nodes, and entering a loop costs
+more than the two tests, which are against `None` because the truth of a number
+takes twice as long.
 """
 
 from __future__ import annotations
@@ -71,14 +72,19 @@ def make_run(builder: Builder) -> Program:
     pad = (*builder.pad, *[None] * (builder.size - count - 1 - len(builder.pad)))
     program, nodes, result = tuple(builder.program), tuple(builder.nodes), builder.result
 
+    pairs = all(j is not None for _, _, j, _ in program)
+
     def run(*inputs: Any) -> Any:
         if len(inputs) != count:
             raise wrong_count(count, len(inputs))
         r = [None, *inputs, *pad]
         del inputs
         steps = iter(program)
+        of_pairs, of_any = (steps, ()) if pairs else ((), steps)
         try:
-            for f, i, j, d in steps:
+            for f, i, j, d in of_pairs:
+                r[d] = f(r[i], r[j])
+            for f, i, j, d in of_any:
                 if j is not None:
                     r[d] = f(r[i], r[j])
                 elif i is not None:
@@ -188,8 +194,12 @@ class Builder:
             rest.append(target)
         self.free += rest
         self.emit(node, (fn, first, second, target))
-        for dead in rest:
+        for dead in rest if self.clears(node) else ():
             self.emit(node, (NOTHING, None, None, dead))
+
+    def clears(self, _: Node) -> bool:
+        """Say whether what a node was the last to read goes at once, and not when it is reused."""
+        return True
 
     def emit(self, node: Node, instruction: Instruction) -> None:
         """Append an instruction, and remember whose it is."""
