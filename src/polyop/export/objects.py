@@ -84,6 +84,7 @@ class Apart:
         forget_states(mode)
         args, kwargs = tree.map_leaves(partial(renewed, mode), (args, kwargs))
         with (
+            self.outside.held(),
             self._unchanged(),
             self.outside.replaced(mode.from_object),
             watched(mode),

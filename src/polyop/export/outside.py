@@ -9,7 +9,7 @@ objects alone meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from threading import RLock
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -49,6 +49,12 @@ class Outside(NamedTuple):
     """The places of a function."""
 
     places: tuple[Place, ...]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other exports, which put their fakes there, away for a while."""
+        with LOCK if self.places else nullcontext():
+            yield
 
     @contextmanager
     def replaced(self, fake_of: Callable[[Any], Any]) -> Iterator[None]:
