@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -395,12 +396,15 @@ def test_what_is_removed_is_freed(cycle: Callable[[int], None]) -> None:
     """S41, S107: operators that are defined and removed over and over leave nothing behind."""
     for i in range(CYCLES // 5):
         cycle(i)
-    blocks, pages = left()
-    for i in range(CYCLES):
-        cycle(CYCLES + i)
-    more_blocks, more_pages = left()
-    assert more_blocks - blocks < 200 + CYCLES // 20
-    assert more_pages - pages < 10_000
+    seen = [left()]
+    for n in range(4):
+        for i in range(CYCLES // 4):
+            cycle((n + 1) * CYCLES + i)
+        seen.append(left())
+    # A leak is in each round; what else the process keeps, as a cache that fills, is not.
+    grown = [more - less for (less, _), (more, _) in pairwise(seen)]
+    assert min(grown) < 50 + CYCLES // 80, grown
+    assert seen[-1][1] - seen[0][1] < 10_000
     for name in ("c", "w"):
         disown(places_of(f"stress_leak::{name}"))
 
