@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.filled
 
-.PHONY: demo test check stress laws bench opinfo format clean
+.PHONY: demo test check stress laws bench opinfo capabilities format clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -32,6 +32,10 @@ bench: $(STAMP)
 
 opinfo: $(STAMP)
 	POLYOP_OPINFO_REPORT=bench/opinfo.md $(BIN)/python -m pytest -n 2 tests/opinfo
+
+# What each example can do on each array library, tried; a wrong cell fails.
+capabilities: $(STAMP)
+	$(BIN)/polyop check examples --on numpy,torch,jax,dask --markdown docs/capabilities.md
 
 format: $(STAMP)
 	$(BIN)/ruff format src tests bench examples

@@ -1,4 +1,4 @@
-"""The cases of modes and of higher-order operators."""
+"""The cases of modes, of higher-order operators and of compiled chains."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from fused import calls, cheap
 from measure import Case, Row
 from torch._ops import HigherOrderOperator as TorchHigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -54,6 +55,13 @@ def cases() -> Iterator[Case]:
         "a higher-order operator's call", lambda: apply(fn, x), lambda: torch_apply(fn, t),
         "torch", 1 / 3,
     )  # fmt: skip
+    a = np.random.default_rng(0).normal(size=1000).astype("f4")
+    found = calls(cheap, a, a[::-1].copy())
+    for peer in ("jax.jit", "torch.compile"):
+        yield Case(
+            "compiled chain of 10 operators, 1000 elements", found["polyop"][0], found[peer][0],
+            peer, 1,
+        )  # fmt: skip
 
 
 def _ours_apply():

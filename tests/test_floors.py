@@ -31,7 +31,7 @@ BESIDE = {("objects", "hop"), ("layers", "payloads")}
 FLOOR = {part: floor for floor, parts in FLOORS.items() for part in parts}
 #: Lists of names without logic, for users and builders; and the one file that assembles.
 FACADES = {
-    *("__init__", "extend", "library", "autograd", "func", "fake", "fft", "linalg"),
+    *("__init__", "extend", "library", "autograd", "func", "fake", "fft", "linalg", "bridge"),
     *("assembly", "__main__"),
 }
 FILES = [

@@ -280,7 +280,7 @@ from polyop.symbolic import check, statically_known_true, sym_max, sym_min
 from polyop.tensor.tensor import Tensor
 
 if _typing.TYPE_CHECKING:
-    from polyop import export, fft, graph, hop, linalg
+    from polyop import bridge, export, fft, graph, hop, linalg
     from polyop.checking import opcheck
     from polyop.compile import compile
     from polyop.dispatch.shared_library import get_include
@@ -305,6 +305,7 @@ else:  # hidden from type checkers, to which every name would be there
             "associative_scan": "polyop.hop",
             "autocast": "polyop.layers.autocast",
             "bfloat16": "polyop.small_floats",
+            "bridge": "polyop.bridge",
             "broadcast_shapes": "polyop.ops.dtypes",
             "can_cast": "polyop.ops.dtypes",
             "diff": "polyop.ops.differences",
@@ -350,8 +351,9 @@ __all__ = [
     "argsort", "argwhere", "array_equal", "as_tensor", "asarray", "asin", "asinh",
     "associative_scan", "astype", "atan", "atan2", "atanh", "autocast", "autograd", "bernoulli",
     "bfloat16", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or",
-    "bitwise_right_shift", "bitwise_xor", "bool", "broadcast_arrays", "broadcast_shapes",
-    "broadcast_to", "can_cast", "cat", "cdouble", "ceil", "cfloat", "check", "chunk", "clip",
+    "bitwise_right_shift", "bitwise_xor", "bool", "bridge", "broadcast_arrays",
+    "broadcast_shapes", "broadcast_to", "can_cast", "cat", "cdouble", "ceil", "cfloat", "check",
+    "chunk", "clip",
     "clone", "compile", "complex64", "complex128", "concat", "cond", "conj", "copysign", "cos",
     "cosh", "count_nonzero", "cumprod", "cumsum", "cumulative_prod", "cumulative_sum",
     "custom_op", "detach", "device", "diagonal", "diff", "div", "divide", "dot", "double",

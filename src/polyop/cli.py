@@ -12,11 +12,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from polyop.checking.capabilities import Matrix, matrix_of
+from polyop.checking.capabilities.matrix import chosen_libraries
 from polyop.checking.find import Found, find, load
 from polyop.checking.law import LAWS, Law
 from polyop.checking.page import page_of
 from polyop.checking.report import data_of, print_report
 from polyop.checking.run import OperatorReport, check_operator, chosen_laws
+from polyop.checking.stubs import write_stubs
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS, find_operator, find_packet, split_name
 from polyop.dispatch.table import dump, dump_table
@@ -53,6 +56,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_show(commands.add_parser("show", help="show an operator: schema, rules, dispatch table"))
     _add_list(commands.add_parser("list", help="list operators"))
+    _add_stubs(
+        commands.add_parser("stubs", help="write typed stubs of the operators of files or modules")
+    )
     return top
 
 
@@ -67,11 +73,19 @@ def _add_check(command: argparse.ArgumentParser) -> None:
     command.add_argument("--html", metavar="PAGE", help="write the report as a page")
     command.add_argument("--json", metavar="FILE", help="write the report as data; - is stdout")
     command.add_argument("--quiet", action="store_true", help="print failures only")
+    command.add_argument(
+        "--on",
+        metavar="LIBRARIES",
+        help="show instead what each operator can do on these: numpy,torch,jax,dask",
+    )
+    command.add_argument("--markdown", metavar="FILE", help="with --on: write the table; - prints")
     command.set_defaults(run=check)
 
 
 def check(options: argparse.Namespace) -> int:
     """Try the laws, print and write the report."""
+    if options.on is not None:
+        return check_on(options)
     laws = chosen_laws(law_names(options.law))
     found = [one for target in options.targets for one in find(target)]
     reports = list(reports_of(found, laws, quiet=options.quiet))
@@ -84,6 +98,50 @@ def check(options: argparse.Namespace) -> int:
     if options.html:
         Path(options.html).write_text(page_of(reports), "utf-8")
     return OK if all(report.ok for report in reports) else BROKEN
+
+
+def check_on(options: argparse.Namespace) -> int:
+    """Find out what operators can do on array libraries, and print or write the matrix."""
+    libraries = chosen_libraries(options.on)
+    found = [one for target in options.targets for one in find(target)]
+    with _progress(quiet=options.quiet) as bar:
+        task = bar.add_task("checking", total=len(found) * len(libraries))
+
+        def tell(what: str) -> None:
+            bar.update(task, description=f"checking {what}", advance=1)
+
+        matrix = matrix_of(found, libraries, tell)
+    if options.markdown and options.markdown != "-":
+        Path(options.markdown).write_text(page(matrix, options.targets, libraries), "utf-8")
+    if options.json and options.json != "-":
+        Path(options.json).write_text(json.dumps(matrix.data(), indent=2) + "\n", "utf-8")
+    if options.markdown == "-":
+        print(matrix.markdown(), end="")
+    elif options.json == "-":
+        print(json.dumps(matrix.data(), indent=2))
+    elif not options.quiet:
+        print(matrix)
+    print("\n".join(matrix.faults()), file=sys.stderr, end="\n" if matrix.faults() else "")
+    return OK if matrix.ok else BROKEN
+
+
+def page(matrix: Matrix, targets: Sequence[str], libraries: Sequence[str]) -> str:
+    """Write a page that holds a matrix, and says how it was made."""
+    command = f"polyop check {' '.join(targets)} --on {','.join(libraries)}"
+    return f"{PAGE.format(command=command)}\n{matrix.markdown()}"
+
+
+PAGE = """# What each operator can do on which library
+
+Made by `{command}`, which runs each operator on its own samples and compares every result with
+NumPy's. *yes*: done, with the same results. *refused*: an error of polyop says why it cannot be.
+*-*: it says nothing of this operator.
+"""
+
+
+def _progress(*, quiet: bool) -> Progress:
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=quiet or not console.is_terminal)
 
 
 def law_names(given: Sequence[str] | None) -> list[str] | None:
@@ -99,8 +157,7 @@ def reports_of(
     found: Sequence[Found], laws: Sequence[Law], *, quiet: bool
 ) -> Iterator[OperatorReport]:
     """Check one operator after another, and show how far it is."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+    with _progress(quiet=quiet) as bar:
         task = bar.add_task("checking", total=len(found))
         for one in found:
             bar.update(task, description=f"checking {one.op.name()}")
@@ -169,6 +226,25 @@ def list_operators(options: argparse.Namespace) -> int:
     for definition in sorted(DEFINITIONS.values(), key=lambda d: d.op.name()):
         if options.namespace in {None, definition.op.namespace}:
             print(definition.op._schema)
+    return OK
+
+
+def _add_stubs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("targets", nargs="+", metavar="FILE_OR_MODULE")
+    command.add_argument(
+        "--output",
+        default=".",
+        metavar="FOLDER",
+        help="where NAMESPACE.pyi and NAMESPACE.py go; the current folder by default",
+    )
+    command.set_defaults(run=stubs)
+
+
+def stubs(options: argparse.Namespace) -> int:
+    """Write stubs, and the modules that they are of, for the namespaces of some operators."""
+    found = [one.op for target in options.targets for one in find(target)]
+    for path in write_stubs(found, Path(options.output), options.targets):
+        print(path)
     return OK
 
 

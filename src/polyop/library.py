@@ -21,7 +21,11 @@ from polyop.schema.infer import infer_schema
 from polyop.schema.tags import Tag
 
 if TYPE_CHECKING:
+    from polyop.bridges.padded import padded
     from polyop.checking import opcheck
+    from polyop.checking.capabilities import capabilities
+    from polyop.checking.explain import explain
+    from polyop.dispatch.chunk_rule import register_chunks
     from polyop.dispatch.decompositions import (
         DecompTable,
         get_decompositions,
@@ -41,11 +45,15 @@ __getattr__, __dir__ = lazily(
         "DecompTable": "polyop.dispatch.decompositions",
         "EffectType": "polyop.objects.effects",
         "MemberType": "polyop.schema.opaque",
+        "capabilities": "polyop.checking.capabilities",
         "core_decompositions": "polyop.ops.decompositions",
+        "explain": "polyop.checking.explain",
         "get_ctx": "polyop.layers.fake",
         "get_decompositions": "polyop.dispatch.decompositions",
         "has_effects": "polyop.objects.effects",
         "opcheck": "polyop.checking",
+        "padded": "polyop.bridges.padded",
+        "register_chunks": "polyop.dispatch.chunk_rule",
         "register_decomposition": "polyop.dispatch.decompositions",
         "register_effect": "polyop.objects.effects",
         "register_fake_class": "polyop.objects.fakes",
@@ -63,9 +71,11 @@ __all__ = [
     "Library",
     "MemberType",
     "Tag",
+    "capabilities",
     "core_decompositions",
     "custom_op",
     "define",
+    "explain",
     "fallthrough_kernel",
     "get_ctx",
     "get_decompositions",
@@ -74,8 +84,10 @@ __all__ = [
     "impl",
     "infer_schema",
     "opcheck",
+    "padded",
     "register_autocast",
     "register_autograd",
+    "register_chunks",
     "register_decomposition",
     "register_dispatch",
     "register_effect",

@@ -15,7 +15,10 @@ import numpy as np
 
 from polyop import tree
 from polyop.bridges.frameworks import BRIDGES
+from polyop.bridges.own_kernels import own_kernel, run_own
+from polyop.dispatch.bind import convert_argument
 from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.library_kernels import has_kernels
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import Way
@@ -25,7 +28,9 @@ from polyop.layers.payloads import call_held
 from polyop.layers.payloads.facts import library_in
 from polyop.lazy import load
 from polyop.payloads.libraries import library_of
-from polyop.tensor.tensor import Tensor
+from polyop.schema.types import leaf_kind
+from polyop.tensor.foreign import is_reference
+from polyop.tensor.tensor import Tensor, of_array
 
 #: The operator whose kernel a framework runs: what it calls itself is no call of the bridge.
 AT_KERNEL: ContextVar[OpOverload | None] = ContextVar("at_kernel", default=None)
@@ -47,15 +52,46 @@ def call_foreign(op: OpOverload, values: Sequence[Any]) -> Any:
     if decomposes(op) or any(isinstance(leaf, Tensor) for leaf in leaves):
         return call_held(op, values)
     names = {_framework(leaf) for leaf in leaves if PARTS.is_array(leaf)} - {"numpy"}
-    place = BRIDGES.get(names.pop()) if len(names) == 1 else None
+    place = place_of(op, names.pop()) if len(names) == 1 else None
     if place is None or not load(place).takes(op, values):
         return call_held(op, values)
+    _refuse_misfits(op, values)
     return load(place).call(op, values)
+
+
+def _refuse_misfits(op: OpOverload, values: Sequence[Any]) -> None:
+    """Refuse what is no array where tensors are declared; frameworks take None, and numbers."""
+    for i, (argument, value) in enumerate(zip(op._schema.arguments, values, strict=True)):
+        kind = leaf_kind(argument.type)
+        if kind != "static" and not (kind == "tensor" and PARTS.is_array(value)):
+            convert_argument(op, i, tree.map_leaves(_standing_in, value))
+
+
+def _standing_in(leaf: Any) -> Any:
+    return ANY if PARTS.is_array(leaf) else leaf
+
+
+#: Stands for an array where only types are looked at.
+ANY = of_array(np.empty(0))
+#: These run an author's kernel for their arrays themselves, below their own transforms.
+RUN_OWN = frozenset(("torch", "jax"))
+
+
+def place_of(op: OpOverload, name: str) -> str | None:
+    """Give the place of the bridge that takes a library's arrays; None if there is none.
+
+    What has no transforms of its own needs no bridge where the author wrote a kernel for it.
+    """
+    if name not in RUN_OWN and has_kernels(op, name):
+        return None
+    return BRIDGES.get(name)
 
 
 def _framework(array: Any) -> str:
     if isinstance(array, np.ndarray):
         return "numpy"
+    if is_reference(array):
+        return "jax"
     library = library_of(array)
     return "" if library is None else library.name
 
@@ -67,7 +103,8 @@ def author_handler(way: Way, key: DispatchKey, kernel: Kernel, run: Handler) -> 
 
 
 def _bridged(op: OpOverload, below: Handler, *args: Any) -> Any:
-    place = BRIDGES.get(library_in(op, args)[0].name)
+    place = place_of(op, library_in(op, args)[0].name)
     if place is None or AT_KERNEL.get() is op or not load(place).takes(op, args):
-        return below(*args)
+        own = own_kernel(op, args)
+        return below(*args) if own is None else run_own(op, own, args)
     return load(place).call_tensors(op, args)

@@ -2,7 +2,8 @@
 
 Making an operator known costs more than defining it, and most operators never meet a framework's
 arrays. So it is done when these come, when somebody looks into `torch.ops`, and when PyTorch's
-compiler starts, which must know an operator before the first call that it sees.
+compiler starts, which must know an operator before the first call that it sees. What JAX's
+programs call is one function for all operators, known from the beginning.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ from polyop.dispatch.operator import OpOverload
 from polyop.lazy import load
 
 #: By the name of a framework: its bridge: `remove`, `takes`, `call`, `call_tensors`.
-BRIDGES = {"torch": "polyop.bridges.torch.bridge", "jax": "polyop.bridges.jax.bridge"}
+BRIDGES = {
+    "torch": "polyop.bridges.torch.bridge",
+    "jax": "polyop.bridges.jax.bridge",
+    "dask": "polyop.bridges.dask.bridge",
+}
 #: The operators that PyTorch's compiler does not know yet; those that are gone leave by themselves.
 UNKNOWN: WeakSet[OpOverload] = WeakSet()
 #: Who is told at each definition.
@@ -55,5 +60,22 @@ def _tell(tell: Callable[[OpOverload], None]) -> None:
         tell(op)
 
 
+def _prepare_exports() -> None:
+    # An export reads Python as the compiler does, and nobody is told when one starts.
+    _tell(load("polyop.bridges.torch.compiler:let_in"))
+
+
+def _prepare_sharding() -> None:
+    load("polyop.bridges.torch.sharding:announce")()
+
+
+def _prepare_programs() -> None:
+    # A program that was exported elsewhere may be called before any operator meets an array.
+    load("polyop.bridges.jax.ffi")
+
+
+when_imported("jax", _prepare_programs)
 when_imported("torch", _prepare_namespaces)
 when_imported("torch._dynamo", _prepare_compiler)
+when_imported("torch.export._trace", _prepare_exports)
+when_imported("torch.distributed.tensor", _prepare_sharding)

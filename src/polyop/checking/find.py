@@ -32,8 +32,8 @@ def find(target: str) -> list[Found]:
     """Load a file, folder or module, and give each operator that it defines.
 
     Args:
-        target: the path of a Python file, of a folder of such files, or the
-            name of a module.
+        target: the path of a Python file, of a folder of such files (those
+            with operators in its own folders count), or the name of a module.
 
     Raises:
         UsageError: there is no such file or module, or it defines no operator.
@@ -53,11 +53,19 @@ def find(target: str) -> list[Found]:
 
 
 def _files(target: str) -> list[Path]:
-    """Give the files of a folder that is no package."""
+    """Give the files of a folder that is no package, and those of its folders with operators."""
     folder = Path(target)
     if not folder.is_dir() or (folder / "__init__.py").exists():
         return []
-    return sorted(folder.glob("*.py"))
+    return sorted([*folder.glob("*.py"), *filter(_defines, folder.glob("*/*.py"))])
+
+
+def _defines(file: Path) -> bool:
+    """Tell whether a file seems to define operators; a folder may hold scripts and packages too."""
+    if (file.parent / "__init__.py").exists():
+        return False
+    text = file.read_text(errors="replace")
+    return "custom_op(" in text or "Library(" in text
 
 
 def load(target: str) -> ModuleType:
@@ -114,12 +122,12 @@ def operators_of(module: ModuleType, known: Iterable[str] = ()) -> list[OpOverlo
         d.op
         for name, d in DEFINITIONS.items()
         if not d.op.is_builtin
-        and not _is_twin(d.op)
+        and not is_twin(d.op)
         and (name not in before or id(d.op) in held or _within(d.op.source.file, module))
     ]
 
 
-def _is_twin(op: OpOverload) -> bool:
+def is_twin(op: OpOverload) -> bool:
     """Tell whether an operator is the functional twin that was made of another (S174)."""
     if not op._overloadname.endswith("functional") or op.packet is None:
         return False

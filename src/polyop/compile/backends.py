@@ -30,8 +30,24 @@ def run_graph(module: GraphModule, inputs: Sequence[Any]) -> Run:
 
 run_graph.takes_tokens = False  # type: ignore[attr-defined]
 
+
+def run_loops(module: GraphModule, inputs: Sequence[Any]) -> Run:
+    """Run the graph with its pointwise parts as loops of C; there must be a compiler."""
+    made: Run = load("polyop.compile.fused.backend:fuse")(module)
+    return made
+
+
+def run_loops_or_graph(module: GraphModule, inputs: Sequence[Any]) -> Run:
+    """Run pointwise parts as loops of C if there is a compiler, else the graph; say so once."""
+    made: Run = load("polyop.compile.fused.backend:fuse")(module, strict=False)
+    return made
+
+
+for backend in (run_graph, run_loops, run_loops_or_graph):
+    backend.takes_tokens = False  # type: ignore[attr-defined]
+
 #: The backends by name.
-BACKENDS: dict[str, Backend] = {"graph": run_graph}
+BACKENDS: dict[str, Backend] = {"graph": run_graph, "c": run_loops, "auto": run_loops_or_graph}
 
 
 def run_by(backend: Backend, module: GraphModule) -> Run:

@@ -22,6 +22,7 @@ from polyop.compile.capture import Captured, DataLook, SideEffect, capture
 from polyop.compile.cuts import run_in_parts
 from polyop.compile.outlines import Inward
 from polyop.compile.program import Program, run_program
+from polyop.compile.quick import Quick, quick_of
 from polyop.compile.wrappers import can_go_inside, refuse_wrappers, run_inside
 from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
 from polyop.dispatch.context import word
@@ -73,7 +74,10 @@ def compile(
             otherwise it is cut there.
         dynamic: True for symbolic sizes at once, False for a program per shape,
             None for symbolic sizes once they have changed.
-        backend: a name, or a function that makes a callable of a graph. Where calls have
+        backend: a name: "graph" runs a graph operator by operator; "c" runs its pointwise parts
+            as loops of C, compiled at the first run and kept on disk, bits as eager's but for
+            exponentials and the like (four units in the last place); "auto" is "c" where there
+            is a C compiler. Or a function that makes a callable of a graph. Where calls have
             effects the graph takes tokens first and gives `(token, ..., result)`; one with
             an attribute `takes_tokens = False` gets it without, and keeps the nodes' order.
         options: `cache_size_limit`, the most programs to keep (64);
@@ -128,6 +132,7 @@ class CompiledFunction:
         self.options = options
         self.insides: dict[Any, Any] = {}  # by the kind of wrappers among the arguments
         self.programs: dict[Any, list[Program]] = {}
+        self._quick: Quick | None = None
         self._cut: dict[Any, Way] = {}
         self._tries: dict[Any, int] = {}
         self._lock = RLock()
@@ -141,6 +146,9 @@ class CompiledFunction:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function, by a program if it can be captured."""
+        quick = self._quick
+        if quick is not None and not kwargs and quick.fits(args):
+            return quick.run(self.fn, args)
         return self._call(self.fn, args, kwargs)
 
     def _call(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -162,6 +170,8 @@ class CompiledFunction:
                 program = self._capture(fn, leaves, spec, key, shapes)
             except _Cut as cut:
                 return cut.way(fn, args, kwargs)
+        if not kwargs and fn is self.fn:
+            self._quick = quick_of(program, args, spec)
         return run_program(program, fn, leaves, spec)
 
     def _with_odd(self, odd: Any, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -37,7 +37,7 @@ def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[
         return ALONE[op](given[0])
     values = _bind_names(op, list(given), rest, named)
     if _has_arrays(op, values):
-        return _call_foreign(op, values)
+        return _call_foreign(op, values, None if named or rest else classes)
     try:
         values = _convert_all(op, values)
     except ArgumentError:
@@ -61,13 +61,17 @@ def _has_arrays(op: OpOverload, values: Sequence[Any]) -> bool:
     )
 
 
-def _call_foreign(op: OpOverload, values: Sequence[Any]) -> Any:
+def _call_foreign(op: OpOverload, values: Sequence[Any], classes: Any) -> Any:
     """Answer in kind; what is no tensor is converted here, an array of integers too."""
     bound = [
         convert_argument(op, i, v) if leaf_kind(a.type) == "static" else v
         for i, (a, v) in enumerate(zip(op._schema.arguments, values, strict=True))
     ]
-    return PARTS.call_foreign(op, bound)
+    answer = PARTS.call_foreign(op, bound)
+    known = op.notes.get(tuple([value.__class__ for value in bound]))
+    if classes is not None and getattr(known, "converts", False):
+        op.notes[classes] = known  # it takes other classes too of what is no tensor
+    return answer
 
 
 #: The classes that decide alone which overload fits, whatever the value.
@@ -208,11 +212,20 @@ def _other_overload(op: OpOverload, values: Sequence[Any]) -> tuple[OpOverload, 
         return None
     for other in op.packet.op_overloads():
         if other is not op and len(other._schema.arguments) == len(values):
-            try:
-                return other, _convert_all(other, values)
-            except ArgumentError:
-                continue
+            found = _fitting(other, values)
+            if found is not None:
+                return other, found
     return None
+
+
+def _fitting(op: OpOverload, values: Sequence[Any]) -> list[Any] | None:
+    """Convert the values if they fit; no text of them is made, which may be a look at data."""
+    pairs = zip(op._schema.arguments, values, strict=True)
+    given = [(a.type, a.default_value if v is MISSING else v) for a, v in pairs]
+    try:
+        return None if any(v is MISSING for _, v in given) else [convert(t, v) for t, v in given]
+    except Mismatch:
+        return None
 
 
 def call_packet(packet: OpOverloadPacket, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from polyop.dispatch import rules
+from polyop.dispatch.absent import found_or_absent
 from polyop.dispatch.keys import DispatchKey, key_for_device
 from polyop.dispatch.library import check_function, check_qualname, kernel_keys, ordered_tags
 from polyop.dispatch.lock import LOCK
@@ -23,6 +24,7 @@ from polyop.dispatch.registry import (
 )
 from polyop.dispatch.switch import KernelSwitch
 from polyop.dispatch.table import Kernel
+from polyop.dispatch.told import Told
 from polyop.errors import DuplicateRegistrationError, PolyopWarning, UsageError
 from polyop.lazy import load
 from polyop.schema.infer import check_written, infer
@@ -35,7 +37,7 @@ from polyop.warn import warn_once
 Fn = Callable[..., Any]
 
 
-class CustomOpDef:
+class CustomOpDef(Told):
     """An operator made of a function: call it, and register its rules.
 
     It keeps the function's name, docstring and signature.
@@ -72,7 +74,7 @@ class CustomOpDef:
         return f"<CustomOpDef({self._qualname})>"
 
     def __reduce__(self) -> Any:
-        return (_find, (self._qualname,))
+        return (_find, (self._qualname, self.__module__))
 
     def __copy__(self) -> CustomOpDef:
         return self
@@ -89,9 +91,11 @@ class CustomOpDef:
 
     # -- rules ----------------------------------------------------------------
 
-    def register_kernel(self, device_types: Any, fn: Fn | None = None, /) -> Any:
+    def register_kernel(
+        self, device_types: Any, fn: Fn | None = None, /, *, library: str | None = None
+    ) -> Any:
         """Register a kernel for device types; see `polyop.library.register_kernel`."""
-        return rules.register_kernel(self._opoverload, device_types, fn)
+        return rules.register_kernel(self._opoverload, device_types, fn, library=library)
 
     def register_fake(self, fn: Fn | None = None, /) -> Any:
         """Register the fake rule; see `polyop.library.register_fake`."""
@@ -137,6 +141,10 @@ class CustomOpDef:
     def register_index(self, signature: str, /) -> None:
         """Say which axes meet; see `polyop.library.register_index`."""
         load("polyop.dispatch.index_signature:register_index")(self._opoverload, signature)
+
+    def register_chunks(self, *rule: Any) -> Any:
+        """Say how calls may be cut; see `polyop.library.register_chunks`."""
+        return load("polyop.dispatch.chunk_rule:register_chunks")(self._opoverload, *rule)
 
     def register_effect(self, effect: Any, /) -> None:
         """Register the effect; see `polyop.library.register_effect`."""
@@ -295,8 +303,12 @@ def _check_same_module(
     )
 
 
-def _find(name: str) -> CustomOpDef:
+def _find(name: str, module: str = "") -> Any:
     """Find an operator again, for pickles."""
+    return found_or_absent(_find, _find_here, (name,), module)
+
+
+def _find_here(name: str) -> CustomOpDef:
     base, overload, version = split_name(name)
     op = find_operator(base, overload, version or 1)
     kernel = op.places.top(DispatchKey.CompositeExplicitAutograd)

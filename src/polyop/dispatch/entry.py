@@ -144,6 +144,7 @@ def scope_of(op: OpOverload, **more: Any) -> dict[str, Any]:
     return base_scope(
         op,
         memo=op.memo,
+        notes=op.notes,
         resolve=resolve,
         slow=slow,
         convert=convert_argument,
@@ -208,11 +209,18 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
         "except (AttributeError, TypeError): pass",
         "else:",
         *indent(found),
+        *_noted_text(shape),
         f"return slow(op, {given}, {rest}, {named})",
     ]
     constants = {} if kernel is None else {KERNEL: kernel.fn, PLAIN: plain_codes(op, kernel)}
     head = f"def f({_parameters(op, shape.names, shape.positional)}):"
     return "\n".join([head, *indent(lines)]), constants
+
+
+def _noted_text(shape: Shape) -> list[str]:
+    """Lines that make the call as it is noted for values of these classes."""
+    classes = _tuple([f"{a}.__class__" for a in shape.names])
+    return [f"_h = notes.get({classes})", f"if _h is not None: return _h({', '.join(shape.names)})"]
 
 
 def _parameters(op: OpOverload, names: Sequence[str], n: int) -> str:
@@ -263,7 +271,7 @@ def kernel_handler(way: Way, key: DispatchKey, kernel: Kernel) -> Handler:
         scope["kernel"] = _with_first(kernel, way)
     if key not in BACKEND_KEYS and not kernel.payload:
         lines = [f"return checked(op, {call_text(shape, payloads=False)}, {_tuple(shape.names)})"]
-    elif kernel.payload and not _is_numpy(way.code):
+    elif kernel.payload and not _is_numpy(way.code) and not _exchanges(way):
         refuse: Handler = PARTS.no_backend(op, way.code)
         return refuse
     else:
@@ -300,6 +308,11 @@ def _no_data(op: OpOverload, tensor: Any) -> NoReturn:
 
 def _is_numpy(code: int) -> bool:
     return not code & TENSOR_BITS & ~(NUMPY | GRAD | INFERENCE_TENSOR | SUBCLASS)
+
+
+def _exchanges(way: Way) -> bool:
+    """Tell whether an author's kernel gets other libraries' arrays as NumPy's."""
+    return bool(way.code & OTHER) and not way.op.is_builtin
 
 
 def _with_first(kernel: Kernel, way: Way) -> Handler:

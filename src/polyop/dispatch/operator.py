@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
+from polyop.dispatch.absent import found_or_absent
 from polyop.dispatch.implementations import Implementations
 from polyop.dispatch.keys import DispatchKey, is_alias_key, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
@@ -40,7 +41,7 @@ class OperatorBase(Implementations):
     """What single operators and higher-order operators have in common."""
 
 
-class OpOverload(OperatorBase, Told):
+class OpOverload(OperatorBase):
     """One schema, and the rules that layers need to know of it.
 
     Made by the registry, never by hand. Rules are found by place: a
@@ -95,6 +96,8 @@ class OpOverload(OperatorBase, Told):
 
     def __deepcopy__(self, memo: Any) -> OpOverload:
         return self
+
+    explain, capabilities = Told.explain, Told.capabilities
 
     @property
     def op(self) -> Handler:
@@ -396,13 +399,13 @@ def _label(op: OpOverload) -> str:
     return op._schema.overload_name + (f"@{version}" if version > 1 else "")
 
 
-def _find_packet(name: str) -> OpOverloadPacket | None:
+def _find_packet(name: str) -> Any:
     """Find all overloads of a name again, for pickles."""
-    op: OpOverload = PARTS.find_operator(name, None, 0)
-    return op.packet
+    return found_or_absent(
+        _find_packet, lambda name: PARTS.find_operator(name, None, 0).packet, (name,)
+    )
 
 
-def _find(name: str, overload: str, version: int) -> OpOverload:
+def _find(name: str, overload: str, version: int) -> Any:
     """Find an operator again, for pickles."""
-    found: OpOverload = PARTS.find_operator(name, overload, version)
-    return found
+    return found_or_absent(_find, PARTS.find_operator, (name, overload, version))

@@ -87,7 +87,13 @@ def _registering(
 
 
 def register_kernel(
-    op: Any, device_types: Any, func: Rule | None = None, /, *, lib: Library | None = None
+    op: Any,
+    device_types: Any,
+    func: Rule | None = None,
+    /,
+    *,
+    lib: Library | None = None,
+    library: str | None = None,
 ) -> Any:
     """Register a kernel for one or several device types; None makes it the default (S50).
 
@@ -96,10 +102,13 @@ def register_kernel(
         device_types: `"cpu"`, `["cpu", "cuda"]`, or None.
         func: the kernel; without it, the call decorates.
         lib: the library that owns the registration.
+        library: the name of an array library, such as `"torch"` or `"jax"`: the kernel then gets
+            that library's own arrays, on these devices or on any, and returns such. It goes before
+            a kernel without a library, which computes on tensors over NumPy's arrays.
 
     Raises:
-        UsageError: an unknown device type, or an operator without tensors and
-            without an argument `device`.
+        UsageError: an unknown device type, an operator without tensors and without an argument
+            `device`, or a library whose arrays cannot do what the operator does.
         UsageTypeError: `func` is no function.
     """
     found = as_operator(op)
@@ -108,6 +117,10 @@ def register_kernel(
 
     def register(fn: Rule) -> Rule:
         _check_rule(found, "kernel", fn)
+        if library is not None:
+            put_kernel = load("polyop.dispatch.library_kernels:register")
+            put_kernel(found, device_types, library, fn, lib)
+            return fn
         for key in keys:
             _file(found, key, fn, source_of(fn), lib)
         return fn

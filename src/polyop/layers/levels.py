@@ -22,6 +22,7 @@ from polyop.dispatch.resolve import Way, backends_of
 from polyop.dispatch.results import tensors_in
 from polyop.errors import AutogradError, PolyopError
 from polyop.layers.own_kernels import bit_of, call_anew, is_off, own_kernels
+from polyop.schema.types import leaf_kind
 
 #: The bits of payloads that are records of levels.
 LEVEL_BITS = BATCHED | LIFTED
@@ -124,15 +125,42 @@ class LevelsLayer:
 
 def general(op: OpOverload) -> Handler:
     """Make the handler that looks for the level at each call."""
+    find = _finder(op)
 
     def run(*args: Any) -> Any:
-        level = innermost(args)
+        level = find(args)
         assert level is not None
         if not level.alive:
             level.escaped(op)
         return level.run(op, args)
 
     return run
+
+
+def _finder(op: OpOverload) -> Callable[[Sequence[Any]], Level | None]:
+    """Give `innermost`, or what looks only where tensors can be, if they are in no list."""
+    places = tensor_places(op)
+    if places is None:
+        return innermost
+
+    def find(args: Sequence[Any]) -> Level | None:
+        found: Level | None = None
+        for i in places:
+            tensor = args[i]
+            if tensor is not None and tensor.keys & LEVEL_BITS:
+                level: Level = tensor.payload.level
+                if found is None or level.depth > found.depth:
+                    found = level
+        return found
+
+    return find
+
+
+def tensor_places(op: OpOverload) -> tuple[int, ...] | None:
+    """Give the positions of tensors among the arguments; None if lists or trees have some."""
+    kinds = [leaf_kind(a.type) for a in op._schema.arguments]
+    places = tuple(i for i, kind in enumerate(kinds) if kind in {"tensor", "tensor?"})
+    return places if all(k in {"tensor", "tensor?", "static"} for k in kinds) else None
 
 
 def _with_own(op: OpOverload, own: Mapping[int, Handler]) -> Handler:

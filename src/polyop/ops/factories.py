@@ -17,10 +17,12 @@ from polyop.devices import CPU, META, Device, DType, as_dtype
 from polyop.dispatch.bits import FAKE_MODE
 from polyop.dispatch.context import word
 from polyop.errors import UsageError
+from polyop.lazy import load
 from polyop.ops.define import ON_TENSORS, define
 from polyop.ops.splitting import sizes_of
 from polyop.ops.view_metas import refuse
 from polyop.ops.views import behind
+from polyop.schema.base_values import Known
 from polyop.symbolic import SymInt, sym_max
 from polyop.tensor.meta import META_SPACE, Meta, Size
 from polyop.tensor.tensor import Tensor, of_array, of_meta
@@ -345,3 +347,15 @@ def new_full(x: Any, size: Sequence[Any], value: Any, dtype: Any = None, device:
     """Make a tensor of one number, with the dtype and device of another where none is given."""
     dtype = x.dtype if dtype is None else dtype
     return full(size, value, dtype=dtype, device=x.device if device is None else device)
+
+
+def new_elsewhere(self: Any, size: tuple[Any, ...], value: Any, dtype: DType) -> Any:
+    """Make a tensor whose sizes are another library's symbols: NumPy would ask for their values."""
+    if value is None:
+        size, value = size[:-1], size[-1]
+    sizes = sizes_of(size)
+    if not any(isinstance(n, Known.sym_int) and not isinstance(n, SymInt) for n in sizes):
+        return None
+    payload = self.payload
+    array = payload.library.full(sizes, value, dtype, payload.array)
+    return load("polyop.payloads.held:of_held")(type(payload)(array, payload.library))

@@ -352,10 +352,14 @@ def _type(self: Any, dtype: Any) -> Any:
     return _to(self, as_dtype(dtype))
 
 
-def _new(make: Fn) -> Fn:
+def _new(make: Fn, value: float | None) -> Fn:
     def method(self: Any, *size: Any, dtype: Any = None, device: Any = None, **rest: Any) -> Any:
         if "size" in rest:
             size = (rest.pop("size"),)
+        if device is None and not rest and hasattr(self.payload, "library"):
+            made = factories.new_elsewhere(self, size, value, as_dtype(dtype or self.dtype))
+            if made is not None:
+                return made
         device = self.device if device is None else device
         return make(*size, dtype=dtype or self.dtype, device=device, **rest)
 
@@ -382,8 +386,8 @@ def _attach_conversions() -> None:
     attach("type", _type)
     attach("type_as", lambda self, other: _to(self, other.dtype))
     attach("astype", lambda self, dtype, copy=True: _to(self, dtype, copy=copy))
-    for name in ("empty", "zeros", "ones", "full"):
-        attach(f"new_{name}", _new(getattr(factories, name)))
+    for name, value in (("empty", 0), ("zeros", 0), ("ones", 1), ("full", None)):
+        attach(f"new_{name}", _new(getattr(factories, name), value))
     attach("new_tensor", _new_tensor)
 
 

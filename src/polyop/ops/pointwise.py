@@ -21,6 +21,7 @@ from polyop.devices import DType
 from polyop.errors import ArgumentError
 from polyop.ops.define import define
 from polyop.ops.shapes import broadcast, pointwise_strides, promote
+from polyop.schema.base_values import example_of
 from polyop.schema.tags import Tag
 from polyop.symbolic import SymBool, SymFloat, SymInt
 from polyop.tensor.meta import Meta
@@ -131,6 +132,8 @@ def dtype_of_kernel(name: str, kernel: Fn) -> Fn:
         except KeyError:
             found = known[key] = _ask(name, kernel, args)
             return found
+        except TypeError:  # another library's symbol, which has no hash
+            return _ask(name, kernel, args)
 
     return dtype_of
 
@@ -151,4 +154,7 @@ def _ask(name: str, kernel: Fn, args: tuple[Any, ...]) -> DType:
 def _empty(value: Any) -> Any:
     if isinstance(value, np.dtype):
         return np.empty(0, value)
-    return _NUMBERS.get(value.__class__, value)
+    if value.__class__ in _NUMBERS:
+        return _NUMBERS[value.__class__]
+    example = example_of(value)
+    return value if example is None else example

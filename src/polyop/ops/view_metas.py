@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 from polyop.errors import ArgumentError, OutOfRangeError
 from polyop.ops.shapes import normal_axis
-from polyop.symbolic import SymInt, sym_max, sym_min
+from polyop.schema.base_values import Known
+from polyop.symbolic import sym_max, sym_min
 from polyop.tensor.meta import Meta, Shape, Size, normal_strides
 
 
@@ -309,7 +310,7 @@ def checked_index(op: str, shape: Shape, axis: int, index: Size) -> int:
 
 def slice_length(size: Size, start: Any, stop: Any, step: int) -> Size:
     """Count the elements of a slice; `sym_min` and `sym_max` keep it free of guards."""
-    if not any(isinstance(v, SymInt) for v in (size, start, stop)):
+    if not any(isinstance(v, Known.sym_int) for v in (size, start, stop)):
         return len(range(int(size))[slice(start, stop, step)])
     if step > 0:
         first = 0 if start is None else _clamped(start, size)

@@ -15,6 +15,7 @@ import numpy as np
 
 from polyop.devices import DType
 from polyop.payloads.library import Array, Library
+from polyop.schema.base_values import example_of
 
 Fn = Callable[..., Any]
 NUMBERS = frozenset({bool, int, float, complex})
@@ -55,7 +56,10 @@ class Call:
 
     def dtype_of(self, x: Any) -> Any:
         """Give the dtype of an array; a number stands for itself."""
-        return x if x.__class__ in NUMBERS else self.library.dtype(x)
+        if x.__class__ in NUMBERS:
+            return x
+        example = example_of(x)
+        return self.library.dtype(x) if example is None else example
 
     def common(self, *values: Any) -> DType:
         """Give the dtype in which arrays and numbers meet."""
@@ -69,6 +73,8 @@ class Call:
         """Give an array or a number as an array of a dtype."""
         if x.__class__ in NUMBERS:
             return self.number(x, dtype)
+        if example_of(x) is not None:
+            return self.full((), x, dtype)
         dtype = self.library.canonical(dtype)
         return x if self.library.dtype(x) == dtype else self.library.astype(x, dtype)
 

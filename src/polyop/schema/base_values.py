@@ -24,7 +24,7 @@ class Mismatch(Exception):  # noqa: N818 - the caller makes the error
     """A value that does not fit a type; the caller makes the user's error of it."""
 
     def __init__(self, expected: Type, value: Any, reason: str = "") -> None:
-        super().__init__(f"expected {expected}, got {value!r}")
+        super().__init__(expected, value)  # no text yet: that of a tensor is a look at its data
         self.expected = expected
         self.value = value
         self.reason = reason
@@ -57,6 +57,15 @@ def set_tensor_predicate(
 def register_symbolic(int_cls: type, float_cls: type, bool_cls: type) -> None:
     """Tell what symbolic numbers are."""
     Known.sym_int, Known.sym_float, Known.sym_bool = (int_cls,), (float_cls,), (bool_cls,)
+
+
+def example_of(value: Any) -> bool | int | float | None:
+    """Give a number of the kind that a symbol stands for; None for what is no symbol."""
+    if isinstance(value, Known.sym_bool):
+        return True
+    if isinstance(value, Known.sym_int):
+        return 1
+    return 1.0 if isinstance(value, Known.sym_float) else None
 
 
 def register_generator(cls: type) -> None:

@@ -77,6 +77,8 @@ def sym_min(x: Any, y: Any, *rest: Any) -> Any:
 
 
 FOLDS: dict[str, Any] = {"max": max, "min": min}
+#: The same of another library's sizes, by their class.
+FOREIGN_FOLDS: dict[type, dict[str, Any]] = {}
 
 
 def fold(op: str, values: tuple[Any, ...]) -> Any:
@@ -84,7 +86,8 @@ def fold(op: str, values: tuple[Any, ...]) -> Any:
     out = values[0]
     for value in values[1:]:
         env = next((v.env for v in (out, value) if isinstance(v, Number)), None)
-        out = env.operate(op, out, value) if env else FOLDS[op](out, value)
+        folds = FOREIGN_FOLDS.get(out.__class__) or FOREIGN_FOLDS.get(value.__class__) or FOLDS
+        out = env.operate(op, out, value) if env else folds[op](out, value)
     return out
 
 

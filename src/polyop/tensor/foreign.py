@@ -6,6 +6,7 @@ wrapped, not copied, so a mutable operator writes the caller's own array.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,13 @@ def is_array(value: Any) -> bool:
     if hasattr(value, "__array_namespace__") or hasattr(value, "__dlpack__"):
         return True
     # Arrays of Dask say neither; a module that nobody has read has made no array.
-    return type(value).__module__.startswith("dask.array")
+    return type(value).__module__.startswith("dask.array") or is_reference(value)
+
+
+def is_reference(value: Any) -> bool:
+    """Tell whether a value is a reference of JAX, whose array can be replaced."""
+    cls = getattr(sys.modules.get("jax"), "Ref", None)
+    return cls is not None and isinstance(value, cls)
 
 
 def call_foreign(op: Any, values: Sequence[Any]) -> Any:

@@ -111,7 +111,7 @@ def contiguous_strides(shape: Sequence[Size]) -> Shape:
     step: Size = 1
     for size in reversed(shape):
         strides.append(step)
-        step = step * (size if isinstance(size, SymInt) else max(size, 1))
+        step = step * (max(size, 1) if isinstance(size, int) else size)
     return tuple(reversed(strides))
 
 

@@ -159,3 +159,19 @@ def nonzero_fake(x):
 
 
 nonzero.register_autograd(None)
+
+
+every = polyop.custom_op(
+    "jaxtest::every",
+    lambda x, k, n, flag, text, row, nothing, z: polyop.from_numpy(x.numpy().copy()),
+    mutates_args=(),
+    schema="(Tensor x, float k, int n, bool flag, str text, float[] row, int? nothing, Scalar z) "
+    "-> Tensor",
+)
+convert = polyop.custom_op(
+    "jaxtest::convert",
+    lambda x, dtype, device: polyop.from_numpy(x.numpy().astype(dtype)),
+    mutates_args=(),
+    schema="(Tensor x, ScalarType dtype, Device device) -> Tensor",
+)
+convert.register_fake(lambda x, dtype, device: x.new_empty(x.shape, dtype=dtype))

@@ -343,9 +343,3 @@ def test_an_operator_that_was_removed_is_gone():
         f(jnp.ones(2))
     with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="was removed"):
         run(jnp.ones(2))
-
-
-def test_export_is_refused_by_name():
-    """S66: a program that calls back into this process is not written for another."""
-    with pytest.raises(UsageError, match="jaxtest::sin calls back"):
-        jax.export.export(jax.jit(ops.sin))(jnp.ones(2))

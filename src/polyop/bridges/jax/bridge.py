@@ -10,17 +10,21 @@ import jax
 import numpy as np
 
 from polyop import tree
+from polyop.bridges.jax import forms, programs
 from polyop.bridges.jax.contexts import array_of
+from polyop.bridges.jax.eager import remember
 from polyop.bridges.jax.frames import FRAMES, JAX, LOCK, is_foreign, is_tensor, split, tensor_over
 from polyop.bridges.jax.primitives import Bridge
+from polyop.bridges.jax.references import refuse_write, write_references
 from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import word
 from polyop.dispatch.operator import OpOverload
-from polyop.errors import ArgumentError, MutationError, UsageError
+from polyop.errors import MutationError, UsageError
 from polyop.layers.fake.handlers import plan_of
 from polyop.layers.payloads.authors import call_held
 from polyop.layers.payloads.handlers import put
 from polyop.payloads.held import Held, Taken
+from polyop.tensor.foreign import is_reference
 from polyop.tensor.storage import bump, share
 from polyop.tensor.tensor import Tensor
 
@@ -51,6 +55,8 @@ def remove(op: OpOverload) -> None:
     with LOCK:
         _BRIDGES.pop(op, None)
         FRAMES.pop(op, None)
+        forms.forget(op)
+        programs.forget(op)
 
 
 def takes(op: OpOverload, values: Sequence[Any]) -> bool:
@@ -60,6 +66,8 @@ def takes(op: OpOverload, values: Sequence[Any]) -> bool:
         UsageError: it has an effect, and JAX traces it.
     """
     leaves = tree.leaves(list(values))
+    if any(map(is_reference, leaves)):
+        return True
     tensors = any(isinstance(leaf, Tensor) for leaf in leaves)
     odd = op._schema.is_mutable if tensors else False
     if not odd and not bridge_of(op).is_odd and not (tensors and bridge_of(op).views):
@@ -94,35 +102,24 @@ def call(op: OpOverload, values: Sequence[Any]) -> Any:
     """Call an operator with JAX's arrays; its results are such arrays.
 
     Raises:
-        ArgumentError: it writes an argument, which JAX's arrays never let happen.
+        ArgumentError: it writes an argument, which JAX's arrays never let happen; or it gets a
+            reference that it does not write.
     """
+    if any(map(is_reference, tree.leaves(list(values)))):
+        return write_references(op, values)
     if op._schema.is_mutable:
-        _refuse_write(op, values)
+        refuse_write(op, values)
     if word():  # someone watches: through the layers, down to `call_tensors`
         return call_held(op, values)
     operands, frame = split(op, values, is_foreign)
     for x in operands:
         if not isinstance(x.dtype, np.dtype):
             JAX.unknown(x.dtype)
-    outs, spec = bridge_of(op).bind(operands, frame)
+    bridge = bridge_of(op)
+    outs, spec = bridge.bind(operands, frame)
+    if not bridge.is_odd:
+        remember(op, values, bridge.primitive.bind, bridge.spec, call)
     return tree.unflatten(spec, outs)
-
-
-def _refuse_write(op: OpOverload, values: Sequence[Any]) -> None:
-    pairs = zip(op._schema.arguments, values, strict=True)
-    for argument, value in pairs:
-        if argument.is_write and any(map(is_foreign, tree.leaves(value))):
-            raise ArgumentError(
-                f"{op.name()} writes its argument {argument.name!r}, and arrays of JAX are never "
-                "written",
-                op=op._schema,
-                argument=argument.name,
-                seen=type(tree.leaves(value)[0]).__name__,
-                source=op.source,
-                fix=f"call its functional twin, {op.functional.name()}, which returns the new "
-                "value (op.functional); or wrap the array: t = polyop.from_array(x); after the "
-                "call polyop.to_array(t) is the new array",
-            )
 
 
 def call_tensors(op: OpOverload, values: Sequence[Any]) -> Any:

@@ -24,7 +24,8 @@ from jax.interpreters import ad, batching, mlir
 
 from polyop import tree
 from polyop.bridges.jax.contexts import JaxContext, Kept, array_of, put_together, taken_apart
-from polyop.bridges.jax.frames import Frame, shaped, tensor_over
+from polyop.bridges.jax.frames import Frame, tensor_over
+from polyop.bridges.jax.meshes import aligned, probe, raised, typed, varying
 from polyop.dispatch.context import PLAIN, run_under
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import MissingGradientError
@@ -119,7 +120,7 @@ def tangents(
     )
     residuals, kept = taken_apart(op, ctx)
     slope = Slope(frame, kept, _facts(primals), _facts(flat), spec, moving, smooth)
-    operands = [*residuals, *[tangents[i] for i in moving]]
+    operands = aligned([*residuals, *[tangents[i] for i in moving]])
     found = push(*operands, slope=slope) if author is None else slopes.bind(*operands, slope=slope)
     for i, t in zip(smooth, found, strict=True):
         none[i] = t
@@ -193,24 +194,25 @@ def make_slopes(name: str) -> Any:
     return p
 
 
-def _abstract(*_: Any, slope: Slope) -> list[Any]:
-    return [jax.core.ShapedArray(*slope.outputs[i]) for i in slope.smooth]
+def _abstract(*operands: Any, slope: Slope) -> list[Any]:
+    return [typed(slope.frame, slope.outputs[i], operands) for i in slope.smooth]
 
 
 def push(*operands: Any, slope: Slope) -> list[Any]:
     """Give the tangents of the smooth results."""
     n = len(operands) - len(slope.moving)
     residuals, given = operands[:n], operands[n:]
+    axes = frozenset[Any]().union(*map(varying, operands))
     if slope.op.rule("jvp") is not None:
-        return _by_author(slope, residuals, given)
-    probes = [shaped(*slope.outputs[i]) for i in slope.smooth]
+        return [raised(x, axes) for x in _by_author(slope, residuals, given)]
+    probes = [probe(slope.frame, slope.outputs[i], operands) for i in slope.smooth]
 
     def back(*cotangents: Any) -> tuple[Any, ...]:
         found = pull(slope, residuals, cotangents)
-        facts = [slope.inputs[i] for i in slope.moving]
-        return tuple([jnp.zeros(*f) if g is None else g for g, f in zip(found, facts, strict=True)])
+        pairs = zip(found, [slope.inputs[i] for i in slope.moving], strict=True)
+        return tuple([raised(jnp.zeros(*f) if g is None else g, axes) for g, f in pairs])
 
-    return list(jax.linear_transpose(back, *probes)(tuple(given)))
+    return list(jax.linear_transpose(back, *probes)(tuple(raised(t, axes) for t in given)))
 
 
 def _by_author(slope: Slope, residuals: Sequence[Any], given: Sequence[Any]) -> list[Any]:
@@ -304,7 +306,8 @@ def _turned(x: Any) -> Any:
 def _transpose(cotangents: Sequence[Any], *operands: Any, slope: Slope) -> list[Any]:
     n = len(operands) - len(slope.moving)
     found = pull(slope, operands[:n], cotangents)
-    given = [ad.Zero(x.aval) if g is None else g for g, x in zip(found, operands[n:], strict=True)]
+    pairs = zip(found, operands[n:], strict=True)
+    given = [ad.Zero(x.aval) if g is None else raised(g, varying(x.aval)) for g, x in pairs]
     return [None] * n + given
 
 

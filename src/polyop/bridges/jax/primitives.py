@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,11 +15,11 @@ from polyop import tree
 from polyop.bridges.jax.batching import batch
 from polyop.bridges.jax.frames import Frame
 from polyop.bridges.jax.gradient import make_slopes, tangents
-from polyop.bridges.jax.results import canonical, in_eager, in_program, outline
+from polyop.bridges.jax.meshes import aligned, cut_of, raised, typed, varying
+from polyop.bridges.jax.own import lower, run
+from polyop.bridges.jax.results import canonical, outline
 from polyop.dispatch.body import result_forms
 from polyop.dispatch.operator import OpOverload
-from polyop.errors import UsageError
-from polyop.schema.tags import Tag
 
 
 class Bridge:
@@ -50,10 +49,10 @@ class Bridge:
     def _make(self) -> Any:
         p: Any = Primitive(self.op.name())
         p.multiple_results = True
-        p.def_impl(_run)
+        p.def_impl(run)
         p.def_abstract_eval(_abstract)
         # Not cached: some platforms number each callback.
-        mlir.register_lowering(p, _lower, cacheable=False)
+        mlir.register_lowering(p, lower, cacheable=False)
         ad.primitive_jvps[p] = self._jvp
         ad.primitive_transposes[p] = self._transpose
         batching.primitive_batchers[p] = self._batch
@@ -61,18 +60,27 @@ class Bridge:
 
     def bind(self, operands: Sequence[Any], frame: Frame) -> tuple[list[Any], Any]:
         """Give the results of a call in a row, and how they lie."""
+        operands = aligned(operands)
         spec: Any = self.spec if self.spec is not None else outline(frame, _arrays(operands))[1]
-        outs: list[Any] = self.primitive.bind(*operands, frame=frame)
+        cut = cut_of(frame, operands)
+        more = {} if cut is None else {"cut": cut}
+        outs: list[Any] = self.primitive.bind(*operands, frame=frame, **more)
         return outs, spec
 
-    def _jvp(self, primals: Sequence[Any], given: Sequence[Any], *, frame: Frame) -> Any:
+    def _jvp(
+        self, primals: Sequence[Any], given: Sequence[Any], *, frame: Frame, cut: Any = None
+    ) -> Any:
         flat, spec = self.bind(primals, frame)
         return flat, tangents(self.slopes, primals, given, frame, (flat, spec))
 
-    def _batch(self, operands: Sequence[Any], axes: Sequence[Any], *, frame: Frame) -> Any:
-        return batch(self.primitive.bind, operands, axes, frame)
+    def _batch(
+        self, operands: Sequence[Any], axes: Sequence[Any], *, frame: Frame, cut: Any = None
+    ) -> Any:
+        return batch(lambda *xs, frame: self.bind(xs, frame)[0], operands, axes, frame)
 
-    def _transpose(self, cotangents: Sequence[Any], *operands: Any, frame: Frame) -> list[Any]:
+    def _transpose(
+        self, cotangents: Sequence[Any], *operands: Any, frame: Frame, cut: Any = None
+    ) -> list[Any]:
         """Go back through a call in somebody's backward, which is linear in what came to it.
 
         The derivative of what is linear is the same everywhere, also at zero.
@@ -85,7 +93,7 @@ class Bridge:
                 whole[i] = x
             return self.bind(whole, frame)[0]
 
-        zeros = [jnp.zeros(operands[i].aval.shape, operands[i].aval.dtype) for i in unknown]
+        zeros = [_zeros(operands[i].aval) for i in unknown]
         _, back = jax.vjp(forward, *zeros)
         found: list[Any] = [None] * len(operands)
         for i, g in zip(unknown, back(list(map(_instantiated, cotangents))), strict=True):
@@ -98,41 +106,15 @@ def _arrays(operands: Sequence[Any]) -> list[Any]:
 
 
 def _instantiated(ct: Any) -> Any:
-    if not isinstance(ct, ad.Zero):
-        return ct
-    aval: Any = ct.aval
-    zeros = np.zeros if aval.dtype == jax.dtypes.float0 else jnp.zeros
-    return zeros(aval.shape, aval.dtype)
+    return _zeros(ct.aval) if isinstance(ct, ad.Zero) else ct
 
 
-def _run(*operands: Any, frame: Frame) -> list[Any]:
-    return in_eager(frame, operands)
+def _zeros(aval: Any) -> Any:
+    if aval.dtype == jax.dtypes.float0:
+        return np.zeros(aval.shape, aval.dtype)
+    return raised(jnp.zeros(aval.shape, aval.dtype), varying(aval))
 
 
-def _abstract(*operands: Any, frame: Frame) -> list[Any]:
+def _abstract(*operands: Any, frame: Frame, cut: Any = None) -> list[Any]:
     metas, _ = outline(frame, operands)
-    return [jax.core.ShapedArray(m.shape, canonical(m.dtype)) for m in metas]
-
-
-def _lower(ctx: Any, *operands: Any, frame: Frame) -> Any:
-    parameters = getattr(ctx.module_context, "lowering_parameters", None)
-    if getattr(parameters, "for_export", False):  # else JAX refuses later, and names nobody
-        raise UsageError(
-            f"{frame.op.name()} calls back into this process, and jax.export writes programs for "
-            "others",
-            op=frame.op._schema,
-            source=frame.op.source,
-            fix="export a function without it, or the whole program with polyop.export",
-        )
-    found, _, _ = mlir.emit_python_callback(
-        ctx,
-        partial(in_program, frame),
-        None,
-        list(operands),
-        ctx.avals_in,
-        ctx.avals_out,
-        # Equal calls with equal results may be merged; those of random numbers must not be.
-        has_side_effect=Tag.nondeterministic_seeded in frame.op.tags,
-        returns_token=False,
-    )
-    return found
+    return [typed(frame, (m.shape, canonical(m.dtype)), operands) for m in metas]

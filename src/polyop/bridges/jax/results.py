@@ -24,7 +24,8 @@ from polyop.errors import (
 )
 from polyop.layers.fake.handlers import plan_of
 from polyop.layers.fake.mode import FakeTensorMode
-from polyop.payloads.exchange import to_numpy
+from polyop.schema.base_values import Known
+from polyop.symbolic.check import FOREIGN_FOLDS
 from polyop.tensor.meta import Meta
 from polyop.tensor.tensor import Tensor, of_array, of_meta
 
@@ -42,37 +43,32 @@ def outline(frame: Frame, facts: Sequence[Any]) -> tuple[list[Meta], Any]:
         MissingFakeError: the operator has no fake rule.
         DynamicOutputShapeError: a size depends on data.
         ReturnError: a result is no tensor.
+        UsageError: the rule decides something by a symbolic size, which JAX cannot answer.
     """
     key = tuple([(tuple(x.shape), x.dtype) for x in facts])
+    if any(n.__class__ is not int for shape, _ in key for n in shape):
+        return symbolic_outline(frame, key)  # symbols of two programs cannot be compared
     found: tuple[list[Meta], Any] | None = frame.described.get(key)
     if found is None:
-        found = _outline(frame, key)
+        found = described(frame, key)
         if len(frame.described) >= MOST:
             frame.described.clear()
         frame.described[key] = found
     return found
 
 
-def _outline(frame: Frame, facts: Sequence[Any]) -> tuple[list[Meta], Any]:
+def described(frame: Frame, facts: Sequence[Any]) -> tuple[list[Meta], Any]:
+    """Run the fake rule on tensors of these shapes and dtypes."""
     op = frame.op
     plan = plan_of(op)
     if plan is None:
         op.missing("fake", MissingFakeError)
-    if not all(n.__class__ is int for shape, _ in facts for n in shape):
-        _symbolic(op, [shape for shape, _ in facts])
     space = FakeTensorMode().space
     values = frame.values(of_meta(space.meta(shape, dtype)) for shape, dtype in facts)
     try:
         made = run_under(PLAIN, plan.run, space, values)
     except DynamicOutputShapeError as error:
-        raise DynamicOutputShapeError(
-            f"a size of the result of {op.name()} depends on data, and JAX compiles for sizes that "
-            "are known",
-            op=op._schema,
-            source=op.rule_source("fake"),
-            fix="call it outside of jax.jit, vmap and scan, or write an operator whose result is "
-            "padded to a size that is known",
-        ) from error
+        _refuse_dynamic(op, error)
     leaves, spec = tree.flatten(made)
     if any(leaf.__class__ is not Meta for leaf in leaves):
         raise ReturnError(
@@ -85,14 +81,40 @@ def _outline(frame: Frame, facts: Sequence[Any]) -> tuple[list[Meta], Any]:
     return leaves, spec
 
 
-def _symbolic(op: OpOverload, shapes: Sequence[Any]) -> NoReturn:
-    raise UsageError(
-        f"{op.name()} gets a symbolic size of JAX",
+def _refuse_dynamic(op: OpOverload, error: Exception) -> NoReturn:
+    raise DynamicOutputShapeError(
+        f"a size of the result of {op.name()} depends on data, and JAX compiles for sizes that "
+        "are known",
         op=op._schema,
-        declared="sizes that are known when JAX compiles",
-        seen=", ".join(map(str, shapes)),
-        fix="export the program for sizes that are numbers",
-    )
+        source=op.rule_source("fake"),
+        fix="call it outside of jax.jit, vmap and scan, or take its padded form, whose size is "
+        f"known: polyop.library.padded({op.name()!r})(..., max=...)",
+    ) from error
+
+
+def symbolic_outline(frame: Frame, facts: Sequence[Any]) -> tuple[list[Meta], Any]:
+    """Run the fake rule on JAX's symbolic sizes."""
+    op = frame.op
+    _know_sizes(next(n for shape, _ in facts for n in shape if n.__class__ is not int))
+    try:
+        return described(frame, facts)
+    except jax.errors.InconclusiveDimensionOperation as error:
+        raise UsageError(
+            f"the fake rule of {op.name()} decides something by a symbolic size, and JAX does not "
+            "know the answer",
+            op=op._schema,
+            seen=f"{', '.join(str(shape) for shape, _ in facts)}: {error!s:.200}",
+            source=op.rule_source("fake"),
+            fix="say what is known of the sizes: jax.export.symbolic_shape('n', constraints="
+            "['n >= 2']); or write the rule without branches, with polyop.sym_min and sym_max",
+        ) from error
+
+
+def _know_sizes(size: Any) -> None:
+    """Let JAX's symbolic sizes be sizes to schemas."""
+    if not isinstance(size, Known.sym_int):
+        Known.sym_int = (*Known.sym_int, type(size))
+        FOREIGN_FOLDS[type(size)] = {"max": jax.core.max_dim, "min": jax.core.min_dim}
 
 
 def canonical(dtype: Any) -> Any:
@@ -111,32 +133,55 @@ def run_kernel(frame: Frame, inputs: Sequence[np.ndarray[Any, Any]]) -> Arrays:
     """
     out = run_under(PLAIN, frame.run, map(of_array, inputs))
     tensors = [out] if out.__class__ is Tensor else tree.leaves(out)
-    made = [_own(frame, t, inputs) for t in tensors]
-    try:
-        wanted, _ = outline(frame, inputs)
-    except (MissingFakeError, DynamicOutputShapeError):
-        return made  # only code that is not compiled comes here: results are what they are
-    if len(made) != len(wanted):
-        _differs(frame, "the number of results", len(wanted), len(made))
-    for i, (array, meta) in enumerate(zip(made, wanted, strict=True)):
-        if array.shape != meta.shape:
-            _differs(frame, f"the shape of result {i}", meta.shape, array.shape)
-        if array.dtype != meta.dtype and canonical(array.dtype) != canonical(meta.dtype):
-            _differs(frame, f"the dtype of result {i}", meta.dtype, array.dtype)
+    made = [_own(kernel_array(frame, t), inputs) for t in tensors]
+    check_results(frame, inputs, made)
     return made
 
 
-def _own(frame: Frame, t: Any, inputs: Sequence[Any]) -> np.ndarray[Any, Any]:
+def check_results(frame: Frame, inputs: Sequence[Any], made: Arrays) -> None:
+    """Refuse results that are not as the fake rule says, if it says something of them.
+
+    Raises:
+        MetadataMismatchError: one is not.
+    """
+    wanted = _expected(frame, inputs)
+    if wanted is None:
+        return  # only code that is not compiled comes here: results are what they are
+    check_count(frame, len(wanted), len(made))
+    for i, (array, meta) in enumerate(zip(made, wanted, strict=True)):
+        if array.shape != meta.shape:
+            differs(frame, f"the shape of result {i}", meta.shape, array.shape)
+        if array.dtype != meta.dtype and canonical(array.dtype) != canonical(meta.dtype):
+            differs(frame, f"the dtype of result {i}", meta.dtype, array.dtype)
+
+
+def _expected(frame: Frame, inputs: Sequence[Any]) -> list[Meta] | None:
+    try:
+        return outline(frame, inputs)[0]
+    except (MissingFakeError, DynamicOutputShapeError):
+        return None
+
+
+def kernel_array(frame: Frame, t: Any) -> np.ndarray[Any, Any]:
+    """Give the array of what a kernel returned.
+
+    Raises:
+        ReturnError: it has none.
+    """
+    if isinstance(t, Tensor) and t.payload.__class__ is np.ndarray:
+        found: np.ndarray[Any, Any] = t.payload
+        return found
+    raise ReturnError(
+        f"the kernel of {frame.op.name()} gave something else than a tensor with data",
+        op=frame.op._schema,
+        seen=f"{type(t).__name__} {t!r:.80}",
+        source=frame.op.source,
+        fix="return tensors of NumPy's arrays: polyop.from_numpy(result)",
+    )
+
+
+def _own(found: np.ndarray[Any, Any], inputs: Sequence[Any]) -> np.ndarray[Any, Any]:
     """Give a result's array; views of arguments become arrays of their own."""
-    if not isinstance(t, Tensor) or t.payload.__class__ is not np.ndarray:
-        raise ReturnError(
-            f"the kernel of {frame.op.name()} gave something else than a tensor with data",
-            op=frame.op._schema,
-            seen=f"{type(t).__name__} {t!r:.80}",
-            source=frame.op.source,
-            fix="return tensors of NumPy's arrays: polyop.from_numpy(result)",
-        )
-    found: np.ndarray[Any, Any] = t.payload
     if any(
         found is x or (found.base is not None and np.may_share_memory(found, x)) for x in inputs
     ):
@@ -144,7 +189,14 @@ def _own(frame: Frame, t: Any, inputs: Sequence[Any]) -> np.ndarray[Any, Any]:
     return found if found.flags.c_contiguous else np.ascontiguousarray(found).reshape(found.shape)
 
 
-def _differs(frame: Frame, what: str, declared: object, seen: object) -> NoReturn:
+def check_count(frame: Frame, declared: int, seen: int) -> None:
+    """Refuse a kernel that gives more or fewer results than its fake rule."""
+    if declared != seen:
+        differs(frame, "the number of results", declared, seen)
+
+
+def differs(frame: Frame, what: str, declared: object, seen: object) -> NoReturn:
+    """Refuse a result that is not what the fake rule says."""
     raise MetadataMismatchError(
         f"{what} of {frame.op.name()} is not what its fake rule says",
         op=frame.op._schema,
@@ -161,13 +213,13 @@ def in_program(frame: Frame, *inputs: Any) -> tuple[Any, ...]:
     Raises:
         KernelError: the kernel keeps an input.
     """
-    given = [_read_only(np.asarray(x)) for x in inputs]
+    given = [own_if_small(np.asarray(x)) for x in inputs]
     counts = [sys.getrefcount(x) for x in given]
     made = tuple([_canonical(x) for x in run_kernel(frame, given)])
     if counts != [sys.getrefcount(x) for x in given]:
         gc.collect()  # what only waits to be collected keeps nothing
         if counts != [sys.getrefcount(x) for x in given]:
-            _keeps(frame)
+            keeps(frame)
     return made
 
 
@@ -175,9 +227,12 @@ def in_program(frame: Frame, *inputs: Any) -> tuple[Any, ...]:
 SMALL = 1 << 12
 
 
-def _read_only(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def own_if_small(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Give an array that a kernel cannot write, of memory of its own if there is not much."""
     if x.nbytes <= SMALL:
         x = x.copy()
+    elif x.flags.writeable:
+        x = x.view()
     x.flags.writeable = False
     return x
 
@@ -186,7 +241,8 @@ def _canonical(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return x.astype(canonical(x.dtype), copy=False) if x.itemsize >= 8 else x
 
 
-def _keeps(frame: Frame) -> NoReturn:
+def keeps(frame: Frame) -> NoReturn:
+    """Refuse a kernel that keeps memory of a program."""
     raise KernelError(
         f"the kernel of {frame.op.name()} keeps an argument, or a view of one, after its return",
         op=frame.op._schema,
@@ -194,9 +250,3 @@ def _keeps(frame: Frame) -> NoReturn:
         source=frame.op.source,
         fix="keep a copy: x.clone(), or x.numpy().copy()",
     )
-
-
-def in_eager(frame: Frame, operands: Sequence[Any]) -> list[Any]:
-    """Run the kernel at once, and give JAX's arrays."""
-    made = run_kernel(frame, [_read_only(to_numpy(x, what=frame.op.name())) for x in operands])
-    return [jax.numpy.asarray(x) for x in made]  # a copy: JAX shares memory only if it is asked to

@@ -43,11 +43,11 @@ def batched(
     if not isinstance(given, tuple) or len(given) != 2:
         _refuse(call, "must return two values", "(output, out_dims)", type(given).__name__)
     out, out_dims = given
-    return _results(call, out, out_dims, row[0])
+    return _results(call, out, out_dims, row[0], info.batch_size)
 
 
 def _results(
-    call: Call, out: Any, out_dims: Any, like: Any
+    call: Call, out: Any, out_dims: Any, like: Any, size: Any
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     forms = call.plan.forms
     results = [out] if len(forms) == 1 else list(out or ())
@@ -63,7 +63,21 @@ def _results(
             many = isinstance(result, list | tuple) and not isinstance(axis, list | tuple)
             dims.append([axis] * len(result) if many else axis)
     row = call.in_a_row(arrays[0] if len(arrays) == 1 else arrays)
-    return row, tuple(d for ds in dims for d in (ds if isinstance(ds, list | tuple) else [ds]))
+    flat = tuple(d for ds in dims for d in (ds if isinstance(ds, list | tuple) else [ds]))
+    for t, d in zip(row, flat, strict=True):
+        _require_axis(call, t, d, size)
+    return row, flat
+
+
+def _require_axis(call: Call, t: Any, axis: Any, size: Any) -> None:
+    """Refuse an axis that does not count the samples; sizes that are symbols are believed."""
+    if axis is None:
+        return
+    if not isinstance(axis, int) or not -t.ndim <= axis < t.ndim:
+        _refuse(call, "gives an axis that its result has not", f"one of {t.ndim}", axis)
+    found = t.shape[axis]
+    if found.__class__ is size.__class__ is int and found != size:
+        _refuse(call, "gives an axis that does not count the samples", size, found)
 
 
 def _looped(

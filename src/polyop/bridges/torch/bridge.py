@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextvars import ContextVar
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,12 +22,16 @@ from polyop.bridges.torch.arrays import (
     torch_values,
 )
 from polyop.bridges.torch.batching import batched
+from polyop.bridges.torch.duals import compiled
 from polyop.bridges.torch.fake import Fake
 from polyop.bridges.torch.functions import Plain, Transformed
-from polyop.bridges.torch.gradient import backward, setup, tangents
-from polyop.bridges.torch.kernel import Kernel
+from polyop.bridges.torch.gradient import backward, setup
 from polyop.bridges.torch.namespaces import WAITING
+from polyop.bridges.torch.own import kernel_of, refresh
+from polyop.bridges.torch.recorded import Target
 from polyop.bridges.torch.schema import TORCH, Translation, name_of, torch_dtype, translate
+from polyop.bridges.torch.unrecorded import Shortening
+from polyop.bridges.torch.written import BARE, is_writable, write_call
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import (
@@ -46,8 +49,6 @@ _transformed: Any = Transformed.apply
 forward_ad: Any = torch.autograd.forward_ad  # without types
 unpack_dual: Any = forward_ad.unpack_dual
 debug_unwrap: Any = torch.func.debug_unwrap
-#: Whether PyTorch runs a rule of the bare operator, whose calls are of bare operators too.
-BARE: ContextVar[bool] = ContextVar("bare", default=False)
 
 
 class Bridge:
@@ -57,21 +58,16 @@ class Bridge:
         op: the operator.
         plan: its schema in PyTorch's words.
         target: the operator of `torch.library`.
-        tensors: the positions of single tensors among the arguments.
     """
 
     def __init__(self, op: OpOverload) -> None:
         WAITING.discard(op)
         self.op = op
         self.plan: Translation = translate(op)
-        self.tensors = [i for i, p in enumerate(self.plan.places) if p.kind == "tensor"]
         name = f"{op.namespace}::{name_of(op)}"
         try:
             self.library: Any = _library(op.namespace, "FRAGMENT")
             self._define(name)
-            short, _, overload = name_of(op).partition(".")
-            packet = getattr(getattr(torch.ops, op.namespace), short)
-            self.target = getattr(packet, overload or "default")
         except Exception as error:  # whatever PyTorch has against it, our definition stays
             if hasattr(self, "library"):
                 self.library._destroy()
@@ -81,33 +77,33 @@ class Bridge:
         op, lib, plan = self.op, self.library, self.plan
         known = [getattr(torch.Tag, tag.name, None) for tag in op.tags]
         lib.define(plan.text, tags=tuple(tag for tag in known if tag is not None))
-        lib.impl(name_of(op), Kernel(op, plan), "CompositeExplicitAutograd")
+        short_name, _, overload = name_of(op).partition(".")
+        packet = getattr(getattr(torch.ops, op.namespace), short_name)
+        self.target = getattr(packet, overload or "default")
+        kernel = kernel_of(op, plan)
+        lib.impl(name_of(op), kernel, "CompositeExplicitAutograd")
         torch.library.register_fake(name, Fake(op, plan), lib=lib)
         if not op._schema.is_mutable and plan.results:
+            short: Any = Shortening(lib, self.target)
             torch.library.register_autograd(
-                name, partial(_bare_backward, self), setup_context=self._bare_setup, lib=lib
+                name, partial(_bare_backward, self), setup_context=self._bare_setup, lib=short
             )
         torch.library.register_vmap(name, partial(_bare_vmap, self), lib=lib)
 
     # -- calls --------------------------------------------------------------------------
 
-    def quick(self, *values: Any) -> Any:
-        """Call with values that need no conversion: the common call, with the fewest steps."""
-        if torch.compiler.is_compiling() or BARE.get():
-            return self.invoke(values)
-        recorded = torch.is_grad_enabled()
-        for i in self.tensors:
-            t = values[i]
-            if (recorded and t.requires_grad) or debug_unwrap(t, recurse=False) is not t:
-                return self.invoke(values)
-            if unpack_dual(t).tangent is not None:
-                return self.invoke(values)
-        return self.target(*values)
+    @cached_property
+    def quick(self) -> Callable[..., Any] | None:
+        """The call with tensors as they are; None if no text can say it."""
+        if not is_writable(self.plan):
+            return None
+        what = Target(self.op, self.plan, self.target, self.single)
+        return write_call(self.op, self.plan, self.target, call, what)
 
     def invoke(self, values: Sequence[Any]) -> Any:
         """Call with PyTorch's tensors and values, and give its tensors."""
         if torch.compiler.is_compiling():
-            return _compiled(self, values)
+            return compiled(self, values)
         if BARE.get():
             return self.target(*values)
         row, kept = split(self.plan, values)
@@ -210,57 +206,12 @@ def _dims(value: Any, axes: Any) -> list[Any]:
     return []
 
 
-# -- compiled regions -------------------------------------------------------------------------
-
-
-def _compiled(bridge: Bridge, values: Sequence[Any]) -> Any:
-    """Call the operator itself; tangents, which it has none of, are computed beside."""
-    row, kept = split(bridge.plan, values)
-    pairs = [unpack_dual(t) for t in row]
-    if all(pair.tangent is None for pair in pairs):
-        bridge.refuse_unseen(row)
-        return bridge.target(*values)
-    call = Call(bridge.op, bridge.plan, bridge.target, kept)
-    return dual(bridge, call, pairs)
-
-
-class Kept:
-    """Stands for PyTorch's `ctx` where the tangents are computed beside the call."""
-
-    def __init__(self) -> None:
-        self.saved_tensors: tuple[Any, ...] = ()
-        self.kept: Any = None
-
-    def save_for_backward(self, *tensors: Any) -> None:
-        """Keep tensors."""
-        self.saved_tensors = tensors
-
-    def mark_non_differentiable(self, *tensors: Any) -> None:
-        """Say nothing: tangents of these are None."""
-
-    def set_materialize_grads(self, value: bool) -> None:
-        """Say nothing: absent tangents are None."""
-
-
-def dual(bridge: Bridge, call: Call, pairs: Sequence[Any]) -> Any:
-    """Run the operator on the primals, and the tangents' rule beside it."""
-    bridge.refuse_unseen([pair.primal for pair in pairs])
-    primals = [pair.primal for pair in pairs]
-    outs = call.in_a_row(bridge.invoke(placed(call.values, primals)))
-    ctx = Kept()
-    setup(ctx, call, primals, outs, [pair.tangent is not None for pair in pairs])
-    found = tangents(ctx, [pair.tangent for pair in pairs])
-    duals = [
-        out if t is None else forward_ad.make_dual(out, t)
-        for out, t in zip(outs, found, strict=True)
-    ]
-    return call.answer(duals)
-
-
 # -- what the other parts ask for -------------------------------------------------------------
 
 #: The bridges, or why there is none.
 _BRIDGES: WeakKeyDictionary[OpOverload, Bridge | PolyopError] = WeakKeyDictionary()
+#: Who is told of each new bridge.
+MADE: list[Callable[[Bridge], None]] = []
 
 
 def bridge_of(op: OpOverload) -> Bridge:
@@ -291,7 +242,16 @@ def _made(op: OpOverload) -> Bridge | PolyopError:
         except PolyopError as error:
             made = error
         _BRIDGES[op] = made
+        if isinstance(made, Bridge):
+            for tell in MADE:
+                tell(made)
         return made
+
+
+def bridges() -> list[Bridge]:
+    """Give all bridges that there are."""
+    with LOCK:
+        return [bridge for bridge in _BRIDGES.values() if isinstance(bridge, Bridge)]
 
 
 def takes(op: OpOverload, values: Sequence[Any]) -> bool:
@@ -316,6 +276,14 @@ def takes(op: OpOverload, values: Sequence[Any]) -> bool:
 def define(op: OpOverload) -> None:
     """Make an operator known to PyTorch; what hinders it is said when it is called."""
     _made(op)
+
+
+def kernels_changed(op: OpOverload) -> None:
+    """Let PyTorch's operator run the kernels that an operator has now, if it is there."""
+    with LOCK:
+        found = _BRIDGES.get(op)
+        if isinstance(found, Bridge):
+            refresh(op, found.plan, found.library)
 
 
 def remove(op: OpOverload) -> None:
@@ -346,22 +314,21 @@ def call(op: OpOverload, values: Sequence[Any]) -> Any:
     given = torch_values(bridge.plan, joined(op, bridge.plan, values))
     given = _autocast(op, given)
     result = finished(bridge, given, bridge.invoke(given))
-    if _is_plain(bridge, values):
+    if bridge.quick is not None and _is_plain(bridge, values):
         op.notes[tuple([v.__class__ for v in values])] = bridge.quick
     return result
 
 
-#: The classes of values that PyTorch takes as they are, by the word for a type.
-_AS_THEY_ARE = {"Tensor": torch.Tensor, "int": int, "float": float, "bool": bool, "str": str}
+#: The classes of tensors that need no look.
+_PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))
 
 
 def _is_plain(bridge: Bridge, values: Sequence[Any]) -> bool:
     """Tell whether calls with values of the same classes need no look at them."""
-    slots = bridge.op.slots()
-    if bridge.op._schema.is_mutable or any(slot.startswith("autocast") for slot in slots):
-        return False
-    pairs = zip(bridge.op._schema.arguments, values, strict=True)
-    return all(v.__class__ is _AS_THEY_ARE.get(str(a.type)) for a, v in pairs)
+    return all(
+        p.kind == "static" or v.__class__ in _PLAIN or (v is None and p.kind == "tensor?")
+        for p, v in zip(bridge.plan.places, values, strict=True)
+    )
 
 
 def call_tensors(op: OpOverload, values: Sequence[Any]) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch._dynamo
+import torch
 
 from polyop.bridges.frameworks import UNKNOWN
 from polyop.dispatch.lock import LOCK
@@ -37,7 +37,7 @@ class _Listeners(list[Callable[[Any], None]]):
 
 def listen() -> bool:
     """Ask to be called whenever a compilation starts, and tell whether the compiler does it."""
-    handler = getattr(torch._dynamo, "callback_handler", None)
+    handler = getattr(getattr(torch, "_dynamo", None), "callback_handler", None)
     found = getattr(handler, "start_callbacks", None)
     if found.__class__ is not list:
         return False

@@ -15,13 +15,18 @@ from polyop.bridges import calls
 from polyop.bridges.torch.arrays import torch_values
 from polyop.bridges.torch.bridge import Bridge, bridge_of, finished
 from polyop.bridges.torch.fake import Fake
+from polyop.bridges.torch.hidden import hide_all
 from polyop.bridges.torch.kernel import Kernel
+from polyop.bridges.torch.watch import QUICK
+from polyop.bridges.torch.written import is_writable
+from polyop.dispatch.namespaces import ops
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.own_call import forward_always, quicken
 from polyop.errors import PolyopError
 from polyop.schema.model import MISSING
 
 forward_always()
+hide_all()
 _untraced: Any = torch.compiler.disable
 # Where Dynamo has given up on a call, Python runs it, and Dynamo looks at each function that is
 # called then: NumPy kernels it would compile, and what is ours it cannot.
@@ -44,11 +49,13 @@ def substitute(op: OpOverload) -> None:
         return  # an operator that was defined again
     op.entry.__dict__["traced"] = traced = _traced(bridge)
     torch.compiler.substitute_in_graph(op.entry, skip_signature_check=True)(traced)
+    getattr(getattr(ops, op.namespace), op._schema.short_name)  # the first look-up takes a lock
 
 
 def _traced(bridge: Bridge) -> Callable[..., Any]:
     """Write the function, with the arguments of the operator."""
-    schema, scope = bridge.op._schema, {"run": _run, "bridge": bridge}
+    schema = bridge.op._schema
+    scope = {"run": _run, "bridge": bridge, "target": bridge.target, "levels": QUICK.levels}
     words: list[str] = []
     for i, argument in enumerate(schema.arguments):
         if argument.kwarg_only and "*" not in words:
@@ -57,10 +64,22 @@ def _traced(bridge: Bridge) -> Callable[..., Any]:
         scope[f"d{i}"] = argument.default_value
         words.append(f"{argument.name}=d{i}" if has else argument.name)
     names = "".join(f"{a.name}, " for a in schema.arguments)
-    text = f"def traced({', '.join(words)}):\n    return run(bridge, ({names}))"
+    plain = [f"if levels._current_level < 0: return target({names})"] if _is_quick(bridge) else []
+    lines = [f"def traced({', '.join(words)}):", *plain, f"return run(bridge, ({names}))"]
+    text = "\n    ".join(lines)
     exec(text, scope)  # noqa: S102 - names of a parsed schema
     made: Callable[..., Any] = scope["traced"]  # type: ignore[assignment]
     return made
+
+
+def _is_quick(bridge: Bridge) -> bool:
+    """Tell whether a call is one of PyTorch's operator as it stands, where no dual exists.
+
+    Each thing that is looked at is looked at again whenever the compiled code is called.
+    """
+    same = all(p.given is None for p in bridge.plan.places)
+    written = bridge.op._schema.is_mutable or not is_writable(bridge.plan)
+    return same and not written and QUICK.levels is not None
 
 
 def _run(bridge: Bridge, values: Sequence[Any]) -> Any:

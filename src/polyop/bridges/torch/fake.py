@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from polyop.bridges.torch.arrays import each, our_values
+from polyop.bridges.torch.effects import say_effect
 from polyop.bridges.torch.kernel import chosen, filled
 from polyop.bridges.torch.schema import (
     Translation,
@@ -73,6 +74,7 @@ class Fake:
     def __call__(self, *args: Any, **named: Any) -> Any:
         """Give fakes of the results: in order, of memory of their own."""
         op, plan = self.op, self.plan
+        say_effect(op)  # now, before it is in a graph
         if not plan.results:
             return None
         rule = plan_of(op)

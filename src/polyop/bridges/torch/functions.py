@@ -19,7 +19,8 @@ import torch
 
 from polyop.bridges.torch.arrays import Call
 from polyop.bridges.torch.batching import batched
-from polyop.bridges.torch.gradient import backward, setup, tangents
+from polyop.bridges.torch.gradient import backward, setup
+from polyop.bridges.torch.tangents import tangents
 
 
 class Plain(torch.autograd.Function):

@@ -14,16 +14,13 @@ import torch
 
 from polyop import tree
 from polyop.bridges.torch.arrays import QUIET, Call, array_of, of_array
-from polyop.bridges.torch.schema import our_dtype
 from polyop.dispatch.context import run_under
 from polyop.dispatch.operator import OpOverload
-from polyop.errors import AutogradError, MissingGradientError
+from polyop.errors import MissingGradientError
 from polyop.layers.autograd.author import RUNNING, AuthorRecorder
-from polyop.layers.autograd.author_tangents import Author, laid_beside
 from polyop.layers.autograd.context import Context, refuse
 from polyop.layers.autograd.recorders import recorder_of
-from polyop.tensor.meta import META_SPACE
-from polyop.tensor.tensor import Tensor, of_meta
+from polyop.tensor.tensor import Tensor
 
 
 class BridgeContext(Context):
@@ -71,7 +68,7 @@ class Kept(NamedTuple):
 
 #: What a context has besides the author's own attributes; only the first are for rules.
 _CARRIED = ("_saved", "_forward")
-_OWN = frozenset(
+OWN = frozenset(
     ("_versions", "_names", "_ids", "_without", "_dirty", "_materialize", "_node")
 ) | {"needs_input_grad"}  # fmt: skip
 
@@ -95,10 +92,10 @@ def setup(ctx: Any, call: Call, row: Sequence[Any], outs: Sequence[Any], needs: 
     zeros = True
     if recorder is not None:
         own, constant = _author_setup(ctx, call, recorder, row, outs, needs)
-        attributes = {k: v for k, v in own.__dict__.items() if k not in _OWN}
+        attributes = {k: v for k, v in own.__dict__.items() if k not in OWN}
         zeros = own._materialize
     arrays: list[Any] = []
-    kept = {k: tree.map_leaves(lambda v: _keep(arrays, v), v) for k, v in attributes.items()}
+    kept = {k: keep(arrays, v) for k, v in attributes.items()}
     ctx.save_for_backward(*arrays)
     if hasattr(ctx, "save_for_forward"):
         ctx.save_for_forward(*arrays)
@@ -127,7 +124,23 @@ def _author_setup(  # noqa: PLR0917 - what `setup` got
     return own, constant
 
 
-def _keep(arrays: list[Any], value: Any) -> Any:
+#: What holds no tensor, the quickest told.
+_ATOMS = frozenset((int, float, bool, str, type(None)))
+
+
+def keep(arrays: list[Any], value: Any) -> Any:
+    """Give a value with a `Saved` in the place of each tensor over PyTorch's, added to a row."""
+    kind = value.__class__
+    if kind is Tensor:
+        return _kept(arrays, value)
+    if kind in _ATOMS:
+        return value
+    if kind is tuple:
+        return tuple([keep(arrays, v) for v in value])
+    return tree.map_leaves(lambda v: _kept(arrays, v), value)
+
+
+def _kept(arrays: list[Any], value: Any) -> Any:
     payload = getattr(value, "payload", None) if isinstance(value, Tensor) else None
     array = getattr(payload, "array", None)
     if array is None:
@@ -140,27 +153,43 @@ def _facts(tensors: Sequence[Any]) -> list[tuple[Any, torch.dtype]]:
     return [(tuple(t.shape), t.dtype) for t in tensors]
 
 
-def _context(
-    kept: Kept, arrays: Sequence[Any], needs: Sequence[bool], *, forward: bool
-) -> BridgeContext:
-    """Give the author's context again, with the tensors that PyTorch kept."""
+def context_of(kept: Kept, saved: Sequence[Any], needs: Any, *, forward: bool = False) -> Any:
+    """Give the author's context again.
 
-    def back(value: Any) -> Any:
-        return of_array(arrays[value.number]) if value.__class__ is Saved else value
-
+    Args:
+        kept: what forward kept.
+        saved: the tensors that PyTorch kept, as the author sees them.
+        needs: for each argument, whether its gradient is asked for.
+        forward: whether it is for `jvp`.
+    """
     own = BridgeContext()
-    own._node = _Running(kept.call.op, [p.name for p in kept.call.plan.places])
-    for name, value in kept.attributes.items():
-        if name not in _CARRIED:
-            setattr(own, name, tree.map_leaves(back, value))
-    saved = kept.attributes.get("_saved", ())
-    saved = (kept.attributes.get("_forward") or saved) if forward else saved
-    own.save_for_backward(*[back(value) for value in saved])
-    own.needs_input_grad = tuple(kept.call.mirrored(needs, absent=False))
+    own._node = Running(kept.call.op, [p.name for p in kept.call.plan.places])
+    own.needs_input_grad = needs
+    fill(own, kept.attributes, saved, forward=forward)
     return own
 
 
-class _Running(NamedTuple):
+def fill(
+    own: BridgeContext, attributes: dict[str, Any], saved: Sequence[Any], *, forward: bool = False
+) -> None:
+    """Give a context what its author has put there, with the tensors that PyTorch kept."""
+    for name, value in attributes.items():
+        if name not in _CARRIED:
+            setattr(own, name, _back(saved, value))
+    row = attributes.get("_saved", ())
+    row = (attributes.get("_forward") or row) if forward else row
+    own.save_for_backward(*[_back(saved, value) for value in row])
+
+
+def _back(saved: Sequence[Any], value: Any) -> Any:
+    if value.__class__ is Saved:
+        return saved[value.number]
+    if value.__class__ in _ATOMS:
+        return value
+    return tree.map_leaves(lambda v: saved[v.number] if v.__class__ is Saved else v, value)
+
+
+class Running(NamedTuple):
     """Who is running, for errors."""
 
     op: OpOverload
@@ -170,8 +199,16 @@ class _Running(NamedTuple):
 # -- backward ---------------------------------------------------------------------------------
 
 
-def backward(ctx: Any, needs: Sequence[bool], grads: Sequence[Any]) -> list[Any]:
+def backward(
+    ctx: Any, needs: Sequence[bool], grads: Sequence[Any], saved: Sequence[Any] | None = None
+) -> list[Any]:
     """Give the gradient of each tensor among the arguments, or None.
+
+    Args:
+        ctx: PyTorch's.
+        needs: for each tensor, whether its gradient is asked for.
+        grads: of the results in a row.
+        saved: what PyTorch has kept, if it has been asked for.
 
     Raises:
         MissingGradientError: the operator has no gradient.
@@ -179,9 +216,11 @@ def backward(ctx: Any, needs: Sequence[bool], grads: Sequence[Any]) -> list[Any]
     """
     kept: Kept = ctx.kept
     if kept.recorder is None:
-        return _missing(kept.call.op)
-    arrays = ctx.saved_tensors  # asked for once: PyTorch may compute them anew
-    own = _context(kept, arrays, needs, forward=False)
+        return missing_gradient(kept.call.op)
+    # Asked for once: PyTorch may compute them anew.
+    arrays = ctx.saved_tensors if saved is None else saved
+    mirrored = tuple(kept.call.mirrored(needs, absent=False))
+    own = context_of(kept, [of_array(t) for t in arrays], mirrored)
     given = kept.call.laid_out([of_array(g) for g in grads])
     recorder = kept.recorder
     token = RUNNING.set(kept.call.op)
@@ -189,10 +228,11 @@ def backward(ctx: Any, needs: Sequence[bool], grads: Sequence[Any]) -> list[Any]
         found = run_under(QUIET, recorder.backward, own, *given)
     finally:
         RUNNING.reset(token)
-    return _gradients(kept, found, _watched([*arrays, *grads]))
+    return gradients(kept, found, _watched([*arrays, *grads]))
 
 
-def _missing(op: OpOverload) -> NoReturn:
+def missing_gradient(op: OpOverload) -> NoReturn:
+    """Raise the error of an operator without a gradient."""
     have = ", ".join(sorted(set(op.slots()))) or "none"
     op.missing(
         "backward",
@@ -203,7 +243,17 @@ def _missing(op: OpOverload) -> NoReturn:
     )
 
 
-def _gradients(kept: Kept, found: Any, watched: Any) -> list[Any]:
+def gradients(kept: Kept, found: Any, watched: Any) -> list[Any]:
+    """Give what backward returned as PyTorch's gradients, one for each tensor.
+
+    Args:
+        kept: what forward kept.
+        found: what backward returned.
+        watched: a tensor whose history it would continue, or None.
+
+    Raises:
+        AutogradError: it does not fit.
+    """
     recorder = kept.recorder
     assert recorder is not None
     call = kept.call
@@ -280,6 +330,7 @@ class Unrecorded(torch.autograd.Function):
         )
 
 
+unpack_dual: Any = torch.autograd.forward_ad.unpack_dual
 _unrecorded: Any = Unrecorded.apply
 
 
@@ -293,86 +344,3 @@ def _unfit(call: Call, name: str, declared: str, seen: Any) -> NoReturn:
         source=call.op.rule_source("backward"),
         fix="return one gradient per argument, of its shape, and None where there is none",
     )
-
-
-# -- tangents ---------------------------------------------------------------------------------
-
-
-def tangents(ctx: Any, given: Sequence[Any]) -> tuple[Any, ...]:
-    """Give the tangent of each result, of the tangents of the tensors among the arguments.
-
-    Raises:
-        MissingGradientError: there is neither `jvp` nor backward.
-        AutogradError: forward mode is nested, where PyTorch would give zeros.
-    """
-    kept: Kept = ctx.kept
-    _refuse_nested(kept.call.op)
-    rule = kept.call.op.rule("jvp")
-    if rule is None:
-        return _transposed(ctx, given)
-    needs = [g is not None for g in given]
-    own = _context(kept, ctx.saved_tensors, needs, forward=True)
-    mirrored = kept.call.mirrored([of_array(g) for g in given])
-    found = run_under(QUIET, rule, own, *mirrored)
-    op = kept.call.op
-    out = kept.call.answer([_meta(f) for f in kept.results])
-    row = laid_beside(Author(op._schema, op.rule_source("jvp")), own, out, found)
-    like = next(g for g in given if g is not None)
-    return tuple([array_of(op, "jvp", t, like) for t in row])
-
-
-def _meta(fact: tuple[Any, torch.dtype]) -> Tensor:
-    return of_meta(META_SPACE.meta(tuple(fact[0]), our_dtype(fact[1])))
-
-
-def _refuse_nested(op: OpOverload) -> None:
-    """Refuse forward mode in forward mode: PyTorch gives zeros for any function with a jvp."""
-    functorch = getattr(torch._C, "_functorch", None)
-    stack = getattr(functorch, "get_interpreter_stack", lambda: None)() or []
-    levels = [level for level in stack if str(level.key()).endswith("Jvp")]
-    if len(levels) > 1:
-        raise AutogradError(
-            f"{op.name()} cannot be differentiated in nested forward mode: PyTorch would give "
-            "zeros",
-            op=op._schema,
-            seen=f"{len(levels)} levels of torch.func.jvp",
-            fix="use reverse mode for one of them, as in jacfwd(jacrev(f))",
-        )
-
-
-def _transposed(ctx: Any, given: Sequence[Any]) -> tuple[Any, ...]:
-    """Give tangents by the transpose of backward, which is linear in what comes back."""
-    kept: Kept = ctx.kept
-    needs = [g is not None for g in given]
-    smooth = [
-        i
-        for i, (_, dtype) in enumerate(kept.results)
-        if _is_smooth(dtype) and i not in kept.constant
-    ]
-    if not smooth:
-        return (None,) * len(kept.results)
-    if kept.recorder is None:
-        _missing(kept.call.op)
-    zeros: list[Any] = [torch.zeros(s, dtype=d, device=kept.device) for s, d in kept.results]
-    if not kept.zeros:
-        zeros = [z if i in smooth else None for i, z in enumerate(zeros)]
-
-    def pull(*probes: Any) -> Any:
-        whole = list(zeros)
-        for i, probe in zip(smooth, probes, strict=True):
-            whole[i] = probe
-        found = backward(ctx, needs, whole)
-        pairs = zip(found, given, strict=True)
-        return [torch.zeros_like(t) if g is None else g for g, t in pairs if t is not None]
-
-    vjp: Any = torch.func.vjp
-    _, transpose = vjp(pull, *[zeros[i] for i in smooth])
-    found = transpose([t for t in given if t is not None])
-    row: list[Any] = [None] * len(zeros)
-    for i, tangent in zip(smooth, found, strict=True):
-        row[i] = tangent
-    return tuple(row)
-
-
-def _is_smooth(dtype: torch.dtype) -> bool:
-    return dtype.is_floating_point or dtype.is_complex

@@ -13,7 +13,7 @@ from polyop.bridges.torch.arrays import each, our_values
 from polyop.bridges.torch.arrays import of_array as held
 from polyop.bridges.torch.schema import TORCH, Translation
 from polyop.dispatch.body import Form
-from polyop.dispatch.context import PLAIN, run_under, word
+from polyop.dispatch.context import PLAIN, run_under
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import AliasError, ReturnError
 from polyop.payloads.exchange import to_numpy
@@ -45,26 +45,9 @@ class Kernel:
     def __init__(self, op: OpOverload, plan: Translation) -> None:
         self.op = op
         self.plan = plan
-        self.count = len(plan.places)
-        kinds = {p.kind for p in plan.places} | {f"written {p.written}" for p in plan.places}
-        same = all(p.taken is None for p in plan.places) and plan.forms == (("new", -1),)
-        self.plain = same and kinds <= {"tensor", "static", "written False"}
-        self.plain = self.plain and not op._schema.keyword_only
-
-    def _quickly(self, arrays: Arrays, args: Sequence[Any]) -> Any:
-        """Run the kernel on arrays that need no look."""
-        rest = iter(arrays)
-        given = [of_array(next(rest)) if isinstance(a, torch.Tensor) else a for a in args]
-        entry = self.op.entry
-        out = entry(*given) if word() is PLAIN else run_under(PLAIN, entry, *given)
-        return _new(self.op, out, arrays)
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         """Run the kernel; what it writes counts as written to PyTorch too."""
-        if self.plain and len(args) == self.count:
-            arrays = _shared(args)
-            if arrays is not None:
-                return self._quickly(arrays, args)
         values = filled(self.plan, args, named)
         written = [
             t
@@ -101,7 +84,7 @@ class Kernel:
         for t, found in backs:
             if any(t is w for w in written):
                 t.copy_(TORCH.from_numpy(found, None))
-        return self._results(out, lambda t: _new(self.op, t, inputs))
+        return self._results(out, lambda t: new_tensor(self.op, t, inputs))
 
     def _as_they_are(self, values: Sequence[Any]) -> Any:
         given = [
@@ -117,23 +100,6 @@ class Kernel:
 
     def _results(self, out: Any, convert: Any) -> Any:
         return chosen(self.plan.forms, out, convert)
-
-
-def _shared(args: Sequence[Any]) -> Arrays | None:
-    """Give the arrays of plain tensors, whose memory NumPy shares; None if one is not plain."""
-    found: Arrays = []
-    for t in args:
-        if isinstance(t, torch.Tensor):
-            if t.dtype not in _NUMPYS or not t.is_cpu or t.is_conj() or t.is_neg():
-                return None
-            found.append(t.detach().numpy())
-    return found
-
-
-#: The dtypes that NumPy has itself.
-_NUMPYS = frozenset(
-    (torch.float32, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8)
-) | {torch.uint8, torch.bool, torch.complex64, torch.complex128, torch.float16}
 
 
 def chosen(forms: Sequence[Form], out: Any, convert: Any) -> Any:
@@ -153,7 +119,7 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return []
 
 
-def _new(op: OpOverload, result: Tensor, inputs: Arrays) -> torch.Tensor:
+def new_tensor(op: OpOverload, result: Tensor, inputs: Arrays) -> torch.Tensor:
     """Make PyTorch's tensor of a result: in order, and of memory that no argument has."""
     found = result.payload
     if found.__class__ is not np.ndarray:

@@ -24,6 +24,7 @@ from polyop.checking.derived import (
 )
 from polyop.checking.inputs import cast
 from polyop.checking.law import Case, DoesNotApply, law
+from polyop.checking.laws.cuts import check_cuts
 from polyop.checking.sample import Array, Sample, array_of, leaves_named
 from polyop.dispatch.index_signature import IndexSignature, index_of
 from polyop.errors import ArgumentError, OpCheckError, PolyopError, ReturnError
@@ -60,6 +61,8 @@ def index_law(case: Case) -> str | None:
         trial.check_sizes(trial.core)
         trial.check_refusals(trial.core)
         trial.check_stacks(trial.core)
+        if trial.unlike is None:
+            check_cuts(case, index, case.sample)
     return trial.dtype_note() or trial.unlike
 
 

@@ -8,22 +8,39 @@ code here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bind import dispatch
-from polyop.dispatch.bits import LIFTED
+from polyop.dispatch.bits import LIFTED, NO_GRAD, NUMPY
+from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import AUTOGRAD, Word, reset_word, set_word
 from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.resolve import resolve
 from polyop.dispatch.results import tensors_in
 from polyop.errors import AutogradError
 from polyop.layers.autograd.aliases import note_views, write
-from polyop.layers.autograd.tangents import tangent_rule
+from polyop.layers.autograd.tangents import AtOnce, tangent_rule
 from polyop.layers.autograd.transforms import Lifted
-from polyop.layers.levels import Level
+from polyop.layers.levels import Level, tensor_places
 from polyop.ops.define import ON_TENSORS
 from polyop.tensor.tensor import Tensor
+
+Push = tuple[tuple[int, ...], Callable[..., Any], bool]
+
+
+def _push(op: OpOverload) -> Push | None:
+    """Give what calls on plain arrays need of an operator, if its rule knows such calls.
+
+    That is where its tensors are, the rule, and whether the result may be a view.
+    """
+    rule, places = tangent_rule(op), tensor_places(op)
+    forms = [kind for kind, _ in result_forms(op._schema)]
+    if places is None or forms not in (["new"], ["view"]) or not isinstance(rule, AtOnce):
+        return None
+    return places, rule.at_once, forms == ["view"]
+
 
 _READS = {"numpy", "data_ptr", "tolist", "pickle"}
 
@@ -66,11 +83,14 @@ class JvpLevel(Level):
 
     def inner_word(self) -> Word:
         """Give the word of the function."""
-        levels, exclude = (*self.outer.levels, self), self.outer.exclude - AUTOGRAD
-        inner = self.outer.but(levels=levels, below=False, exclude=exclude)
+        inner = self.outer.within(self)
         if not self.outer.below:  # the word below this one is the outer word itself
             self._below = (inner, self.outer)
         return inner
+
+    def end(self) -> None:
+        """Note that the transform is over; inputs are let go at once, not by a collection."""
+        self.alive, self.inputs, self._below = False, (), None
 
     def below_of(self, now: Word) -> Word:
         """Make the word below."""
@@ -81,8 +101,12 @@ class JvpLevel(Level):
         """Run a call on the values, and its rule on the tangents."""
         if op._schema.is_mutable:
             return write(self, op, args, self._is_input)
+        below = self.below()
+        done = None if below & ~NO_GRAD else self._run_plain(op, args, below)
+        if done is not None:
+            return done
         tangents = [self.tangent(a) for a in args]
-        token = set_word(self.below())
+        token = set_word(below)
         try:
             values = [self.peel(a) for a in args]
             if all(t is None for t in tangents):
@@ -95,6 +119,42 @@ class JvpLevel(Level):
             reset_word(token)
         note_views(self, op, args, out, results)
         return results
+
+    def _run_plain(self, op: OpOverload, args: Sequence[Any], below: Word) -> Any:
+        """Run a call where all values and tangents are plain arrays; else give None."""
+        try:
+            push = op.notes["pushed"]
+        except KeyError:
+            push = op.note("pushed", _push)
+        if push is None:
+            return None
+        places, rule, views = push
+        code, moves, values, tangents = 0, False, [*args], [None] * len(args)
+        for i in places:
+            x = args[i]
+            if x is None:
+                continue
+            if x.keys & LIFTED and x.payload.level is self:
+                record = x.payload
+                values[i] = x = record.value
+                tangent = record.tangent
+                if tangent is not None:
+                    tangents[i], moves = tangent, True
+                    code |= tangent.keys
+            code |= x.keys
+        if code != NUMPY:
+            return None
+        code |= below
+        call = op.memo.get(code) or resolve(op, code)
+        token = set_word(below)
+        try:
+            out, slopes = rule(call, values, tangents) if moves else (call(*values), (None,))
+        finally:
+            reset_word(token)
+        result = self.wrap(out, slopes[0])
+        if views:
+            note_views(self, op, args, out, result)
+        return result
 
     # -- wrapping -------------------------------------------------------------
 

@@ -17,14 +17,15 @@ from polyop import tree
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import NUMPY
 from polyop.dispatch.context import word
-from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.results import tensors_in
-from polyop.dispatch.write import indent, make_function
+from polyop.dispatch.write import indent, make_function, shape_of
 from polyop.errors import MissingGradientError
 from polyop.layers.autograd.arrays import cast_tensor, conj_tensor
 from polyop.layers.autograd.author import AuthorRecorder, flatten_results
 from polyop.layers.autograd.author_tangents import AuthorTangents
 from polyop.layers.autograd.recorders import Fallback, MissingRecorder, recorder_of
+from polyop.layers.autograd.steps import Steps, steps_of
 from polyop.layers.autograd.transpose import Called, transposed
 from polyop.ops.define import ON_TENSORS
 from polyop.schema.tags import Tag
@@ -61,8 +62,8 @@ FORWARD: dict[str, dict[str, str]] = {
         "x": "sum(g * exp(x - spread(r, x.shape, axis, keepdims)), axis=axis, keepdims=keepdims)"
     },
     "core::max": {
-        "x": "sum(g * peaks(x, r, axis, keepdims), axis=axis, keepdims=keepdims) "
-        "/ count_nonzero(peaks(x, r, axis, keepdims), axis=axis, keepdims=keepdims)"
+        "x": "sum(g * (top := peaks(x, r, axis, keepdims)), axis=axis, keepdims=keepdims) "
+        "/ count_nonzero(top, axis=axis, keepdims=keepdims)"
     },
     "core::var": {
         "x": "sum(g * deviation(x, axis, correction), axis=axis, keepdims=keepdims)"
@@ -81,6 +82,8 @@ FORWARD: dict[str, dict[str, str]] = {
     },
 }  # fmt: skip
 FORWARD["core::min"] = FORWARD["core::max"]
+#: One text for the tangents of several arguments together, `g0`, `g1`, ... in their order.
+JOINT: dict[str, dict[tuple[int, ...], str]] = {"core::divide": {(0, 1): "(g0 - g1 * r) / b"}}
 
 
 def tangent_rule(op: OpOverload) -> TangentRule:
@@ -111,7 +114,7 @@ def _built_in(op: OpOverload) -> TangentRule:
     if name in LINEAR:
         return LinearTangents(op, LINEAR[name])
     if name in BILINEAR:
-        return _bilinear(op)
+        return BilinearTangents(op)
     texts = FORWARD.get(name)
     if texts is None and Tag.pointwise in op.tags:
         texts = op.rule("formula").text
@@ -221,15 +224,27 @@ class LinearTangents:
 
     def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
         """Run the operator on the values, and on the tangents."""
-        out = dispatch(self.op, values)
-        if not is_differentiable(out.dtype) or all(tangents[i] is None for i in self.places):
+        return self.at_once(_through(self.op), values, tangents)
+
+    def at_once(
+        self, call: Handler, values: Sequence[Any], tangents: Tangents
+    ) -> tuple[Any, Sequence[Any]]:
+        """Do the same by a handler that serves both."""
+        out = call(*values)
+        dtype = out.payload.dtype
+        if not is_differentiable(dtype) or all(tangents[i] is None for i in self.places):
             return out, [None]
         given = list(values)
         for i in self.places:
             given[i] = _filled(values[i], tangents[i])
         for i, value in self.instead.items():
             given[i] = value
-        return out, [cast_tensor(dispatch(self.op, given), out.dtype)]
+        d = call(*given)
+        return out, [d if d.payload.dtype is dtype else cast_tensor(d, dtype)]
+
+
+def _through(op: OpOverload) -> Handler:
+    return lambda *values: dispatch(op, values)
 
 
 def _filled(value: Any, tangent: Any) -> Any:
@@ -239,11 +254,21 @@ def _filled(value: Any, tangent: Any) -> Any:
     return ON_TENSORS["zeros_like"](value) if tangent is None else tangent
 
 
-def _bilinear(op: OpOverload) -> TangentRule:
-    """Make the rule of an operator that is linear in each of its first two arguments."""
+class BilinearTangents:
+    """The rule of an operator that is linear in each of its first two arguments."""
 
-    def rule(values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
-        out = dispatch(op, values)
+    def __init__(self, op: OpOverload) -> None:
+        self.op = op
+
+    def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
+        """Run the operator, and once more for each tangent."""
+        return self.at_once(_through(self.op), values, tangents)
+
+    def at_once(
+        self, call: Handler, values: Sequence[Any], tangents: Tangents
+    ) -> tuple[Any, Sequence[Any]]:
+        """Do the same by a handler that serves all."""
+        out = call(*values)
         if not is_differentiable(out.dtype):
             return out, [None]
         terms = []
@@ -251,11 +276,9 @@ def _bilinear(op: OpOverload) -> TangentRule:
             if tangents[i] is not None:
                 given = list(values)
                 given[i] = tangents[i]
-                terms.append(dispatch(op, given))
+                terms.append(call(*given))
         total = terms[0] if len(terms) == 1 else _plus_into(*terms)
         return out, [cast_tensor(total, out.dtype)]
-
-    return rule
 
 
 class TextTangents:
@@ -270,14 +293,44 @@ class TextTangents:
         names = [a.name for a in op._schema.arguments]
         self.names = names
         self.texts = {names.index(name): text for name, text in texts.items() if text}
+        self.joint = JOINT.get(op.name(), {})
         self.written: dict[tuple[int, ...], Callable[..., Any]] = {}
+        self.steps: dict[tuple[tuple[int, ...], bool], Steps | None] = {}
         self.otherwise = _transposing(op)
+        self.tensors = [i for i, k in enumerate(shape_of(op._schema).kinds) if k == "tensor"]
+        self.pair = tuple(self.tensors) if len(self.tensors) == 2 else None
 
     def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
         """Run the operator, and its text on the tangents."""
         if any(t.dtype.kind == "c" for t in tensors_in(tuple(values))):
             return self.otherwise(values, tangents)
-        out = dispatch(self.op, values)
+        return self._pushed(dispatch(self.op, values), values, tangents)
+
+    def at_once(
+        self, call: Handler, values: Sequence[Any], tangents: Tangents
+    ) -> tuple[Any, Sequence[Any]]:
+        """Do the same where all tensors are plain arrays, and nobody watches."""
+        for i in self.tensors:
+            if values[i].payload.dtype.kind == "c":
+                return self.otherwise(values, tangents)
+        out = call(*values)
+        needs = tuple([i for i in self.texts if tangents[i] is not None])
+        pair = self.pair
+        same = (
+            pair is not None
+            and values[pair[0]] is values[pair[1]]
+            and tangents[pair[0]] is tangents[pair[1]]
+        )
+        try:
+            steps = self.steps[needs, same]
+        except KeyError:
+            steps = self.steps[needs, same] = self._steps(needs, same=same)
+        d = None if steps is None else steps(values, out, tangents)
+        return self._pushed(out, values, tangents) if d is None else (out, (d,))
+
+    def _pushed(
+        self, out: Any, values: Sequence[Any], tangents: Tangents
+    ) -> tuple[Any, Sequence[Any]]:
         dtype = out.dtype
         needs = tuple(i for i in self.texts if tangents[i] is not None)
         if not needs or not is_differentiable(dtype):
@@ -292,13 +345,27 @@ class TextTangents:
             d = ON_TENSORS["broadcast_to"](d, list(out.shape))
         return out, [d if d.dtype is dtype else cast_tensor(d, dtype)]
 
+    def _parts(self, needs: tuple[int, ...]) -> dict[int, str]:
+        """Give the texts of some tangents, by an argument whose tangent is `g` in it."""
+        if needs in self.joint:
+            return {needs[0]: self.joint[needs]}
+        return {i: self.texts[i] for i in needs}
+
+    def _steps(self, needs: tuple[int, ...], *, same: bool) -> Steps | None:
+        kinds = shape_of(self.op._schema).kinds
+        if not needs or any(kind not in {"tensor", "static"} for kind in kinds):
+            return None
+        return steps_of(self.names, self._parts(needs), self.tensors, needs, same=same)
+
     def _write(self, needs: tuple[int, ...]) -> Callable[..., Any]:
+        parts = self._parts(needs)
         lines = [f"{', '.join(self.names)}, = values"]
-        for n, i in enumerate(needs):
-            lines.append(f"g = tangents[{i}]")
+        lines += [f"g{i} = tangents[{i}]" for i in needs]
+        for n, i in enumerate(parts):
             # What a text computes is new memory, except where it is the tangent itself.
-            plus = "plus" if "g" in {self.texts[j] for j in needs[:n]} else "plus_into"
-            lines.append(f"d = {self.texts[i]}" if n == 0 else f"d = {plus}(d, {self.texts[i]})")
+            plus = "plus" if "g" in [*parts.values()][:n] else "plus_into"
+            text = parts[i]
+            lines += [f"g = g{i}", f"d = {text}" if n == 0 else f"d = {plus}(d, {text})"]
         text = "\n".join(["def f(values, r, tangents):", *indent([*lines, "return d"])])
         scope = {
             **ON_TENSORS,
@@ -307,6 +374,10 @@ class TextTangents:
             "plus_into": _plus_into,
         }
         return make_function(text, scope, f"{self.op._opname}_jvp", ())
+
+
+#: Rules that know calls on plain arrays.
+AtOnce = LinearTangents | BilinearTangents | TextTangents
 
 
 def _plus_into(d: Tensor, other: Tensor) -> Tensor:

@@ -1,0 +1,78 @@
+"""Operators with an effect: PyTorch's compiler neither drops, merges nor moves their calls.
+
+PyTorch lets only those who define an operator with its own decorator say that there is an effect;
+for others the way is not public. So it is looked for, and tried out: a node of the operator must
+count as impure afterwards. Where it does not, the operator is refused in compiled regions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from polyop.bridges.torch.schema import name_of
+from polyop.dispatch.lock import LOCK
+from polyop.dispatch.operator import OpOverload
+from polyop.errors import CaptureError
+from polyop.objects.effects import effect_of_target
+
+_library: Any = torch.library.Library
+#: Of each operator for which something was said: whether it has an effect, and what keeps it said.
+_SAID: WeakKeyDictionary[OpOverload, tuple[bool, Any]] = WeakKeyDictionary()
+
+
+def say_effect(op: OpOverload) -> None:
+    """Tell PyTorch whether an operator has an effect, before it takes the operator into a graph.
+
+    Raises:
+        CaptureError: it has one, and PyTorch takes none.
+    """
+    wanted = effect_of_target(op) is not None
+    if wanted == _SAID.get(op, (False, None))[0]:
+        return
+    with LOCK:
+        library = _declared(op, wanted=wanted)
+        _SAID[op] = wanted, library
+        _tag_caches()
+    if wanted and not _counts(op):
+        del _SAID[op]
+        raise CaptureError(
+            f"{op.name()} has an effect, and this version of PyTorch takes none: its compiler "
+            "might drop, merge or move the calls",
+            op=op._schema,
+            seen=f"torch {torch.__version__}",
+            source=op.rule_source("effect"),
+            fix="call it outside of compiled regions: torch.compiler.disable(op)",
+        )
+
+
+def _declared(op: OpOverload, *, wanted: bool) -> Any:
+    library = _library(op.namespace, "FRAGMENT")
+    declare = getattr(library, "_register_effectful_op", None)
+    kinds = getattr(torch.library, "EffectType", None)
+    ordered = getattr(kinds, "ORDERED", None)
+    if declare is not None and ordered is not None:
+        declare(f"{op.namespace}::{name_of(op)}", ordered if wanted else None)
+    return library
+
+
+def _tag_caches() -> None:
+    """Let the caches of compiled programs tell programs with effects from those without."""
+    config: Any = torch.compiler.config
+    own, _, _ = str(config.cache_key_tag).partition(_MARK)
+    names = sorted(op.name() for op, (wanted, _) in _SAID.items() if wanted)
+    config.cache_key_tag = own + (_MARK + ",".join(names) if names else "")
+
+
+#: What the tag of the caches begins with that is ours.
+_MARK = " effects of polyop: "
+
+
+def _counts(op: OpOverload) -> bool:
+    """Tell whether a node of an operator is one that no pass removes."""
+    short, _, overload = name_of(op).partition(".")
+    packet = getattr(getattr(torch.ops, op.namespace), short)
+    node = torch.fx.Graph().call_function(getattr(packet, overload or "default"))
+    return bool(node.is_impure())

@@ -1,0 +1,69 @@
+"""An author's kernels for PyTorch's own tensors, run by PyTorch's operator."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from polyop.bridges.own_kernels import call_own, checked
+from polyop.bridges.torch.kernel import Kernel, chosen, filled
+from polyop.bridges.torch.schema import TORCH, Translation, name_of
+from polyop.bridges.torch.written import write_kernel
+from polyop.dispatch.context import PLAIN, run_under
+from polyop.dispatch.library_kernels import has_kernels, library_kernel
+from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.table import Kernel as Registered
+
+
+def kernel_of(op: OpOverload, plan: Translation) -> Callable[..., Any]:
+    """Give what PyTorch's operator runs: an author's kernel for its tensors goes before NumPy's."""
+    on_numpy = write_kernel(op, plan, Kernel(op, plan))
+    return OwnKernel(op, plan, on_numpy) if has_kernels(op, "torch") else on_numpy
+
+
+class OwnKernel:
+    """Chooses the author's kernel for the device of a call's tensors."""
+
+    def __init__(self, op: OpOverload, plan: Translation, otherwise: Callable[..., Any]) -> None:
+        self.op = op
+        self.plan = plan
+        self.otherwise = otherwise
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """Run it on the tensors themselves; what it writes counts as written."""
+        values = filled(self.plan, args, named)
+        tensors = [t for v in values for t in _tensors(v)]
+        own = library_kernel(self.op, "torch", tensors[0].device.type) if tensors else None
+        if own is None:
+            return self.otherwise(*args, **named)
+        out = self._run(own, values)
+        written = [
+            t for p, v in zip(self.plan.places, values, strict=True) if p.written
+            for t in _tensors(v)
+        ]  # fmt: skip
+        if written:
+            torch.autograd.graph.increment_version(written)
+        return out
+
+    def _run(self, own: Registered, values: list[Any]) -> Any:
+        out = run_under(PLAIN, call_own, self.op, own, values)
+        rows = checked(self.op, own, TORCH, values, out)
+        if not rows:
+            return None
+        whole = tuple(rows) if len(rows) > 1 else rows[0]
+        return chosen(self.plan.forms, whole, lambda t: t.contiguous())
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return [t for t in values if isinstance(t, torch.Tensor)]
+
+
+def refresh(op: OpOverload, plan: Translation, library: Any) -> None:
+    """Let PyTorch's operator, which it has already, run the kernels that came since."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a kernel takes another's place is what is wanted
+        library.impl(name_of(op), kernel_of(op, plan), "CompositeExplicitAutograd")

@@ -1,0 +1,212 @@
+"""The C source of a graph's groups: for each a body over contiguous data, and a loop for NumPy.
+
+A body has one line per step and is what the compiler vectorizes. A loop calls it
+on the data itself where all of it is contiguous, and else block by block, on
+copies: strided data is gathered, and what is repeated is written once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from polyop.compile.fused.formulas import CLOSE, FORMULAS, FUNCTIONS, KINDS, TYPES
+from polyop.compile.fused.groups import Group
+from polyop.compile.fused.symbols import Operand, Step, Symbol
+from polyop.devices import DType
+
+#: NOTE [Floating-point warnings]: the flags of each thread, until they are asked for. On x86 the
+#: control register is read and written; C's own functions look at the old unit too, slowly.
+PRELUDE = """\
+#include <math.h>
+#include <stdint.h>
+#define BLOCK 256
+#define BODY static __attribute__((noinline)) void
+static __thread unsigned raised;
+#if defined(__x86_64__)
+#define NOTE_FLAGS do { \\
+    __asm__ volatile("" ::: "memory"); \\
+    unsigned csr = __builtin_ia32_stmxcsr(); \\
+    if (csr & 0x3f) { \\
+        raised |= (csr >> 2 & 1) | (csr >> 3 & 1) << 1 | (csr >> 4 & 1) << 2 | (csr & 1) << 3; \\
+        __builtin_ia32_ldmxcsr(csr & ~0x3fu); \\
+    } } while (0)
+#else
+#include <fenv.h>
+#define NOTE_FLAGS do { \\
+    __asm__ volatile("" ::: "memory"); \\
+    int all = fetestexcept(FE_DIVBYZERO | FE_OVERFLOW | FE_UNDERFLOW | FE_INVALID); \\
+    if (all) { \\
+        raised |= !!(all & FE_DIVBYZERO) | !!(all & FE_OVERFLOW) << 1 \\
+            | !!(all & FE_UNDERFLOW) << 2 | !!(all & FE_INVALID) << 3; \\
+        feclearexcept(FE_ALL_EXCEPT); \\
+    } } while (0)
+#endif
+unsigned polyop_flags(void) { unsigned found = raised; raised = 0; return found; }
+#define MOVERS(T) \\
+static void gather_##T(T *to, const char *from, intptr_t step, intptr_t n) \\
+{ for (intptr_t i = 0; i < n; i++) to[i] = *(const T *)(from + i * step); } \\
+static void scatter_##T(char *to, const T *from, intptr_t step, intptr_t n) \\
+{ for (intptr_t i = 0; i < n; i++) *(T *)(to + i * step) = from[i]; }
+MOVERS(uint8_t) MOVERS(int32_t) MOVERS(int64_t) MOVERS(float) MOVERS(double)
+"""
+#: The flags of `raised`, from the lowest bit, by their names in `numpy.geterr`.
+FLAGS = ("divide", "over", "under", "invalid")
+
+
+def source_of(groups: Sequence[Group], *, vectors: bool) -> str:
+    """Give the source of loops `loop_0`, `loop_1`, ... for groups.
+
+    Args:
+        groups: the groups.
+        vectors: declare that the C library has functions on vectors.
+    """
+    functions = [_vector_functions(groups)] if vectors else []
+    parts = [text for i, group in enumerate(groups) for text in (_body(i, group), _loop(i, group))]
+    return "\n".join([PRELUDE, *functions, *parts])
+
+
+def signature(group: Group) -> tuple[list[DType], list[DType]]:
+    """Give the dtypes of what a group reads, and of its results."""
+    symbols = {n: s for formula in group.members.values() for n, s in formula.inputs.items()}
+    inputs = [symbols[n].dtype for n in group.inputs]
+    return inputs, [group.members[n].result.dtype for n in group.outputs]
+
+
+def _vector_functions(groups: Sequence[Group]) -> str:
+    found: dict[str, None] = {}
+    for step in (s for g in groups for f in g.members.values() for s in f.steps):
+        if (step.what, "f") in CLOSE:
+            assert step.loop is not None
+            kind, _, suffix, _ = TYPES[step.loop]
+            given = ", ".join([kind] * len(step.operands))
+            found[f"{kind} {FUNCTIONS[step.what]}{suffix}({given});"] = None
+    return "\n".join(f'__attribute__((simd("notinbranch"), const)) {line}' for line in found)
+
+
+# -- bodies ---------------------------------------------------------------------
+
+
+def _body(number: int, group: Group) -> str:
+    inputs, outputs = signature(group)
+    params = [f"const {TYPES[d][1]} *restrict a{i}" for i, d in enumerate(inputs)]
+    params += [f"{TYPES[d][1]} *restrict r{i}" for i, d in enumerate(outputs)]
+    lines = [
+        f"BODY body_{number}({', '.join(params)}, intptr_t n) {{",
+        "#pragma omp simd",
+        "for (intptr_t i = 0; i < n; i++) {",
+        *_Lines(group).lines,
+        "} }",
+    ]
+    return "\n".join(lines)
+
+
+class _Lines:
+    """The lines of a body, made member by member: a symbol of each has one variable."""
+
+    def __init__(self, group: Group) -> None:
+        self.lines: list[str] = []
+        self.names: dict[int, str] = {}
+        of_nodes = {node: f"x{i}" for i, node in enumerate(group.inputs)}
+        for (i, _), dtype in zip(enumerate(group.inputs), signature(group)[0], strict=True):
+            read = f"a{i}[i] != 0" if KINDS[dtype] == "b" else f"a{i}[i]"
+            self.lines.append(f"{TYPES[dtype][0]} x{i} = {read};")
+        for node, formula in group.members.items():
+            for given, symbol in formula.inputs.items():
+                self.names[id(symbol)] = of_nodes[given]
+            self.lines += map(self.step, formula.steps)
+            of_nodes[node] = self.names[id(formula.result)]
+        for i, node in enumerate(group.outputs):
+            self.lines.append(f"r{i}[i] = {of_nodes[node]};")
+
+    def step(self, step: Step) -> str:
+        """Write one step."""
+        name = self.names[id(step.result)] = f"v{len(self.names)}"
+        kind = TYPES[step.result.dtype][0]
+        return f"{kind} {name} = ({kind})({self._expression(step)});"
+
+    def _expression(self, step: Step) -> str:
+        if step.what == "cast":
+            return self._given(step.operands[0], step.result.dtype)
+        if step.what == "where":
+            condition, *values = step.operands
+            a, b = (self._given(x, step.result.dtype) for x in values)
+            return f"{self._given(condition, np.dtype(bool))} ? {a} : {b}"
+        assert step.loop is not None
+        given = [self._given(x, step.loop) for x in step.operands]
+        kind, _, suffix, unsigned = TYPES[step.loop]
+        text = FORMULAS[step.what, KINDS[step.loop]]
+        return text.format(*given, t=kind, f=suffix, u=unsigned)
+
+    def _given(self, operand: Operand, dtype: DType) -> str:
+        """Write an operand, converted to a dtype as C and NumPy convert."""
+        if not isinstance(operand, Symbol):
+            return literal(operand, dtype)
+        name = self.names[id(operand)]
+        if operand.dtype == dtype:
+            return name
+        return f"({name} != 0)" if KINDS[dtype] == "b" else f"(({TYPES[dtype][0]}){name})"
+
+
+def literal(value: np.generic, dtype: DType) -> str:
+    """Write a constant, with all of its bits."""
+    kind, _, suffix, _ = TYPES[dtype]
+    if KINDS[dtype] != "f":
+        # The least number has no literal of its own.
+        whole = int(value)
+        return f"(({kind})({whole + 1}LL - 1))" if whole < 0 else f"(({kind}){whole}LL)"
+    number = float(value)
+    if math.isnan(number):
+        return f'__builtin_nan{suffix}("")'
+    if math.isinf(number):
+        return f"({'-' if number < 0 else ''}__builtin_inf{suffix}())"
+    return f"({number.hex()}{suffix})"
+
+
+# -- loops ----------------------------------------------------------------------
+
+
+def _loop(number: int, group: Group) -> str:
+    inputs, outputs = signature(group)
+    kinds = [TYPES[d][1] for d in [*inputs, *outputs]]
+    count = len(inputs)
+    whole = " && ".join(f"s[{k}] == sizeof({kind})" for k, kind in enumerate(kinds))
+    straight = ", ".join(f"({kind} *)p[{k}]" for k, kind in enumerate(kinds))
+    buffers = "\n".join(f"{kind} b{k}[BLOCK];" for k, kind in enumerate(kinds))
+    blocks = ", ".join(f"c{k}" for k in range(len(kinds)))
+    reads = "\n".join(_read(k, kind) for k, kind in enumerate(kinds[:count]))
+    places = "\n".join(_place(count + k, kind) for k, kind in enumerate(kinds[count:]))
+    writes = "\n".join(_write(count + k, kind) for k, kind in enumerate(kinds[count:]))
+    return f"""\
+static __attribute__((noinline)) void blocks_{number}(char **p, intptr_t n, const intptr_t *s) {{
+{buffers}
+for (intptr_t i = 0; i < n; i += BLOCK) {{
+intptr_t m = n - i < BLOCK ? n - i : BLOCK;
+{reads}
+{places}
+body_{number}({blocks}, m);
+{writes}
+}} }}
+void loop_{number}(char **p, const intptr_t *d, const intptr_t *s, void *unused) {{
+(void)unused;
+if ({whole}) body_{number}({straight}, d[0]);
+else blocks_{number}(p, d[0], s);
+NOTE_FLAGS;
+}}"""
+
+
+def _read(k: int, kind: str) -> str:
+    return f"""\
+const {kind} *c{k} = b{k};
+if (s[{k}] == sizeof({kind})) c{k} = (const {kind} *)p[{k}] + i;
+else if (s[{k}] || !i) gather_{kind}(b{k}, p[{k}] + i * s[{k}], s[{k}], m);"""
+
+
+def _place(k: int, kind: str) -> str:
+    return f"{kind} *c{k} = s[{k}] == sizeof({kind}) ? ({kind} *)p[{k}] + i : b{k};"
+
+
+def _write(k: int, kind: str) -> str:
+    return f"if (c{k} == b{k}) scatter_{kind}(p[{k}] + i * s[{k}], b{k}, s[{k}], m);"

@@ -1,0 +1,272 @@
+"""The tangent of a pointwise operator on bare arrays: its text, as steps that reuse memory.
+
+On large arrays a tangent costs what it touches, and memory that is new costs most. So the texts
+of all arguments become one row of ufunc calls: signs move to where they are free, what is computed
+twice is computed once, and each step writes over an operand that nobody reads again. Every number
+is what the text gives, to the last bit; only zeros may get a sign.
+
+It holds for arrays of one real dtype and one layout; the function that is written looks at them,
+and gives None for any others, and for texts of other forms there is no function.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from polyop.dispatch.bits import NUMPY
+from polyop.dispatch.write import indent, make_function
+from polyop.ops.define import ON_ARRAYS
+from polyop.tensor.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+#: `(values, r, tangents) -> tangent`, tensors all; None if the arrays do not fit.
+Steps = Callable[[Sequence[Any], Tensor, Sequence[Any]], Tensor | None]
+
+
+class Value(NamedTuple):
+    """An operand: how it is spelled, what it is, and whether its sign is still to be turned.
+
+    Attributes:
+        text: a variable, or a number.
+        kind: `"array"` of the common dtype, `"mask"` of bools, or `"number"`.
+        negative: whether the value meant is minus that.
+    """
+
+    text: str
+    kind: str
+    negative: bool = False
+
+
+class Step(NamedTuple):
+    """One call, whose result is an array of the common dtype, or a mask."""
+
+    call: str
+    operands: tuple[str, ...]
+    kind: str
+
+
+class UnfitError(Exception):
+    """A text is of another form."""
+
+
+def cleared(mask: Array, array: Array, out: Array | None = None) -> Array:
+    """Put zeros where a mask is true.
+
+    A product with a mask takes a third of the time of `where`, which guesses at each
+    element what the next will be; but zero times infinity is no zero.
+    """
+    if array.size >= LARGE and _is_finite(array):
+        return cast("Array", np.multiply(array, np.logical_not(mask), out))
+    return np.where(mask, 0, array)
+
+
+#: From so many elements on the guesses cost more than the calls around a product.
+LARGE = 1 << 10
+
+
+def _is_finite(array: Array) -> bool:
+    """Tell by one pass, which writes nothing; numbers of which the squares overflow are refused."""
+    flat = array.ravel(order="K")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.dot(flat, flat)))
+
+
+_OPERATORS: dict[type, str] = {
+    ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide",
+    ast.Lt: "less", ast.LtE: "less_equal", ast.Gt: "greater", ast.GtE: "greater_equal",
+    ast.Eq: "equal", ast.NotEq: "not_equal",
+}  # fmt: skip
+SCOPE: dict[str, Any] = {
+    **{name: getattr(np, name) for name in [*_OPERATORS.values(), "negative"]},
+    "cleared": cleared, "where": np.where, "Tensor": Tensor,
+}  # fmt: skip
+_NUMBERS = {int, float}
+#: Calls that cannot write over an operand.
+_NEW = {"where"}
+
+
+class _Writer:
+    """Turns texts into steps; equal steps are one."""
+
+    def __init__(self, names: Mapping[str, Value]) -> None:
+        self.names = names
+        self.steps: list[Step] = []
+        self.functions: dict[str, Any] = {}
+
+    def value(self, node: ast.expr) -> Value:
+        """Give what an expression is."""
+        match node:
+            case ast.Name(name) if name in self.names:
+                return self.names[name]
+            case ast.Constant(number) if number.__class__ in _NUMBERS:
+                return Value(repr(number), "number")
+            case ast.UnaryOp(ast.USub(), ast.Constant(number)) if number.__class__ in _NUMBERS:
+                return Value(f"-{number!r}", "number")
+            case ast.UnaryOp(ast.USub(), operand):
+                return _minus(self.value(operand))
+            case ast.BinOp(left, operator, right) if type(operator) in _OPERATORS:
+                return self.binary(_OPERATORS[type(operator)], self.value(left), self.value(right))
+            case ast.Compare(left, [operator], [right]) if type(operator) in _OPERATORS:
+                pair = self.spelled(self.value(left)), self.spelled(self.value(right))
+                return self.step(_OPERATORS[type(operator)], pair, "mask")
+            case ast.Call(ast.Name(name), arguments, []):
+                return self.call(name, [self.value(a) for a in arguments])
+        raise UnfitError
+
+    def binary(self, call: str, a: Value, b: Value) -> Value:
+        """Add, subtract, multiply or divide; signs go to the result."""
+        if "mask" in {a.kind, b.kind} or a.kind == b.kind == "number":
+            raise UnfitError
+        if call in {"multiply", "divide"}:
+            found = self.step(call, (a.text, b.text))
+            return _minus(found) if a.negative != b.negative else found
+        return self.sum(a, _minus(b) if call == "subtract" else b)
+
+    def sum(self, a: Value, b: Value) -> Value:
+        """Add two values, of which each may have its sign turned."""
+        if a.negative == b.negative:
+            found = self.step("add", (a.text, b.text))
+            return _minus(found) if a.negative else found
+        plus, minus = (b, a) if a.negative else (a, b)
+        return self.step("subtract", (plus.text, minus.text))
+
+    def call(self, name: str, given: Sequence[Value]) -> Value:
+        """Call a function of a text by its kernel on arrays."""
+        if name in {"conj", "real"}:  # complex numbers are refused when the steps run
+            return given[0]
+        kinds = [v.kind for v in given]
+        if name == "where" and kinds[:1] == ["mask"] and "array" in kinds[1:]:
+            texts = [self.spelled(v) for v in given]
+            if texts[1] == "0":
+                return self.step("cleared", (texts[0], texts[2]))
+            return self.step("where", tuple(texts))
+        if kinds != ["array"] or not _is_unary(ON_ARRAYS.get(name)):
+            raise UnfitError
+        self.functions[name] = ON_ARRAYS[name]
+        return self.step(name, (self.spelled(given[0]),))
+
+    def spelled(self, value: Value) -> str:
+        """Spell a value with its sign."""
+        if not value.negative:
+            return value.text
+        if value.kind != "array":
+            raise UnfitError
+        return self.step("negative", (value.text,)).text
+
+    def step(self, call: str, operands: tuple[str, ...], kind: str = "array") -> Value:
+        """Give the result of a step, which may be there already."""
+        made = Step(call, operands, kind)
+        if made not in self.steps:
+            self.steps.append(made)
+        return Value(f"v{self.steps.index(made)}", kind)
+
+
+def _minus(value: Value) -> Value:
+    return value._replace(negative=not value.negative)
+
+
+def _is_unary(function: Any) -> bool:
+    return isinstance(function, np.ufunc) and function.nin == 1 and "d->d" in function.types
+
+
+def steps_of(
+    names: Sequence[str],
+    texts: Mapping[int, str],
+    tensors: Sequence[int],
+    needs: Sequence[int],
+    *,
+    same: bool = False,
+) -> Steps | None:
+    """Write the function of some tangents, or give None if a text is of another form.
+
+    Args:
+        names: of all arguments.
+        texts: the parts of the tangent, by an argument whose tangent is `g` in the text; those
+            of others are `g0`, `g1`, ...
+        tensors: the positions of the tensors.
+        needs: those that have a tangent.
+        same: whether all tensors are one and the same, with one tangent.
+    """
+    first = tensors[0]
+    place = {i: first if same and i in tensors else i for i in range(len(names))}
+    kinds = {i: "array" if i in tensors else "number" for i in place}
+    values = {name: Value(f"x{place[i]}", kinds[i]) for i, name in enumerate(names)}
+    values["r"] = Value("r", "array")
+    values |= {f"g{i}": Value(f"g{place[i]}", "array") for i in tensors}
+    writer, parts = _Writer(values), []
+    try:
+        for i, text in texts.items():
+            values["g"] = Value(f"g{place[i]}", "array")
+            parts.append(writer.value(ast.parse(text, mode="eval").body))
+        total = parts[0]
+        for part in parts[1:]:
+            total = writer.sum(total, part)
+        result = writer.spelled(total)
+    except UnfitError:
+        return None
+    if total.kind != "array":
+        return None
+    moving = sorted({place[i] for i in needs})
+    lines = [
+        *_looks(sorted({place[i] for i in tensors}), moving),
+        *_static_looks(writer.steps, {i for i in place if i not in tensors}),
+        *_calls(writer.steps),
+        *_wrapped(result),
+    ]
+    text = "\n".join(["def f(values, out, tangents):", *indent(lines)])
+    return make_function(text, {**SCOPE, **writer.functions}, "tangent", ())
+
+
+# -- the text -----------------------------------------------------------------
+
+
+def _looks(tensors: Sequence[int], moving: Sequence[int]) -> list[str]:
+    """Lines that load the arrays, and give up where they are not alike."""
+    lines = [
+        "r = out.payload",
+        "shape, strides, dtype = r.shape, r.strides, r.dtype",
+        "if dtype.kind != 'f' or not shape: return None",
+    ]
+    found = [(f"x{i}", f"values[{i}]") for i in tensors]
+    for x, source in [*found, *((f"g{i}", f"tangents[{i}]") for i in moving)]:
+        test = f"{x}.dtype is not dtype or {x}.shape != shape or {x}.strides != strides"
+        lines += [f"{x} = {source}.payload", f"if {test}: return None"]
+    return lines
+
+
+def _static_looks(steps: Sequence[Step], statics: set[int]) -> list[str]:
+    """Lines that load the numbers which steps read; others than real ones give other dtypes."""
+    lines = []
+    read = {operand for step in steps for operand in step.operands}
+    for i in sorted(statics):
+        if f"x{i}" in read:
+            test = f"x{i}.__class__ is not float and x{i}.__class__ is not int"
+            lines += [f"x{i} = values[{i}]", f"if {test}: return None"]
+    return lines
+
+
+def _calls(steps: Sequence[Step]) -> list[str]:
+    """Lines of the calls, each over an operand that is read for the last time."""
+    last = {operand: n for n, step in enumerate(steps) for operand in step.operands}
+    kinds = {f"v{n}": step.kind for n, step in enumerate(steps)}
+    lines = []
+    for n, step in enumerate(steps):
+        free = [x for x in step.operands if kinds.get(x) == step.kind and last[x] == n]
+        over = free[:1] if step.call not in _NEW else []
+        lines.append(f"v{n} = {step.call}({', '.join([*step.operands, *over])})")
+    return lines
+
+
+def _wrapped(result: str) -> list[str]:
+    """Lines that give a tangent itself, or wrap what was computed."""
+    if result.startswith("g"):
+        return [f"return tangents[{result[1:]}]"]
+    return [
+        "t = Tensor()",
+        f"t.payload, t.keys, t.version = {result}, {NUMPY}, 0",
+        "return t",
+    ]
