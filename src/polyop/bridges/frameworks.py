@@ -61,8 +61,9 @@ def _tell(tell: Callable[[OpOverload], None]) -> None:
 
 
 def _prepare_exports() -> None:
-    # An export reads Python as the compiler does, and nobody is told when one starts.
-    _tell(load("polyop.bridges.torch.compiler:let_in"))
+    # An export reads Python as the compiler does, and nobody is told when one starts: it meets
+    # operators that are not known, and makes them so.
+    load("polyop.bridges.torch.compiler:let_in")()
 
 
 def _prepare_sharding() -> None:

@@ -11,7 +11,7 @@ from polyop.dispatch.keys import DispatchKey, key_for_device
 from polyop.dispatch.library import check_function, check_qualname, kernel_keys, ordered_tags
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
-from polyop.dispatch.own_call import quicken
+from polyop.dispatch.own_call import first_call
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.registry import (
     DEFINITIONS,
@@ -85,9 +85,7 @@ class CustomOpDef(Told):
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the operator."""
         # From the second call on, the entry itself is this object's `__call__`.
-        entry = self._opoverload.entry
-        quicken(self, CustomOpDef, entry)
-        return entry(*args, **kwargs)
+        return first_call(self, CustomOpDef, self._opoverload)(*args, **kwargs)
 
     # -- rules ----------------------------------------------------------------
 

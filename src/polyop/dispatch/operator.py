@@ -19,7 +19,7 @@ from polyop.dispatch.implementations import Implementations
 from polyop.dispatch.keys import DispatchKey, is_alias_key, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.lock import LOCK
-from polyop.dispatch.own_call import quicken
+from polyop.dispatch.own_call import first_call
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.table import Entry, Kernel, Places, compute_entry, fallthrough_kernel
 from polyop.dispatch.told import Told
@@ -154,8 +154,7 @@ class OpOverload(OperatorBase):
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call it; this is its first call."""
         # From the second call on, the entry itself is this object's `__call__`.
-        quicken(self, type(self), self.entry)
-        return self.entry(*args, **kwargs)
+        return first_call(self, type(self), self)(*args, **kwargs)
 
     def redispatch(self, keyset: DispatchKeySet, /, *args: Any, **kwargs: Any) -> Any:
         """Dispatch on the given keys, whatever context and arguments say (S103)."""

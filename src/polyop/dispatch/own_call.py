@@ -26,6 +26,13 @@ def quicken(caller: Any, base: type, entry: Callable[..., Any]) -> None:
     QUICK.add(caller)
 
 
+def first_call(caller: Any, base: type, op: Any) -> Callable[..., Any]:
+    """Give the entry to an object that has none of its own yet."""
+    entry: Callable[..., Any] = op.entry
+    quicken(caller, base, entry)
+    return entry
+
+
 def forward_always() -> None:
     """Let all objects forward, those also that have been called."""
     FORWARDING[0] = True

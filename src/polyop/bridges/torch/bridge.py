@@ -64,6 +64,7 @@ class Bridge:
         WAITING.discard(op)
         self.op = op
         self.plan: Translation = translate(op)
+        self.unseen_text = str(self.unseen())
         name = f"{op.namespace}::{name_of(op)}"
         try:
             self.library: Any = _library(op.namespace, "FRAGMENT")
@@ -82,6 +83,9 @@ class Bridge:
         self.target = getattr(packet, overload or "default")
         kernel = kernel_of(op, plan)
         lib.impl(name_of(op), kernel, "CompositeExplicitAutograd")
+        for key in ("Conjugate", "Negative") if op._schema.is_mutable else ():
+            # PyTorch would copy such a view, and want a result to copy back.
+            lib.impl(name_of(op), torch.library.fallthrough_kernel, key)
         torch.library.register_fake(name, Fake(op, plan), lib=lib)
         if not op._schema.is_mutable and plan.results:
             short: Any = Shortening(lib, self.target)
@@ -140,17 +144,23 @@ class Bridge:
         Raises:
             MutationError: the operator writes, and a gradient is asked for.
         """
-        if not self.op._schema.is_mutable:
-            return
-        if any(_is_watched(t) for t in row):
-            written = ", ".join(a.name for a in self.op._schema.written)
-            raise MutationError(
-                f"{self.op.name()} writes {written}, and a gradient of PyTorch would not see it",
-                op=self.op._schema,
-                source=self.op.source,
-                fix="call it under torch.no_grad(), or on detached tensors; or write an operator "
-                "that returns new tensors",
-            )
+        if self.is_unseen(row):
+            raise self.unseen()
+
+    def is_unseen(self, row: Sequence[Any]) -> bool:
+        """Tell whether a call writes what a gradient is asked for."""
+        return self.op._schema.is_mutable and any(_is_watched(t) for t in row)
+
+    def unseen(self) -> MutationError:
+        """Make the error of a write that gradients would not see."""
+        written = ", ".join(a.name for a in self.op._schema.written)
+        return MutationError(
+            f"{self.op.name()} writes {written}, and a gradient of PyTorch would not see it",
+            op=self.op._schema,
+            source=self.op.source,
+            fix="call it under torch.no_grad(), or on detached tensors; or write an operator "
+            "that returns new tensors",
+        )
 
     # -- rules of the bare operator ---------------------------------------------------------
 

@@ -21,7 +21,7 @@ from polyop.bridges.torch.watch import QUICK
 from polyop.bridges.torch.written import is_writable
 from polyop.dispatch.namespaces import ops
 from polyop.dispatch.operator import OpOverload
-from polyop.dispatch.own_call import forward_always, quicken
+from polyop.dispatch.own_call import first_call, forward_always
 from polyop.errors import PolyopError
 from polyop.schema.model import MISSING
 
@@ -34,9 +34,11 @@ for _place, _name in ((calls, "call_foreign"), (Kernel, "__call__"), (Fake, "__c
     setattr(_place, _name, _untraced(getattr(_place, _name)))
 
 
-@torch.compiler.substitute_in_graph(quicken, skip_signature_check=True)
-def _stay(caller: Any, base: type, entry: Callable[..., Any]) -> None:
-    """Leave an object as it is."""
+@torch.compiler.substitute_in_graph(first_call, skip_signature_check=True)
+def _known(caller: Any, base: type, op: OpOverload) -> Callable[..., Any]:
+    """Make an operator known that a trace meets first; the object stays as it is."""
+    _make_known(op)
+    return op.entry
 
 
 def substitute(op: OpOverload) -> None:
@@ -50,6 +52,16 @@ def substitute(op: OpOverload) -> None:
     op.entry.__dict__["traced"] = traced = _traced(bridge)
     torch.compiler.substitute_in_graph(op.entry, skip_signature_check=True)(traced)
     getattr(getattr(ops, op.namespace), op._schema.short_name)  # the first look-up takes a lock
+
+
+def _now(op: OpOverload) -> bool:
+    substitute(op)
+    return True
+
+
+#: Runs while the graph is made, and is no part of it.
+_constant: Any = torch.compiler.assume_constant_result
+_make_known = _constant(_now)
 
 
 def _traced(bridge: Bridge) -> Callable[..., Any]:
@@ -68,7 +80,7 @@ def _traced(bridge: Bridge) -> Callable[..., Any]:
     lines = [f"def traced({', '.join(words)}):", *plain, f"return run(bridge, ({names}))"]
     text = "\n    ".join(lines)
     exec(text, scope)  # noqa: S102 - names of a parsed schema
-    made: Callable[..., Any] = scope["traced"]  # type: ignore[assignment]
+    made: Callable[..., Any] = scope["traced"]
     return made
 
 

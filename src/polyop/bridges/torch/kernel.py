@@ -15,7 +15,7 @@ from polyop.bridges.torch.schema import TORCH, Translation
 from polyop.dispatch.body import Form
 from polyop.dispatch.context import PLAIN, run_under
 from polyop.dispatch.operator import OpOverload
-from polyop.errors import AliasError, ReturnError
+from polyop.errors import AliasError, MutationError, ReturnError
 from polyop.payloads.exchange import to_numpy
 from polyop.schema.model import MISSING
 from polyop.tensor.tensor import Tensor, of_array
@@ -56,6 +56,8 @@ class Kernel:
             for t in (v if isinstance(v, list | tuple) else [v])
             if t is not None
         ]
+        for t in written:
+            refuse_shared(self.op, t)
         tensors = [t for v in values for t in _tensors(v)]
         on_cpu = all(t.device.type == "cpu" for t in tensors)
         out = self._on_cpu(values, written) if on_cpu else self._as_they_are(values)
@@ -100,6 +102,23 @@ class Kernel:
 
     def _results(self, out: Any, convert: Any) -> Any:
         return chosen(self.plan.forms, out, convert)
+
+
+def refuse_shared(op: OpOverload, t: torch.Tensor) -> None:
+    """Refuse to write a tensor whose elements are one in memory.
+
+    Raises:
+        MutationError: it was expanded.
+    """
+    if any(n > 1 and step == 0 for n, step in zip(t.shape, t.stride(), strict=True)):
+        raise MutationError(
+            f"{op.name()} writes a tensor whose elements share memory",
+            op=op._schema,
+            declared="one place in memory for each element",
+            seen=f"shape {tuple(t.shape)}, strides {t.stride()}",
+            source=op.source,
+            fix="write a clone of it",
+        )
 
 
 def chosen(forms: Sequence[Form], out: Any, convert: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from polyop.bridges.torch.hidden import announce
-from polyop.bridges.torch.kernel import Kernel, chosen, new_tensor
+from polyop.bridges.torch.kernel import Kernel, chosen, new_tensor, refuse_shared
 from polyop.bridges.torch.recorded import TAPE, Target, recorded
 from polyop.bridges.torch.schema import Translation
 from polyop.bridges.torch.watch import QUICK, unpack_dual
@@ -81,6 +81,7 @@ def write_kernel(op: OpOverload, plan: Translation, general: Kernel) -> Callable
         plan=plan,
         refs=getrefcount,
         tape=TAPE.get,
+        unshared=refuse_shared,
         checked=results,
     )
     scope |= {f"k{i}": p.taken for i, p in enumerate(plan.places)}
@@ -118,6 +119,8 @@ def _kernel_text(shape: Shape, plan: Translation) -> list[str]:
             lines += [f"if {a}.__class__ is tuple: {a} = [*{a}]"]
         lines += [] if place.taken is None else [f"{a} = k{i}({a})"]
     written = [f"a{i}" for i in shape.written]
+    for a in written:
+        lines += [_some(shape, a, f"unshared(op, {a})")]
     if written:
         # Before the kernel: one that fails half-way has written too.
         lines += [f"increment_version([_x for _x in {spelled_tuple(written)} if _x is not None])"]
