@@ -25,6 +25,7 @@ def let_in(_: Any = None) -> None:
             UNKNOWN.clear()
         for op in waiting:
             substitute(op)
+    load("polyop.bridges.torch.dynamo:tag")()
 
 
 class _Listeners(list[Callable[[Any], None]]):

@@ -13,7 +13,8 @@ import torch
 
 from polyop.bridges import calls
 from polyop.bridges.torch.arrays import torch_values
-from polyop.bridges.torch.bridge import Bridge, bridge_of, finished
+from polyop.bridges.torch.bridge import Bridge, bridge_of, bridges, finished
+from polyop.bridges.torch.caches import tag_caches
 from polyop.bridges.torch.fake import Fake
 from polyop.bridges.torch.hidden import hide_all
 from polyop.bridges.torch.kernel import Kernel
@@ -41,6 +42,11 @@ def _known(caller: Any, base: type, op: OpOverload) -> Callable[..., Any]:
     return op.entry
 
 
+def tag() -> None:
+    """Let PyTorch's caches on disk know the rules of all operators that it knows."""
+    tag_caches([bridge.op for bridge in bridges()])
+
+
 def substitute(op: OpOverload) -> None:
     """Let Dynamo put a call of PyTorch's operator in the place of an entry."""
     try:
@@ -56,6 +62,7 @@ def substitute(op: OpOverload) -> None:
 
 def _now(op: OpOverload) -> bool:
     substitute(op)
+    tag()
     return True
 
 

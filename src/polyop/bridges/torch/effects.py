@@ -35,7 +35,6 @@ def say_effect(op: OpOverload) -> None:
     with LOCK:
         library = _declared(op, wanted=wanted)
         _SAID[op] = wanted, library
-        _tag_caches()
     if wanted and not _counts(op):
         del _SAID[op]
         raise CaptureError(
@@ -56,18 +55,6 @@ def _declared(op: OpOverload, *, wanted: bool) -> Any:
     if declare is not None and ordered is not None:
         declare(f"{op.namespace}::{name_of(op)}", ordered if wanted else None)
     return library
-
-
-def _tag_caches() -> None:
-    """Let the caches of compiled programs tell programs with effects from those without."""
-    config: Any = torch.compiler.config
-    own, _, _ = str(config.cache_key_tag).partition(_MARK)
-    names = sorted(op.name() for op, (wanted, _) in _SAID.items() if wanted)
-    config.cache_key_tag = own + (_MARK + ",".join(names) if names else "")
-
-
-#: What the tag of the caches begins with that is ours.
-_MARK = " effects of polyop: "
 
 
 def _counts(op: OpOverload) -> bool:

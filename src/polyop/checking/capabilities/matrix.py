@@ -226,7 +226,7 @@ def matrix_of(
 
 def _row(op: OpOverload, samples: Sequence[Sample], library: str) -> dict[str, Cell]:
     place, writes = TRIERS[library]
-    if find_spec(library) is None:
+    if not _is_installed(library):
         return dict.fromkeys(CAPABILITIES, Cell("not installed", f"{library} is not installed"))
     try:
         trier: Any = load(place)
@@ -236,6 +236,13 @@ def _row(op: OpOverload, samples: Sequence[Sample], library: str) -> dict[str, C
     chosen = sorted(samples, key=_asks_less)[:SAMPLES]
     tries: Trier = trier([Subject(op, sample, twin) for sample in chosen])
     return {name: cell_of(_guarded(op, name, tries.trial(name))) for name in CAPABILITIES}
+
+
+def _is_installed(library: str) -> bool:
+    try:
+        return find_spec(library) is not None
+    except (ImportError, ValueError):  # somebody keeps it away, or has put None in its place
+        return False
 
 
 def _asks_less(sample: Sample) -> bool:

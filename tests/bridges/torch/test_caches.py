@@ -1,0 +1,46 @@
+"""What PyTorch keeps on disk is not taken for what an edited rule would make."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import torch, polyop
+def factor():
+    return {helper}
+@polyop.custom_op("cached::op", mutates_args=())
+def op(x: polyop.Tensor) -> polyop.Tensor:
+    return polyop.from_numpy(x.numpy() * 1)
+op.register_fake(lambda x: polyop.empty_like(x))
+op.register_autograd(lambda ctx, grad: grad * factor() * {own})
+x = torch.ones(2, requires_grad=True)
+torch.compile(lambda x: op(x).sum(), fullgraph=True, backend="{backend}")(x).backward()
+counters = torch._dynamo.utils.counters
+print(x.grad.tolist(), counters["aot_autograd"]["autograd_cache_hit"])
+"""
+
+
+@pytest.mark.parametrize("backend", ["inductor"])
+def test_an_edited_gradient_is_the_one_that_runs(tmp_path: Path, backend: str) -> None:
+    """S66: programs on disk are those of the same rules; an edit, be it in a helper, makes anew."""
+
+    def run(own: int, helper: int) -> str:
+        text = PROGRAM.format(own=own, helper=helper, backend=backend)
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", text],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
+            check=True,
+        )
+        return done.stdout.strip()
+
+    assert run(2, 1) == "[2.0, 2.0] 0"
+    assert run(2, 1) == "[2.0, 2.0] 1"
+    assert run(3, 1) == "[3.0, 3.0] 0"
+    assert run(3, 2) == "[6.0, 6.0] 0"
