@@ -29,6 +29,9 @@ laws: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/bridges_torch.py --keep
+	$(BIN)/python bench/bridges_jax.py
+	$(BIN)/python bench/fused.py
 
 opinfo: $(STAMP)
 	POLYOP_OPINFO_REPORT=bench/opinfo.md $(BIN)/python -m pytest -n 2 tests/opinfo

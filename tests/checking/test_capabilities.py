@@ -221,3 +221,34 @@ def test_markdown_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     capsys.readouterr()
     assert main(["check", RIGHT, "--on", "numpy", "--markdown", "-"]) == 0
     assert capsys.readouterr().out in text
+
+
+LETTERS = {"numpy": "N", "torch": "T", "jax": "J", "dask": "D"}
+
+
+def rows_of(text: str, columns: int) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    found = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+    return [row for row in found if len(row) == columns and row[0][:1] in {"", "`"}]
+
+
+def test_the_table_of_the_readme_is_that_of_the_page() -> None:
+    """S66: the short table says, in letters, what the whole one found."""
+    root = Path(__file__).parents[2]
+    whole: dict[str, dict[str, list[str]]] = {}
+    name = ""
+    for row in rows_of((root / "docs/capabilities.md").read_text(), 2 + len(CAPABILITIES)):
+        name = row[0].strip("`").partition("::")[2] or name
+        whole.setdefault(name, {})[row[1]] = row[2:]
+    short = rows_of((root / "README.md").read_text(), 1 + len(CAPABILITIES))
+    assert {row[0].strip("`") for row in short} == whole.keys() and len(whole) >= 12
+    for row in short:
+        for i, cell in enumerate(row[1:]):
+            words = {lib: found[i] for lib, found in whole[row[0].strip("`")].items()}
+            letters = [
+                LETTERS[lib] if word.startswith("yes") else LETTERS[lib].lower()
+                for lib, word in words.items()
+                if word.startswith(("yes", "refused"))
+            ]
+            assert cell == ("".join(letters) or "-"), (row[0], i)
+            assert not any(word.startswith(("wrong", "fails")) for word in words.values())
