@@ -110,7 +110,8 @@ def refuse_shared(op: OpOverload, t: torch.Tensor) -> None:
     Raises:
         MutationError: it was expanded.
     """
-    if any(n > 1 and step == 0 for n, step in zip(t.shape, t.stride(), strict=True)):
+    sizes = zip(t.shape, t.stride(), strict=True)
+    if any(n > 1 and step == 0 for n, step in sizes) and t.numel():
         raise MutationError(
             f"{op.name()} writes a tensor whose elements share memory",
             op=op._schema,

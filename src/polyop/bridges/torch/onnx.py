@@ -24,7 +24,7 @@ from polyop.bridges.torch.kernel import filled
 from polyop.bridges.torch.schema import Place, Translation
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS
-from polyop.errors import UsageTypeError
+from polyop.errors import PolyopError, UsageTypeError
 from polyop.export.onnx.c_api import ELEMENTS
 from polyop.export.onnx.calls import CALL, Input, facts_of, op_type, to_text, written_out
 from polyop.export.onnx.sessions import every_sayable, sayable
@@ -48,8 +48,17 @@ def onnx_translations(*ops: Any) -> dict[Callable[..., Any], Callable[..., Any]]
     Raises:
         ArgumentError: an operator is no node: its results are no Tensors.
     """
-    found = [sayable(op) for op in ops] if ops else every_sayable()
+    found = [sayable(op) for op in ops] if ops else [op for op in every_sayable() if _is_known(op)]
     return {bridge_of(op).target: _translation(op, bridge_of(op).plan) for op in found}
+
+
+def _is_known(op: OpOverload) -> bool:
+    """Tell whether PyTorch takes an operator; a graph of its own has no other."""
+    try:
+        bridge_of(op)
+    except PolyopError:
+        return False
+    return True
 
 
 def _translation(op: OpOverload, plan: Translation) -> Callable[..., Any]:
