@@ -10,22 +10,20 @@ import jax
 import numpy as np
 
 from polyop import tree
+from polyop.bridges.held import linked, written
 from polyop.bridges.jax import forms, programs
 from polyop.bridges.jax.contexts import array_of
 from polyop.bridges.jax.eager import remember
 from polyop.bridges.jax.frames import FRAMES, JAX, LOCK, is_foreign, is_tensor, split, tensor_over
 from polyop.bridges.jax.primitives import Bridge
 from polyop.bridges.jax.references import refuse_write, write_references
-from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import word
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import MutationError, UsageError
 from polyop.layers.fake.handlers import plan_of
 from polyop.layers.payloads.authors import call_held
-from polyop.layers.payloads.handlers import put
-from polyop.payloads.held import Held, Taken
+from polyop.payloads.held import Held
 from polyop.tensor.foreign import is_reference
-from polyop.tensor.storage import bump, share
 from polyop.tensor.tensor import Tensor
 
 _BRIDGES: WeakKeyDictionary[OpOverload, Bridge] = WeakKeyDictionary()
@@ -129,7 +127,7 @@ def call_tensors(op: OpOverload, values: Sequence[Any]) -> Any:
     tensors, frame = split(op, values, is_tensor)
     outs, spec = bridge_of(op).bind([array_of(op, "kernel", t) for t in tensors], frame)
     made = tree.unflatten(spec, [tensor_over(x) for x in outs])
-    return _linked(op, values, made) if bridge_of(op).views else made
+    return linked(op, values, made) if bridge_of(op).views else made
 
 
 def _is_held(leaf: Any) -> bool:
@@ -141,22 +139,12 @@ def _is_held(leaf: Any) -> bool:
 
 def _written(op: OpOverload, values: Sequence[Any]) -> Any:
     """Call the functional twin, and let each written tensor have its new value."""
-    written = [i for i, a in enumerate(op._schema.arguments) if a.is_write]
-    targets = [t for i in written for t in tree.leaves(values[i]) if isinstance(t, Tensor)]
+    places = [i for i, a in enumerate(op._schema.arguments) if a.is_write]
+    targets = [t for i in places for t in tree.leaves(values[i]) if isinstance(t, Tensor)]
     for t in targets:
         if t.payload.__class__ is not Held:
             _refuse_numpy(op, t)
-    made = call_tensors(op.functional, values)
-    n = len(op.functional._schema.returns)
-    results = list(made) if n != 1 else [made]
-    fresh = n - len(written)
-    for t, new in zip(targets, tree.leaves(results[fresh:]), strict=True):
-        bump(t)
-        put(op, t, new.payload.array)
-    rest = iter(results[:fresh])
-    forms = result_forms(op._schema)
-    found = [values[i] if kind == "argument" else next(rest) for kind, i in forms]
-    return found[0] if len(found) == 1 else tuple(found) if found else None
+    return written(op, values, call_tensors)
 
 
 def _refuse_numpy(op: OpOverload, t: Tensor) -> None:
@@ -166,25 +154,3 @@ def _refuse_numpy(op: OpOverload, t: Tensor) -> None:
         seen=repr(t)[:120],
         fix="make the tensor that is written one over JAX: polyop.from_array(jnp.asarray(x))",
     )
-
-
-def _linked(op: OpOverload, values: Sequence[Any], made: Any) -> Any:
-    """Tie declared views to their bases, from which they are taken again after a write."""
-    forms = result_forms(op._schema)
-    results = [made] if len(forms) == 1 else list(made)
-    for (kind, i), result in zip(forms, results, strict=True):
-        if kind == "view" and _is_held(values[i]):
-            _tie(op, values, result, i, None)
-        elif kind == "views" and _is_held(values[i]):
-            for number, t in enumerate(result):
-                _tie(op, values, t, i, number)
-    return results[0] if len(results) == 1 else tuple(results)
-
-
-def _tie(op: OpOverload, values: Sequence[Any], t: Tensor, i: int, number: int | None) -> None:
-    base: Tensor = values[i]
-    taken = Taken(base.payload, op, tuple(values), i, number)
-    t.payload = base.payload.view(t.payload.array, None, taken)
-    t.version = share(base)
-    more = () if number is None else (number,)
-    t.view_of = (base, op, (*values[:i], *values[i + 1 :], *more))
