@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from polyop import tree
-from polyop.bridges.frameworks import BRIDGES
 from polyop.bridges.own_kernels import own_kernel, run_own
+from polyop.bridges.places import BRIDGES
 from polyop.dispatch.bind import convert_argument
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.library_kernels import has_kernels

@@ -13,15 +13,10 @@ from collections.abc import Callable
 from weakref import WeakSet
 
 from polyop.bridges.imports import when_imported
+from polyop.bridges.places import BRIDGES
 from polyop.dispatch.operator import OpOverload
 from polyop.lazy import load
 
-#: By the name of a framework: its bridge: `remove`, `takes`, `call`, `call_tensors`.
-BRIDGES = {
-    "torch": "polyop.bridges.torch.bridge",
-    "jax": "polyop.bridges.jax.bridge",
-    "dask": "polyop.bridges.dask.bridge",
-}
 #: The operators that PyTorch's compiler does not know yet; those that are gone leave by themselves.
 UNKNOWN: WeakSet[OpOverload] = WeakSet()
 #: Who is told at each definition.

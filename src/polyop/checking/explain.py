@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from polyop import tree
-from polyop.bridges.frameworks import BRIDGES
+from polyop.bridges.places import BRIDGES
 from polyop.dispatch.bind import bind, code_of
 from polyop.dispatch.bits import OTHER
 from polyop.dispatch.context import word

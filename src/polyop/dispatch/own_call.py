@@ -2,7 +2,7 @@
 
 A call through an object costs a frame if `__call__` forwards, so an object that is called gets a
 class of its own whose `__call__` is the entry itself. Compilers that read Python follow a method
-that forwards, but not such a class; from the moment that one is loaded, objects forward.
+that forwards, but not such a class; from the moment that one starts, objects forward.
 """
 
 from __future__ import annotations
@@ -17,19 +17,14 @@ QUICK: WeakSet[Any] = WeakSet()
 FORWARDING: list[bool] = [False]
 
 
-def quicken(caller: Any, base: type, entry: Callable[..., Any]) -> None:
-    """Let the entry be an object's own `__call__`."""
+def first_call(caller: Any, base: type, op: Any) -> Callable[..., Any]:
+    """Let the entry be an object's own `__call__`, and give it."""
+    entry: Callable[..., Any] = op.entry
     if FORWARDING[0]:
-        return
+        return entry
     call = {"__call__": staticmethod(entry), "__module__": base.__module__}
     caller.__class__ = type(base.__name__, (base,), call)
     QUICK.add(caller)
-
-
-def first_call(caller: Any, base: type, op: Any) -> Callable[..., Any]:
-    """Give the entry to an object that has none of its own yet."""
-    entry: Callable[..., Any] = op.entry
-    quicken(caller, base, entry)
     return entry
 
 

@@ -223,3 +223,18 @@ except polyop.errors.DuplicateRegistrationError as error:
     assert run(program).splitlines() == [
         "[3.0] [3.0]", "[2.0]", "PyTorch does not take the operator both::twin",
     ]  # fmt: skip
+
+
+def test_a_compiler_before_the_first_operator() -> None:
+    """S66: the bridges are read in any order; built-in operators are the same after a compiler."""
+    program = """
+import torch, torch.export._trace, polyop
+from polyop import ops
+run = torch.compile(lambda x: ops.core.sin.default(x) * 0, backend="eager")
+print(run(torch.ones(1)).tolist())
+op = polyop.custom_op("late::op", lambda x: polyop.from_numpy(x.numpy() * 2),
+                      schema="(Tensor x) -> Tensor", mutates_args=())
+op.register_fake(lambda x: polyop.empty_like(x))
+print(torch.compile(lambda x: op(x), backend="eager", fullgraph=True)(torch.ones(1)).tolist())
+"""
+    assert run(program).splitlines() == ["[0.0]", "[2.0]"]
