@@ -28,11 +28,10 @@ from polyop.bridges.jax.frames import Frame, tensor_over
 from polyop.bridges.jax.meshes import aligned, probe, raised, typed, varying
 from polyop.dispatch.context import PLAIN, run_under
 from polyop.dispatch.operator import OpOverload
-from polyop.errors import MissingGradientError
 from polyop.layers.autograd.author import RUNNING, AuthorRecorder
 from polyop.layers.autograd.author_tangents import Author, AuthorTangents, laid_beside
 from polyop.layers.autograd.mirror import spec_of
-from polyop.layers.autograd.recorders import recorder_of
+from polyop.layers.autograd.recorders import missing_gradient, recorder_of
 from polyop.tensor.meta import META_SPACE
 from polyop.tensor.tensor import Tensor, is_differentiable, of_meta
 
@@ -113,7 +112,7 @@ def tangents(
         return none
     author = recorder if isinstance(recorder, AuthorRecorder) else None
     if author is None and not forward:
-        _missing(op)
+        missing_gradient(op)
     ctx, without = _set_up(frame, author, primals, moving, flat, spec)
     smooth = tuple(
         [i for i, x in enumerate(flat) if i not in without and is_differentiable(x.dtype)]
@@ -133,17 +132,6 @@ def _is_moving(tangent: Any) -> bool:
 
 def _facts(arrays: Sequence[Any]) -> tuple[Any, ...]:
     return tuple([(tuple(x.shape), np.dtype(x.dtype)) for x in arrays])
-
-
-def _missing(op: OpOverload) -> Any:
-    have = ", ".join(sorted(set(op.slots()))) or "none"
-    op.missing(
-        "backward",
-        MissingGradientError,
-        problem=f"{op.name()} has no backward rule (it has: {have})",
-        fix=f"add one with polyop.library.register_autograd({op.name()!r}, backward), "
-        f"or say that there is none: register_autograd({op.name()!r}, None)",
-    )
 
 
 def _set_up(  # noqa: PLR0917 - what was called, and what came

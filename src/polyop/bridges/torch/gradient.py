@@ -19,7 +19,7 @@ from polyop.dispatch.operator import OpOverload
 from polyop.errors import MissingGradientError
 from polyop.layers.autograd.author import RUNNING, AuthorRecorder
 from polyop.layers.autograd.context import Context, refuse
-from polyop.layers.autograd.recorders import recorder_of
+from polyop.layers.autograd.recorders import missing_gradient, recorder_of
 from polyop.tensor.tensor import Tensor
 
 
@@ -229,18 +229,6 @@ def backward(
     finally:
         RUNNING.reset(token)
     return gradients(kept, found, _watched([*arrays, *grads]))
-
-
-def missing_gradient(op: OpOverload) -> NoReturn:
-    """Raise the error of an operator without a gradient."""
-    have = ", ".join(sorted(set(op.slots()))) or "none"
-    op.missing(
-        "backward",
-        MissingGradientError,
-        problem=f"{op.name()} has no backward rule (it has: {have})",
-        fix=f"add one with polyop.library.register_autograd({op.name()!r}, backward), "
-        f"or say that there is none: register_autograd({op.name()!r}, None)",
-    )
 
 
 def gradients(kept: Kept, found: Any, watched: Any) -> list[Any]:

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from polyop.bridges.torch.arrays import QUIET, array_of, of_array
-from polyop.bridges.torch.gradient import Kept, backward, context_of, missing_gradient
+from polyop.bridges.torch.gradient import Kept, backward, context_of
 from polyop.bridges.torch.schema import our_dtype
 from polyop.dispatch.context import run_under
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import AutogradError
 from polyop.layers.autograd.author_tangents import Author, laid_beside
+from polyop.layers.autograd.recorders import missing_gradient
 from polyop.tensor.meta import META_SPACE
 from polyop.tensor.tensor import Tensor, of_meta
 

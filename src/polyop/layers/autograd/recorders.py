@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.operator import OpOverload
@@ -168,7 +168,7 @@ class MissingRecorder:
         if Fallback.mode == "nothing" or not tensors or not nodes:
             return
         if Fallback.mode == "error":
-            _missing(self.op, None)
+            missing_gradient(self.op, None)
         if Fallback.mode == "warn":
             warnings.warn(_text(self.op), PolyopWarning, stacklevel=3)
         node = Node()
@@ -185,7 +185,7 @@ def missing_backward(
     node: Node, g: Any, grads: dict[Node, Any], push: Callable[[Node], Any]
 ) -> None:
     """Raise: the operator has no gradient."""
-    _missing(node.op, node.s0)
+    missing_gradient(node.op, node.s0)
 
 
 missing_backward.tensor = missing_backward  # type: ignore[attr-defined]
@@ -195,7 +195,13 @@ def _text(op: OpOverload) -> str:
     return f"{op.name()} has no gradient, and a tensor that requires grad goes through it"
 
 
-def _missing(op: OpOverload, caller: Any) -> None:
+def missing_gradient(op: OpOverload, caller: Any = None) -> NoReturn:
+    """Raise the error of an operator without a gradient.
+
+    Args:
+        op: the operator.
+        caller: the operator in whose backward it was called, if any.
+    """
     by = f"; the backward of {getattr(caller, 'name', lambda: caller)()} called it"
     problem = f"{op.name()} has no backward rule{by if caller is not None else ''}"
     problem += f" (it has: {', '.join(sorted(set(op.slots()))) or 'none'})"
