@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.filled
+# Neighbours stay together, so that what a module's tests share is made in one process.
+SPREAD := -n 2 --dist worksteal
 
 .PHONY: demo test check stress laws bench opinfo capabilities format clean
 
@@ -12,20 +14,20 @@ demo: $(STAMP)
 	$(BIN)/polyop check examples
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 tests
+	$(BIN)/python -m pytest $(SPREAD) tests
 
 check: $(STAMP)
 	$(BIN)/ruff format --check src tests bench examples
 	$(BIN)/ruff check src tests bench examples
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 tests
+	$(BIN)/python -m pytest $(SPREAD) tests
 
 stress: $(STAMP)
 	POLYOP_STRESS_SECONDS=30 POLYOP_STRESS_CYCLES=100000 $(BIN)/python -m pytest tests/test_stress.py
 
 # Thousands of random programs; a seed of its own draws others: make laws POLYOP_SEED=7
 laws: $(STAMP)
-	POLYOP_LAWS=20 $(BIN)/python -m pytest -n 2 tests/laws
+	POLYOP_LAWS=20 $(BIN)/python -m pytest $(SPREAD) tests/laws
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py
@@ -34,7 +36,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/fused.py
 
 opinfo: $(STAMP)
-	POLYOP_OPINFO_REPORT=bench/opinfo.md $(BIN)/python -m pytest -n 2 tests/opinfo
+	POLYOP_OPINFO_REPORT=bench/opinfo.md $(BIN)/python -m pytest $(SPREAD) tests/opinfo
 
 # What each example can do on each array library, tried; a wrong cell fails.
 capabilities: $(STAMP)

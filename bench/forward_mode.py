@@ -1,6 +1,8 @@
 """Forward mode beside the plain call: what `func.jvp` costs on large arrays and on small ones.
 
-Run `python bench/forward_mode.py`; it writes `forward_mode.md` beside itself.
+Run `python bench/forward_mode.py`; it writes `forward_mode.md` beside itself. Where an operator has
+a loop of C for result and tangent together, it is built first, and each row is measured with and
+without it.
 
 A fresh process has malloc give large arrays pages of their own, and each call then pays for their
 first touch. That ends for arrays up to the size of one that was freed, at most 32 MB: one of 31 MB
@@ -9,9 +11,10 @@ is made and freed first, so that the figures are those of a program that has run
 
 from __future__ import annotations
 
+import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +23,8 @@ import numpy as np
 import polyop
 from polyop import Tensor
 from polyop.func import jvp
+from polyop.layers.autograd.building import BUILDER
+from polyop.layers.autograd.paired import PATIENT, PairedLoops
 
 SIZE, SMALL, BUDGET = 100_000, 3, 2.5
 #: All works are gone through several times, for a machine has quiet and busy minutes.
@@ -31,7 +36,7 @@ class Work(NamedTuple):
 
     Attributes:
         count: how many arguments it has, each with a tangent.
-        passes: the kernels of NumPy that result and tangent run over whole arrays.
+        passes: the kernels of NumPy that result and tangent run over whole arrays, without a loop.
         side: of square matrices, or 0 for a row of `SIZE` elements.
     """
 
@@ -49,7 +54,9 @@ WORKS = [
     Work("log", polyop.log, 1, "log, ÷"),
     Work("sqrt", polyop.sqrt, 1, "sqrt, ×, ÷"),
     Work("tanh", polyop.tanh, 1, "tanh, ×, −, ×"),
-    Work("relu", polyop.relu, 1, "max, ≤, not, ×, and a look for infinities"),
+    Work("relu", polyop.relu, 1, "max, ≤, −, and"),
+    Work("abs", polyop.abs, 1, "abs, sign, ×"),
+    Work("maximum", polyop.maximum, 2, "max, and nine of the text"),
     Work("x + y", polyop.add, 2, "+, +"),
     Work("x - y", polyop.subtract, 2, "−, −"),
     Work("x * 2.0", lambda x: x * 2.0, 1, "×, ×"),
@@ -57,6 +64,8 @@ WORKS = [
     Work("x * y", polyop.multiply, 2, "×, ×, ×, +"),
     Work("x * y, y constant", polyop.multiply, 1, "×, ×"),
     Work("x / y", polyop.divide, 2, "÷, ×, −, ÷"),
+    Work("1 / x", lambda x: 1.0 / x, 1, "÷, ×, ÷, −"),
+    Work("max", polyop.max, 1, "max, =, count, find"),
     Work("sum", polyop.sum, 1, "sum, sum"),
     Work("mean", polyop.mean, 1, "mean, mean"),
     Work("matmul of 300 x 300", polyop.matmul, 2, "@, @, @, +", 300),
@@ -82,7 +91,7 @@ def calls_of(work: Work, size: int) -> tuple[Callable[[], Any], Callable[[], Any
     return (lambda: fn(*given)), (lambda: jvp(fn, given, along))
 
 
-def fastest(calls: tuple[Callable[[], Any], ...], number: int) -> list[float]:
+def fastest(calls: Sequence[Callable[[], Any]], number: int) -> list[float]:
     """Run some calls in turn, round by round, and give the fastest time of each."""
     best = [float("inf")] * len(calls)
     for _ in range(ROUNDS):
@@ -95,19 +104,60 @@ def fastest(calls: tuple[Callable[[], Any], ...], number: int) -> list[float]:
     return best
 
 
+def without_loops(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Give a call that leaves all to NumPy."""
+
+    def run() -> Any:
+        found, PairedLoops.run = PairedLoops.run, _nothing  # type: ignore[method-assign]
+        try:
+            return call()
+        finally:
+            PairedLoops.run = found  # type: ignore[method-assign]
+
+    return run
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+def has_loop(derivative: Callable[[], Any]) -> bool:
+    """Have the loop of a derivative built, and tell whether there is one."""
+    for _ in range(PATIENT):
+        derivative()
+    BUILDER.wait(120)
+    seen = []
+    found = PairedLoops.run
+
+    def run(*given: Any) -> Any:
+        seen.append(found(*given))
+        return seen[-1]
+
+    PairedLoops.run = run  # type: ignore[method-assign]
+    try:
+        derivative()
+    finally:
+        PairedLoops.run = found  # type: ignore[method-assign]
+    return bool(seen) and seen[-1] is not None
+
+
 def measured(work: Work) -> list[float]:
-    """Measure the plain call, the derivative, and the derivative of a small array."""
+    """Measure the plain call, the derivative, that of a small array, and that without a loop."""
+    plain, derivative = calls_of(work, SIZE)
+    calls = [plain, derivative, *([without_loops(derivative)] if has_loop(derivative) else [])]
+    large = fastest(calls, 3 if work.side else 15)
     small = [] if work.side else fastest(calls_of(work, SMALL)[1:], 60)
-    return [*fastest(calls_of(work, SIZE), 3 if work.side else 15), *small]
+    return [*large[:2], *(small or [math.nan]), *large[2:]]
 
 
 def row(work: Work, times: list[float]) -> str:
     """Write the line of one function."""
-    plain, derivative, *small = [time * 1e6 for time in times]
+    plain, derivative, small, *apart = [time * 1e6 for time in times]
     ratio = derivative / plain
     held = "yes" if ratio <= BUDGET else "**no**"
-    cells = [work.name, f"{plain:.0f}", f"{derivative:.0f}", f"{ratio:.2f}", held, work.passes]
-    return f"| {' | '.join([*cells, f'{small[0]:.1f}' if small else ''])} |"
+    cells = [work.name, f"{plain:.0f}", f"{derivative:.0f}", f"{ratio:.2f}", held]
+    cells += [f"{apart[0] / plain:.2f}" if apart else "–", work.passes]
+    return f"| {' | '.join([*cells, '' if math.isnan(small) else f'{small:.1f}'])} |"
 
 
 HEAD = f"""# Forward mode
@@ -118,15 +168,18 @@ the plain call and of `func.jvp` in turn on {SIZE:,} elements of float64, and of
 {SMALL} elements. The ratio is to be at most {BUDGET}. malloc was settled by freeing an array of
 31 MB first; a process that never freed a large array pays for fresh pages as well.
 
-The passes are the kernels of NumPy that result and tangent run over whole arrays; two is the least
-there can be. Rows that cannot hold {BUDGET} with NumPy's kernels, each of which reads and writes
-memory: `x * x`, `x * y`, `x / y`, of three passes and more of one weight, and the product of two
-matrices that both have a tangent, which is three products. Sums and `x * 2.0` have two passes, and
-their plain calls find their arrays in the core's own cache (0.8 and 1.6 MB), which those of result
-and tangent together do not: NumPy alone takes 2.4 for `sum`.
+Where all steps of an operator and of its tangent have NumPy's bits, one loop of C computes both,
+once it was built for large arrays; "by NumPy" is the ratio without it (POLYOP_NO_LOOPS=1), and the
+passes are the kernels that NumPy then runs over whole arrays. Two passes are the least that there
+can be, and are twice the memory: where a plain call finds its arrays in the core's own cache (0.8
+or 1.6 MB; it is 1.25 MB on the machine of this table), result and tangent do not fit there, and two
+passes are more than twice one. That, and the fixed cost, is what `x * 2.0`, `abs`, `sum` and `mean`
+stand at: NumPy alone, with two arrays in turn, takes 2.4 to 2.6. The product of two matrices that
+both have a tangent is three products by arithmetic. For `max` the greatest element is looked for
+among all, and counted, so that ties share; its plain call is the fastest pass that there is.
 
-| work | plain | jvp | ratio | held | passes | jvp of {SMALL} |
-| --- | --- | --- | --- | --- | --- | --- |
+| work | plain | jvp | ratio | held | by NumPy | passes by NumPy | jvp of {SMALL} |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 

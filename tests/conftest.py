@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
+from tests.forked import QUICK
 from tests.opinfo.report import write_summary
+
+os.environ.update(QUICK)  # before PyTorch is imported, which reads it then
 
 #: Where the random sets of registrations begin: another number draws others.
 FIRST_SEED = int(os.environ.get("POLYOP_SEED", "0"))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over all that is imported by now, a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -180,4 +180,6 @@ def as_dtype(value: Any) -> DType:
         found: DType = np.dtype(value)
     except TypeError:
         raise UsageTypeError("not a dtype", seen=repr(value)) from None
+    if found.kind not in "biufcV":
+        raise UsageTypeError("not a dtype of numbers", seen=repr(value))
     return found

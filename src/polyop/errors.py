@@ -132,6 +132,10 @@ class OutOfRangeError(ArgumentError, IndexError):
     """An axis or an index that is not there."""
 
 
+class IntegerRangeError(ArgumentError, OverflowError):
+    """An integer that is greater or less than all of its kind."""
+
+
 class ReturnError(PolyopError, RuntimeError, TypeError):
     """A kernel's results do not fit the schema."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,26 +15,13 @@ import torch
 import torch._dynamo
 from tests.bridges import hostile
 from tests.bridges.hostile import WAYS, compiled, made, product, sin, ways, wrap
+from tests.bridges.marks import EVERYWHERE
 
 import polyop
 from polyop.errors import AliasError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::polyop.errors.PerformanceWarning"),
-]
+pytestmark = EVERYWHERE
 Z = np.array([0.5, 1.0, 1.5], np.float32)
-
-
-@pytest.fixture(autouse=True)
-def _anew() -> Iterator[None]:
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", False)
-    torch._dynamo.reset()
-    yield
-    jax.config.update("jax_enable_x64", before)
 
 
 # -- PyTorch around a call ----------------------------------------------------------------------

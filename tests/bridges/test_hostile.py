@@ -6,7 +6,6 @@ them in theirs, as their users expect; the text is ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ import torch
 import torch._dynamo
 from tests.bridges import hostile
 from tests.bridges.hostile import GRADIENTS, WAYS, compiled, product, sin, text_of, total, ways
+from tests.bridges.marks import EVERYWHERE
 
 import polyop
 from polyop.errors import (
@@ -26,22 +26,8 @@ from polyop.errors import (
     VmapError,
 )
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::polyop.errors.PerformanceWarning"),
-]
+pytestmark = EVERYWHERE
 Z = np.array([0.5, 1.0, 1.5], np.float32)
-
-
-@pytest.fixture(autouse=True)
-def _anew() -> Iterator[None]:
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", False)
-    torch._dynamo.reset()
-    yield
-    jax.config.update("jax_enable_x64", before)
 
 
 # -- arguments ----------------------------------------------------------------------------------
@@ -171,7 +157,6 @@ def test_a_kernel_that_disagrees_with_its_fake_rule(way: Any, convert: Any) -> N
         np.asarray(way(DISAGREE)(convert(Z)))
 
 
-@pytest.mark.xfail(strict=True, reason="PyTorch's kernels are not compared with the fake rule")
 def test_a_kernel_that_disagrees_with_its_fake_rule_in_a_compiled_region() -> None:
     """S66: what was compiled for one shape never goes on with another."""
     with pytest.raises(Exception, match="hostile::disagrees"):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from tests.bridges.marks import COMPILES
 
 import polyop
 from polyop.errors import (
@@ -24,12 +25,7 @@ from polyop.errors import (
 )
 from polyop.library import Library, register_kernel, scoped_library
 
-#: PyTorch compiles with what it has deprecated itself.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = COMPILES
 KINDS = (torch.Tensor, jax.Array, da.Array, np.ndarray)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,27 +12,14 @@ import torch
 import torch._dynamo
 from tests.bridges import hostile
 from tests.bridges.hostile import WAYS, add, compiled, made, product, sin, text_of, ways
+from tests.bridges.marks import EVERYWHERE
 
 import polyop
 from polyop.errors import ArgumentError, MutationError, PolyopError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::polyop.errors.PerformanceWarning"),
-]
+pytestmark = EVERYWHERE
 Z = np.array([0.5, 1.0, 1.5], np.float32)
 forward_ad: Any = torch.autograd.forward_ad  # without types
-
-
-@pytest.fixture(autouse=True)
-def _anew() -> Iterator[None]:
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", False)
-    torch._dynamo.reset()
-    yield
-    jax.config.update("jax_enable_x64", before)
 
 
 # -- layouts and dtypes, on the read side ---------------------------------------------------------

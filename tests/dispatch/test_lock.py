@@ -48,3 +48,22 @@ def test_threads_wait_for_each_other() -> None:
         other.join(0.05)
     other.join()
     assert seen == [1]
+
+
+def test_what_comes_afterwards_holds_no_lock() -> None:
+    """S34: an action that others may wait for is done once this thread has left the lock."""
+    lock, seen = RegistryLock(), []
+
+    def action() -> None:
+        other = threading.Thread(target=lambda: (lock.__enter__(), seen.append(1), lock.__exit__()))
+        other.start()
+        other.join(5)
+        seen.append(2)
+
+    with lock:
+        with lock:
+            lock.afterwards(action)
+        assert not seen
+    assert seen == [1, 2]
+    lock.afterwards(action)
+    assert seen == [1, 2, 1, 2]

@@ -68,6 +68,7 @@ def _prepare_sharding() -> None:
 def _prepare_programs() -> None:
     # A program that was exported elsewhere may be called before any operator meets an array.
     load("polyop.bridges.jax.ffi")
+    load("polyop.bridges.jax.trees")
 
 
 when_imported("jax", _prepare_programs)

@@ -16,7 +16,8 @@ from polyop.dispatch.objects import object_code
 from polyop.dispatch.operator import OpOverload, OpOverloadPacket
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import resolve
-from polyop.errors import ArgumentError, nearest
+from polyop.errors import ArgumentError, IntegerRangeError, nearest
+from polyop.schema.base_values import INT_MIN, OUTSIDE, UINT_MAX
 from polyop.schema.model import MISSING, Argument
 from polyop.schema.types import leaf_kind
 from polyop.schema.values import Mismatch, convert
@@ -43,6 +44,7 @@ def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[
     except ArgumentError:
         other = _other_overload(op, values)
         if other is None:
+            _refuse_beyond(op, values)
             raise
         if _deciding().issuperset(classes) and not named:
             op.notes[classes] = other[0].entry
@@ -181,17 +183,26 @@ def convert_argument(op: OpOverload, i: int, value: Any) -> Any:
 
 
 def _misfit(op: OpOverload, i: int, argument: Argument, value: Any, mismatch: Mismatch) -> NoReturn:
-    _refuse(
-        op,
+    kind = IntegerRangeError if mismatch.overflows else ArgumentError
+    raise kind(
         f"{op.name()} cannot take {type(value).__name__} as argument {argument.name!r}"
         + (f": {mismatch.reason}" if mismatch.reason else ""),
+        op=op._schema,
+        source=op.source,
         argument=_where(op, i),
         declared=argument.type,
         seen=f"{value!r:.120} ({type(value).__name__})",
         fix="make it a tensor: polyop.tensor(...)"
         if str(argument.type) == "Tensor" and isinstance(value, (list, tuple, int, float, complex))
         else f"give a value of type {argument.type}",
-    )
+    ) from None
+
+
+def _refuse_beyond(op: OpOverload, values: Sequence[Any]) -> None:
+    """Say of a number that no overload takes whether it is too large."""
+    for i, (argument, value) in enumerate(zip(op._schema.arguments, values, strict=True)):
+        if type(value) is int and not INT_MIN <= value <= UINT_MAX:
+            _misfit(op, i, argument, value, Mismatch(argument.type, value, OUTSIDE))
 
 
 def _where(op: OpOverload, i: int) -> str:

@@ -84,10 +84,7 @@ def _first(
     op: OpOverload, args: Any, keyword_only: Any, rest: Any = (), named: Any = MISSING
 ) -> Any:
     """Write the code of an entry that is called for the first time, and call it again."""
-    with LOCK:
-        op.entry.__globals__.update(scope_of(op))
-        op.written = True
-        rewrite_entry(op, op.entry)
+    write_entry(op)
     keywords = [a.name for a in op._schema.keyword_only]
     if named is MISSING:
         return op.entry(*args, **dict(zip(keywords, keyword_only, strict=True)))
@@ -96,6 +93,14 @@ def _first(
         args = args[:-1]
     given = dict(zip(keywords, keyword_only, strict=True)) | named
     return op.entry(*args, *rest, **{k: v for k, v in given.items() if v is not MISSING})
+
+
+def write_entry(op: OpOverload) -> None:
+    """Write the code of an entry, be it called or not."""
+    with LOCK:
+        op.entry.__globals__.update(scope_of(op))
+        op.written = True
+        rewrite_entry(op, op.entry)
 
 
 def _tuple(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from polyop.devices import DEVICE_TYPES, Device
 from polyop.dispatch.keys import DispatchKey, key_for_device, parse_key
 from polyop.dispatch.lock import LOCK
+from polyop.dispatch.parts import PARTS
 from polyop.dispatch.registry import (
     as_operator,
     claim,
@@ -147,7 +148,7 @@ class Library:
         parsed = parse_schema(schema if found else f"{self.ns}::{schema.strip()}")
         checked = ordered_tags(tags)
         check_tags(parsed, frozenset(checked))
-        define_schema(parsed, checked, caller(), self._owner)
+        PARTS.defined(define_schema(parsed, checked, caller(), self._owner))
         return parsed.qualified_name.partition("::")[2]
 
     def impl(
@@ -340,7 +341,8 @@ def define(
     check_tags(parsed, frozenset(checked))
     with LOCK:
         owner = owner_of(lib, parsed.qualified_name)
-        define_schema(parsed, checked, caller(), owner, replace=replace)
+        op = define_schema(parsed, checked, caller(), owner, replace=replace)
+    PARTS.defined(op)
     return None
 
 

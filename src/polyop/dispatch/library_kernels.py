@@ -34,7 +34,7 @@ SLOT = "kernel:"
 _NOTE = "library kernels"
 _DEFAULT = DispatchKey.CompositeExplicitAutograd
 #: Bridges that are told of a kernel for their arrays, if they are there.
-TOLD = {"torch": "polyop.bridges.torch.bridge", "jax": "polyop.bridges.jax.own"}
+TOLD = {"torch": "polyop.bridges.torch.bridge"}
 #: Libraries whose arrays are never written.
 UNWRITTEN = frozenset(("jax", "dask"))
 

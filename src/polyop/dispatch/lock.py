@@ -9,19 +9,20 @@ finalizer does waits until its thread is out of the lock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import RLock
 
 
 class RegistryLock:
     """Held while rules change and while a call is decided."""
 
-    __slots__ = ("_depth", "_late", "_lock")
+    __slots__ = ("_after", "_depth", "_late", "_lock")
 
     def __init__(self) -> None:
         self._lock = RLock()
         self._depth = 0
         self._late: deque[Callable[[], None]] = deque()
+        self._after: list[Callable[[], None]] = []  # of the thread that holds it
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -29,15 +30,25 @@ class RegistryLock:
 
     def __exit__(self, *error: object) -> None:
         outermost = self._depth == 1
+        after: Sequence[Callable[[], None]] = ()
         try:
             while outermost and self._late:
                 self._late.popleft()()
         finally:
+            if outermost and self._after:
+                after, self._after = self._after, []
             self._depth -= 1
             self._lock.release()
+        for action in after:
+            action()
         if outermost and self._late:
             with self:  # for what came while this one left
                 pass
+
+    def afterwards(self, action: Callable[[], None]) -> None:
+        """Do something as soon as this thread does not hold the lock any more."""
+        with self:
+            self._after.append(action)
 
     def between(self, action: Callable[[], None]) -> None:
         """Do something now, or when this thread leaves the lock."""

@@ -19,7 +19,7 @@ from polyop.dispatch.implementations import Implementations
 from polyop.dispatch.keys import DispatchKey, is_alias_key, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.lock import LOCK
-from polyop.dispatch.own_call import first_call
+from polyop.dispatch.own_call import first_call, tell_changed
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.table import Entry, Kernel, Places, compute_entry, fallthrough_kernel
 from polyop.dispatch.told import Told
@@ -149,6 +149,7 @@ class OpOverload(OperatorBase):
         with LOCK:
             if self._entry is None:
                 self._entry = PARTS.make_entry(self)
+                tell_changed(self)
             return self._entry
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -245,6 +246,7 @@ class OpOverload(OperatorBase):
         self._table = None
         if self._entry is not None:
             PARTS.rewrite_entry(self, self._entry)
+        tell_changed(self)
 
     def _restore(self) -> None:
         """Put the kernels of `py_impl` over those that came since; they go with the operator."""
@@ -322,12 +324,14 @@ class OpOverloadPacket(Told):
         self._all[_label(op)] = op
         self.__dict__.pop(op._overloadname, None)  # another version may be kept there
         op.packet = self
+        tell_changed(self)
 
     def drop(self, op: OpOverload) -> None:
         """Take out an overload."""
         if self._all.get(_label(op)) is op:
             del self._all[_label(op)]
         self.__dict__.pop(op._overloadname, None)
+        tell_changed(self)
 
     def overloads(self) -> list[str]:
         """Name the overloads, in order of declaration."""

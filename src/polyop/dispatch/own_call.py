@@ -2,7 +2,7 @@
 
 A call through an object costs a frame if `__call__` forwards, so an object that is called gets a
 class of its own whose `__call__` is the entry itself. Compilers that read Python follow a method
-that forwards, but not such a class; from the moment that one starts, objects forward.
+that forwards, but not such a class: one that cannot be told of them lets all objects forward.
 """
 
 from __future__ import annotations
@@ -15,17 +15,42 @@ from weakref import WeakSet
 QUICK: WeakSet[Any] = WeakSet()
 #: Whether objects forward from now on.
 FORWARDING: list[bool] = [False]
+#: Who is told of each object that gets a class of its own.
+TELL: list[Callable[[Any], None]] = []
+#: Who is told of each operator that changes, and each packet.
+CHANGED: list[Callable[[Any], None]] = []
 
 
 def first_call(caller: Any, base: type, op: Any) -> Callable[..., Any]:
     """Let the entry be an object's own `__call__`, and give it."""
     entry: Callable[..., Any] = op.entry
-    if FORWARDING[0]:
-        return entry
-    call = {"__call__": staticmethod(entry), "__module__": base.__module__}
-    caller.__class__ = type(base.__name__, (base,), call)
-    QUICK.add(caller)
+    if not FORWARDING[0]:
+        own_class(caller, base, entry)
     return entry
+
+
+def own_class(caller: Any, base: type, entry: Callable[..., Any] | None) -> None:
+    """Give an object a class of its own, whose `__call__` is the entry, if there is one."""
+    scope: dict[str, Any] = {"__module__": base.__module__}
+    if entry is not None:
+        scope["__call__"] = staticmethod(entry)
+    caller.__class__ = type(base.__name__, (base,), scope)
+    QUICK.add(caller)
+    for tell in TELL:
+        tell(caller)
+
+
+def tell_changed(one: Any) -> None:
+    """Tell of an operator whose rules are others now, or of a packet whose operators are."""
+    for tell in CHANGED:
+        tell(one)
+
+
+def renew(caller: Any) -> None:
+    """Give an object that has a class of its own another one, which does the same."""
+    former = type(caller)
+    call = vars(former).get("__call__")
+    own_class(caller, former.__bases__[0], None if call is None else call.__func__)
 
 
 def forward_always() -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
+import numpy as np
+
 from polyop import tree
 from polyop.dispatch.bits import BATCHED, GRAD, LIFTED
 from polyop.dispatch.body import Form, result_forms
@@ -126,7 +128,10 @@ def describe(value: Any) -> str:
         return f"{type(value).__name__} of {len(value)} ({inner})"
     if isinstance(value, PARTS.Tensor):
         return f"Tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
-    return f"{type(value).__name__} {value!r:.80}"
+    name = type(value).__name__
+    if name == "Tensor":  # another library's
+        name = f"{type(value).__module__.partition('.')[0]}.{name}"
+    return f"{name} {value!r:.80}"
 
 
 def kernel_source(op: OpOverload) -> Any:
@@ -152,7 +157,8 @@ def _refuse(
 
 def _fix(seen: Any) -> str:
     if PARTS.is_array(seen):
-        return "wrap the array: polyop.from_numpy(result)"
+        array = "result" if isinstance(seen, np.ndarray) else "numpy.asarray(result)"
+        return f"wrap the array: polyop.from_numpy({array})"
     return "return what the schema declares, or change the annotation of the result"
 
 

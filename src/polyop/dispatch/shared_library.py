@@ -17,6 +17,7 @@ from polyop.dispatch.c_kernel import CFake, CKernel
 from polyop.dispatch.c_library import SYMBOL, Line, base_of, get_include, read_list
 from polyop.dispatch.library import Library
 from polyop.dispatch.lock import LOCK
+from polyop.dispatch.parts import PARTS
 from polyop.dispatch.registry import DEFINITIONS, put
 from polyop.dispatch.registry import define as define_schema
 from polyop.dispatch.table import Kernel
@@ -169,7 +170,7 @@ def _register(lines: Sequence[Line], owners: list[Library]) -> None:
 def _register_line(line: Line, owner: object) -> None:
     name, plan = line.schema.qualified_name, line.plan
     if line.is_new:
-        define_schema(line.schema, (), plan.source, owner)
+        PARTS.defined(define_schema(line.schema, (), plan.source, owner))
     if line.is_new and plan.has_fake:
         put(name, "fake", Kernel(CFake(plan), plan.source, owner))
     put(name, line.key, Kernel(CKernel(plan), plan.source, owner, payload=True))

@@ -11,7 +11,6 @@ import numpy as np
 
 from polyop import tree
 from polyop.devices import DTYPES, Device
-from polyop.dispatch.late_operators import bring
 from polyop.dispatch.namespaces import ops
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS
@@ -24,6 +23,7 @@ from polyop.export.classes import (
     object_of,
     opaque_name,
 )
+from polyop.export.derived import operator_by_name
 from polyop.export.encode import PLAIN_FUNCTIONS
 from polyop.export.functions import (
     call_custom_autograd_function,
@@ -51,25 +51,24 @@ def operators_of(known: dict[str, dict[str, str]]) -> dict[str, OpOverload]:
     """
     found = {}
     for name, facts in known.items():
-        bring(name)
-        definition = DEFINITIONS.get(name)
-        if definition is None:
+        op = operator_by_name(name)
+        if op is None:
             raise ProgramFileError(
                 f"the program needs the operator {name}, which is not defined{_near(name)}",
                 op=name,
                 declared=facts["schema"],
                 fix=import_first(facts["module"]),
             )
-        if str(definition.op._schema) != facts["schema"]:
+        if str(op._schema) != facts["schema"]:
             raise ProgramFileError(
                 f"the operator {name} has another schema than the program was made with",
                 op=name,
                 declared=facts["schema"],
-                seen=definition.op._schema,
-                source=definition.op.source,
+                seen=op._schema,
+                source=op.source,
                 fix=import_first(facts["module"]) + ", in the version of then, or export again",
             )
-        found[name] = definition.op
+        found[name] = op
     return found
 
 

@@ -19,9 +19,9 @@ from polyop import tree
 from polyop.devices import Device
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.operator import OperatorBase, OpOverload
-from polyop.dispatch.registry import DEFINITIONS
 from polyop.errors import ProgramFileError
 from polyop.export.classes import OWN_ENUMS, class_path, object_form
+from polyop.export.derived import module_of
 from polyop.export.functions import (
     call_custom_autograd_function,
     call_loaded_autograd_function,
@@ -151,9 +151,7 @@ class Encoder:
         """Note an operator with its schema, and the module that defines it."""
         name = op._schema.qualified_name
         if name not in self.operators:
-            definition = DEFINITIONS.get(name)
-            module = definition.module if definition else ""
-            self.operators[name] = {"schema": str(op._schema), "module": module}
+            self.operators[name] = {"schema": str(op._schema), "module": module_of(name)}
         return name
 
     # -- attributes -----------------------------------------------------------

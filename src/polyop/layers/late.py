@@ -7,6 +7,7 @@ here, in the order in which they act.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -117,3 +118,27 @@ PARTS.refuse_unseen = late_function("polyop.layers.autograd.inplace:refuse_unsee
 PARTS.author_handler = late_function("polyop.bridges.calls:author_handler")
 PARTS.defined = late_function("polyop.bridges.frameworks:defined")
 PARTS.removed = late_function("polyop.bridges.frameworks:removed")
+
+
+#: Modules with which the bridges are read, though no author's operator may be there: built-in
+#: operators are compiled, and tensors are nodes of trees.
+_BRIDGED = ("torch._dynamo", "jax")
+
+
+class _Finder:
+    """Finds a framework's module as the others do, once the bridges wait for it."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Give the spec that `bridges/imports.py` gives; it takes this one's place."""
+        if name not in _BRIDGED:
+            return None
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        load("polyop.bridges.frameworks")
+        return load("polyop.bridges.imports:FINDER").find_spec(name, path, target)
+
+
+if any(name in sys.modules for name in _BRIDGED):
+    load("polyop.bridges.frameworks")
+else:
+    sys.meta_path.insert(0, _Finder())

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from polyop.devices import DType
-from polyop.errors import ArgumentError
+from polyop.errors import ArgumentError, OutOfRangeError
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.shapes import normal_axis, pointwise_strides
 from polyop.tensor.meta import Meta, Shape, Size
@@ -52,10 +52,10 @@ def real_axis(op: str, axis: int, ndim: int) -> int:
     """Give an axis as a number from 0, for operators that need one.
 
     Raises:
-        ArgumentError: it is out of range, or there are no axes.
+        OutOfRangeError: it is out of range, or there are no axes.
     """
     if not ndim:
-        raise ArgumentError(
+        raise OutOfRangeError(
             f"core::{op} works along an axis, and there is none", op=f"core::{op}", seen=axis
         )
     return normal_axis(op, axis, ndim)
@@ -71,11 +71,12 @@ def refuse(op: str, x: Array, axis: Any, error: Exception) -> NoReturn:
     """Raise our error for what a NumPy kernel refused.
 
     Raises:
-        ArgumentError: always.
+        ArgumentError: always; an OutOfRangeError for an index that is not there.
     """
     if axis is not None:
         normal_axes(op, [axis] if isinstance(axis, int) else axis, x.ndim)
-    raise ArgumentError(
+    kind = OutOfRangeError if isinstance(error, IndexError) else ArgumentError
+    raise kind(
         f"core::{op} cannot compute this: {error}",
         op=f"core::{op}",
         seen=f"{x.dtype.name}{list(x.shape)}, axis={axis}",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from polyop.devices import CPU, META, Device, as_dtype
-from polyop.errors import UsageError, UsageTypeError
+from polyop.errors import IntegerRangeError, UsageError, UsageTypeError
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.factories import (
     COMPLEX64,
@@ -50,7 +50,7 @@ ndarray = np.ndarray
 
 
 def from_numpy(array: Any) -> Tensor:
-    """Wrap a NumPy array; the memory is shared.
+    """Wrap a NumPy array; the memory is shared. A scalar of NumPy becomes an array without axes.
 
     Raises:
         UsageTypeError: it is no NumPy array.
@@ -65,6 +65,8 @@ def from_numpy(array: Any) -> Tensor:
 
 
 def _plain_array(array: Any) -> Array:
+    if isinstance(array, np.generic):  # what NumPy makes of arrays without axes
+        return np.asarray(array)
     if not isinstance(array, np.ndarray):
         raise UsageTypeError(
             "from_numpy takes a NumPy array", seen=type(array).__name__, fix="call polyop.tensor"
@@ -115,10 +117,17 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
         dtype = common_dtype(obj) if dtype is None else as_dtype(dtype)
         return _converted(_stacked(obj, dtype), None, device, None)
     array = _as_array(obj, dtype)
-    shared = not isinstance(obj, _PLAIN) and np.may_share_memory(array, np.asarray(obj))
+    shared = not isinstance(obj, _PLAIN) and _is_shared(array, np.asarray(obj))
     if copy is False and not shared:
         raise UsageError("the data cannot be shared", seen=type(obj).__name__, fix="leave out copy")
     return _placed(array.copy() if copy and shared else array, device)
+
+
+def _is_shared(array: Array, given: Array) -> bool:
+    """Tell whether an array is the memory that was given; without elements there is none to be."""
+    if not array.size:
+        return bool(array.dtype == given.dtype)
+    return np.may_share_memory(array, given)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Any:
@@ -153,13 +162,28 @@ def _as_array(data: Any, dtype: Any) -> Array:
     if not isinstance(data, np.ndarray) and _holds_tensors(data):
         data = _bare(data)
     array = np.asarray(data) if wanted is None else np.asarray(data, wanted)
-    if array.dtype.kind not in "biufcV":
+    if wanted is None and array.dtype.name in _INEXACT and _is_beyond(data, array):
+        raise IntegerRangeError("an integer is outside 64 bits", seen=f"{data!r:.80}")
+    if array.dtype.kind not in "biufcV" or array.dtype.names is not None:
         raise UsageTypeError(
             "the data is no array of numbers", seen=f"{type(data).__name__} of {array.dtype}"
         )
     if wanted is None and not _has_dtype(data):
         array = array.astype(_DEFAULTS.get(array.dtype.name, array.dtype), copy=False)
     return array
+
+
+#: What NumPy makes of integers that have no dtype in common.
+_INEXACT = {"float64", "object"}
+
+
+def _is_beyond(data: Any, array: Array) -> bool:
+    """Tell whether data is integers alone, of which none of NumPy's dtypes has all."""
+    if array.dtype.kind == "f" and not (np.abs(array) >= 2**63).any():
+        return False
+    found: set[Any] = set()
+    _add_types([data], found)
+    return found <= {int, bool} and int in found
 
 
 _DEFAULTS = {"float64": FLOAT32, "complex128": COMPLEX64}

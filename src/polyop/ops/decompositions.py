@@ -206,7 +206,7 @@ def var_parts(
     squares = real(multiply(y, conj(y))) if y.dtype.kind == "c" else multiply(y, y)
     n = counted(x, axis) - correction
     total = sum(squares, axis=axis, keepdims=keepdims)
-    return narrowed(divide(total, n) if n > 0 else multiply(total, np.nan), x.dtype)
+    return narrowed(divide(total, n) if n > 0 else multiply(total, np.inf), x.dtype)
 
 
 @core("std")
@@ -295,7 +295,7 @@ def deviation_parts(x: Tensor, axis: Axes = None, correction: float = 0.0) -> An
     """Give `2 (x - mean) / (n - correction)`."""
     n = counted(x, axis) - correction
     distance = subtract(x, mean_parts(x, axis=axis, keepdims=True))
-    return multiply(distance, 2 / n if n > 0 else np.nan)
+    return multiply(distance, 2 / n if n > 0 else np.inf)
 
 
 @core("spread")

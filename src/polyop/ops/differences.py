@@ -114,8 +114,8 @@ def repeat_each(x: Any, repeats: Any, axis: int) -> Any:
             declared=f"{x.shape[axis]} numbers that are not negative",
             seen=counts,
         )
-    places = [i for i, n in enumerate(counts) for _ in range(n)]
-    return take(x, asarray(places, dtype=np.dtype(np.int64)), axis=axis)
+    places = np.repeat(np.arange(len(counts)), np.asarray(counts, dtype=np.int64))
+    return take(x, asarray(places), axis=axis)
 
 
 __all__ = ["among", "diff", "isin", "repeat_each"]

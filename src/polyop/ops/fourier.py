@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from polyop.devices import DType
-from polyop.errors import ArgumentError, UsageTypeError
+from polyop.errors import ArgumentError
 from polyop.ops.axes import batch_first, call, normal_axes, past, real_axis
 from polyop.ops.define import define
 from polyop.ops.elementwise import conj
 from polyop.ops.factories import FLOAT32, arange
 from polyop.ops.formulas import Built, formula
-from polyop.ops.joining import concat, pad, roll
+from polyop.ops.joining import pad
 from polyop.ops.rounding import astype
 from polyop.ops.shapes import normal_axis
 from polyop.ops.views import slice_axis
@@ -245,13 +245,21 @@ def _scaling(norm: str, *, forward: bool) -> str:
     return SCALING[forward][norm]
 
 
-def _resized(x: Any, n: Any, axis: int) -> Any:
-    """Cut an axis, or fill it up with zeros."""
-    if n is None or n is x.shape[axis] or n == x.shape[axis]:
-        return x
+def _length(n: Any) -> list[Any] | None:
+    """Give the size of the one axis of a transform, if it is said."""
     if isinstance(n, int) and n < 1:
         raise ArgumentError("a transform has at least one element", argument="n", seen=n)
+    return None if n is None else [n]
+
+
+def _resized(x: Any, n: Any, axis: int) -> Any:
+    """Cut an axis, or fill it up with zeros."""
+    if n is None:
+        return x
     at = real_axis("fft", axis, len(x.shape))
+    if n is x.shape[at] or n == x.shape[at]:
+        return x
+    _length(n)
     if n < x.shape[at]:
         return slice_axis(x, at, 0, n, 1)
     widths = [(0, n - x.shape[at] if i == at else 0) for i in range(len(x.shape))]
@@ -271,7 +279,8 @@ def _which(x: Any, s: Any, axes: Any) -> tuple[list[Any], list[int]]:
         raise ArgumentError(
             "there is one size for each axis", argument="s", declared=len(axes), seen=sizes
         )
-    return sizes, axes
+    whole = [isinstance(n, int) and n == -1 for n in sizes]  # the axis as it is
+    return [x.shape[a] if w else n for n, a, w in zip(sizes, axes, whole, strict=True)], axes
 
 
 def _many(x: Any, s: Any, axes: Any, norm: str, *, forward: bool) -> Any:
@@ -297,16 +306,16 @@ def fft(x: Any, /, *, n: Any = None, axis: int = -1, norm: str = "backward") -> 
     Raises:
         ArgumentError: no such axis or norm, or no elements.
     """
-    return _many(x, None if n is None else [n], [axis], norm, forward=True)
+    return _many(x, _length(n), [axis], norm, forward=True)
 
 
 def ifft(x: Any, /, *, n: Any = None, axis: int = -1, norm: str = "backward") -> Any:
     """Undo `fft`."""
-    return _many(x, None if n is None else [n], [axis], norm, forward=False)
+    return _many(x, _length(n), [axis], norm, forward=False)
 
 
 def fftn(x: Any, /, *, s: Any = None, axes: Any = None, norm: str = "backward") -> Any:
-    """Transform along several axes; `s` has their sizes."""
+    """Transform along several axes; `s` has their sizes, -1 for an axis as it is."""
     return _many(x, s, axes, norm, forward=True)
 
 
@@ -329,8 +338,7 @@ def irfft(x: Any, /, *, n: Any = None, axis: int = -1, norm: str = "backward") -
 def _to_real(x: Any, n: Any, axis: int, scaling: str) -> Any:
     real_axis("fft", axis, len(x.shape))
     n = 2 * (x.shape[axis] - 1) if n is None else n
-    if isinstance(n, int) and n < 1:
-        raise ArgumentError("a transform has at least one element", argument="n", seen=n)
+    _length(n)
     return fft_c2r(_resized(x, n // 2 + 1, axis), axis, n, scaling)
 
 
@@ -359,54 +367,6 @@ def ihfft(x: Any, /, *, n: Any = None, axis: int = -1, norm: str = "backward") -
     return conj(fft_r2c(_resized(_real(x), n, axis), axis, _scaling(norm, forward=False)))
 
 
-# -- frequencies ---------------------------------------------------------------------
-
-
-def fftfreq(n: Any, /, *, d: float = 1.0, dtype: Any = None, device: Any = None) -> Any:
-    """Give the frequencies of `fft`, for `n` elements that are `d` apart."""
-    high = (n + 1) // 2
-    both = [
-        arange(high, dtype=_INT, device=device),
-        arange(-(n // 2), 0, dtype=_INT, device=device),
-    ]
-    return _frequencies(concat(both), n, d, dtype)
-
-
-def rfftfreq(n: Any, /, *, d: float = 1.0, dtype: Any = None, device: Any = None) -> Any:
-    """Give the frequencies of `rfft`, for `n` real elements that are `d` apart."""
-    return _frequencies(arange(n // 2 + 1, dtype=_INT, device=device), n, d, dtype)
-
-
-_INT = np.dtype(np.int64)
-
-
-def _frequencies(counts: Any, n: Any, d: float, dtype: Any) -> Any:
-    if isinstance(n, int) and n < 1:
-        raise ArgumentError("there are no frequencies of no elements", argument="n", seen=n)
-    wide = astype(counts, np.dtype(np.float64)) / (n * d)
-    dtype = FLOAT32 if dtype is None else np.dtype(dtype)
-    if dtype.kind not in "fV":
-        raise UsageTypeError("frequencies are floating-point numbers", seen=dtype)
-    return wide if dtype == wide.dtype else astype(wide, dtype)
-
-
-def fftshift(x: Any, /, *, axes: Any = None) -> Any:
-    """Move the frequency zero from the front to the middle."""
-    return _shifted(x, axes, lambda n: n // 2)
-
-
-def ifftshift(x: Any, /, *, axes: Any = None) -> Any:
-    """Undo `fftshift`."""
-    return _shifted(x, axes, lambda n: -(n // 2))
-
-
-def _shifted(x: Any, axes: Any, by: Fn) -> Any:
-    given = [axes] if isinstance(axes, int) else axes
-    found = normal_axes("roll", given, len(x.shape))
-    return roll(x, [by(x.shape[a]) for a in found], axis=list(found)) if found else x.clone()
-
-
 __all__ = [
-    "fft", "fftfreq", "fftn", "fftshift", "hfft", "ifft", "ifftn", "ifftshift", "ihfft", "irfft",
-    "irfftn", "rfft", "rfftfreq", "rfftn",
+    "fft", "fftn", "hfft", "ifft", "ifftn", "ihfft", "irfft", "irfftn", "rfft", "rfftn",
 ]  # fmt: skip

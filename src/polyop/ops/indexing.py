@@ -287,6 +287,9 @@ def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
         if x.ndim != 1:
             refuse("take", "a tensor of several axes needs to know which", argument="axis")
         axis = 0
+    if not x.ndim:
+        normal_axis("take", axis, 0)
+        x = reshape(x, [1])
     return index_select(x, axis, indices)
 
 

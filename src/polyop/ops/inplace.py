@@ -23,7 +23,7 @@ from polyop.ops import (  # noqa: F401 - they define the twins
     rounding,
     select,
 )
-from polyop.ops.define import define, operator_of
+from polyop.ops.define import ON_TENSORS, define, operator_of
 from polyop.ops.shapes import broadcast
 from polyop.ops.view_inverses import in_front, zero_like
 from polyop.ops.views import front, reshape
@@ -259,3 +259,22 @@ fill, fill_ = _define_twins("fill", ", Scalar value", (_fill, _fill_), {})
 zero_ = define("zero_(Tensor(a!) x) -> Tensor(a!)", _zero_, fake=lambda x: x, tags=WRITES)
 INPLACE_TWINS["core::zero_"] = operator_of(zero_like)
 INPLACE_TWINS["core::index_put_"] = operator_of(indexing.index_put)
+
+
+def matmul_into(x: Any, other: Any, /) -> Any:
+    """Write the product with another matrix: `x @= other`.
+
+    Raises:
+        ArgumentError: the product has another shape, or a dtype that cannot be cast.
+    """
+    found = ON_TENSORS["matmul"](x, other)
+    same = tuple(found.shape) == tuple(x.shape)
+    if not same or not np.can_cast(found.dtype, x.dtype, "same_kind"):
+        raise ArgumentError(
+            "a product of matrices cannot be written to its first argument",
+            op="core::matmul",
+            declared=f"{x.dtype}{tuple(x.shape)}",
+            seen=f"{found.dtype}{tuple(found.shape)}",
+            fix="use the operator that returns a new tensor",
+        )
+    return copy_(x, found)

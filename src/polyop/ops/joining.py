@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from polyop.lazy import load
+from polyop.ops.axes import real_axis
 from polyop.ops.define import ON_ARRAYS, ON_TENSORS, define
 from polyop.ops.shapes import broadcast, normal_axis, promote
 from polyop.ops.splitting import atleast, narrow_all
@@ -24,6 +25,8 @@ from polyop.tensor.meta import Meta, Shape, Size
 
 Fn = Callable[..., Any]
 Array = Any
+#: NumPy's arrays have no more.
+MOST_AXES = 64
 
 
 # -- concat -------------------------------------------------------------------
@@ -302,34 +305,53 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Any:
     Raises:
         ArgumentError: there is no such axis, or not one number for each place.
     """
-    if axis is None:
-        x, axis = reshape(x, [-1]), 0
-    at = normal_axis("repeat", axis, x.ndim)
-    if not isinstance(repeats, int | SymInt):
+    if axis is None or not x.ndim:
+        at, x = normal_axis("repeat", axis or 0, 0 if axis is None else x.ndim), reshape(x, [-1])
+    else:
+        at = normal_axis("repeat", axis, x.ndim)
+    told = isinstance(repeats, SymInt) or (isinstance(repeats, int) and repeats >= 0)
+    if not told or x.ndim == MOST_AXES:  # one is inserted below
         return load("polyop.ops.differences:repeat_each")(x, repeats, at)
     shape = x.shape
     wide = broadcast_to(expand_dims(x, at + 1), [*shape[: at + 1], repeats, *shape[at + 1 :]])
     return reshape(contiguous_copy(wide), [*shape[:at], shape[at] * repeats, *shape[at + 1 :]])
 
 
-def tile(x: Any, repetitions: Sequence[int], /) -> Any:
-    """Repeat a whole tensor along each axis."""
+def tile(x: Any, repetitions: Any, /) -> Any:
+    """Repeat a whole tensor along each axis; a number is for the last one."""
+    repetitions = [repetitions] if isinstance(repetitions, int | SymInt) else list(repetitions)
     x = atleast(x, len(repetitions))
     times = [*[1] * (x.ndim - len(repetitions)), *repetitions]
-    lined = reshape(x, [n for size in x.shape for n in (1, size)])
-    pairs = list(zip(times, x.shape, strict=True))
-    wide = broadcast_to(lined, [n for pair in pairs for n in pair])
+    whole = [_beside(n, size) for n, size in zip(times, x.shape, strict=True)]
+    lined = reshape(x, [size for before, _ in whole for size in before])
+    wide = broadcast_to(lined, [size for _, after in whole for size in after])
+    pairs = zip(times, x.shape, strict=True)
     return reshape(contiguous_copy(wide), [n * size for n, size in pairs])
+
+
+def _beside(times: Any, size: Any) -> tuple[list[Any], list[Any]]:
+    """Give an axis before and after it is spread: a new one beside it only where it needs one."""
+    if isinstance(size, int) and size == 1:
+        return [1], [times]
+    if isinstance(times, int) and times == 1:
+        return [size], [size]
+    return [1, size], [times, size]
 
 
 def roll(x: Any, /, shift: Any, *, axis: Any = None) -> Any:
     """Shift elements along axes; those that fall out come in at the other end."""
+    shifts: list[Any] = [shift] if isinstance(shift, int | SymInt) else list(shift)
     if axis is None:
-        return reshape(_rolled(reshape(x, [-1]), shift, 0), list(x.shape))
+        return reshape(_rolled(reshape(x, [-1]), sum(shifts), 0), list(x.shape))
     axes = [axis] if isinstance(axis, int) else list(axis)
-    shifts = [shift] * len(axes) if isinstance(shift, int) else list(shift)
+    if len(shifts) == 1:
+        shifts = shifts * len(axes)
+    if len(axes) == 1:
+        axes = axes * len(shifts)
+    if len(axes) != len(shifts):
+        refuse("roll", "there is one shift for each axis", declared=axes, seen=shifts)
     for by, at in zip(shifts, axes, strict=True):  # an axis may come twice
-        x = _rolled(x, by, normal_axis("roll", at, x.ndim))
+        x = _rolled(x, by, real_axis("roll", at, x.ndim))
     return x
 
 

@@ -249,6 +249,9 @@ norm2 = reduction(
 )
 
 
+FLOAT64 = np.dtype(np.float64)
+
+
 def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: float = 2.0) -> Any:
     """Give the norm of vectors: `sum(|x| ** ord) ** (1 / ord)`.
 
@@ -262,7 +265,7 @@ def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: float 
     given = {"axis": axis, "keepdims": keepdims}
     if ord == 2:
         return norm2(x, **given)
-    size = abs(x)
+    size = abs(x if x.dtype.kind in "fcV" else ON_TENSORS["astype"](x, FLOAT64))
     if ord == 0:
         return total(ON_TENSORS["astype"](not_equal(x, 0), size.dtype), **given)
     if ord == 1:

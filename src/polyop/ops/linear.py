@@ -272,7 +272,19 @@ vecdot = define(
 
 
 def outer(a: Any, b: Any) -> Any:
-    """Multiply each element of one vector with each of another."""
+    """Multiply each element of one vector with each of another.
+
+    Raises:
+        ArgumentError: one is no vector.
+    """
+    shapes = [tuple(getattr(v, "shape", ())) for v in (a, b)]
+    if [len(shape) for shape in shapes] != [1, 1]:
+        raise ArgumentError(
+            "an outer product is one of vectors",
+            op="core::outer",
+            seen=f"shapes {shapes[0]} and {shapes[1]}",
+            fix="call tensordot(a, b, axes=0)",
+        )
     return expand_dims(a, -1) * b
 
 

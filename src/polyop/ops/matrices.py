@@ -200,7 +200,7 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
         keepdims: keep their axes, with size one.
         ord: "fro" for the length of all elements, "nuc" for the sum of the
             singular values, 2 and -2 for the greatest and the least of them, 1
-            and -1 for sums of columns, infinite ones for sums of rows.
+            and -1 for sums of columns, infinite ones for sums of rows. None is "fro".
 
     Raises:
         ArgumentError: another `ord`, or no matrix.
@@ -208,7 +208,7 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
     if len(x.shape) < 2:
         raise ArgumentError("matrix_norm takes matrices", argument="x", seen=f"shape {x.shape}")
     x = x if x.dtype.kind in "fcV" else astype(x, np.dtype(np.float64))
-    if ord == "fro":
+    if ord is None or ord == "fro":
         return norm2(x, axis=[-2, -1], keepdims=keepdims)
     if ord not in _NORMS:
         raise ArgumentError(

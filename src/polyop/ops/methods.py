@@ -35,7 +35,7 @@ from polyop.ops import (  # noqa: F401 - the families whose operators become met
 )
 from polyop.ops.creation import on_device, tensor
 from polyop.ops.define import ON_TENSORS
-from polyop.ops.inplace import INPLACE, copy_, fill_, zero_
+from polyop.ops.inplace import INPLACE, copy_, fill_, matmul_into, zero_
 from polyop.ops.random import bernoulli, normal_, uniform_
 from polyop.ops.splitting import sizes_of
 from polyop.tensor.tensor import Tensor
@@ -95,16 +95,12 @@ COMPARISONS = {
 UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "invert": "bitwise_invert"}
 
 
-def _matmul_into(self: Any, other: Any, /) -> Any:
-    return copy_(self, ON_TENSORS["matmul"](self, other))
-
-
 def _attach_operators() -> None:
     for short, name in BINARY.items():
         entry = ON_TENSORS[name]
         attach(f"__{short}__", entry)
         attach(f"__r{short}__", entry if short in COMMUTATIVE else reflected(entry))
-        attach(f"__i{short}__", INPLACE.get(f"{name}_", _matmul_into))
+        attach(f"__i{short}__", INPLACE.get(f"{name}_", matmul_into))
     for short, name in (COMPARISONS | UNARY).items():
         attach(f"__{short}__", ON_TENSORS[name])
     attach("__getitem__", subscripts.get_item)

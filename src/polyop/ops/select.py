@@ -54,10 +54,24 @@ def masked_fill_kernel(x: Array, mask: Array, value: Any) -> Array:
 
 def clip_kernel(x: Array, min: Any, max: Any) -> Array:
     """Move elements into an interval; a side that is None is open."""
-    if min is None:
-        return copied(x) if max is None else np.minimum(x, max)
-    low: Array = np.maximum(x, min)
-    return low if max is None else np.minimum(low, max)
+    try:
+        if min is None:
+            return copied(x) if max is None else np.minimum(x, max)
+        raised: Array = np.maximum(x, min)
+        return raised if max is None else np.minimum(raised, max)
+    except OverflowError:
+        low, high = _reached(x.dtype, min, max)
+        if low is min and high is max:
+            raise
+        return clip_kernel(x, low, high)
+
+
+def _reached(dtype: Any, min: Any, max: Any) -> tuple[Any, Any]:
+    """Leave out the limits that no integer of a dtype can be beyond."""
+    limits = np.iinfo(dtype)
+    below = type(min) is int and min < limits.min
+    above = type(max) is int and max > limits.max
+    return None if below else min, None if above else max
 
 
 def clip_part_kernel(x: Array, min: Any, max: Any, part: str) -> Array:

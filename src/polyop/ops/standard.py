@@ -100,12 +100,13 @@ def reshape(x: Any, shape: Any, *, copy: bool | None = None) -> Any:
 
     Args:
         x: a tensor.
-        shape: the sizes, of which one may be -1.
+        shape: the sizes, of which one may be -1; a number for one axis.
         copy: True for new memory, False for a view, None for a view where possible.
 
     Raises:
         ArgumentError: the number of elements differs, or there is no such view.
     """
+    shape = [shape] if isinstance(shape, int) else shape
     if copy is None:
         return views.reshape(x, shape)
     return views.reshape(x, shape).clone() if copy else views.view(x, shape)

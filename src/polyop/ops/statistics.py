@@ -108,7 +108,8 @@ mean_or_zero = reduction(
 def deviation_kernel(x: Array, axis: Axes = None, correction: float = 0.0) -> Array:
     """Give `2 (x - mean) / (n - correction)`."""
     n = count(x.shape, normal_axes("var", axis, x.ndim)) - correction
-    return (x - mean_kernel(x, axis, True)) * (2 / n if n > 0 else np.nan)
+    away = x - mean_kernel(x, axis, True)
+    return away * (2 / n) if n > 0 else endless(away)
 
 
 def deviation_vmap(info: Any, in_dims: Sequence[Any], x: Any, axis: Axes, correction: float) -> Any:
@@ -132,6 +133,12 @@ deviation = define(
 )
 
 
+def endless(x: Array) -> Array:
+    """Divide by no degrees of freedom: zeros become no number, others infinite."""
+    with np.errstate(invalid="ignore"):
+        return x * np.inf
+
+
 def var_kernel(
     x: Array, axis: Axes = None, correction: float = 0.0, keepdims: bool = False
 ) -> Array:
@@ -141,7 +148,7 @@ def var_kernel(
     y = y - mean_kernel(y, axis, True)
     total = sum_kernel((y * y.conj()).real if y.dtype.kind == "c" else y * y, axis, None, keepdims)
     n = count(x.shape, normal_axes("var", axis, x.ndim)) - correction
-    found = total / n if n > 0 else total * np.nan
+    found = total / n if n > 0 else endless(total)
     return found.astype(x.dtype) if is_floating(x.dtype) else found
 
 

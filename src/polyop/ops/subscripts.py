@@ -14,7 +14,7 @@ import numpy as np
 from polyop.dispatch.bits import NUMPY
 from polyop.dispatch.context import word
 from polyop.dispatch.parts import PARTS
-from polyop.errors import ArgumentError, OutOfRangeError
+from polyop.errors import ArgumentError, IntegerRangeError, OutOfRangeError
 from polyop.lazy import load
 from polyop.ops.factories import constant
 from polyop.ops.indexing import index, index_put_
@@ -26,13 +26,18 @@ from polyop.symbolic import SymInt
 from polyop.tensor.tensor import Tensor
 
 _INTEGERS = (int, SymInt, np.integer)
+#: No axis is longer.
+_FAR = 2**63 - 1
 
 
 def get_item(x: Any, key: Any, /) -> Any:
     """Give `x[key]`."""
     kind = key.__class__
     if kind is int:
-        return select(x, 0, key)
+        try:
+            return select(x, 0, key)
+        except IntegerRangeError:
+            _not_there(key)
     if kind is slice:
         return _sliced(x, 0, key)
     view, indices = parts(x, key)
@@ -113,7 +118,10 @@ def _basic(x: Any, view: Any, axis: int, part: Any, key: Any) -> tuple[Any, int]
         # Not part == slice(None): tensors stand in slices, and compare by element.
         whole = part.start is part.stop is part.step is None
         return (view if whole else _sliced(view, axis, part)), axis + 1
-    return select(view, axis, part), axis
+    try:
+        return select(view, axis, part), axis
+    except IntegerRangeError:
+        _not_there(part)
 
 
 def _sliced(x: Any, axis: int, part: slice) -> Any:
@@ -128,10 +136,10 @@ def _sliced(x: Any, axis: int, part: slice) -> Any:
 
 
 def _bound(n: Any) -> Any:
-    """Give an end of a slice: what only stands for an integer becomes one."""
-    if isinstance(n, (*_INTEGERS, Tensor)) or not hasattr(n, "__index__"):
+    """Give an end of a slice: what only stands for an integer becomes one, of 64 bits."""
+    if isinstance(n, (SymInt, Tensor)) or not hasattr(n, "__index__"):
         return n
-    return operator.index(n)
+    return max(-_FAR, min(operator.index(n), _FAR))
 
 
 def _axes_of(key: Any) -> int:
@@ -197,6 +205,12 @@ def _past_mask(x: Any, axis: int, found: list[Any]) -> Any:
             f"too many indices for {x.ndim} axes", op="core::index", argument="key"
         )
     return x
+
+
+def _not_there(key: Any) -> NoReturn:
+    raise OutOfRangeError(
+        "an index is outside 64 bits", op="core::index", argument="key", seen=key
+    ) from None
 
 
 def _too_many(x: Any, key: Any) -> NoReturn:

@@ -43,13 +43,20 @@ def to_numpy(array: Array, *, writable: bool = False, what: str = "numpy") -> Nu
     """
     library = library_of(array)
     if library is None:
-        if not isinstance(array, (np.ndarray, np.generic)):
+        if not isinstance(array, (np.ndarray, np.generic)) and not _is_typed_number(array):
             raise ArgumentError("no array of a known library", seen=type(array).__name__)
-        found: Numpy = np.asarray(array)
+        found: Numpy = np.asarray(array, array.dtype)
     else:
         _check(array, library, what)
         found = library.to_numpy(array)
     return found.copy() if writable and not found.flags.writeable else found
+
+
+def _is_typed_number(value: Any) -> bool:
+    """Tell whether it is a number of Python with a dtype, as JAX has them among its literals."""
+    return isinstance(value, (int, float, complex)) and isinstance(
+        getattr(value, "dtype", None), np.dtype
+    )
 
 
 def _check(array: Array, library: Library, what: str) -> None:
@@ -62,6 +69,7 @@ def _check(array: Array, library: Library, what: str) -> None:
             fix="compute it from shapes, or with operators that have a kernel for "
             f"{library.name}: polyop.extend.payload_route(op, {library.name!r})",
         )
+    library.check(array)
     device = library.device(array)
     if device is not CPU:
         raise UsageError(

@@ -244,12 +244,33 @@ def _record(cls: type, names: tuple[str, ...], scope: Scope | None) -> RecordTyp
 _open: list[type] = []
 
 
+#: Whose classes stand in annotations of operators of theirs, and what stands for these here.
+_LIBRARIES = frozenset(("torch", "jax", "jaxlib", "numpy", "cupy", "dask"))
+_TENSOR_FIX = (
+    "write polyop.Tensor, which stands for the arrays of every library: x.numpy() is NumPy's, and "
+    'op.register_kernel("cpu", library="torch") takes a kernel of one library\'s own functions'
+)
+_LIKEWISE = {
+    **dict.fromkeys(("Tensor", "Parameter", "Array", "ndarray"), _TENSOR_FIX),
+    "dtype": "write polyop.dtype",
+    "device": "write polyop.device",
+}
+
+
+def _name(annotation: Any) -> str:
+    found: str = getattr(annotation, "__name__", "")
+    return found.rpartition(".")[2]
+
+
 def _fix(annotation: Any) -> str:
     """Name the nearest annotation that stands for a type."""
     if annotation in _BARE:
         return f"write {_BARE[annotation]}"
     if isinstance(annotation, type) and issubclass(annotation, np.generic):
         return "write int, float, bool or complex"
+    root, name = getattr(annotation, "__module__", "").partition(".")[0], _name(annotation)
+    if root in _LIBRARIES and name in _LIKEWISE:
+        return _LIKEWISE[name]
     if isinstance(annotation, type) and not issubclass(annotation, Enum):
         return "register the class with register_opaque_type, or make it a dataclass"
     return "write Tensor, int, float, bool, str, or list, tuple, dict, Optional of these"

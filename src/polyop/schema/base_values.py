@@ -18,6 +18,7 @@ from polyop.schema.literals import Word
 from polyop.schema.types import BaseType, Type
 
 INT_MIN, INT_MAX, UINT_MAX = -(2**63), 2**63 - 1, 2**64 - 1
+OUTSIDE = "an integer outside 64 bits"
 
 
 class Mismatch(Exception):  # noqa: N818 - the caller makes the error
@@ -28,6 +29,11 @@ class Mismatch(Exception):  # noqa: N818 - the caller makes the error
         self.expected = expected
         self.value = value
         self.reason = reason
+
+    @property
+    def overflows(self) -> bool:
+        """Whether the value is an integer that is too large, or too small."""
+        return self.reason == OUTSIDE
 
 
 class Known:
@@ -89,7 +95,7 @@ def _int(schema_type: Type, value: Any) -> int:
     if number is None:
         raise Mismatch(schema_type, value)
     if not INT_MIN <= number <= INT_MAX:
-        raise Mismatch(schema_type, value, "an integer outside 64 bits")
+        raise Mismatch(schema_type, value, OUTSIDE)
     return number
 
 

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import jax
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def narrow() -> Iterator[None]:
-    """Give JAX its default of 32 bits for a test."""
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", False)
-    yield
-    jax.config.update("jax_enable_x64", before)
+def _narrow(narrow: None) -> None:
+    """Every test here is of 32 bits where it says nothing else."""

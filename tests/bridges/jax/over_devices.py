@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import traceback
+import warnings
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
@@ -19,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 import polyop
 from polyop import Tensor
+from polyop.bridges.jax import lowering
 
 SEEN: list[tuple[int, ...]] = []
 RNG = np.random.default_rng(0)
@@ -53,6 +55,22 @@ def double(x: Tensor) -> Tensor:
 
 double.register_fake(lambda x: polyop.empty_like(x))
 double.register_autograd(lambda ctx, g: double(g))
+
+
+SQUARED: list[tuple[int, ...]] = []
+
+
+@polyop.custom_op("jaxmesh::square", mutates_args=(), tags="pointwise")
+def square(x: Tensor) -> Tensor:
+    SQUARED.append(x.shape)
+    return polyop.from_numpy(x.numpy() ** 2)
+
+
+square.register_fake(lambda x: polyop.empty_like(x))
+square.register_autograd(
+    lambda ctx, g: 2 * g * ctx.saved_tensors[0],
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)
 
 LINE = Mesh(np.array(jax.devices()), ("i",))
 SQUARE = Mesh(np.array(jax.devices()).reshape(2, 2), ("i", "j"))
@@ -110,15 +128,67 @@ def without_a_rule_a_cut_array_is_refused():
     np.testing.assert_allclose(jax.jit(double)(A), A * 2)
 
 
-def explicit_meshes_are_refused():
-    mesh = jax.make_mesh((4,), ("i",), axis_types=(AxisType.Explicit,))
-    for op, args in ((double, (A,)), (matmul, (A, B))):
-        try:
-            jax.jit(op)(*[laid(x, P("i"), mesh) for x in args])
-        except polyop.errors.UsageError as error:
-            assert "shard_map" in error.fix
-        else:
-            raise AssertionError("not refused")
+def laid_by_type(x, spec):
+    mesh = jax.make_mesh((2, 2), ("i", "j"), axis_types=(AxisType.Explicit,) * 2)
+    return jax.device_put(x, NamedSharding(mesh, spec))
+
+
+def explicit_meshes_cut_loops():
+    SEEN.clear()
+    cases = [
+        (A, B, P("i"), P("i"), P("i", None, None), 4),
+        (A, B, P(("i", "j")), P(), P(("i", "j"), None, None), 2),
+        (A, B, P(), P("j"), P("j", None, None), 4),
+        (A, W, P("i", "j"), P("j"), P("i", None, None), 4),
+        (A, B, P(None, "i"), P(None, "i"), P(None, None, None), 8),
+    ]
+    for x, y, one, other, result, loops in cases:
+        SEEN.clear()
+        found = jax.jit(matmul)(laid_by_type(x, one), laid_by_type(y, other)).block_until_ready()
+        np.testing.assert_allclose(found, x @ y, atol=1e-5)
+        assert {shape[0] for shape in SEEN} == {loops}, (one, other, SEEN)
+        assert found.sharding.spec == result, (one, other, found.sharding)
+
+
+def explicit_meshes_are_differentiated_and_batched():
+    def loss(a, b):
+        return (matmul(a, b) ** 2).sum()
+
+    wanted = jax.grad(lambda a, b: ((a @ b) ** 2).sum(), (0, 1))(A, B)
+    for one, other in (("i", "i"), (("i", "j"), None), (None, "j")):
+        args = laid_by_type(A, P(one)), laid_by_type(B, P(other))
+        found = jax.jit(jax.grad(loss, (0, 1)))(*args)
+        for g, w, x in zip(found, wanted, args, strict=True):
+            np.testing.assert_allclose(g, w, rtol=1e-4, atol=1e-4)
+            assert g.sharding.spec == jax.typeof(x).sharding.spec
+    both = laid_by_type(A, P("i")), laid_by_type(B, P("i"))
+    np.testing.assert_allclose(jax.jit(jax.vmap(matmul))(*both), A @ B, atol=1e-5)
+    _, moved = jax.jit(lambda x: jax.jvp(square, (x,), (x,)))(both[0])
+    np.testing.assert_allclose(moved, 2 * A * A, rtol=1e-5)
+
+
+def explicit_meshes_refuse_what_nothing_cuts():
+    try:
+        jax.jit(double)(laid_by_type(A, P("i")))
+    except polyop.errors.UsageError as error:
+        assert "register_index" in error.fix
+        assert "shard_map" in error.fix
+        assert "reshard" in error.fix
+    else:
+        raise AssertionError("not refused")
+    whole = jax.jit(lambda x: double(jax.sharding.reshard(x, x.aval.sharding.update(spec=P()))))
+    np.testing.assert_allclose(whole(laid_by_type(A, P("i"))), A * 2)
+
+
+def pointwise_operators_are_cut():
+    for put in (laid, laid_by_type):
+        for spec in (P("i"), P(None, ("j", "i")), P("i", None, "j")):
+            SQUARED.clear()
+            found = jax.jit(square)(put(A, spec)).block_until_ready()
+            np.testing.assert_allclose(found, A * A)
+            assert (8, 4, 4) not in SQUARED, spec
+            slope = jax.jit(jax.grad(lambda x: square(x).sum()))(put(A, spec))
+            np.testing.assert_allclose(slope, 2 * A, rtol=1e-6)
 
 
 def shard_map_gives_each_device_its_piece():
@@ -165,10 +235,21 @@ def results_stay_where_arguments_are():
     assert not double(jnp.asarray(A)).committed
 
 
+def the_first_program_may_be_over_a_mesh():
+    assert not lowering.tested.cache_info().currsize
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explicit_meshes_cut_loops()
+    assert not lowering.tested()
+
+
 LAWS = [
+    the_first_program_may_be_over_a_mesh,
     index_rule, gradient_under_the_rule, batches_under_the_rule,
-    without_a_rule_a_cut_array_is_refused, explicit_meshes_are_refused,
-    shard_map_gives_each_device_its_piece, what_is_whole_everywhere_gets_the_sum_of_gradients,
+    without_a_rule_a_cut_array_is_refused, explicit_meshes_cut_loops,
+    explicit_meshes_are_differentiated_and_batched, explicit_meshes_refuse_what_nothing_cuts,
+    pointwise_operators_are_cut, shard_map_gives_each_device_its_piece,
+    what_is_whole_everywhere_gets_the_sum_of_gradients,
     collectives_stand_beside_operators, results_stay_where_arguments_are,
 ]  # fmt: skip
 

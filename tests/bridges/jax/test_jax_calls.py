@@ -338,8 +338,10 @@ def test_an_operator_that_was_removed_is_gone():
     f = polyop.ops.jaxgone.f.default
     run = jax.jit(lambda x: f(x))
     np.testing.assert_allclose(run(jnp.ones(2)), 2.0)
+    ahead = run.lower(jnp.ones(2)).compile()
     lib._destroy()
-    with pytest.raises(polyop.errors.OperatorGoneError):
-        f(jnp.ones(2))
+    for call in (f, run):
+        with pytest.raises(polyop.errors.OperatorGoneError):
+            call(jnp.ones(2))
     with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="was removed"):
-        run(jnp.ones(2))
+        ahead(jnp.ones(2))

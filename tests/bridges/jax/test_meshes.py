@@ -10,11 +10,15 @@ import sys
 import pytest
 
 LAWS = {
+    "the_first_program_may_be_over_a_mesh": "S66: what is tested first knows of no mesh",
     "index_rule": "S56: under jit XLA cuts the loops of an index signature, and no named axis",
     "gradient_under_the_rule": "S56: so it does where the gradient calls the operator",
     "batches_under_the_rule": "S56: and where vmap adds a loop",
     "without_a_rule_a_cut_array_is_refused": "S2: what nobody may cut is refused, with both ways",
-    "explicit_meshes_are_refused": "S2: so is an array whose type says that it is cut",
+    "explicit_meshes_cut_loops": "S56: where types say how arrays are cut, loops stay cut so",
+    "explicit_meshes_are_differentiated_and_batched": "S124: and gradients lie as arguments do",
+    "explicit_meshes_refuse_what_nothing_cuts": "S2: without a signature that is refused by name",
+    "pointwise_operators_are_cut": "S196: what is pointwise is cut along all axes",
     "shard_map_gives_each_device_its_piece": "S66: shard_map calls the operator with pieces",
     "what_is_whole_everywhere_gets_the_sum_of_gradients": "S124: gradients are summed over devices",
     "collectives_stand_beside_operators": "S66: JAX knows along what a result varies",

@@ -19,7 +19,7 @@ import polyop
 from polyop.bridges.jax import ffi, lowering
 from polyop.bridges.jax.forms import read, text_of
 from polyop.bridges.jax.frames import ARRAY, frame_of
-from polyop.errors import PolyopWarning, UsageError
+from polyop.errors import OperatorGoneError, PolyopWarning, UsageError
 
 CHECKS = [export.DisabledSafetyCheck.custom_call("polyop")]
 
@@ -139,6 +139,7 @@ def test_operators_of_one_name_are_not_mixed_up():
     first = polyop.ops.jaxsame.f.default
     old = jax.jit(lambda x: first(x))
     np.testing.assert_array_equal(old(jnp.zeros(2)), 1.0)
+    ahead = old.lower(jnp.zeros(2)).compile()
     lib._destroy()
     again = polyop.library.Library("jaxsame", "DEF")
     again.define("f(Tensor x) -> Tensor")
@@ -146,8 +147,10 @@ def test_operators_of_one_name_are_not_mixed_up():
     polyop.library.register_fake("jaxsame::f", lambda x: polyop.empty_like(x), lib=again)
     second = polyop.ops.jaxsame.f.default
     np.testing.assert_array_equal(jax.jit(lambda x: second(x))(jnp.zeros(2)), 2.0)
+    with pytest.raises(OperatorGoneError, match="was removed"):
+        old(jnp.zeros(2))  # traced anew
     with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="was removed"):
-        old(jnp.zeros(2)).block_until_ready()
+        ahead(jnp.zeros(2)).block_until_ready()
     again._destroy()
 
 

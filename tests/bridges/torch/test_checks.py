@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.bridges.marks import COMPILES
 from tests.bridges.torch.operators import cube, mix
 
 import polyop
@@ -14,11 +15,7 @@ from polyop import Tensor
 from polyop.bridge import torch_checks
 from polyop.errors import GradcheckError, OpCheckError, UsageError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = COMPILES
 OPCHECKS = {
     "test_schema",
     "test_autograd_registration",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from tests.bridges.marks import COMPILES
 from tests.bridges.torch.operators import (
     crop,
     cube,
@@ -24,12 +25,7 @@ from tests.bridges.torch.operators import (
 
 import polyop
 
-#: PyTorch compiles with what it has deprecated itself.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = [*COMPILES, pytest.mark.usefixtures("forgotten")]
 Z = torch.linspace(0.1, 1.5, 4, dtype=torch.float64)
 HAS_COMPILER = shutil.which("g++") is not None
 BACKENDS = [
@@ -37,13 +33,6 @@ BACKENDS = [
     "aot_eager",
     pytest.param("inductor", marks=pytest.mark.skipif(not HAS_COMPILER, reason="no g++ here")),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _anew() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def compiled(f: Callable[..., Any], backend: str, **more: Any) -> Any:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from tests.bridges.marks import COMPILES
 from tests.bridges.torch.test_compiled import BACKENDS, HAS_COMPILER
 
 import polyop
 from polyop import Tensor
 
 EffectType: Any = polyop.library.EffectType
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = [*COMPILES, pytest.mark.usefixtures("forgotten")]
 Z = torch.ones(2, dtype=torch.float64)
 SEEN: list[int] = []
 
@@ -55,11 +51,8 @@ def program(x: Any) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _anew() -> Iterator[None]:
-    torch._dynamo.reset()
+def _unseen() -> None:
     SEEN.clear()
-    yield
-    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.bridges.marks import COMPILES
 from tests.bridges.torch.operators import crop, nonzero, sin, sine
 from tests.bridges.torch.test_compiled import BACKENDS
+from tests.forked import run_forked
 
-#: PyTorch compiles with what it has deprecated itself.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = COMPILES
 Dim: Any = torch.export.Dim
 
 OPERATORS = """
@@ -113,23 +107,13 @@ print("right")
 """
 
 
-def process(folder: Path, program: str) -> Any:
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-    )
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a module of operators, and programs that were saved."""
     folder = tmp_path_factory.mktemp("exported")
     (folder / "export_away_ops.py").write_text(OPERATORS)
     (folder / "export_away_models.py").write_text(MODELS)
-    done = process(folder, SAVE)
+    done = run_forked(SAVE, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -138,7 +122,7 @@ def test_another_process_runs_saved_programs(saved: Path) -> None:
     """S213, S214: programs of static and dynamic sizes, of sizes from data, and with writes, as
     exported and as decomposed, give what the functions give, where the module is imported.
     """
-    done = process(saved, LOAD)
+    done = run_forked(LOAD, cwd=saved)
     assert done.stdout.strip() == "right", done.stderr
 
 
@@ -146,19 +130,12 @@ def test_a_missing_operator_is_named(saved: Path) -> None:
     """S214: where the module is not imported, loading says which operator is missing."""
     for imported in ("import torch", "import torch, polyop"):
         program = f"{imported}\ntorch.export.load('static_False.pt2')"
-        done = process(saved, program)
+        done = run_forked(program, cwd=saved)
         assert done.returncode != 0
         assert "export_away" in done.stderr
 
 
 # -- compiled -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def _anew() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def compiled(f: Any, backend: str, **more: Any) -> tuple[Any, list[Any]]:
@@ -174,7 +151,7 @@ def compiled(f: Any, backend: str, **more: Any) -> tuple[Any, list[Any]]:
     return run, graphs
 
 
-@pytest.mark.usefixtures("_anew")
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_graph_for_every_size(backend: str) -> None:
     """S150: one graph serves every size, with sizes that are computed of sizes, and gradients."""
@@ -192,7 +169,7 @@ def test_one_graph_for_every_size(backend: str) -> None:
     assert len(graphs) == 1
 
 
-@pytest.mark.usefixtures("_anew")
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_graph_for_every_count(backend: str) -> None:
     """S144: sizes from data go through other operators, and one graph serves every count."""
@@ -208,7 +185,7 @@ def test_one_graph_for_every_count(backend: str) -> None:
     assert len(graphs) == 1
 
 
-@pytest.mark.usefixtures("_anew")
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_writes_into_views_and_arguments(backend: str) -> None:
     """S174: what is written is seen through every view, in the caller's tensors too."""

@@ -14,7 +14,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from tests.bridges.marks import COMPILES
 from tests.bridges.torch.operators import crop, mix, nonzero, sin, sine, solve_tridiagonal
+from tests.forked import run_forked
 
 import polyop
 from polyop import Tensor
@@ -32,11 +34,8 @@ from polyop.errors import (
 )
 from polyop.export.onnx import c_api, calls
 
-#: PyTorch exports with what it has deprecated itself.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
+    *COMPILES,
     pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here"),
 ]
 onnx_export: Any = torch.onnx.export
@@ -292,7 +291,7 @@ def test_another_process_needs_the_module_and_no_pytorch(tmp_path: Path) -> None
     """S216: a model names operators and their modules; a missing or changed one is said."""
     module = tmp_path / "away_ops.py"
     module.write_text(MODULE.format(more="", plain=""))
-    made = process(tmp_path, MAKE)
+    made = run_forked(MAKE, cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     loaded = process(tmp_path, LOAD.format(imported="import away_ops"))
     assert loaded.stdout.strip() == "[[0.7, 0.7, 0.7], [0.1, 0.1, 0.1]]", loaded.stderr

@@ -370,4 +370,39 @@ def test_a_written_function_is_hidden_either_way() -> None:
     exec("def f(a, b=2): return a + b", scope)  # noqa: S102 - a constant
     hidden._replace(scope["f"])
     assert scope["f"](1) == 3 and scope["f"](1, 5) == 6
-    assert hidden._mark(test_a_written_function_is_hidden_either_way.__code__)
+    assert hidden.mark(test_a_written_function_is_hidden_either_way.__code__)
+
+
+def test_what_unrecorded_calls_reach() -> None:
+    """S52: the short way to the kernel ends where a library has put another one in its place."""
+
+    @polyop.custom_op("bridge_speed::reached", mutates_args=())
+    def reached(x: polyop.Tensor) -> polyop.Tensor:
+        return polyop.from_numpy(x.numpy() * 2)
+
+    reached(X)
+    target = torch.ops.bridge_speed.reached
+    assert target(X).tolist() == (X * 2).tolist()
+    torch.testing.assert_close(
+        target(torch.view_as_complex(torch.ones(2, 2)).conj()).imag, torch.full((2,), -2.0)
+    )
+    with torch.no_grad():
+        assert target(X.clone().requires_grad_()).tolist() == (X * 2).tolist()
+    other: Any = torch.library.Library("bridge_speed", "IMPL")
+    other.impl("reached", lambda x: x * 5, "CPU")
+    assert target(X).tolist() == (X * 5).tolist()
+    other._destroy()
+
+
+def test_an_own_kernel_that_comes_later_is_reached() -> None:
+    """S52: a kernel for PyTorch's own tensors is run by the short way too, once it is there."""
+
+    @polyop.custom_op("bridge_speed::owned", mutates_args=())
+    def owned(x: polyop.Tensor) -> polyop.Tensor:
+        return polyop.from_numpy(x.numpy() * 2)
+
+    owned(X)
+    target = torch.ops.bridge_speed.owned
+    assert target(X).tolist() == (X * 2).tolist()
+    owned.register_kernel("cpu", lambda x: x * 7, library="torch")
+    assert target(X).tolist() == owned(X).tolist() == (X * 7).tolist()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from dask.tokenize import tokenize
@@ -70,6 +70,7 @@ def blocked(
     ]
     if not _can_cut(arrays, given):
         return None
+    _check_loops(call.op, axes, given, facts)
     merged = _merged(call.op, axes, arrays, given)
     pairs = [one for pair in zip(merged, given, strict=True) for one in pair]
     name = f"{call.op._opname}-{tokenize(call, *merged)}"
@@ -134,14 +135,28 @@ def _laid(  # noqa: PLR0917 - one result
     return da.blockwise(fn, labels, *pairs, name=name, new_axes=new, meta=meta)
 
 
+def _check_loops(
+    op: OpOverload, axes: Axes, given: Sequence[Labels], facts: Sequence[Fact]
+) -> None:
+    """Refuse results that do not have each loop: a block of them would need several blocks."""
+    loops = max((sum(x.startswith("loop") for x in labels) for labels in given), default=0)
+    for i, (fact, group) in enumerate(zip(facts, axes.outputs, strict=True)):
+        if len(fact.shape) != loops + len(group):
+            _differs(op, i, fact, f"{loops} axes of the arguments' blocks, and {len(group)} more")
+
+
 def _check(op: OpOverload, made: Sequence[Any], facts: Sequence[Fact]) -> None:
     for i, (array, fact) in enumerate(zip(made, facts, strict=True)):
         if not fits(array.shape, fact.shape):
-            raise MetadataMismatchError(
-                f"result {i} of {op.name()} has another shape in blocks than as a whole",
-                op=op._schema,
-                declared=f"shape {fact.shape}, by the fake rule",
-                seen=f"shape {array.shape}",
-                source=op.rule_source("fake"),
-                fix="correct the fake rule, or take the tag pointwise away",
-            )
+            _differs(op, i, fact, f"shape {array.shape}")
+
+
+def _differs(op: OpOverload, i: int, fact: Fact, seen: str) -> NoReturn:
+    raise MetadataMismatchError(
+        f"result {i} of {op.name()} has another shape in blocks than as a whole",
+        op=op._schema,
+        declared=f"shape {fact.shape}, by the fake rule",
+        seen=seen,
+        source=op.rule_source("fake"),
+        fix="correct the fake rule, or take the tag pointwise away",
+    )

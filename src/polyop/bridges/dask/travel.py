@@ -8,22 +8,26 @@ schema, the kernels and the fake rule go along.
 from __future__ import annotations
 
 import importlib
+import io
 import pickle
-from collections.abc import Iterable
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import cloudpickle
 
-from polyop.bridges.dask.identity import digest_of
+from polyop.bridges.dask.identity import digest_of, goes_by_value
+from polyop.dispatch.absent import AbsentOperator, Find
+from polyop.dispatch.custom_op import CustomOpDef
 from polyop.dispatch.index_signature import IndexSignature, register_index
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.parts import PARTS
-from polyop.dispatch.registry import define, find_operator, put_rule
+from polyop.dispatch.registry import define, put_rule
 from polyop.dispatch.table import Kernel
-from polyop.errors import OperatorNotFoundError, PolyopError
+from polyop.errors import OperatorNotFoundError
+from polyop.export.derived import operator_by_name
 from polyop.layers.functionalize.twin import mutable_of
 from polyop.schema.model import FunctionSchema
 from polyop.schema.tags import Tag
@@ -88,7 +92,7 @@ def parcel_of(op: OpOverload) -> Parcel:
         tuple([name for name in modules if name != "__main__"]),
         str(own.source),
         digest_of(own),
-        _definition(own) if _goes_by_value(modules) else None,
+        _definition(own) if any(map(goes_by_value, modules)) else None,
     )
 
 
@@ -103,11 +107,6 @@ def _inner(fn: Any) -> Any:
     return fn.func if isinstance(fn, partial) else fn
 
 
-def _goes_by_value(modules: Iterable[str]) -> bool:
-    chosen = {"__main__", *cloudpickle.list_registry_pickle_by_value()}
-    return not chosen.isdisjoint(modules)
-
-
 def _definition(op: OpOverload) -> bytes:
     rules: dict[DispatchKey | str, tuple[Any, ...]] = {}
     for place, kernel in op.places.items():
@@ -116,8 +115,55 @@ def _definition(op: OpOverload) -> bytes:
     index = op.rule("index")
     text = index.text if isinstance(index, IndexSignature) else None
     made = _Definition(op._schema, op.tags, op.source, tuple(rules.items()), text)
-    found: bytes = cloudpickle.dumps(made)
-    return found
+    into = io.BytesIO()
+    _Packer(into, op).dump(made)
+    return into.getvalue()
+
+
+class _Packer(cloudpickle.Pickler):  # type: ignore[misc]
+    """Lets the operators that a kernel calls travel as it does.
+
+    Args:
+        into: what is written.
+        op: the operator whose kernels are packed.
+    """
+
+    def __init__(self, into: io.BytesIO, op: OpOverload) -> None:
+        super().__init__(into)
+        self.op = op
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Say how an operator is packed: by name where that is going on already, else as here."""
+        op = obj._opoverload if isinstance(obj, CustomOpDef) else obj
+        if not isinstance(op, OpOverload) or not op.alive:
+            return super().reducer_override(obj)
+        find, args = obj.__reduce__()
+        packing = PACKING.get()
+        if op is self.op or op in packing:
+            return _later, (find, args)
+        token = PACKING.set(packing | {self.op})
+        try:
+            parcel = parcel_of(op)
+        finally:
+            PACKING.reset(token)
+        if parcel.definition is None:
+            return find, args
+        return _unpacked, (tuple(parcel), find, args)
+
+
+#: The operators that are being packed.
+PACKING: ContextVar[frozenset[OpOverload]] = ContextVar("packing", default=frozenset())
+
+
+def _unpacked(parcel: tuple[Any, ...], find: Find, args: tuple[Any, ...]) -> Any:
+    """Bring an operator, and give it in the form in which it was packed."""
+    found_by(Parcel(*parcel))
+    return find(*args)
+
+
+def _later(find: Find, args: tuple[Any, ...]) -> AbsentOperator:
+    """Give what looks for an operator when it is called: it is not made yet."""
+    return AbsentOperator(find, args, "", OperatorNotFoundError(f"there is no {args[0]}"))
 
 
 # -- arriving -------------------------------------------------------------------------------
@@ -156,16 +202,16 @@ def _own(parcel: Parcel) -> OpOverload:
 
 
 def _here(parcel: Parcel) -> OpOverload | None:
-    try:
-        return find_operator(parcel.name, parcel.overload, parcel.version)
-    except PolyopError:
-        return None
+    version = f"@{parcel.version}" if parcel.version > 1 else ""
+    overload = f".{parcel.overload}" if parcel.overload else ""
+    return operator_by_name(f"{parcel.name}{overload}{version}")
 
 
 def _is_old(op: OpOverload, parcel: Parcel) -> bool:
-    """Tell whether an operator was made here of a definition that has changed since."""
+    """Tell whether an operator is here by another definition than the client's."""
     made = MADE.get(op.name())
-    return made is not None and made[1] is op and made[0] != parcel.digest
+    here = made[0] if made is not None and made[1] is op else digest_of(op)
+    return here != parcel.digest
 
 
 def _make(text: bytes, digest: str) -> OpOverload:

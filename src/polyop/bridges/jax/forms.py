@@ -18,19 +18,13 @@ import numpy as np
 from polyop.bridges.jax.frames import ARRAY, LOCK, Frame, frame_of
 from polyop.devices import DTYPES, Device
 from polyop.dispatch.operator import OpOverload
-from polyop.dispatch.registry import DEFINITIONS, find_operator, split_name
-from polyop.errors import (
-    OperatorGoneError,
-    OperatorNotFoundError,
-    PolyopError,
-    ProgramFileError,
-)
+from polyop.errors import OperatorGoneError, OperatorNotFoundError, ProgramFileError
+from polyop.export.derived import module_of, operator_by_name
 from polyop.lazy import load
 
 #: By name: the operators that programs of this process call by it, the newest last.
 NAMED: dict[str, list[OpOverload | None]] = {}
 _PLAIN = frozenset({bool, int, str, type(None)})
-_TWIN = ".functional"
 
 
 def text_of(frame: Frame, *, wide: bool) -> str:
@@ -49,7 +43,7 @@ def text_of(frame: Frame, *, wide: bool) -> str:
     facts = {
         "op": name,
         "schema": str(op._schema),
-        "module": _module(name),
+        "module": module_of(name),
         "number": _number(op, name),
         "arguments": [_encoded(v) for v in values],
         "wide": wide,
@@ -78,11 +72,6 @@ def read(text: str) -> tuple[Frame, bool]:
 
 
 # -- operators ----------------------------------------------------------------------------------
-
-
-def _module(name: str) -> str:
-    found = DEFINITIONS.get(name) or DEFINITIONS.get(name.removesuffix(_TWIN))
-    return found.module if found is not None else ""
 
 
 def _number(op: OpOverload, name: str) -> int:
@@ -117,39 +106,30 @@ def _operator(facts: Any) -> OpOverload:
 
 
 def _found(name: str, module: str) -> OpOverload:
-    """Find an operator for a program of another process."""
-    try:
-        return _named(name)
-    except PolyopError:
-        if module in {"", "__main__"}:
-            raise _missing(name, module) from None
-    try:
-        import_module(module)
-    except ImportError as error:
-        raise _missing(name, module) from error
-    try:
-        return _named(name)
-    except PolyopError:
-        raise _missing(name, module) from None
+    """Find an operator for a program of another process.
 
-
-def _named(name: str) -> OpOverload:
-    base, overload, version = split_name(name)
-    known = DEFINITIONS.get(name)
-    if known is not None:
-        return known.op
-    if f".{overload}" != _TWIN:
-        return find_operator(base, overload, version)
-    found: OpOverload = find_operator(base, "", version).functional
+    Raises:
+        OperatorNotFoundError: it is not here, and its module does not bring it.
+    """
+    found = operator_by_name(name)
+    if found is None and module not in {"", "__main__"}:
+        try:
+            import_module(module)
+        except Exception as error:  # a module may raise anything
+            raise _missing(name, module, f"{type(error).__name__}: {error}") from error
+        found = operator_by_name(name)
+    if found is None:
+        raise _missing(name, module)
     return found
 
 
-def _missing(name: str, module: str) -> OperatorNotFoundError:
+def _missing(name: str, module: str, trouble: str = "") -> OperatorNotFoundError:
     where = f"its module {module!r}" if module else "the module that defines it"
     if module == "__main__":
         where = "a module that this process can import (it was defined in a script)"
     return OperatorNotFoundError(
         f"the program calls {name}, which is not defined in this process",
+        seen=f"import {module}: {trouble}" if trouble else "",
         fix=f"define it in, and import, {where} before the program is called",
     )
 

@@ -35,10 +35,9 @@ class Frame:
     Attributes:
         op: the operator.
         statics: the leaves of the arguments, `ARRAY` for each operand.
-        described: the metas of the results that the fake rule gave, by the operands' facts.
     """
 
-    __slots__ = ("_flat", "_hash", "_names", "described", "key", "op", "spec", "statics")
+    __slots__ = ("_described", "_flat", "_hash", "_names", "key", "op", "spec", "statics")
 
     def __init__(self, op: OpOverload, spec: Any, statics: Sequence[Any], key: Any) -> None:
         self.op = op
@@ -48,7 +47,7 @@ class Frame:
         self._hash = hash((op, key))
         self._flat = spec.num_nodes == len(statics) + 1  # a list of leaves, none of them absent
         self._names = [a.name for a in op._schema.keyword_only]
-        self.described: dict[Any, Any] = {}
+        self._described: tuple[object, dict[Any, Any]] = (None, {})
 
     def __hash__(self) -> int:
         return self._hash
@@ -57,6 +56,15 @@ class Frame:
         if self is other:
             return True
         return isinstance(other, Frame) and self.op is other.op and self.key == other.key
+
+    @property
+    def described(self) -> dict[Any, Any]:
+        """The metas of the results that the fake rule gives, by the operands' facts."""
+        rules = self.op.notes.get("jax rules") or self.op.note("jax rules", lambda _: object())
+        known = self._described
+        if known[0] is not rules:  # a rule has changed since
+            known = self._described = (rules, {})
+        return known[1]
 
     def __repr__(self) -> str:
         shown = [repr(s) for s in self.statics if s is not ARRAY]

@@ -288,7 +288,7 @@ class _Running:
 
 def _turned(x: Any) -> Any:
     """Turn a complex gradient from JAX's convention to PyTorch's, or back."""
-    return jnp.conj(x) if x.dtype.kind == "c" else x
+    return jnp.conj(x) if jnp.iscomplexobj(x) else x
 
 
 def _transpose(cotangents: Sequence[Any], *operands: Any, slope: Slope) -> list[Any]:

@@ -1,30 +1,37 @@
 """A call over several devices: what varies inside of `jax.shard_map`, and what may be cut in `jit`.
 
 Inside of `shard_map` each device calls with its own piece, and types say along which axes of the
-mesh a value varies. Under `jit` XLA cuts arrays: along the loops of an index signature it may; of
-anything else it would gather the whole on every device, which is refused with the way out named.
+mesh a value varies. Under `jit` XLA cuts arrays: along the loops of an index signature it may, and
+along all axes where the operator is pointwise; of anything else it would gather the whole on every
+device, which is refused with the way out named. Where types say how arrays are cut, since the axes
+of their mesh are Explicit, a call becomes a `shard_map` of itself over the pieces of its loops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NoReturn
 
 import jax
 import jax.experimental.custom_partitioning
+import numpy as np
 from jax.extend.core import Primitive
 from jax.sharding import AxisType, NamedSharding
 
 from polyop.bridges.jax.frames import Frame, shaped
 from polyop.bridges.jax.results import outline
-from polyop.dispatch.index_cuts import Sharding
+from polyop.dispatch.index_cuts import Sharding, name_axes
 from polyop.dispatch.index_signature import index_of
 from polyop.errors import UsageError
+from polyop.schema.tags import Tag
 
 #: JAX's own, which have no types.
 custom_partitioning: Any = jax.experimental.custom_partitioning.custom_partitioning
 Spec: Any = jax.sharding.PartitionSpec
+reshard: Any = getattr(jax, "reshard", None) or getattr(jax.sharding, "reshard", None)
+shard_map: Any = jax.shard_map
 
 # -- inside of shard_map ------------------------------------------------------------------------
 
@@ -79,6 +86,59 @@ def probe(frame: Frame, fact: Any, like: Sequence[Any]) -> Any:
     return shaped(*fact, sharding=kind.sharding, **named)
 
 
+def no_mesh() -> AbstractContextManager[Any]:
+    """Give a context in which no mesh is set, whatever is traced around it."""
+    use: Any = getattr(jax.sharding, "use_abstract_mesh", None)
+    return nullcontext() if use is None else use(jax.sharding.AbstractMesh((), ()))
+
+
+# -- where types say it -------------------------------------------------------------------------
+
+Bind = Callable[[Sequence[Any]], Any]
+
+
+def spread(frame: Frame, operands: Sequence[Any], bind: Bind) -> list[Any] | None:
+    """Give the results of a call whose operands are cut by their types; None if none of them is.
+
+    Args:
+        frame: of the call.
+        operands: of the call.
+        bind: calls with the pieces of the operands.
+
+    Raises:
+        UsageError: nothing says how the call may be cut.
+    """
+    if jax.device_count() == 1 or not any(isinstance(x, jax.core.Tracer) for x in operands):
+        return None
+    kinds = [jax.typeof(x) for x in operands]
+    if not any(any(k.sharding.spec) for k in kinds):
+        return None
+    axes, known = _axes_of(frame, kinds)
+    if not known:
+        _refuse_cut(frame, [k.sharding for k in kinds])
+    mesh = next(k.sharding.mesh for k in kinds if any(k.sharding.spec))
+    cuts = _chosen(axes.loops, zip(axes.inputs, [k.sharding for k in kinds], strict=True))
+    given, wanted = (_specs(side, cuts) for side in (axes.inputs, axes.outputs))
+    laid = [reshard(x, NamedSharding(mesh, s)) for x, s in zip(operands, given, strict=True)]
+    used = {name for entry in cuts.values() for name in _places(entry)}
+    if not used:  # only named axes were cut, and those are whole now
+        return list(bind(laid))
+    call = shard_map(
+        lambda *pieces: tuple(bind(pieces)),
+        mesh=mesh, in_specs=tuple(given), out_specs=tuple(wanted), axis_names=used,
+    )  # fmt: skip
+    return list(call(*laid))
+
+
+def _specs(side: Sequence[Any], cuts: dict[str, Any]) -> list[Any]:
+    return [Spec(*[cuts.get(name) for name in group]) for group in side]
+
+
+def _axes_of(frame: Frame, kinds: Sequence[Any]) -> tuple[Sharding, bool]:
+    metas, _ = outline(frame, kinds)
+    return _axes(frame, [k.shape for k in kinds], [m.shape for m in metas])
+
+
 # -- under jit ----------------------------------------------------------------------------------
 
 #: A call with pieces of arrays; what it is in a program, `lowering.py` says.
@@ -101,8 +161,7 @@ def cut_of(frame: Frame, operands: Sequence[Any]) -> Any:
     key = "cut", *[(k.shape, k.dtype) for k in kinds]
     found = frame.described.get(key)
     if found is None:
-        metas, _ = outline(frame, kinds)
-        axes, known = _axes(frame, [k.shape for k in kinds], [m.shape for m in metas])
+        axes, known = _axes_of(frame, kinds)
         call = custom_partitioning(partial(_call, frame))
         call.def_partition(
             partial(_partition, frame, axes, known),
@@ -132,11 +191,21 @@ def _axes(frame: Frame, inputs: Sequence[Any], outputs: Sequence[Any]) -> tuple[
     index = index_of(frame.op)
     if index is not None and len(index.inputs) == len(inputs):
         return index.sharding(*inputs), True
+    if index is None and Tag.pointwise in frame.op.tags and _broadcast(inputs, outputs):
+        return name_axes([()] * len(inputs), [()] * len(outputs), inputs), True
     groups = [
         tuple(tuple(f"{mark}{i}_{j}" for j in range(len(s))) for i, s in enumerate(shapes))
         for mark, shapes in (("x", inputs), ("y", outputs))
     ]
     return Sharding(groups[0], groups[1], ()), False
+
+
+def _broadcast(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
+    """Tell whether each result has the shape to which the operands are repeated."""
+    try:
+        return bool(inputs) and {np.broadcast_shapes(*inputs)} == set(outputs)
+    except ValueError:
+        return False
 
 
 def _partition(  # noqa: PLR0917 - what JAX gives, behind what is known of the call
@@ -153,7 +222,7 @@ def _partition(  # noqa: PLR0917 - what JAX gives, behind what is known of the c
         _refuse_cut(frame, inputs)
     groups = [*axes.outputs, *axes.inputs]
     cuts = _chosen(axes.loops, zip(groups, [*[y.sharding for y in wanted], *inputs], strict=True))
-    made = [NamedSharding(mesh, Spec(*[cuts.get(name) for name in g])) for g in groups]
+    made = [NamedSharding(mesh, spec) for spec in _specs(groups, cuts)]
     n = len(axes.outputs)
     return mesh, partial(_call, frame), tuple(made[:n]), tuple(made[n:])
 
@@ -165,11 +234,15 @@ def _chosen(loops: Sequence[str], laid: Iterable[tuple[Any, Any]]) -> dict[str, 
     for group, sharding in laid:
         spec = getattr(sharding, "spec", None) or ()
         for name, entry in zip(group, spec, strict=False):
-            places = set(entry) if isinstance(entry, tuple) else {entry}
+            places = _places(entry)
             if name in loops and entry is not None and name not in cuts and not places & used:
                 cuts[name] = entry
                 used |= places
     return cuts
+
+
+def _places(entry: Any) -> set[Any]:
+    return set(entry) if isinstance(entry, tuple) else {entry}
 
 
 def _refuse_cut(frame: Frame, shardings: Sequence[Any]) -> NoReturn:
@@ -180,7 +253,7 @@ def _refuse_cut(frame: Frame, shardings: Sequence[Any]) -> NoReturn:
         op=frame.op._schema,
         seen=", ".join(specs),
         source=frame.op.source,
-        fix="call it inside of jax.shard_map, where each device has its piece; or, for a mesh "
-        "whose axes are Auto, say which axes meet: "
-        "polyop.library.register_index(op, '(m,n),(n,k)->(m,k)')",
+        fix="say which axes meet, polyop.library.register_index(op, '(m,n),(n,k)->(m,k)'), or tag "
+        "the operator pointwise; or call it inside of jax.shard_map, where each device has its "
+        "piece; or lay its arguments whole: jax.sharding.reshard(x, NamedSharding(mesh, P()))",
     )

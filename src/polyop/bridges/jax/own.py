@@ -15,10 +15,8 @@ from polyop.bridges.jax.results import check_results
 from polyop.bridges.own_kernels import call_own, checked
 from polyop.dispatch.context import PLAIN, run_under
 from polyop.dispatch.library_kernels import library_kernel, library_kernels
-from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.table import Kernel
 
-_clear_caches: Any = jax.clear_caches  # without types
 #: What JAX calls platforms, by our word for the device type, where it is another.
 _DEVICES = {"gpu": "cuda", "rocm": "cuda", "tpu": "xla"}
 
@@ -56,8 +54,3 @@ def _results(frame: Frame, kernel: Kernel, operands: Sequence[Any]) -> list[Any]
 
 def _as_array(x: Any) -> Any:
     return x if isinstance(x, jax.Array) else jax.numpy.asarray(x)
-
-
-def kernels_changed(op: OpOverload) -> None:
-    """Let programs be compiled anew, for those that hold a kernel would go on with it."""
-    _clear_caches()

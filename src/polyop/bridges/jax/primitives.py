@@ -12,10 +12,11 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from polyop import tree
+from polyop.bridges.jax.anew import COMPILED
 from polyop.bridges.jax.batching import batch
 from polyop.bridges.jax.frames import Frame
 from polyop.bridges.jax.gradient import make_slopes, tangents
-from polyop.bridges.jax.meshes import aligned, cut_of, raised, typed, varying
+from polyop.bridges.jax.meshes import aligned, cut_of, raised, spread, typed, varying
 from polyop.bridges.jax.own import lower, run
 from polyop.bridges.jax.results import canonical, outline
 from polyop.dispatch.body import result_forms
@@ -32,7 +33,6 @@ class Bridge:
         holds_tensors: whether each result is one tensor.
         views: whether a result is a view of an argument.
         spec: how the results lie, if that is known before a call.
-        is_odd: whether some calls cannot be JAX's.
     """
 
     def __init__(self, op: OpOverload) -> None:
@@ -40,11 +40,15 @@ class Bridge:
         self.op = op
         self.holds_tensors = bool(returns) and all(str(r.type) == "Tensor" for r in returns)
         self.views = any(kind in {"view", "views"} for kind, _ in result_forms(op._schema))
-        self.is_odd = not self.holds_tensors or op.rule("effect") is not None
         one = 0 if len(returns) == 1 else (0,) * len(returns)
         self.spec = tree.structure(one) if self.holds_tensors else None
         self.slopes = make_slopes(op.name())
         self.primitive = self._make()
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether some calls cannot be JAX's."""
+        return not self.holds_tensors or self.op.rule("effect") is not None
 
     def _make(self) -> Any:
         p: Any = Primitive(self.op.name())
@@ -62,6 +66,9 @@ class Bridge:
         """Give the results of a call in a row, and how they lie."""
         operands = aligned(operands)
         spec: Any = self.spec if self.spec is not None else outline(frame, _arrays(operands))[1]
+        spread_ = spread(frame, operands, lambda pieces: self.bind(pieces, frame)[0])
+        if spread_ is not None:
+            return spread_, spec
         cut = cut_of(frame, operands)
         more = {} if cut is None else {"cut": cut}
         outs: list[Any] = self.primitive.bind(*operands, frame=frame, **more)
@@ -70,6 +77,7 @@ class Bridge:
     def _jvp(
         self, primals: Sequence[Any], given: Sequence[Any], *, frame: Frame, cut: Any = None
     ) -> Any:
+        primals, given = _arrays(primals), _arrays(given)
         flat, spec = self.bind(primals, frame)
         return flat, tangents(self.slopes, primals, given, frame, (flat, spec))
 
@@ -102,7 +110,12 @@ class Bridge:
 
 
 def _arrays(operands: Sequence[Any]) -> list[Any]:
-    return [x if hasattr(x, "dtype") else np.asarray(x) for x in operands]
+    return list(map(_array, operands))
+
+
+def _array(x: Any) -> Any:
+    # Among JAX's literals are numbers of Python, of which some have a dtype.
+    return x if isinstance(x, ad.Zero) or hasattr(x, "shape") else jnp.asarray(x)
 
 
 def _instantiated(ct: Any) -> Any:
@@ -116,5 +129,6 @@ def _zeros(aval: Any) -> Any:
 
 
 def _abstract(*operands: Any, frame: Frame, cut: Any = None) -> list[Any]:
+    COMPILED.holds(frame.op)
     metas, _ = outline(frame, operands)
     return [typed(frame, (m.shape, canonical(m.dtype)), operands) for m in metas]

@@ -48,12 +48,13 @@ def outline(frame: Frame, facts: Sequence[Any]) -> tuple[list[Meta], Any]:
     key = tuple([(tuple(x.shape), x.dtype) for x in facts])
     if any(n.__class__ is not int for shape, _ in key for n in shape):
         return symbolic_outline(frame, key)  # symbols of two programs cannot be compared
-    found: tuple[list[Meta], Any] | None = frame.described.get(key)
+    known = frame.described  # before the rule is asked, which may change meanwhile
+    found: tuple[list[Meta], Any] | None = known.get(key)
     if found is None:
         found = described(frame, key)
-        if len(frame.described) >= MOST:
-            frame.described.clear()
-        frame.described[key] = found
+        if len(known) >= MOST:
+            known.clear()
+        known[key] = found
     return found
 
 

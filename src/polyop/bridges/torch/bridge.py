@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -30,8 +30,9 @@ from polyop.bridges.torch.namespaces import WAITING
 from polyop.bridges.torch.own import kernel_of, refresh
 from polyop.bridges.torch.recorded import Target
 from polyop.bridges.torch.schema import TORCH, Translation, name_of, torch_dtype, translate
-from polyop.bridges.torch.unrecorded import Shortening
-from polyop.bridges.torch.written import BARE, is_writable, write_call
+from polyop.bridges.torch.unrecorded import Direct, Shortening
+from polyop.bridges.torch.written import BARE, has_autocast, is_writable, write_call
+from polyop.dispatch.library_kernels import has_kernels
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import (
@@ -65,6 +66,8 @@ class Bridge:
         self.op = op
         self.plan: Translation = translate(op)
         self.unseen_text = str(self.unseen())
+        self._quick: dict[bool, Callable[..., Any] | None] = {}
+        self.direct: Direct | None = None
         name = f"{op.namespace}::{name_of(op)}"
         try:
             self.library: Any = _library(op.namespace, "FRAGMENT")
@@ -88,7 +91,8 @@ class Bridge:
             lib.impl(name_of(op), torch.library.fallthrough_kernel, key)
         torch.library.register_fake(name, Fake(op, plan), lib=lib)
         if not op._schema.is_mutable and plan.results:
-            short: Any = Shortening(lib, self.target)
+            short: Any = Shortening(lib, self.target, None if has_kernels(op, "torch") else kernel)
+            self.direct = short.direct
             torch.library.register_autograd(
                 name, partial(_bare_backward, self), setup_context=self._bare_setup, lib=short
             )
@@ -96,13 +100,15 @@ class Bridge:
 
     # -- calls --------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def quick(self) -> Callable[..., Any] | None:
         """The call with tensors as they are; None if no text can say it."""
-        if not is_writable(self.plan):
-            return None
-        what = Target(self.op, self.plan, self.target, self.single)
-        return write_call(self.op, self.plan, self.target, call, what)
+        casts = has_autocast(self.op)  # a rule may have come since
+        if casts not in self._quick:
+            known = (self.op, self.plan, self.target)
+            can, what = is_writable(self.plan), Target(*known, self.single)
+            self._quick[casts] = write_call(*known, call, what) if can else None
+        return self._quick[casts]
 
     def invoke(self, values: Sequence[Any]) -> Any:
         """Call with PyTorch's tensors and values, and give its tensors."""
@@ -173,9 +179,8 @@ class Bridge:
 
 
 def _is_watched(t: Any) -> bool:
-    if torch.is_grad_enabled() and t.requires_grad:
-        return True
-    return unpack_dual(t).tangent is not None
+    recorded: bool = torch.is_grad_enabled() and t.requires_grad
+    return recorded or unpack_dual(t).tangent is not None
 
 
 def _bare_backward(bridge: Bridge, ctx: Any, *grads: Any) -> Any:
@@ -293,6 +298,8 @@ def kernels_changed(op: OpOverload) -> None:
     with LOCK:
         found = _BRIDGES.get(op)
         if isinstance(found, Bridge):
+            if found.direct is not None:
+                found.direct.stop()
             refresh(op, found.plan, found.library)
 
 
@@ -324,8 +331,8 @@ def call(op: OpOverload, values: Sequence[Any]) -> Any:
     given = torch_values(bridge.plan, joined(op, bridge.plan, values))
     given = _autocast(op, given)
     result = finished(bridge, given, bridge.invoke(given))
-    if bridge.quick is not None and _is_plain(bridge, values):
-        op.notes[tuple([v.__class__ for v in values])] = bridge.quick
+    if (quick := bridge.quick) is not None and _is_plain(bridge, values):
+        op.notes[tuple([v.__class__ for v in values])] = quick
     return result
 
 
@@ -381,14 +388,12 @@ def _autocast(op: OpOverload, values: list[Any]) -> list[Any]:
     for kind in kinds:
         rule = op.rule(f"autocast:{kind}")
         if rule is not None and torch.is_autocast_enabled(kind):
-            return [each(partial(_cast, torch_dtype(rule), kind), v) for v in values]
+            return [each(partial(cast, torch_dtype(rule), kind), v) for v in values]
     return values
 
 
-def _cast(dtype: torch.dtype, kind: str, value: Any) -> Any:
+def cast(dtype: torch.dtype, kind: str, value: Any) -> Any:
+    """Cast a value as autocast does, if it is a tensor of floats of a kind of device."""
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return value
     return value.to(dtype) if value.device.type == kind and value.dtype != torch.float64 else value
-
-
-__all__: Sequence[str] = ["Bridge", "bridge_of", "call", "call_tensors", "define", "remove"]

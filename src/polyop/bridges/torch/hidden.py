@@ -31,7 +31,7 @@ def announce(fn: Any) -> Any:
 
 def hide(fn: Any) -> None:
     """Keep Dynamo out of a function, and of all that it calls."""
-    if not _mark(fn.__code__):
+    if not mark(fn.__code__):
         _replace(fn)
 
 
@@ -42,7 +42,7 @@ def hide_all() -> None:
         hide(fn)
 
 
-def _mark(code: Any) -> bool:
+def mark(code: Any) -> bool:
     """Mark code as not to be looked at; False if PyTorch has no such mark."""
     inner: Any = getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None)
     skip = getattr(getattr(inner, "_FrameAction", None), "SKIP", None)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from polyop.bridges.calls import AT_KERNEL
+from polyop.bridges.torch.agreed import TRACED, agree, in_a_row
 from polyop.bridges.torch.arrays import each, our_values
 from polyop.bridges.torch.arrays import of_array as held
 from polyop.bridges.torch.schema import TORCH, Translation
@@ -82,7 +83,7 @@ class Kernel:
             v if p.kind == "static" else each(array, v)
             for p, v in zip(self.plan.places, values, strict=True)
         ]
-        out = run_under(PLAIN, ours, self.op, our_values(self.plan, given))
+        out = self._run(our_values(self.plan, given))
         for t, found in backs:
             if any(t is w for w in written):
                 t.copy_(TORCH.from_numpy(found, None))
@@ -95,10 +96,16 @@ class Kernel:
         ]
         token = AT_KERNEL.set(self.op)
         try:
-            out = run_under(PLAIN, ours, self.op, our_values(self.plan, given))
+            out = self._run(our_values(self.plan, given))
         finally:
             AT_KERNEL.reset(token)
         return self._results(out, lambda t: t.payload.array.contiguous())
+
+    def _run(self, values: Sequence[Any]) -> Any:
+        out = run_under(PLAIN, ours, self.op, values)
+        if self.op in TRACED:
+            agree(self.op, values, in_a_row(self.op, out))
+        return out
 
     def _results(self, out: Any, convert: Any) -> Any:
         return chosen(self.plan.forms, out, convert)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from polyop.bridges.own_kernels import call_own, checked
+from polyop.bridges.torch.agreed import TRACED, agree
+from polyop.bridges.torch.arrays import each, of_array, our_values
 from polyop.bridges.torch.kernel import Kernel, chosen, filled
 from polyop.bridges.torch.schema import TORCH, Translation, name_of
 from polyop.bridges.torch.written import write_kernel
@@ -53,6 +55,9 @@ class OwnKernel:
         rows = checked(self.op, own, TORCH, values, out)
         if not rows:
             return None
+        if self.op in TRACED:
+            given = [each(_over, v) for v in our_values(self.plan, values)]
+            agree(self.op, given, [each(_over, row) for row in rows])
         whole = tuple(rows) if len(rows) > 1 else rows[0]
         return chosen(self.plan.forms, whole, lambda t: t.contiguous())
 
@@ -60,6 +65,10 @@ class OwnKernel:
 def _tensors(value: Any) -> list[torch.Tensor]:
     values = value if isinstance(value, list | tuple) else [value]
     return [t for t in values if isinstance(t, torch.Tensor)]
+
+
+def _over(value: Any) -> Any:
+    return of_array(value) if isinstance(value, torch.Tensor) else value
 
 
 def refresh(op: OpOverload, plan: Translation, library: Any) -> None:

@@ -2,7 +2,8 @@
 
 `torch.library.register_autograd` makes a kernel that takes five microseconds to find that there is
 nothing to record; compiled programs meet it at each call. The short way asks the same question
-first, by names that PyTorch does not promise; without them its own kernel stays as it is.
+first, by names that PyTorch does not promise; without them its own kernel stays as it is. Where
+nothing but the kernel for NumPy's arrays is below, it calls that at once.
 """
 
 from __future__ import annotations
@@ -22,32 +23,72 @@ _below: Any = QUICK.below
 class Shortening:
     """Stands for a library while PyTorch registers its kernel there."""
 
-    def __init__(self, library: Any, target: Any) -> None:
+    def __init__(self, library: Any, target: Any, kernel: Callable[..., Any] | None) -> None:
         self.library = library
         self.target = target
+        self.direct = Direct(target.name(), kernel)
 
     def impl(self, name: str, kernel: Any, key: str, **named: Any) -> None:
         """Register a kernel, with the short way before it."""
         if key == "Autograd" and named == {"with_keyset": True}:
-            kernel = shortened(kernel, self.target)
+            kernel = shortened(kernel, self.target, self.direct)
         self.library.impl(name, kernel, key, **named)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.library, name)
 
 
-def shortened(kernel: Callable[..., Any], target: Any) -> Callable[..., Any]:
-    """Give a kernel that runs what is below at once, where no argument is recorded."""
+class Direct:
+    """The kernel for tensors on the CPU, for as long as no library has put another there."""
+
+    __slots__ = ("impls", "kernel", "name", "seen")
+
+    def __init__(self, name: str, kernel: Callable[..., Any] | None) -> None:
+        self.name = name
+        self.impls: Any = getattr(torch.library, "_impls", None)
+        self.kernel = None if self.impls is None else kernel
+        self.seen = -1
+
+    def look(self) -> bool:
+        """Look for another kernel, since libraries have got some."""
+        self.seen = len(self.impls)
+        if torch._C._dispatch_has_kernel_for_dispatch_key(self.name, "CPU"):
+            self.kernel = None
+        return self.kernel is not None
+
+    def stop(self) -> None:
+        """Leave the choice of the kernel to PyTorch."""
+        self.kernel = None
+
+
+def shortened(kernel: Callable[..., Any], target: Any, direct: Direct) -> Callable[..., Any]:
+    """Give a kernel that runs what is below at once, where no argument is recorded.
+
+    Args:
+        kernel: PyTorch's, for what is recorded.
+        target: the operator.
+        direct: the kernel on NumPy's arrays.
+    """
     inner: Any = torch._C
     wanted = getattr(inner, "_any_requires_grad", None)
     after = getattr(inner, "_after_autograd_keyset", None)
     redispatch = getattr(getattr(target, "_handle", None), "redispatch_boxed", None)
     if QUICK.reason or not (wanted and redispatch) or after is None:
         return kernel
+    plain = inner.DispatchKeySet(inner.DispatchKey.CPU).raw_repr()
+    known: dict[int, bool] = {}
+    impls = direct.impls
 
     def unrecorded(keyset: Any, *args: Any, **named: Any) -> Any:
         if named or (_grads() and wanted(*args)):
             return kernel(keyset, *args, **named)
+        found = direct.kernel
+        if found is not None:
+            raw = keyset.raw_repr()
+            if raw not in known:
+                known[raw] = (keyset & after).raw_repr() == plain
+            if known[raw] and (direct.seen == len(impls) or direct.look()):
+                return found(*args)
         with _below():
             return redispatch(keyset & after, *args)
 

@@ -100,9 +100,11 @@ def _holds(watch: Watch) -> bool:
     guard: Any = torch._C._IncludeDispatchKeyGuard
     with guard(torch._C.DispatchKey.PreDispatch):
         seen.append(watch.modes())
-    with forward_ad.dual_level():
-        seen.append(forward_ad._current_level >= 0)
-    return all(seen) and not watch.modes() and forward_ad._current_level < 0
+    before = forward_ad._current_level  # the process's: what is active in any thread is
+    if before < 0:
+        with forward_ad.dual_level():
+            seen.append(forward_ad._current_level >= 0)
+    return all(seen) and not watch.modes() and forward_ad._current_level == before
 
 
 def _chosen() -> Watch:

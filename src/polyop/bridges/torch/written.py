@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from polyop.bridges.torch.agreed import MOST, TRACED, agree, hashed, in_a_row
 from polyop.bridges.torch.hidden import announce
 from polyop.bridges.torch.kernel import Kernel, chosen, new_tensor, refuse_shared
 from polyop.bridges.torch.recorded import TAPE, Target, recorded
@@ -40,6 +41,8 @@ from polyop.schema.model import MISSING
 #: Whether PyTorch runs a rule of the bare operator, whose calls are of bare operators too.
 BARE: ContextVar[bool] = ContextVar("bare", default=False)
 _TENSORS = {"tensor", "tensor?"}
+#: The types whose values are keys as they are.
+_EXACT = {"int", "SymInt", "float", "bool", "str"}
 _MAKERS = {"tensor": "{0}.numpy()", "tensor?": "None if {0} is None else {0}.numpy()"}
 
 
@@ -48,6 +51,11 @@ def is_writable(plan: Translation) -> bool:
     kinds = {kind for kind, _ in plan.forms}
     known = all(p.kind in {*_TENSORS, "static"} for p in plan.places)
     return known and (kinds <= {"new"} or kinds == {"argument"})
+
+
+def has_autocast(op: OpOverload) -> bool:
+    """Tell whether an operator's arguments may be cast by PyTorch's autocast."""
+    return any(slot.startswith("autocast") for slot in op.slots())
 
 
 def _made(op: OpOverload, text: str, scope: dict[str, Any], defaults: Sequence[Any]) -> Any:
@@ -72,10 +80,13 @@ def write_kernel(op: OpOverload, plan: Translation, general: Kernel) -> Callable
     scope = scope_of(
         op,
         again=lambda *values: run_under(PLAIN, made, *values),
-        built=quick_kernel,
+        agree=_agree,
+        built=lambda op: _built(op, plan, made),
         finish=_finished,
         from_numpy=torch.from_numpy,
         general=general,
+        hashed=hashed,
+        held=held_kernel,
         increment_version=torch.autograd.graph.increment_version,
         PLAIN=PLAIN,
         plan=plan,
@@ -85,12 +96,38 @@ def write_kernel(op: OpOverload, plan: Translation, general: Kernel) -> Callable
         checked=results,
     )
     scope |= {f"k{i}": p.taken for i, p in enumerate(plan.places)}
-    given = _trailing(plan.defaults)
-    names = shape.names
-    words = [f"{a}=None" if i >= len(names) - len(given) else a for i, a in enumerate(names)]
-    text = "\n".join([f"def f({', '.join(words)}):", *indent(_kernel_text(shape, plan))])
-    made: Callable[..., Any] = _made(op, text, scope, given)
+    text = _whole_kernel_text(shape, plan, op in TRACED)
+    made: Callable[..., Any] = _made(op, text, scope, _trailing(plan.defaults))
     return made
+
+
+def _built(op: OpOverload, plan: Translation, made: Any) -> Callable[..., Any] | None:
+    """Give the author's kernel; where PyTorch has traced the operator, write the text anew."""
+    if op not in TRACED:
+        return quick_kernel(op)
+    text = _whole_kernel_text(shape_of(op._schema), plan, True)
+    made.__code__ = _made(op, text, made.__globals__, made.__defaults__).__code__
+    return None  # this call, and those under way, are general
+
+
+def held_kernel(op: OpOverload) -> tuple[Callable[..., Any] | None, dict[Any, Any]]:
+    """Give the author's kernel, and a table of what its results must be."""
+    return quick_kernel(op), {}
+
+
+def _agree(op: OpOverload, values: Sequence[Any], out: Any, said: dict[Any, Any], key: Any) -> None:
+    """Refuse a result that is not as the fake rule says; remember what is."""
+    agree(op, values, [out])
+    if len(said) >= MOST:
+        said.clear()
+    said[key] = (out.payload.shape, out.payload.dtype)
+
+
+def _whole_kernel_text(shape: Shape, plan: Translation, compares: bool) -> str:
+    names, count = shape.names, len(_trailing(plan.defaults))
+    words = [f"{a}=None" if i >= len(names) - count else a for i, a in enumerate(names)]
+    lines = _kernel_text(shape, plan, compares)
+    return "\n".join([f"def f({', '.join(words)}):", *indent(lines)])
 
 
 def _trailing(defaults: Sequence[Any]) -> list[Any]:
@@ -103,7 +140,7 @@ def _trailing(defaults: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _kernel_text(shape: Shape, plan: Translation) -> list[str]:
+def _kernel_text(shape: Shape, plan: Translation, compares: bool) -> list[str]:
     given = ", ".join(shape.names)
     tensors = [(a, kind) for a, kind in zip(shape.names, shape.kinds, strict=True)]
     tensors = [(a, kind) for a, kind in tensors if kind != "static"]
@@ -111,8 +148,12 @@ def _kernel_text(shape: Shape, plan: Translation) -> list[str]:
     lines += [f"    p{a} = {_MAKERS[kind].format(a)}" for a, kind in tensors] or ["    pass"]
     # What has no array of NumPy's, or only as a copy, says so by these.
     lines += [f"except (RuntimeError, TypeError): return general({given})"]
-    lines += ["try: kernel = notes['torch kernel']"]
-    lines += ["except KeyError: kernel = op.note('torch kernel', built)"]
+    if compares:
+        lines += ["try: kernel, said = notes['torch held kernel']"]
+        lines += ["except KeyError: kernel, said = op.note('torch held kernel', held)"]
+    else:
+        lines += ["try: kernel = notes['torch kernel']"]
+        lines += ["except KeyError: kernel = op.note('torch kernel', built)"]
     lines += [f"if kernel is None: return general({given})"]
     for i, (a, place) in enumerate(zip(shape.names, plan.places, strict=True)):
         if plan.defaults[i].__class__ is tuple:
@@ -128,12 +169,15 @@ def _kernel_text(shape: Shape, plan: Translation) -> list[str]:
         wrapped = [*new_text(f"p{a}", 1), f"{a} = _t"]
         lines += wrapped if kind == "tensor" else [f"if p{a} is not None:", *indent(wrapped)]
     lines += [f"_t = None; _r = {call_text(shape, payloads=False)}"]
-    return [*lines, *_results_text(shape, plan, [a for a, _ in tensors])]
+    return [*lines, *_results_text(shape, plan, [a for a, _ in tensors], compares)]
 
 
-def _results_text(shape: Shape, plan: Translation, tensors: Sequence[str]) -> list[str]:
+def _results_text(
+    shape: Shape, plan: Translation, tensors: Sequence[str], compares: bool
+) -> list[str]:
     inputs = spelled_tuple([f"p{a}" for a in tensors])
-    check = f"return finish(op, plan, checked(op, _r, {spelled_tuple(shape.names)}), {inputs})"
+    values = spelled_tuple(shape.names)
+    check = f"return finish(op, plan, checked(op, _r, {values}), {inputs}, {values})"
     if plan.forms != (("new", -1),):
         return [check]
     # Counted: an array that nobody else has is nobody's argument and nobody's cache.
@@ -144,14 +188,36 @@ def _results_text(shape: Shape, plan: Translation, tensors: Sequence[str]) -> li
         "        try: _t = from_numpy(_p)",
         "        except (TypeError, ValueError): _p = None",
         "        else:",
+        *(_compared_text(shape, values) if compares else []),
         "            _c = tape()",
-        f"            if _c is not None: _c[:] = (_t, {spelled_tuple(shape.names)}, _r)",
+        f"            if _c is not None: _c[:] = (_t, {values}, _r)",
         "            return _t",
         check,
     ]
 
 
-def _finished(op: OpOverload, plan: Translation, out: Any, inputs: Sequence[Any]) -> Any:
+def _compared_text(shape: Shape, values: str) -> list[str]:
+    """Compare a result with what the fake rule has said of the same arguments."""
+    facts: list[str] = []
+    for a, kind, type_ in zip(shape.names, shape.kinds, shape.types, strict=True):
+        if kind == "tensor":
+            facts += [f"p{a}.shape", f"p{a}.dtype"]
+        elif kind == "tensor?":
+            facts += [f"None if p{a} is None else (p{a}.shape, p{a}.dtype)"]
+        else:
+            facts += [a if type_ in _EXACT else f"hashed({a})"]
+    return [
+        f"            _k = {spelled_tuple(facts)}",
+        "            if said.get(_k) != (_p.shape, _p.dtype):",
+        f"                agree(op, {values}, _r, said, _k)",
+    ]
+
+
+def _finished(
+    op: OpOverload, plan: Translation, out: Any, inputs: Sequence[Any], values: Sequence[Any]
+) -> Any:
+    if op in TRACED:
+        agree(op, values, in_a_row(op, out))
     arrays = [array for array in inputs if array is not None]
     return chosen(plan.forms, out, lambda t: new_tensor(op, t, arrays))
 
@@ -213,7 +279,7 @@ def _call_text(op: OpOverload, shape: Shape, plan: Translation) -> list[str]:
         rare += [_some(shape, a, f"unpack_dual({a}).tangent is not None") for a in tensors]
     else:
         rare.append("levels._current_level >= 0")
-    if any(slot.startswith("autocast") for slot in op.slots()):
+    if has_autocast(op):
         rare += ['autocast("cpu")', 'autocast("cuda")']
     lines = [f"if {' or '.join(rare)}: return again({given})"]
     recorded = " or ".join(_some(shape, a, f"{a}.requires_grad") for a in tensors)

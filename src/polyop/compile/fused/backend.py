@@ -103,7 +103,7 @@ class FusedRun:
         for i, group in enumerate(self.groups):
             dtypes = signature(group)
             ufunc = make_ufunc(library, f"loop_{i}", *dtypes)
-            calls[group] = make_call(ufunc, library.polyop_flags, dtypes[0], self._plain(group))
+            calls[group] = make_call(ufunc, library.polyop_flags, dtypes, self._plain(group))
         graph = self._graph(calls)
         return _direct(graph) or compile_program(graph, get_attr=self.module.get_attr)
 

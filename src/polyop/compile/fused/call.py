@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from polyop.compile.fused.source import FLAGS
+from polyop.compile.fused.threads import LARGE, run_split
 from polyop.compile.fused.ufunc import Ufunc
 from polyop.devices import DType
 from polyop.dispatch.bits import GRAD, NUMPY
@@ -22,8 +23,11 @@ TEXT = """\
 def fused({tensors}):
     {reads}
     if not ({keys}) & OTHERS and {fits}:
-        found = ufunc({arrays})
-        raised = flags()
+        if p0.size < LARGE:
+            found = ufunc({arrays})
+            raised = flags()
+        else:
+            found, raised = run_split(ufunc, flags, outputs, ({arrays},))
         if raised and reported(raised):
             return plain({tensors})
         {give}
@@ -42,7 +46,7 @@ SEVERAL = "return [of_array(asarray(x)) for x in found]"
 def make_call(
     ufunc: Ufunc,
     flags: Callable[[], int],
-    dtypes: Sequence[DType],
+    dtypes: tuple[Sequence[DType], Sequence[DType]],
     plain: Callable[..., Any],
 ) -> Callable[..., Any]:
     """Write the function that runs a loop on tensors.
@@ -50,10 +54,11 @@ def make_call(
     Args:
         ufunc: the loop.
         flags: gives the flags that loops raised in this thread, and forgets them.
-        dtypes: of the inputs.
+        dtypes: of the inputs, and of the results.
         plain: runs the same by operators.
     """
-    places = range(len(dtypes))
+    inputs, outputs = dtypes
+    places = range(len(inputs))
     text = TEXT.format(
         tensors=", ".join(f"x{i}" for i in places),
         reads="; ".join(f"p{i} = x{i}.payload" for i in places),
@@ -66,7 +71,8 @@ def make_call(
         "ufunc": ufunc.call, "kept": ufunc.kept, "flags": flags, "plain": plain,
         "reported": reported, "ndarray": np.ndarray, "asarray": np.asarray, "Tensor": Tensor,
         "NUMPY": NUMPY, "OTHERS": ~(NUMPY | GRAD), "of_array": of_array,
-        **{f"d{i}": d for i, d in enumerate(dtypes)},
+        "LARGE": LARGE, "run_split": run_split, "outputs": outputs,
+        **{f"d{i}": d for i, d in enumerate(inputs)},
     }  # fmt: skip
     exec(text, scope)  # noqa: S102 - every word in it is ours
     return scope["fused"]  # type: ignore[no-any-return]

@@ -44,6 +44,8 @@ DIGEST = sha256().digest_size
 #: The libraries of this process, by key; none is ever closed.
 _loaded: dict[str, ctypes.PyDLL] = {}
 _lock = RLock()
+if hasattr(os, "register_at_fork"):  # the thread that has the lock may not be in the child
+    os.register_at_fork(after_in_child=lambda: globals().update(_lock=RLock()))
 
 
 def compiler() -> list[str] | None:

@@ -8,12 +8,13 @@ copies: strided data is gathered, and what is repeated is written once.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
+from polyop.compile.fused.formula import Formula
 from polyop.compile.fused.formulas import CLOSE, FORMULAS, FUNCTIONS, KINDS, TYPES
-from polyop.compile.fused.groups import Group
 from polyop.compile.fused.symbols import Operand, Step, Symbol
 from polyop.devices import DType
 
@@ -56,6 +57,22 @@ MOVERS(uint8_t) MOVERS(int32_t) MOVERS(int64_t) MOVERS(float) MOVERS(double)
 FLAGS = ("divide", "over", "under", "invalid")
 
 
+class Group(Protocol):
+    """What one loop computes."""
+
+    @property
+    def inputs(self) -> Iterable[Any]:
+        """Keys of what it reads."""
+
+    @property
+    def members(self) -> Mapping[Any, Formula]:
+        """By key, what it computes, in order."""
+
+    @property
+    def outputs(self) -> Sequence[Any]:
+        """The keys of its results."""
+
+
 def source_of(groups: Sequence[Group], *, vectors: bool) -> str:
     """Give the source of loops `loop_0`, `loop_1`, ... for groups.
 
@@ -64,7 +81,7 @@ def source_of(groups: Sequence[Group], *, vectors: bool) -> str:
         vectors: declare that the C library has functions on vectors.
     """
     functions = [_vector_functions(groups)] if vectors else []
-    parts = [text for i, group in enumerate(groups) for text in (_body(i, group), _loop(i, group))]
+    parts = [write(i, g) for i, g in enumerate(groups) for write in (body_of, loop_of)]
     return "\n".join([PRELUDE, *functions, *parts])
 
 
@@ -89,7 +106,8 @@ def _vector_functions(groups: Sequence[Group]) -> str:
 # -- bodies ---------------------------------------------------------------------
 
 
-def _body(number: int, group: Group) -> str:
+def body_of(number: object, group: Group) -> str:
+    """Write the function over contiguous data."""
     inputs, outputs = signature(group)
     params = [f"const {TYPES[d][1]} *restrict a{i}" for i, d in enumerate(inputs)]
     params += [f"{TYPES[d][1]} *restrict r{i}" for i, d in enumerate(outputs)]
@@ -168,7 +186,8 @@ def literal(value: np.generic, dtype: DType) -> str:
 # -- loops ----------------------------------------------------------------------
 
 
-def _loop(number: int, group: Group) -> str:
+def loop_of(number: object, group: Group) -> str:
+    """Write the function that NumPy calls, for data that lie in any way."""
     inputs, outputs = signature(group)
     kinds = [TYPES[d][1] for d in [*inputs, *outputs]]
     count = len(inputs)

@@ -54,25 +54,22 @@ class UnfitError(Exception):
 
 
 def cleared(mask: Array, array: Array, out: Array | None = None) -> Array:
-    """Put zeros where a mask is true.
+    """Put zeros where a mask is true, as `where` does, which guesses what each element will be.
 
-    A product with a mask takes a third of the time of `where`, which guesses at each
-    element what the next will be; but zero times infinity is no zero.
+    A product of the bits does not: with a word of ones, or of zeros, made of the mask.
     """
-    if array.size >= LARGE and _is_finite(array):
-        return cast("Array", np.multiply(array, np.logical_not(mask), out))
-    return np.where(mask, 0, array)
+    if array.size < LARGE or array.itemsize not in _WORDS:
+        return np.where(mask, 0, array)
+    word = _WORDS[array.itemsize]
+    kept = np.subtract(mask.view(_BYTE), _ONE)
+    target = None if out is None else out.view(word)
+    return cast("Array", np.bitwise_and(array.view(word), kept, target).view(array.dtype))
 
 
 #: From so many elements on the guesses cost more than the calls around a product.
 LARGE = 1 << 10
-
-
-def _is_finite(array: Array) -> bool:
-    """Tell by one pass, which writes nothing; numbers of which the squares overflow are refused."""
-    flat = array.ravel(order="K")
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(np.dot(flat, flat)))
+_WORDS = {size: np.dtype(f"i{size}") for size in (2, 4, 8)}
+_BYTE, _ONE = np.dtype(np.int8), np.int8(1)
 
 
 _OPERATORS: dict[type, str] = {
@@ -173,34 +170,91 @@ def _is_unary(function: Any) -> bool:
     return isinstance(function, np.ufunc) and function.nin == 1 and "d->d" in function.types
 
 
-def steps_of(
-    names: Sequence[str],
-    texts: Mapping[int, str],
-    tensors: Sequence[int],
-    needs: Sequence[int],
-    *,
-    same: bool = False,
-) -> Steps | None:
-    """Write the function of some tangents, or give None if a text is of another form.
+class Written(NamedTuple):
+    """A text as steps.
 
-    Args:
+    Attributes:
+        steps: in their order; `v0`, `v1`, ... are their results.
+        result: the operand that is the tangent.
+        functions: those of the steps that are called by names of operators.
+    """
+
+    steps: Sequence[Step]
+    result: str
+    functions: Mapping[str, Any]
+
+    @property
+    def reads(self) -> set[str]:
+        """All operands."""
+        return {self.result, *(operand for step in self.steps for operand in step.operands)}
+
+    def applied(self, operands: Mapping[str, Any]) -> Any:
+        """Give the tangent of any objects that NumPy's functions take."""
+        known = dict(operands)
+        for n, step in enumerate(self.steps):
+            given = [known[x] if x in known else ast.literal_eval(x) for x in step.operands]
+            if step.call == "cleared":
+                known[f"v{n}"] = np.where(given[0], 0, given[1])
+            else:
+                known[f"v{n}"] = {**SCOPE, **self.functions}[step.call](*given)
+        return known[self.result]
+
+
+class Places(NamedTuple):
+    """Which arguments a tangent is of.
+
+    Attributes:
         names: of all arguments.
-        texts: the parts of the tangent, by an argument whose tangent is `g` in the text; those
-            of others are `g0`, `g1`, ...
         tensors: the positions of the tensors.
         needs: those that have a tangent.
         same: whether all tensors are one and the same, with one tangent.
     """
-    first = tensors[0]
-    place = {i: first if same and i in tensors else i for i in range(len(names))}
-    kinds = {i: "array" if i in tensors else "number" for i in place}
-    values = {name: Value(f"x{place[i]}", kinds[i]) for i, name in enumerate(names)}
+
+    names: Sequence[str]
+    tensors: Sequence[int]
+    needs: tuple[int, ...]
+    same: bool = False
+
+    def place(self, i: int) -> int:
+        """Give where the value of an argument is first."""
+        return self.tensors[0] if self.same and i in self.tensors else i
+
+    @property
+    def values(self) -> list[int]:
+        """The positions of different tensors."""
+        return sorted({self.place(i) for i in self.tensors})
+
+    @property
+    def moving(self) -> list[int]:
+        """The positions of different tangents."""
+        return sorted({self.place(i) for i in self.needs})
+
+    @property
+    def statics(self) -> list[int]:
+        """The positions of arguments that are no tensors."""
+        return [i for i in range(len(self.names)) if i not in self.tensors]
+
+
+def written_of(texts: Mapping[int, str], places: Places) -> Written | None:
+    """Write the steps of some tangents, or give None if a text is of another form.
+
+    Args:
+        texts: the parts of the tangent, by an argument whose tangent is `g` in the text; those
+            of others are `g0`, `g1`, ...
+        places: the arguments.
+    """
+    place, tensors = places.place, places.tensors
+    kinds = ["array" if i in tensors else "number" for i in range(len(places.names))]
+    values = {
+        name: Value(f"x{place(i)}", kind)
+        for i, (name, kind) in enumerate(zip(places.names, kinds, strict=True))
+    }
     values["r"] = Value("r", "array")
-    values |= {f"g{i}": Value(f"g{place[i]}", "array") for i in tensors}
+    values |= {f"g{i}": Value(f"g{place(i)}", "array") for i in tensors}
     writer, parts = _Writer(values), []
     try:
         for i, text in texts.items():
-            values["g"] = Value(f"g{place[i]}", "array")
+            values["g"] = Value(f"g{place(i)}", "array")
             parts.append(writer.value(ast.parse(text, mode="eval").body))
         total = parts[0]
         for part in parts[1:]:
@@ -208,17 +262,22 @@ def steps_of(
         result = writer.spelled(total)
     except UnfitError:
         return None
-    if total.kind != "array":
+    return Written(writer.steps, result, writer.functions) if total.kind == "array" else None
+
+
+def steps_of(texts: Mapping[int, str], places: Places) -> Steps | None:
+    """Write the function of some tangents, or give None if a text is of another form."""
+    written = written_of(texts, places)
+    if written is None:
         return None
-    moving = sorted({place[i] for i in needs})
     lines = [
-        *_looks(sorted({place[i] for i in tensors}), moving),
-        *_static_looks(writer.steps, {i for i in place if i not in tensors}),
-        *_calls(writer.steps),
-        *_wrapped(result),
+        *_looks(places.values, places.moving),
+        *_static_looks(written.steps, set(places.statics)),
+        *_calls(written.steps),
+        *_wrapped(written.result),
     ]
     text = "\n".join(["def f(values, out, tangents):", *indent(lines)])
-    return make_function(text, {**SCOPE, **writer.functions}, "tangent", ())
+    return make_function(text, {**SCOPE, **written.functions}, "tangent", ())
 
 
 # -- the text -----------------------------------------------------------------

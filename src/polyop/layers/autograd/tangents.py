@@ -11,21 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-import numpy as np
-
 from polyop import tree
 from polyop.dispatch.bind import dispatch
-from polyop.dispatch.bits import NUMPY
-from polyop.dispatch.context import word
 from polyop.dispatch.operator import Handler, OpOverload
-from polyop.dispatch.results import tensors_in
-from polyop.dispatch.write import indent, make_function, shape_of
 from polyop.errors import MissingGradientError
-from polyop.layers.autograd.arrays import cast_tensor, conj_tensor
+from polyop.layers.autograd.arrays import cast_tensor
 from polyop.layers.autograd.author import AuthorRecorder, flatten_results
 from polyop.layers.autograd.author_tangents import AuthorTangents
+from polyop.layers.autograd.extremes import ExtremeTangents
 from polyop.layers.autograd.recorders import Fallback, MissingRecorder, recorder_of
-from polyop.layers.autograd.steps import Steps, steps_of
+from polyop.layers.autograd.text_tangents import TextTangents, plus_into
 from polyop.layers.autograd.transpose import Called, transposed
 from polyop.ops.define import ON_TENSORS
 from polyop.schema.tags import Tag
@@ -62,7 +57,7 @@ FORWARD: dict[str, dict[str, str]] = {
         "x": "sum(g * exp(x - spread(r, x.shape, axis, keepdims)), axis=axis, keepdims=keepdims)"
     },
     "core::max": {
-        "x": "sum(g * (top := peaks(x, r, axis, keepdims)), axis=axis, keepdims=keepdims) "
+        "x": "sum(where((top := peaks(x, r, axis, keepdims)), g, 0), axis=axis, keepdims=keepdims) "
         "/ count_nonzero(top, axis=axis, keepdims=keepdims)"
     },
     "core::var": {
@@ -82,8 +77,7 @@ FORWARD: dict[str, dict[str, str]] = {
     },
 }  # fmt: skip
 FORWARD["core::min"] = FORWARD["core::max"]
-#: One text for the tangents of several arguments together, `g0`, `g1`, ... in their order.
-JOINT: dict[str, dict[tuple[int, ...], str]] = {"core::divide": {(0, 1): "(g0 - g1 * r) / b"}}
+EXTREMES = {"core::max", "core::min"}
 
 
 def tangent_rule(op: OpOverload) -> TangentRule:
@@ -118,7 +112,10 @@ def _built_in(op: OpOverload) -> TangentRule:
     texts = FORWARD.get(name)
     if texts is None and Tag.pointwise in op.tags:
         texts = op.rule("formula").text
-    return _transposing(op) if texts is None else TextTangents(op, texts)
+    if texts is None:
+        return _transposing(op)
+    make = ExtremeTangents if name in EXTREMES else TextTangents
+    return make(op, texts, _transposing(op))
 
 
 def called(op: OpOverload) -> Called:
@@ -277,115 +274,9 @@ class BilinearTangents:
                 given = list(values)
                 given[i] = tangents[i]
                 terms.append(call(*given))
-        total = terms[0] if len(terms) == 1 else _plus_into(*terms)
+        total = terms[0] if len(terms) == 1 else plus_into(*terms)
         return out, [cast_tensor(total, out.dtype)]
-
-
-class TextTangents:
-    """The rule of an operator whose gradient's text gives the tangent as well.
-
-    For complex numbers the text gives the conjugate, and only where the function
-    is holomorphic; these are transposed.
-    """
-
-    def __init__(self, op: OpOverload, texts: Any) -> None:
-        self.op = op
-        names = [a.name for a in op._schema.arguments]
-        self.names = names
-        self.texts = {names.index(name): text for name, text in texts.items() if text}
-        self.joint = JOINT.get(op.name(), {})
-        self.written: dict[tuple[int, ...], Callable[..., Any]] = {}
-        self.steps: dict[tuple[tuple[int, ...], bool], Steps | None] = {}
-        self.otherwise = _transposing(op)
-        self.tensors = [i for i, k in enumerate(shape_of(op._schema).kinds) if k == "tensor"]
-        self.pair = tuple(self.tensors) if len(self.tensors) == 2 else None
-
-    def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
-        """Run the operator, and its text on the tangents."""
-        if any(t.dtype.kind == "c" for t in tensors_in(tuple(values))):
-            return self.otherwise(values, tangents)
-        return self._pushed(dispatch(self.op, values), values, tangents)
-
-    def at_once(
-        self, call: Handler, values: Sequence[Any], tangents: Tangents
-    ) -> tuple[Any, Sequence[Any]]:
-        """Do the same where all tensors are plain arrays, and nobody watches."""
-        for i in self.tensors:
-            if values[i].payload.dtype.kind == "c":
-                return self.otherwise(values, tangents)
-        out = call(*values)
-        needs = tuple([i for i in self.texts if tangents[i] is not None])
-        pair = self.pair
-        same = (
-            pair is not None
-            and values[pair[0]] is values[pair[1]]
-            and tangents[pair[0]] is tangents[pair[1]]
-        )
-        try:
-            steps = self.steps[needs, same]
-        except KeyError:
-            steps = self.steps[needs, same] = self._steps(needs, same=same)
-        d = None if steps is None else steps(values, out, tangents)
-        return self._pushed(out, values, tangents) if d is None else (out, (d,))
-
-    def _pushed(
-        self, out: Any, values: Sequence[Any], tangents: Tangents
-    ) -> tuple[Any, Sequence[Any]]:
-        dtype = out.dtype
-        needs = tuple(i for i in self.texts if tangents[i] is not None)
-        if not needs or not is_differentiable(dtype):
-            return out, [None]
-        if dtype.kind == "c":
-            return self.otherwise(values, tangents)
-        write = self.written.get(needs)
-        if write is None:
-            write = self.written[needs] = self._write(needs)
-        d = write(values, out, tangents)
-        if d.shape != out.shape:
-            d = ON_TENSORS["broadcast_to"](d, list(out.shape))
-        return out, [d if d.dtype is dtype else cast_tensor(d, dtype)]
-
-    def _parts(self, needs: tuple[int, ...]) -> dict[int, str]:
-        """Give the texts of some tangents, by an argument whose tangent is `g` in it."""
-        if needs in self.joint:
-            return {needs[0]: self.joint[needs]}
-        return {i: self.texts[i] for i in needs}
-
-    def _steps(self, needs: tuple[int, ...], *, same: bool) -> Steps | None:
-        kinds = shape_of(self.op._schema).kinds
-        if not needs or any(kind not in {"tensor", "static"} for kind in kinds):
-            return None
-        return steps_of(self.names, self._parts(needs), self.tensors, needs, same=same)
-
-    def _write(self, needs: tuple[int, ...]) -> Callable[..., Any]:
-        parts = self._parts(needs)
-        lines = [f"{', '.join(self.names)}, = values"]
-        lines += [f"g{i} = tangents[{i}]" for i in needs]
-        for n, i in enumerate(parts):
-            # What a text computes is new memory, except where it is the tangent itself.
-            plus = "plus" if "g" in [*parts.values()][:n] else "plus_into"
-            text = parts[i]
-            lines += [f"g = g{i}", f"d = {text}" if n == 0 else f"d = {plus}(d, {text})"]
-        text = "\n".join(["def f(values, r, tangents):", *indent([*lines, "return d"])])
-        scope = {
-            **ON_TENSORS,
-            "conj": conj_tensor,
-            "plus": ON_TENSORS["add"],
-            "plus_into": _plus_into,
-        }
-        return make_function(text, scope, f"{self.op._opname}_jvp", ())
 
 
 #: Rules that know calls on plain arrays.
 AtOnce = LinearTangents | BilinearTangents | TextTangents
-
-
-def _plus_into(d: Tensor, other: Tensor) -> Tensor:
-    """Add to a tensor that nobody else has, in its own memory where that can be done unseen."""
-    a, b = d.payload, other.payload
-    plain = d.keys == NUMPY == other.keys and not word()
-    if plain and a.shape == b.shape and a.dtype is b.dtype and a.shape:
-        np.add(a, b, a)
-        return d
-    total: Tensor = ON_TENSORS["add"](d, other)
-    return total
