@@ -22,15 +22,16 @@ from polyop.bridges.torch.arrays import (
     torch_values,
 )
 from polyop.bridges.torch.batching import batched
-from polyop.bridges.torch.duals import compiled
+from polyop.bridges.torch.duals import bare, compiled
 from polyop.bridges.torch.fake import Fake
 from polyop.bridges.torch.functions import Plain, Transformed
 from polyop.bridges.torch.gradient import backward, setup
+from polyop.bridges.torch.kernel import filled
 from polyop.bridges.torch.namespaces import WAITING
 from polyop.bridges.torch.own import kernel_of, refresh
 from polyop.bridges.torch.recorded import Target
 from polyop.bridges.torch.schema import TORCH, Translation, name_of, torch_dtype, translate
-from polyop.bridges.torch.unrecorded import Direct, Shortening
+from polyop.bridges.torch.unrecorded import Direct, Shortening, unwritten
 from polyop.bridges.torch.written import BARE, has_autocast, is_writable, write_call
 from polyop.dispatch.library_kernels import has_kernels
 from polyop.dispatch.lock import LOCK
@@ -90,8 +91,13 @@ class Bridge:
             # PyTorch would copy such a view, and want a result to copy back.
             lib.impl(name_of(op), torch.library.fallthrough_kernel, key)
         torch.library.register_fake(name, Fake(op, plan), lib=lib)
-        if not op._schema.is_mutable and plan.results:
-            short: Any = Shortening(lib, self.target, None if has_kernels(op, "torch") else kernel)
+        if op._schema.is_mutable:
+            written = unwritten(self.target, self._refuse_bare)
+            if written is not None:
+                lib.impl(name_of(op), written, "Autograd", with_keyset=True)
+        elif plan.results:
+            alone = None if has_kernels(op, "torch") else kernel
+            short: Any = Shortening(lib, self.target, alone, partial(bare, self))
             self.direct = short.direct
             torch.library.register_autograd(
                 name, partial(_bare_backward, self), setup_context=self._bare_setup, lib=short
@@ -169,6 +175,9 @@ class Bridge:
         )
 
     # -- rules of the bare operator ---------------------------------------------------------
+
+    def _refuse_bare(self, args: Sequence[Any], named: dict[str, Any]) -> None:
+        self.refuse_unseen(split(self.plan, filled(self.plan, args, named))[0])
 
     def _bare_setup(self, ctx: Any, inputs: Any, output: Any) -> None:
         row, kept = split(self.plan, inputs)

@@ -1,4 +1,8 @@
-"""Calls in compiled regions: of the operator itself, and tangents, which it has none of, beside."""
+"""Tangents of calls that no `autograd.Function` sees: computed beside the call.
+
+Such are calls in compiled regions, and those of PyTorch's own handle of an operator
+(`torch.ops.ns.name`), which PyTorch would give no tangent in silence.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,10 @@ import torch
 
 from polyop.bridges.torch.arrays import Call, placed, split
 from polyop.bridges.torch.gradient import setup
+from polyop.bridges.torch.kernel import filled
 from polyop.bridges.torch.tangents import tangents
+from polyop.bridges.torch.written import BARE
+from polyop.errors import AutogradError, MissingKernelError
 
 forward_ad: Any = torch.autograd.forward_ad  # without types
 unpack_dual: Any = forward_ad.unpack_dual
@@ -23,8 +30,30 @@ def compiled(bridge: Any, values: Sequence[Any]) -> Any:
         if bridge.is_unseen(row):
             raise RuntimeError(bridge.unseen_text)  # PyTorch's compiler makes no other class
         return bridge.target(*values)
-    call = Call(bridge.op, bridge.plan, bridge.target, kept)
-    return dual(bridge, call, pairs)
+    return dual(bridge, Call(bridge.op, bridge.plan, bridge.target, kept), pairs)
+
+
+def bare(bridge: Any, args: Sequence[Any], named: dict[str, Any]) -> Any:
+    """Call PyTorch's handle of an operator on duals; `NotImplemented` if none of them is one."""
+    values = filled(bridge.plan, args, named)
+    row, kept = split(bridge.plan, values)
+    pairs = [unpack_dual(t) for t in row]
+    if all(pair.tangent is None for pair in pairs):
+        return NotImplemented
+    token = BARE.set(True)  # PyTorch is at its autograd key already
+    try:
+        return dual(bridge, Call(bridge.op, bridge.plan, bridge.target, kept), pairs)
+    except MissingKernelError as error:
+        raise AutogradError(
+            f"the tangents of {bridge.op.name()} cannot be computed from its backward where "
+            "torch.func calls PyTorch's handle of it",
+            op=bridge.op._schema,
+            source=bridge.op.rule_source("backward"),
+            fix="call the operator itself, as polyop.ops has it; or give it a rule with "
+            f"polyop.library.register_jvp({bridge.op.name()!r}, jvp)",
+        ) from error
+    finally:
+        BARE.reset(token)
 
 
 class Kept:

@@ -27,7 +27,8 @@ class Waiting(_Namespace):  # type: ignore[misc]
         # PyTorch asks for a name before it defines it: one that only we define stays free.
         if sys._getframe(1).f_code is not _DEFINE:
             make_known(self.name, name)
-        return super().__getattr__(name)
+        # What was made by that is listed already; listed twice, it would outlive its removal.
+        return vars(self).get(name) or super().__getattr__(name)
 
 
 def make_known(namespace: str, name: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary, WeakSet, finalize
+from weakref import WeakKeyDictionary, WeakSet, finalize, ref
 
 import torch
 
@@ -101,6 +101,8 @@ class Objects:
         self.names = names
         #: By what may change: the objects that a compiler has met, and what it was then.
         self.met: WeakKeyDictionary[Any, tuple[WeakSet[Any], Any]] = WeakKeyDictionary()
+        #: By operator, its objects that have a class of their own.
+        self.callers: WeakKeyDictionary[Any, WeakSet[Any]] = WeakKeyDictionary()
         self.namespace = _namespace_variable(names.variable)
         self.operator = _operator_variable(names, read, self.namespace)
         for cls in _OBJECTS:
@@ -118,14 +120,30 @@ class Objects:
             table[cls] = wrap
 
     def has_own_class(self, caller: Any) -> None:
-        """Tell Dynamo of the class of an object, for as long as the object lives."""
-        cls = type(caller)
-        self._tell(cls, self.wrap)
-        finalize(caller, self._forget, cls).atexit = False
+        """Tell Dynamo of the class of an object, for as long as object and operator live.
 
-    def _forget(self, cls: type) -> None:
-        for table in self.names.tables:
-            table.pop(cls, None)
+        The class has the entry, and so the operator and all that it has: what Dynamo's tables
+        hold of a removed operator would never be freed.
+        """
+        one = _one(caller)
+        if isinstance(one, OpOverload) and not one.alive:
+            return
+        self.callers.setdefault(one, WeakSet()).add(caller)
+        self._tell(type(caller), self.wrap)
+        finalize(caller, self._forget, ref(type(caller))).atexit = False
+
+    def _forget(self, cls: ref[type]) -> None:
+        known = cls()
+        for table in self.names.tables if known is not None else ():
+            table.pop(known, None)
+
+    def _removed(self, one: Any) -> None:
+        self.met.pop(one, None)
+        for caller in self.callers.pop(one, ()):
+            self._forget(ref(type(caller)))
+            if caller in QUICK:
+                QUICK.discard(caller)
+                caller.__class__ = type(caller).__bases__[0]
 
     def wrap(self, builder: Any, value: Any) -> Any:
         """Make Dynamo's variable of an operator object."""
@@ -140,12 +158,15 @@ class Objects:
 
     def changed(self, one: Any) -> None:
         """Give objects that a compiler has met another class, if their operator is another."""
+        if isinstance(one, OpOverload) and not one.alive:
+            self._removed(one)
+            return
         callers, state = self.met.get(one, (None, None))
         if callers is None or state == _state(one):
             return
         del self.met[one]
         for caller in list(callers):
-            self._forget(type(caller))
+            self._forget(ref(type(caller)))
             renew(caller)
 
     def wrap_namespace(self, builder: Any, value: Any) -> Any:

@@ -4,11 +4,14 @@
 nothing to record; compiled programs meet it at each call. The short way asks the same question
 first, by names that PyTorch does not promise; without them its own kernel stays as it is. Where
 nothing but the kernel for NumPy's arrays is below, it calls that at once.
+
+Of duals PyTorch's kernel knows nothing, and would give results without a tangent in silence: where
+any exist they are looked for first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,20 +21,31 @@ from polyop.bridges.torch.watch import QUICK
 
 _grads = torch.is_grad_enabled
 _below: Any = QUICK.below
+Pushed = Callable[[Sequence[Any], dict[str, Any]], Any]
 
 
 class Shortening:
-    """Stands for a library while PyTorch registers its kernel there."""
+    """Stands for a library while PyTorch registers its kernel there.
 
-    def __init__(self, library: Any, target: Any, kernel: Callable[..., Any] | None) -> None:
+    Args:
+        library: the library.
+        target: the operator.
+        kernel: on NumPy's arrays; None if there are others.
+        pushed: of the arguments: the results with their tangents, `NotImplemented` without duals.
+    """
+
+    def __init__(
+        self, library: Any, target: Any, kernel: Callable[..., Any] | None, pushed: Pushed
+    ) -> None:
         self.library = library
         self.target = target
+        self.pushed = pushed
         self.direct = Direct(target.name(), kernel)
 
     def impl(self, name: str, kernel: Any, key: str, **named: Any) -> None:
         """Register a kernel, with the short way before it."""
         if key == "Autograd" and named == {"with_keyset": True}:
-            kernel = shortened(kernel, self.target, self.direct)
+            kernel = shortened(kernel, self.target, self.direct, self.pushed)
         self.library.impl(name, kernel, key, **named)
 
     def __getattr__(self, name: str) -> Any:
@@ -61,25 +75,32 @@ class Direct:
         self.kernel = None
 
 
-def shortened(kernel: Callable[..., Any], target: Any, direct: Direct) -> Callable[..., Any]:
+def shortened(
+    kernel: Callable[..., Any], target: Any, direct: Direct, pushed: Pushed
+) -> Callable[..., Any]:
     """Give a kernel that runs what is below at once, where no argument is recorded.
 
     Args:
         kernel: PyTorch's, for what is recorded.
         target: the operator.
         direct: the kernel on NumPy's arrays.
+        pushed: for duals.
     """
     inner: Any = torch._C
     wanted = getattr(inner, "_any_requires_grad", None)
     after = getattr(inner, "_after_autograd_keyset", None)
     redispatch = getattr(getattr(target, "_handle", None), "redispatch_boxed", None)
     if QUICK.reason or not (wanted and redispatch) or after is None:
-        return kernel
+        return announce(_looking(kernel, pushed))  # type: ignore[no-any-return]
     plain = inner.DispatchKeySet(inner.DispatchKey.CPU).raw_repr()
     known: dict[int, bool] = {}
-    impls = direct.impls
+    impls, levels = direct.impls, QUICK.levels
 
     def unrecorded(keyset: Any, *args: Any, **named: Any) -> Any:
+        if levels._current_level >= 0:
+            out = pushed(args, named)
+            if out is not NotImplemented:
+                return out
         if named or (_grads() and wanted(*args)):
             return kernel(keyset, *args, **named)
         found = direct.kernel
@@ -93,3 +114,35 @@ def shortened(kernel: Callable[..., Any], target: Any, direct: Direct) -> Callab
             return redispatch(keyset & after, *args)
 
     return announce(unrecorded)  # type: ignore[no-any-return]
+
+
+def unwritten(target: Any, refuse: Callable[[Sequence[Any], dict[str, Any]], None]) -> Any:
+    """Give the kernel for autograd of an operator that writes; None if PyTorch's names are gone.
+
+    Args:
+        target: the operator.
+        refuse: raises where a write would not be seen by a gradient.
+    """
+    inner: Any = torch._C
+    after = getattr(inner, "_after_autograd_keyset", None)
+    wanted = getattr(inner, "_any_requires_grad", None)
+    redispatch = getattr(target, "redispatch", None)
+    if QUICK.reason or not (wanted and redispatch) or after is None:
+        return None
+    levels = QUICK.levels
+
+    def written(keyset: Any, *args: Any, **named: Any) -> Any:
+        if named or (_grads() and wanted(*args)) or levels._current_level >= 0:
+            refuse(args, named)
+        with _below():
+            return redispatch(keyset & after, *args, **named)
+
+    return announce(written)
+
+
+def _looking(kernel: Callable[..., Any], pushed: Pushed) -> Callable[..., Any]:
+    def looking(keyset: Any, *args: Any, **named: Any) -> Any:
+        out = pushed(args, named)
+        return kernel(keyset, *args, **named) if out is NotImplemented else out
+
+    return looking
