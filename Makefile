@@ -34,6 +34,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/bridges_torch.py --keep
 	$(BIN)/python bench/bridges_jax.py
 	$(BIN)/python bench/fused.py
+	$(BIN)/python bench/fused.py --cores
 
 opinfo: $(STAMP)
 	POLYOP_OPINFO_REPORT=bench/opinfo.md $(BIN)/python -m pytest $(SPREAD) tests/opinfo

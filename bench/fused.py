@@ -1,9 +1,10 @@
 """Measure compiled pointwise chains: ours as C loops, XLA's, Inductor's, and NumPy's calls.
 
     python bench/fused.py           all, on one core, printed and written to bench/fused.md
+    python bench/fused.py --cores   all, on all cores, printed and written to bench/fused_cores.md
     python bench/fused.py 1e+06     one size, printed
 
-All run on one core. They take turns, round by round; a figure is the median of
+All have the same cores. They take turns, round by round; a figure is the median of
 its rounds, and below it stands the fastest. Caches on disk begin empty.
 """
 
@@ -23,8 +24,9 @@ import torch
 
 import polyop
 
-torch.set_num_threads(1)
-SIZES = {1000: (60, 2000), 1_000_000: (40, 5), 10_000_000: (15, 1)}
+CORES = len(os.sched_getaffinity(0))
+torch.set_num_threads(CORES)
+SIZES = {1000: (60, 2000), 1_000_000: (40, 5), 4_000_000: (20, 2), 10_000_000: (15, 1)}
 
 
 def cheap(m, x, y):
@@ -102,22 +104,24 @@ def main(only: list[str]) -> None:
 
 
 def write(lines: list[str]) -> None:
-    page = Path(__file__).parent / "fused.md"
+    page = Path(__file__).parent / ("fused.md" if CORES == 1 else "fused_cores.md")
+    cores, more = ("one core", "") if CORES == 1 else (f"{CORES} cores", " --cores")
     head = [
         "# Compiled pointwise chains",
         "",
-        f"float32, one core for all; torch {torch.__version__}, jax {jax.__version__}, NumPy "
-        f"{np.__version__}. `python bench/fused.py` makes this page: medians of rounds in turn, "
-        "in brackets the fastest. A first call compiles, with empty caches on disk.",
+        f"float32, {cores} for all; torch {torch.__version__}, jax {jax.__version__}, NumPy "
+        f"{np.__version__}. `python bench/fused.py{more}` makes this page: medians of rounds in "
+        "turn, in brackets the fastest. A first call compiles, with empty caches on disk.",
         "",
     ]
     page.write_text("\n".join([*head, *lines]) + "\n")
 
 
 def alone() -> None:
-    """Start again on one core, with empty caches: libraries count the cores when they load."""
+    """Start again with empty caches, on one core: libraries count the cores when they load."""
     if "POLYOP_BENCH" not in os.environ:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        if "--cores" not in sys.argv:
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         folder = tempfile.mkdtemp(prefix="bench-fused-")
         names = ("POLYOP_BENCH", "POLYOP_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
         os.environ.update({name: f"{folder}/{name}" for name in names})
@@ -126,4 +130,4 @@ def alone() -> None:
 
 if __name__ == "__main__":
     alone()
-    main(sys.argv[1:])
+    main([word for word in sys.argv[1:] if word != "--cores"])

@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 #: The least number of elements that is worth a thread, as measured for ten cheap operators.
 PART = 1 << 18
 #: From so many elements on a loop may be split.
-LARGE = 2 * PART
+LARGE = 3 * PART
 
 
 def count() -> int:
