@@ -316,7 +316,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_installed_command() -> None:
     """The command runs in a process of its own, and its status is the exit status."""
     done = subprocess.run(
-        [sys.executable, "-m", "polyop.cli", "check", "--quiet", WRONG],
+        [sys.executable, "-m", "polyop", "check", "--quiet", WRONG],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
