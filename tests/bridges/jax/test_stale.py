@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.bridges.changing import stale_slopes
 
 import polyop
 from polyop.bridges.jax import anew
@@ -203,30 +203,8 @@ def test_threads_call_meanwhile():
     """S34: who calls after a registration gets its rule, however many compile and call."""
     op = backward_alone("threads")
     runs = [GRADIENTS["grad"](op), GRADIENTS["scan"](op)]
-    known, stop, wrong = [1], threading.Event(), []
-
-    def work(run):
-        while not stop.is_set():
-            least = known[0]
-            try:
-                found = float(run(X)[0])
-            except Exception as error:
-                wrong.append(error)
-            else:
-                wrong.extend([(found, least)] if found < least else [])
-
-    threads = [threading.Thread(target=work, args=(run,)) for run in (*runs, *runs)]
-    for thread in threads:
-        thread.start()
-    try:
-        for k in range(2, 10):
-            op.register_autograd(lambda ctx, g, k=k: g * k)
-            known[0] = k
-            threading.Event().wait(0.05)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    slopes = [lambda run=run: float(run(X)[0]) for run in runs]
+    wrong = stale_slopes(op, slopes, last=9, pause=0.05)
     assert not wrong
     for run in runs:
         np.testing.assert_allclose(run(X), 9)

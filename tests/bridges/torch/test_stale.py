@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch._dynamo
+from tests.bridges.changing import stale_slopes
 from tests.bridges.marks import COMPILES
 
 import polyop
@@ -224,32 +224,11 @@ def test_threads_call_meanwhile() -> None:
     op = made("threads")
     bare = torch.ops.stale.threads.default
     runs = [compiled(lambda x: bare(x), "eager"), compiled(lambda x: bare(x) + 1, "eager")]
-    known, stop, wrong = [1], threading.Event(), []
-
-    def work(run: Any) -> None:
-        while not stop.is_set():
-            least = known[0]
-            try:
-                found = gradient(run)
-            except Exception as error:
-                wrong.append(error)
-            else:
-                wrong.extend([(found, least)] if found < least else [])
-
-    threads = [threading.Thread(target=work, args=(run,)) for run in (*runs, *runs)]
-    for thread in threads:
-        thread.start()
-    try:
-        for k in range(2, 8):
-            op.register_autograd(lambda ctx, g, k=k: g * k)
-            known[0] = k
-            threading.Event().wait(0.1)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    runs.append(compiled(lambda x: op(x), "eager"))
+    slopes = [lambda run=run: gradient(run) for run in runs]
+    wrong = stale_slopes(op, slopes, last=7, pause=0.1)
     assert not wrong
-    assert [gradient(run) for run in runs] == [7, 7]
+    assert [gradient(run) for run in runs] == [7, 7, 7]
 
 
 # -- without names that PyTorch does not promise --------------------------------------------------
