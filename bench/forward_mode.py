@@ -68,6 +68,9 @@ WORKS = [
     Work("max", polyop.max, 1, "max, =, count, find"),
     Work("sum", polyop.sum, 1, "sum, sum"),
     Work("mean", polyop.mean, 1, "mean, mean"),
+    Work("max of columns", lambda x: polyop.max(x, axis=0), 1, "max, =, where, sum, ÷", 316),
+    Work("sum of columns", lambda x: polyop.sum(x, axis=0), 1, "sum, sum", 316),
+    Work("sum of sin(x) * x", lambda x: polyop.sum(polyop.sin(x) * x), 1, "sin, cos, ×, ..."),
     Work("matmul of 300 x 300", polyop.matmul, 2, "@, @, @, +", 300),
     Work("matmul of 300 x 300, one constant", polyop.matmul, 1, "@, @", 300),
 ]

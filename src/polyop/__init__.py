@@ -7,13 +7,11 @@ transforms and backends; neither holds logic.
 import typing as _typing
 
 from polyop import assembly as _assembly  # first: it imports what registers itself
-from polyop import autograd, errors, fake, func, library, schema, symbolic, tree
+from polyop import errors, schema, symbolic, tree
 from polyop.devices import Device as device
 from polyop.devices import DType as dtype
 from polyop.devices import Layout as layout
 from polyop.devices import MemoryFormat as memory_format
-from polyop.dispatch.custom_op import custom_op
-from polyop.dispatch.library import Library, scoped_library
 from polyop.dispatch.namespaces import ops
 from polyop.layers.autograd import (
     enable_grad,
@@ -280,9 +278,11 @@ from polyop.symbolic import check, statically_known_true, sym_max, sym_min
 from polyop.tensor.tensor import Tensor
 
 if _typing.TYPE_CHECKING:
-    from polyop import bridge, export, fft, graph, hop, linalg
+    from polyop import autograd, bridge, export, fake, fft, func, graph, hop, library, linalg
     from polyop.checking import opcheck
     from polyop.compile import compile
+    from polyop.dispatch.custom_op import custom_op
+    from polyop.dispatch.library import Library, scoped_library
     from polyop.dispatch.shared_library import get_include
     from polyop.hop import associative_scan, cond, map, scan, while_loop
     from polyop.layers.autocast import autocast
@@ -302,19 +302,25 @@ else:  # hidden from type checkers, to which every name would be there
     __getattr__, __dir__ = _lazily(
         __name__,
         {
+            "Library": "polyop.dispatch.library",
             "associative_scan": "polyop.hop",
             "autocast": "polyop.layers.autocast",
+            "autograd": "polyop.autograd",
             "bfloat16": "polyop.small_floats",
             "bridge": "polyop.bridge",
             "broadcast_shapes": "polyop.ops.dtypes",
             "can_cast": "polyop.ops.dtypes",
+            "custom_op": "polyop.dispatch.custom_op",
             "diff": "polyop.ops.differences",
+            "fake": "polyop.fake",
             "fft": "polyop.fft",
             "finfo": "polyop.ops.dtypes",
+            "func": "polyop.func",
             "from_array": "polyop.payloads.api",
             "iinfo": "polyop.ops.dtypes",
             "isdtype": "polyop.ops.dtypes",
             "isin": "polyop.ops.differences",
+            "library": "polyop.library",
             "linalg": "polyop.linalg",
             "result_type": "polyop.ops.dtypes",
             "float8_e4m3fn": "polyop.small_floats",
@@ -328,6 +334,7 @@ else:  # hidden from type checkers, to which every name would be there
             "map": "polyop.hop",
             "opcheck": "polyop.checking",
             "scan": "polyop.hop",
+            "scoped_library": "polyop.dispatch.library",
             "to_array": "polyop.payloads.api",
             "vmap": "polyop.layers.vmap",
             "while_loop": "polyop.hop",

@@ -11,7 +11,9 @@ import os.path
 import sys
 from collections.abc import Callable
 from types import FrameType, FunctionType
-from typing import Any, NamedTuple
+from typing import Any
+
+from polyop.records import NamedTuple
 
 PACKAGE = os.path.dirname(__file__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from threading import RLock
+from _thread import RLock
 from weakref import WeakKeyDictionary
 
 from polyop.errors import PolyopWarning

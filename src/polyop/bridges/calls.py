@@ -16,6 +16,7 @@ import numpy as np
 from polyop import tree
 from polyop.bridges.own_kernels import own_kernel, run_own
 from polyop.bridges.places import BRIDGES
+from polyop.bridges.told import told
 from polyop.dispatch.bind import convert_argument
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.library_kernels import has_kernels
@@ -103,8 +104,13 @@ def author_handler(way: Way, key: DispatchKey, kernel: Kernel, run: Handler) -> 
 
 
 def _bridged(op: OpOverload, below: Handler, *args: Any) -> Any:
-    place = place_of(op, library_in(op, args)[0].name)
-    if place is None or AT_KERNEL.get() is op or not load(place).takes(op, args):
-        own = own_kernel(op, args)
+    name = library_in(op, args)[0].name
+    place = place_of(op, name)
+    if place is not None and AT_KERNEL.get() is not op and load(place).takes(op, args):
+        return load(place).call_tensors(op, args)
+    own = own_kernel(op, args)
+    try:
         return below(*args) if own is None else run_own(op, own, args)
-    return load(place).call_tensors(op, args)
+    except Exception as error:
+        told(error, op, name, "" if own is None else own.source)
+        raise

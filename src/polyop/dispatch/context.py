@@ -128,20 +128,15 @@ class Word(int):
             rule=None, exclude=self.exclude | AUTOGRAD,
         )  # fmt: skip
 
-    def within(self, level: Any) -> Word:
-        """Give this word inside one more level, whose calls autograd sees again."""
-        code, fields = self._within
-        word = Word(code)
-        word.__dict__.update(fields)
-        word.levels = (*self.levels, level)
-        return word
-
     @cached_property
-    def _within(self) -> tuple[int, dict[str, Any]]:
-        """What words inside one more level have in common: each level makes one of its own."""
+    def within(self) -> tuple[int, dict[str, Any]]:
+        """The code and the attributes of words inside one more level, whose calls autograd sees.
+
+        Each level makes one of its own of them, and puts itself beside the levels.
+        """
         like = self.but(levels=(None,), below=False, exclude=self.exclude - AUTOGRAD)
         fields = {name: value for name, value in like._fields.items() if name != "levels"}
-        return int(like), {n: v for n, v in fields.items() if v is not getattr(Word, n)}
+        return int(like), {n: v for n, v in fields.items() if v != getattr(Word, n)}
 
     @cached_property
     def recorder(self) -> Any:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, NoReturn
 
 from polyop.dispatch.bind import convert_argument, keys_in, payloads_in, slow
@@ -55,7 +55,8 @@ from polyop.dispatch.write import (
     shape_of,
 )
 from polyop.errors import MissingKernelError
-from polyop.schema.model import MISSING
+from polyop.records import NamedTuple
+from polyop.schema.model import MISSING, Argument
 
 
 def make_entry(op: OpOverload) -> Handler:
@@ -64,6 +65,43 @@ def make_entry(op: OpOverload) -> Handler:
     Compiling takes longer than all else that a definition does, and most
     operators of a library are never called in a process.
     """
+    name, form = op._opname, _form(op)
+    scope = {"__builtins__": BUILTINS, "first": _first, "op": op}
+    code = form.code.replace(co_name=name, co_qualname=name)
+    fn = FunctionType(code, scope, name, form.defaults)
+    if form.keyword_defaults:
+        fn.__kwdefaults__ = {**form.keyword_defaults}
+    fn.__module__ = op.__module__
+    fn.__dict__["op"] = op
+    return fn
+
+
+class Form(NamedTuple):
+    """What the first entries of all operators with the same arguments have in common."""
+
+    arguments: tuple[Argument, ...]
+    code: CodeType
+    defaults: tuple[Any, ...]
+    keyword_defaults: dict[str, Any]
+
+
+#: By identity of the arguments, which most operators share: comparing them takes longer than this
+#: saves. Under the lock.
+_FORMS: dict[tuple[int, bool], Form] = {}
+_FORMS_LIMIT = 1024
+
+
+def _form(op: OpOverload) -> Form:
+    key = (id(op._schema.arguments), op.is_builtin)
+    found = _FORMS.get(key)
+    if found is None:
+        if len(_FORMS) >= _FORMS_LIMIT:
+            _FORMS.clear()
+        found = _FORMS[key] = _make_form(op)
+    return found
+
+
+def _make_form(op: OpOverload) -> Form:
     arguments, n = op._schema.arguments, len(op._schema.positional)
     given = [f"a{i}" for i in range(len(arguments))]
     text = (
@@ -72,12 +110,8 @@ def make_entry(op: OpOverload) -> Handler:
     )
     names = [a.name for a in arguments]
     values = [a.default_value for a in arguments]  # `MISSING` where there is none
-    scope = {"__builtins__": BUILTINS, "first": _first, "op": op}
-    fn = FunctionType(renamed(text, op._opname, names), scope, op._opname, tuple(values[:n]))
-    fn.__kwdefaults__ = dict(zip(names[n:], values[n:], strict=True))
-    fn.__module__ = op.__module__
-    fn.__dict__["op"] = op
-    return fn
+    code = renamed(text, "f", names)
+    return Form(arguments, code, tuple(values[:n]), dict(zip(names[n:], values[n:], strict=True)))
 
 
 def _first(

@@ -10,8 +10,7 @@ on which argument came from where.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NoReturn, TypeAlias
 
 from polyop.dispatch.keys import (
     BACKENDS,
@@ -25,6 +24,8 @@ from polyop.dispatch.keys import (
     parse_key,
 )
 from polyop.errors import UsageTypeError
+from polyop.lazy import load
+from polyop.records import NamedTuple
 
 KeyLike: TypeAlias = "DispatchKey | str | DispatchKeySet"
 
@@ -54,7 +55,6 @@ _BITS: dict[DispatchKey, int] = {k: _runtime_bits(k) for k in RUNTIME_KEYS}
 _BITS.update({k: _bits_of_name(k) for k in DispatchKey if k not in _BITS})
 
 
-@dataclass(frozen=True, slots=True, init=False, repr=False)
 class DispatchKeySet:
     """An immutable set of dispatch keys (SPEC S76 to S78).
 
@@ -73,6 +73,7 @@ class DispatchKeySet:
         UsageTypeError: for what names no key.
     """
 
+    __slots__ = __match_args__ = ("bits",)
     bits: int
 
     def __init__(self, *keys: KeyLike | Iterable[KeyLike]) -> None:
@@ -80,6 +81,20 @@ class DispatchKeySet:
         for key in keys:
             bits |= bits_of(key)
         object.__setattr__(self, "bits", bits)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise load("dataclasses:FrozenInstanceError")(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise load("dataclasses:FrozenInstanceError")(f"cannot delete field {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DispatchKeySet):
+            return NotImplemented
+        return self.bits == other.bits
+
+    def __hash__(self) -> int:
+        return hash((self.bits,))
 
     @staticmethod
     def from_bits(bits: int) -> DispatchKeySet:

@@ -8,9 +8,9 @@ finalizer does waits until its thread is out of the lock.
 
 from __future__ import annotations
 
+from _thread import RLock  # `threading` takes long to import, and many programs need it not
 from collections import deque
 from collections.abc import Callable, Sequence
-from threading import RLock
 
 
 class RegistryLock:

@@ -9,7 +9,7 @@ come before changes, so that a refused registration leaves nothing behind (S4).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from polyop.dispatch.factories import select_backend
 from polyop.dispatch.keys import RUNTIME_KEYS, DispatchKey
@@ -36,6 +36,7 @@ from polyop.errors import (
     UsageTypeError,
     nearest,
 )
+from polyop.records import NamedTuple
 from polyop.schema.model import FunctionSchema
 from polyop.schema.tags import Tag
 from polyop.source import Source

@@ -10,7 +10,7 @@ call makes no look-ups between layers. Cold: clear before fast.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from polyop.devices import Device
 from polyop.dispatch.bits import (
@@ -55,6 +55,7 @@ from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.table import BUILT_IN, Kernel, Reason, acting, ambiguity
 from polyop.errors import MissingKernelError
+from polyop.records import NamedTuple
 
 
 class Layer(Protocol):

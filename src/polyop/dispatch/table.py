@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 from polyop.dispatch.keys import (
     BUILT_IN_KEYS,
@@ -31,6 +31,7 @@ from polyop.errors import (
     MissingKernelError,
     UsageError,
 )
+from polyop.records import NamedTuple
 from polyop.source import Source
 
 Place: TypeAlias = DispatchKey | str

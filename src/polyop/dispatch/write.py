@@ -20,11 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from keyword import iskeyword
 from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
 from polyop.dispatch.context import reset_word, set_word, word
 from polyop.dispatch.counts import bump_in, bump_shared
 from polyop.dispatch.parts import PARTS
+from polyop.records import NamedTuple
 from polyop.schema.model import MISSING, FunctionSchema
 from polyop.schema.types import leaf_kind
 

@@ -124,36 +124,27 @@ class LevelsLayer:
 
 
 def general(op: OpOverload) -> Handler:
-    """Make the handler that looks for the level at each call."""
-    find = _finder(op)
+    """Make the handler that looks for the level at each call.
+
+    It looks only where tensors can be, if they are in no list.
+    """
+    places = tensor_places(op)
+    if places is None:
+        return lambda *args: _living(op, args).run(op, args)
 
     def run(*args: Any) -> Any:
-        level = find(args)
-        assert level is not None
+        level: Any = None
+        for i in places:
+            tensor = args[i]
+            if tensor is not None and tensor.keys & LEVEL_BITS:
+                found = tensor.payload.level
+                if level is None or found.depth > level.depth:
+                    level = found
         if not level.alive:
             level.escaped(op)
         return level.run(op, args)
 
     return run
-
-
-def _finder(op: OpOverload) -> Callable[[Sequence[Any]], Level | None]:
-    """Give `innermost`, or what looks only where tensors can be, if they are in no list."""
-    places = tensor_places(op)
-    if places is None:
-        return innermost
-
-    def find(args: Sequence[Any]) -> Level | None:
-        found: Level | None = None
-        for i in places:
-            tensor = args[i]
-            if tensor is not None and tensor.keys & LEVEL_BITS:
-                level: Level = tensor.payload.level
-                if found is None or level.depth > found.depth:
-                    found = level
-        return found
-
-    return find
 
 
 def tensor_places(op: OpOverload) -> tuple[int, ...] | None:

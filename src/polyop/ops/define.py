@@ -27,13 +27,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import define as define_schema
 from polyop.dispatch.registry import places_of
 from polyop.dispatch.table import Kernel
+from polyop.records import NamedTuple
 from polyop.schema.parse import parse_schema
 from polyop.schema.tags import Tag
 from polyop.source import Source

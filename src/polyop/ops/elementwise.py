@@ -11,7 +11,6 @@ zeros everywhere for functions that are constant in pieces.
 
 from __future__ import annotations
 
-import cmath
 import math
 from functools import partial
 from typing import Any, cast
@@ -23,6 +22,7 @@ import polyop.ops.broadcasting
 import polyop.ops.comparison
 import polyop.ops.rounding
 import polyop.ops.select  # noqa: F401
+from polyop.lazy import load
 from polyop.ops.define import ON_ARRAYS, ON_TENSORS
 from polyop.ops.pointwise import Fn, binary, pointwise, unary
 from polyop.ops.rounding import copied
@@ -57,7 +57,7 @@ def real_in_formulas(x: Any, real: Fn) -> Any:
 def number_log(x: Any) -> Any:
     """Take the logarithm of a Python number, which stays one: an array's would have a dtype."""
     if x.__class__ is complex:
-        return cmath.log(x)
+        return load("cmath:log")(x)
     if x == 0:
         return -math.inf
     return math.log(x) if x > 0 else math.nan

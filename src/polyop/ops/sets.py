@@ -7,13 +7,14 @@ before the data are there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from polyop.errors import ArgumentError
 from polyop.ops.axes import count
 from polyop.ops.define import ON_TENSORS, define
+from polyop.records import NamedTuple
 from polyop.schema.tags import Tag
 from polyop.tensor.meta import Meta, Size
 

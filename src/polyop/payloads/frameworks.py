@@ -69,13 +69,19 @@ class Torch(Library):
         Raises:
             ArgumentError: it is sparse, or nested.
         """
-        if array.layout is not self._torch.strided:
+        if array.layout is not self._torch.strided or array.is_nested:
+            nested = array.is_nested
             raise ArgumentError(
                 "a tensor over an array of torch is dense",
                 declared="layout torch.strided",
-                seen=str(array.layout),
-                fix="call .to_dense() first",
+                seen=f"{'nested, ' if nested else ''}layout {array.layout}",
+                fix="call .to_padded_tensor(0.0) first" if nested else "call .to_dense() first",
             )
+
+    def way_out(self, dtype: Any) -> str:
+        """Say what becomes of a tensor of a dtype without a counterpart."""
+        name = str(dtype)
+        return f"call {'.dequantize()' if name.startswith('torch.q') else '.to(dtype)'} first"
 
     def is_concrete(self, array: Array) -> bool:
         """Tell whether it is a plain tensor: no fake, no functional one, none of a transform."""
@@ -174,6 +180,12 @@ class Jax(Library):
         if not isinstance(found, np.dtype):
             self.unknown(found)
         return found
+
+    def way_out(self, dtype: Any) -> str:
+        """Say what becomes of an array of a dtype without a counterpart."""
+        keys = str(dtype).startswith("key<")
+        what = "give jax.random.key_data(key), which is an array of uint32" if keys else ""
+        return what or super().way_out(dtype)
 
     def native(self, dtype: DType) -> DType:
         """Give the dtype that JAX has: half the width where 64 bits are not enabled."""

@@ -83,8 +83,12 @@ class Library:
             f"{self.name} has no dtype that stands for {dtype}",
             declared=", ".join(d.name for d in self._natives),
             seen=str(dtype),
-            fix="convert it with astype first",
+            fix=self.way_out(dtype),
         )
+
+    def way_out(self, dtype: Any) -> str:
+        """Say what becomes of an array of a dtype without a counterpart."""
+        return "convert it with astype first"
 
     def native(self, dtype: DType) -> Any:
         """Give the library's own dtype."""

@@ -1,6 +1,6 @@
 """Annotations of Python to types of the schema language (SPEC S17 to S19).
 
-Classes of higher floors, `Tensor` first of all, are registered here by them.
+Classes of higher floors, `Tensor` first of all, are put into `ANNOTATIONS` by them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from polyop.devices import Device, Layout, MemoryFormat
 from polyop.schema.classes import name_of_class
 from polyop.schema.hints import Scope, class_hints
 from polyop.schema.types import (
+    ANNOTATIONS,
     BOOL,
     COMPLEX,
     DEVICE,
@@ -44,8 +45,7 @@ from polyop.schema.types import (
     walk,
 )
 
-#: Annotations that stand for one type each.
-ANNOTATIONS: dict[Any, Type] = {
+ANNOTATIONS |= {
     int: SYMINT,
     float: FLOAT,
     bool: BOOL,

@@ -7,11 +7,12 @@ written, so that 1, 1.0 and True differ and nan equals itself (SPEC S14, S15).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NoReturn
 
+from polyop.lazy import load
+from polyop.records import NamedTuple
 from polyop.schema.literals import literal_text
 from polyop.schema.types import ListType, OptionalType, RecordType, Type, holds_tensor
 
@@ -110,16 +111,63 @@ class Argument(NamedTuple):
         return text
 
 
-@dataclass(frozen=True)
 class FunctionSchema:
-    """The frozen signature of one overload (SPEC S14)."""
+    """The frozen signature of one overload (SPEC S14).
 
+    No dataclass: reading `dataclasses` takes a thirtieth of the time that importing polyop may.
+    """
+
+    __match_args__ = ("name", "overload_name", "version", "arguments", "returns", "is_vararg")
     name: str
-    overload_name: str = ""
-    version: int = 1
-    arguments: tuple[Argument, ...] = ()
-    returns: tuple[Argument, ...] = ()
-    is_vararg: bool = False
+    overload_name: str
+    version: int
+    arguments: tuple[Argument, ...]
+    returns: tuple[Argument, ...]
+    is_vararg: bool
+
+    def __init__(  # noqa: PLR0917 - all its fields, in order
+        self,
+        name: str,
+        overload_name: str = "",
+        version: int = 1,
+        arguments: tuple[Argument, ...] = (),
+        returns: tuple[Argument, ...] = (),
+        is_vararg: bool = False,
+    ) -> None:
+        self.__dict__.update(
+            name=name,
+            overload_name=overload_name,
+            version=version,
+            arguments=arguments,
+            returns=returns,
+            is_vararg=is_vararg,
+        )
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise load("dataclasses:FrozenInstanceError")(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise load("dataclasses:FrozenInstanceError")(f"cannot delete field {name!r}")
+
+    def _fields(self) -> tuple[Any, ...]:
+        return (self.name, self.overload_name, self.version, self.arguments, self.returns,
+                self.is_vararg)  # fmt: skip
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, FunctionSchema) or self.__class__ is not other.__class__:
+            return NotImplemented
+        return self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def but(self, **fields: Any) -> FunctionSchema:
+        """Give the same signature with some fields changed."""
+        return FunctionSchema(
+            **{name: getattr(self, name) for name in self.__match_args__} | fields
+        )
 
     @property
     def namespace(self) -> str:
@@ -164,8 +212,7 @@ class FunctionSchema:
 
     def flat(self) -> FunctionSchema:
         """Give the equal schema of leaves: records are split into their fields (S8)."""
-        return replace(
-            self,
+        return self.but(
             arguments=tuple(leaf for a in self.arguments for leaf in _leaves(a)),
             returns=tuple(leaf for a in self.returns for leaf in _leaves(a)),
         )

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from polyop.errors import ObjectError
+from polyop.records import NamedTuple
 from polyop.schema.classes import class_named, enum_name, register_class_name
 from polyop.schema.model import FunctionSchema
 from polyop.schema.types import BaseType, ClassType, Type, walk

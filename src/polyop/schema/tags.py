@@ -6,7 +6,6 @@ Two of them are contracts on the schema (SPEC S25, S196).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from enum import Enum
 from typing import TypeAlias
 
@@ -71,7 +70,7 @@ def with_tag_aliases(schema: FunctionSchema, tags: frozenset[Tag]) -> FunctionSc
     """
     if Tag.inplace in tags or Tag.out in tags:
         if len(schema.returns) == len(schema.written):
-            schema = replace(schema, returns=tuple(map(_shared, schema.returns, schema.written)))
+            schema = schema.but(returns=tuple(map(_shared, schema.returns, schema.written)))
         check_tags(schema, tags)
     return schema
 

@@ -275,6 +275,9 @@ BASE_TYPES: dict[str, BaseType] = {
 }
 BASE_TYPES["number"] = SCALAR
 
+#: What classes stand for in annotations, those of higher floors; `annotations.py` adds Python's.
+ANNOTATIONS: dict[Any, Type] = {}
+
 
 def walk(schema_type: Type) -> Iterator[Type]:
     """Give a type and all types inside it."""

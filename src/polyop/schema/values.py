@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import is_dataclass, replace
 from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from polyop.devices import DTYPES, Device
+from polyop.lazy import load
 from polyop.schema.base_values import (
     Known,
     Mismatch,
@@ -183,7 +183,9 @@ def _record(schema_type: RecordType, value: Any) -> Any:
     if isinstance(value, Mapping):
         return new
     record: Any = value
-    return record._replace(**new) if isinstance(value, tuple) else replace(record, **new)
+    if isinstance(value, tuple):
+        return record._replace(**new)
+    return load("dataclasses:replace")(record, **new)
 
 
 def record_values(schema_type: RecordType, value: Any) -> dict[str, Any]:
@@ -210,7 +212,7 @@ def _takes_mappings(cls: type | None) -> bool:
 def _is_record(cls: type | None, value: Any) -> bool:
     if cls is not None:
         return isinstance(value, cls) if not issubclass(cls, dict) else False
-    return hasattr(value, "_fields") or (is_dataclass(value) and not isinstance(value, type))
+    return hasattr(value, "_fields") or hasattr(type(value), "__dataclass_fields__")
 
 
 _CONVERTERS: dict[type[Type], Callable[[Any, Any], Any]] = {

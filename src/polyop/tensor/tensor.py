@@ -20,8 +20,7 @@ from polyop.dispatch.context import word
 from polyop.dispatch.parts import PARTS
 from polyop.errors import AutogradError, DataDependentOutputError, UsageTypeError
 from polyop.lazy import load
-from polyop.schema.annotations import register_annotation
-from polyop.schema.types import TENSOR
+from polyop.schema.types import ANNOTATIONS, TENSOR
 from polyop.schema.values import register_symbolic, set_tensor_predicate
 from polyop.symbolic import SymBool, SymFloat, SymInt
 from polyop.tensor.meta import Meta, Shape, element_strides
@@ -431,7 +430,7 @@ def _integer(tensor: Any) -> int | None:
     return int(tensor.item()) if not tensor.shape and tensor.dtype.kind in "iu" else None
 
 
-register_annotation(Tensor, TENSOR)
+ANNOTATIONS[Tensor] = TENSOR
 set_tensor_predicate(_is_tensor, _integer)
 register_symbolic(SymInt, SymFloat, SymBool)
 PARTS.Tensor = Tensor

@@ -7,7 +7,9 @@ named axis that stays whole meets nothing: it has a label of its own, and one ch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice, product
 from operator import itemgetter
 from typing import Any, NamedTuple, NoReturn
 
@@ -15,8 +17,9 @@ import numpy as np
 from dask.tokenize import tokenize
 
 from polyop.bridges.dask.arrays import da
-from polyop.bridges.dask.outlines import Fact
-from polyop.bridges.dask.tasks import Call, fits
+from polyop.bridges.dask.declared import declared_cut, fits
+from polyop.bridges.dask.outlines import Fact, fact_of
+from polyop.bridges.dask.tasks import Call, refuse_chunk
 from polyop.bridges.dask.whole import warn_merged
 from polyop.dispatch.chunk_rule import cuttable
 from polyop.dispatch.index_signature import index_of
@@ -63,7 +66,11 @@ def axes_of(op: OpOverload, operands: int, results: int) -> Axes | None:
 def blocked(
     call: Call, axes: Axes, arrays: Sequence[Any], facts: Sequence[Fact]
 ) -> list[Any] | None:
-    """Give the results of a call in blocks; None if sizes that nobody knows stand in the way."""
+    """Give the results of a call in blocks; None if sizes that nobody knows stand in the way.
+
+    Raises:
+        MetadataMismatchError: what the fake rule says of blocks is not what it says of the whole.
+    """
     given = [
         axes.labels(x.ndim, group, f"whole {i}")
         for i, (x, group) in enumerate(zip(arrays, axes.inputs, strict=True))
@@ -73,15 +80,21 @@ def blocked(
     _check_loops(call.op, axes, given, facts)
     merged = _merged(call.op, axes, arrays, given)
     pairs = [one for pair in zip(merged, given, strict=True) for one in pair]
+    labels = [
+        axes.labels(len(fact.shape), group, "new")
+        for fact, group in zip(facts, axes.outputs, strict=True)
+    ]
+    call = call.declaring(declared_cut(facts, labels, given))
     name = f"{call.op._opname}-{tokenize(call, *merged)}"
     if not call.several:
-        made = [_laid(call, axes, 0, facts, pairs, name)]
+        made = [_laid(call, labels[0], facts[0], pairs, name)]
     else:
         rows = _rows(call, given, pairs, name)
         made = [
-            _laid(itemgetter(i), axes, i, facts, rows, f"{name}-{i}") for i in range(len(facts))
+            _laid(itemgetter(i), one, facts[i], rows, f"{name}-{i}") for i, one in enumerate(labels)
         ]
     _check(call.op, made, facts)
+    _check_blocks(call, [fact_of(x) for x in merged], given, made, labels)
     return made
 
 
@@ -119,17 +132,10 @@ def _rows(call: Call, given: Sequence[Labels], pairs: Sequence[Any], name: str) 
     return [da.blockwise(call, labels, *pairs, name=name, meta=meta), labels]
 
 
-def _laid(  # noqa: PLR0917 - one result
-    fn: Callable[..., Any],
-    axes: Axes,
-    i: int,
-    facts: Sequence[Fact],
-    pairs: Sequence[Any],
-    name: str,
+def _laid(
+    fn: Callable[..., Any], labels: Labels, fact: Fact, pairs: Sequence[Any], name: str
 ) -> Any:
     """Lay out one result: what stays whole is a new axis of one chunk."""
-    fact = facts[i]
-    labels = axes.labels(len(fact.shape), axes.outputs[i], "new")
     new = {label: n for label, n in zip(labels, fact.shape, strict=True) if label.startswith("new")}
     meta = np.empty((0,) * len(labels), fact.dtype)
     return da.blockwise(fn, labels, *pairs, name=name, new_axes=new, meta=meta)
@@ -147,8 +153,66 @@ def _check_loops(
 
 def _check(op: OpOverload, made: Sequence[Any], facts: Sequence[Fact]) -> None:
     for i, (array, fact) in enumerate(zip(made, facts, strict=True)):
-        if not fits(array.shape, fact.shape):
+        # A size that depends on data is none that follows from those of the arguments.
+        if not all(math.isnan(n) or n == m for n, m in zip(array.shape, fact.shape, strict=True)):
             _differs(op, i, fact, f"shape {array.shape}")
+
+
+#: Blocks of so many sizes are looked at when a recipe is written; all of them when they run.
+MOST = 16
+
+
+def _check_blocks(
+    call: Call,
+    whole: Sequence[Fact],
+    given: Sequence[Labels],
+    made: Sequence[Any],
+    labels: Sequence[Labels],
+) -> None:
+    """Ask the fake rule of blocks, of each size once, for the parts of what it said of the whole.
+
+    Raises:
+        MetadataMismatchError: it says something else.
+    """
+    if all(x.npartitions == 1 for x in made):
+        return
+    sizes = {
+        label: dict.fromkeys(n for n in chunks if not math.isnan(n))
+        for x, names in zip(made, labels, strict=True)
+        for label, chunks in zip(names, x.chunks, strict=True)
+        if not label.startswith("new")
+    }
+    for blocks in islice(_blocks(whole, given, sizes), MOST):
+        said = _said(call, blocks)
+        shapes = [fact.shape for fact in blocks]
+        for i, (fact, wanted) in enumerate(zip(said, call.wanted, strict=False)):
+            declared = wanted.of_chunk(shapes)
+            if not fits(fact.shape, declared.shape) or fact.dtype != declared.dtype:
+                refuse_chunk(call.op, i, declared, fact, blocks)
+
+
+def _blocks(
+    whole: Sequence[Fact], given: Sequence[Labels], sizes: dict[str, Any]
+) -> Iterator[tuple[Fact, ...]]:
+    """Give the blocks of the arguments that meet in a task, those of the same sizes once."""
+    for chosen in product(*sizes.values()):
+        size = dict(zip(sizes, chosen, strict=True))
+        yield tuple([
+            Fact(tuple(map(partial(_cut, size), names, fact.shape)), fact.dtype)
+            for fact, names in zip(whole, given, strict=True)
+        ])  # fmt: skip
+
+
+def _cut(size: dict[str, float], label: str, n: float) -> float:
+    return n if n == 1 else size.get(label, n)
+
+
+def _said(call: Call, blocks: tuple[Fact, ...]) -> Sequence[Fact]:
+    """Ask the fake rule; what it raises is raised where such a block is computed, if one is."""
+    try:
+        return call.outlines.of(blocks).facts
+    except Exception:
+        return ()
 
 
 def _differs(op: OpOverload, i: int, fact: Fact, seen: str) -> NoReturn:

@@ -10,8 +10,9 @@ import numpy as np
 from polyop import tree
 from polyop.bridges.dask.arrays import da, meta_from_array
 from polyop.bridges.dask.blocks import axes_of, blocked
-from polyop.bridges.dask.outlines import Fact, Outline, Slot, fact_of, filled
-from polyop.bridges.dask.tasks import Call, fits, wanted_of
+from polyop.bridges.dask.declared import compared, declared_whole, fits
+from polyop.bridges.dask.outlines import Outline, Slot, fact_of, filled
+from polyop.bridges.dask.tasks import Call
 from polyop.bridges.dask.whole import is_cut, warn_whole, whole
 from polyop.bridges.held import linked, written
 from polyop.dispatch.bind import bind
@@ -116,7 +117,7 @@ def _laid(op: OpOverload, values: Sequence[Any]) -> tuple[list[Any], Outline]:
     """Give the recipes of the results."""
     template, given, outline = _described(op, values)
     operands = [_kept(x) for x in given]
-    task = Call(op, template, wanted_of(outline.facts))
+    task = Call(op, template, declared_whole(outline.facts))
     if chunks_of(op) is not None and not isinstance(chunks_of(op), tuple):
         return _by_rule(op, template, operands, outline), outline
     axes = axes_of(op, len(operands), len(outline.facts))
@@ -196,8 +197,8 @@ def _by_rule(
         if not isinstance(x, da.Array):
             _differs(op, f"result {i}", "an array of Dask", type(x).__name__)
         if not fits(x.shape, fact.shape) or x.dtype != fact.dtype:
-            _differs(op, f"result {i}", _text(fact), _text(fact_of(x)))
-    return arrays
+            _differs(op, f"result {i}", fact, fact_of(x))
+    return [compared(op, i, x) for i, x in enumerate(arrays)]
 
 
 def _runner(op: OpOverload) -> Callable[..., Any]:
@@ -207,7 +208,7 @@ def _runner(op: OpOverload) -> Callable[..., Any]:
         named = {name: _wrapped(value) for name, value in kwargs.items()}
         values = bind(op, [_wrapped(value) for value in args], named)
         template, given, outline = _described(op, values)
-        task = Call(op, template, wanted_of(outline.facts))
+        task = Call(op, template, declared_whole(outline.facts))
         return _structured(op, whole(task, [_kept(x) for x in given], outline.facts), outline)
 
     return run
@@ -215,10 +216,6 @@ def _runner(op: OpOverload) -> Callable[..., Any]:
 
 def _wrapped(value: Any) -> Any:
     return tree.map_leaves(lambda x: from_array(x) if PARTS.is_array(x) else x, value)
-
-
-def _text(fact: Fact) -> str:
-    return f"{fact.dtype}{list(fact.shape)}"
 
 
 def _differs(op: OpOverload, what: str, declared: object, seen: object) -> None:

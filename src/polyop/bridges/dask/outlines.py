@@ -37,6 +37,9 @@ class Fact(NamedTuple):
     shape: Shape
     dtype: np.dtype[Any]
 
+    def __str__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}"
+
     @property
     def is_known(self) -> bool:
         """Whether all sizes are."""

@@ -8,7 +8,6 @@ that is not there is then an error of that task, and goes to whoever waits for t
 
 from __future__ import annotations
 
-import math
 import pickle
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -17,9 +16,11 @@ import cloudpickle
 import numpy as np
 
 from polyop import tree
+from polyop.bridges.dask.declared import Declared, fits
 from polyop.bridges.dask.identity import token_parts
 from polyop.bridges.dask.outlines import Fact, Outlines, fact_of, filled
 from polyop.bridges.dask.travel import Parcel, found_by, parcel_of
+from polyop.bridges.told import told
 from polyop.dispatch.context import PLAIN, run_under
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import (
@@ -38,7 +39,7 @@ class Call:
     Args:
         op: the operator.
         template: its arguments, with a slot for each array.
-        wanted: the dtype and number of axes of each result.
+        wanted: what is declared of each result.
 
     Attributes:
         outlines: what is known of its results.
@@ -47,7 +48,9 @@ class Call:
 
     __slots__ = ("op", "outlines", "several", "template", "wanted")
 
-    def __init__(self, op: OpOverload, template: list[Any], wanted: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self, op: OpOverload, template: list[Any], wanted: tuple[Declared, ...] = ()
+    ) -> None:
         self.op = op
         self.template = template
         self.wanted = wanted
@@ -56,6 +59,12 @@ class Call:
 
     def __repr__(self) -> str:
         return self.op.name()
+
+    def declaring(self, wanted: tuple[Declared, ...]) -> Call:
+        """Give the call of which something else is declared."""
+        made = Call(self.op, self.template, wanted)
+        made.outlines = self.outlines
+        return made
 
     def __dask_tokenize__(self) -> Any:
         return "polyop", token_parts(self.op), self.template, [str(w) for w in self.wanted]
@@ -81,7 +90,11 @@ class Call:
         values = filled(self.template, tensors)
         names = [a.name for a in self.op._schema.keyword_only]
         n = len(values) - len(names)
-        return self.op.entry(*values[:n], **dict(zip(names, values[n:], strict=True)))
+        try:
+            return self.op.entry(*values[:n], **dict(zip(names, values[n:], strict=True)))
+        except Exception as error:
+            told(error, self.op, "dask")
+            raise
 
     def _array(self, leaf: Any, given: Sequence[Any]) -> Any:
         """Give a result's array; views of arguments become arrays of their own."""
@@ -99,15 +112,19 @@ class Call:
 
     def _check(self, arrays: Sequence[Any], given: Sequence[Any]) -> None:
         """Hold results against the fake rule, here and where the recipe was written."""
-        facts = self.outlines.of(tuple(map(fact_of, given))).facts
-        if not len(arrays) == len(facts) == len(self.wanted):
+        facts = tuple(map(fact_of, given))
+        said = self.outlines.of(facts).facts
+        if not len(arrays) == len(said) == len(self.wanted):
             self._differs("the number of results", len(self.wanted), len(arrays))
-        for i, (array, fact, wanted) in enumerate(zip(arrays, facts, self.wanted, strict=True)):
+        shapes = [fact.shape for fact in facts]
+        for i, (array, fact, wanted) in enumerate(zip(arrays, said, self.wanted, strict=True)):
+            declared = wanted.of_chunk(shapes)
+            if array.shape == fact.shape == declared.shape and array.dtype == declared.dtype:
+                continue
             if not fits(array.shape, fact.shape):
                 self._differs(f"the shape of result {i}", fact.shape, array.shape)
-            if (array.dtype, array.ndim) != wanted:
-                seen = f"{array.dtype}, {array.ndim} axes"
-                self._differs(f"result {i}", f"{wanted[0]}, {wanted[1]} axes", seen)
+            if not fits(array.shape, declared.shape) or array.dtype != declared.dtype:
+                refuse_chunk(self.op, i, declared, fact_of(array), facts, cut=wanted.is_cut)
 
     def _differs(self, what: str, declared: object, seen: object) -> NoReturn:
         raise MetadataMismatchError(
@@ -119,6 +136,32 @@ class Call:
             fix="let the fake rule and the kernel give the same shapes and dtypes, for parts of "
             "arrays too",
         )
+
+
+def refuse_chunk(
+    op: OpOverload, i: int, declared: Fact, seen: Fact, given: Sequence[Fact], *, cut: bool = True
+) -> NoReturn:
+    """Refuse what is not as its recipe declares, though the fake rule says so when it runs.
+
+    Raises:
+        MetadataMismatchError: always.
+    """
+    what = "a chunk" if cut else "the data"
+    fix = (
+        "let the kernel and the fake rule give for parts of the arguments the same parts of the "
+        "result; or take away what lets it be cut: the tag pointwise, or names of axes"
+        if cut
+        else "let the fake rule say the same whenever it is asked; call the operator anew if its "
+        "rule has changed"
+    )
+    raise MetadataMismatchError(
+        f"{what} of result {i} of {op.name()} is not what was declared when the recipe was written",
+        op=op._schema,
+        declared=f"{declared}{', as the arguments are cut' if cut else ''}",
+        seen=f"{seen}, of arguments {', '.join(map(str, given))}",
+        source=op.rule_source("fake"),
+        fix=fix,
+    )
 
 
 class Sent:
@@ -180,19 +223,6 @@ class Sent:
 ARRIVED: dict[bytes, Call] = {}
 #: They are forgotten when there are so many.
 MOST = 1 << 10
-
-
-def fits(seen: Sequence[float], wanted: Sequence[float]) -> bool:
-    """Tell whether a shape is another one, of which sizes may not be known."""
-    pairs = zip(seen, wanted, strict=False)
-    return len(seen) == len(wanted) and all(
-        math.isnan(a) or math.isnan(b) or a == b for a, b in pairs
-    )
-
-
-def wanted_of(facts: Sequence[Fact]) -> tuple[Any, ...]:
-    """Give the dtype and number of axes of each result."""
-    return tuple([(fact.dtype, len(fact.shape)) for fact in facts])
 
 
 def _only(x: Any) -> Any:

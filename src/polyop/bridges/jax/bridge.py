@@ -23,6 +23,7 @@ from polyop.errors import MutationError, UsageError
 from polyop.layers.fake.handlers import plan_of
 from polyop.layers.payloads.authors import call_held
 from polyop.payloads.held import Held
+from polyop.payloads.refused import check_argument
 from polyop.tensor.foreign import is_reference
 from polyop.tensor.tensor import Tensor
 
@@ -112,12 +113,20 @@ def call(op: OpOverload, values: Sequence[Any]) -> Any:
     operands, frame = split(op, values, is_foreign)
     for x in operands:
         if not isinstance(x.dtype, np.dtype):
-            JAX.unknown(x.dtype)
+            _refuse_dtype(op, values)
     bridge = bridge_of(op)
     outs, spec = bridge.bind(operands, frame)
     if not bridge.is_odd:
         remember(op, values, bridge.primitive.bind, bridge.spec, call)
     return tree.unflatten(spec, outs)
+
+
+def _refuse_dtype(op: OpOverload, values: Sequence[Any]) -> None:
+    """Refuse arrays of a dtype that is JAX's own, as keys of random numbers have."""
+    for argument, value in zip(op._schema.arguments, values, strict=True):
+        for x in tree.leaves(value):
+            if isinstance(x, jax.Array):
+                check_argument(op, argument.name, JAX, x)
 
 
 def call_tensors(op: OpOverload, values: Sequence[Any]) -> Any:

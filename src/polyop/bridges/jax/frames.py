@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from polyop import tree
+from polyop.bridges.told import told
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.payloads.held import Held, of_held
@@ -78,12 +79,16 @@ class Frame:
         return found
 
     def run(self, operands: Iterable[Any]) -> Any:
-        """Call the operator with tensors."""
+        """Call the operator with tensors; what its kernel raises is told whose it is."""
         values = self.values(operands)
-        if not self._names:
-            return self.op.entry(*values)
-        n = len(values) - len(self._names)
-        return self.op.entry(*values[:n], **dict(zip(self._names, values[n:], strict=True)))
+        try:
+            if not self._names:
+                return self.op.entry(*values)
+            n = len(values) - len(self._names)
+            return self.op.entry(*values[:n], **dict(zip(self._names, values[n:], strict=True)))
+        except Exception as error:
+            told(error, self.op, "jax")
+            raise
 
 
 #: Shape and dtype, as JAX has them.

@@ -13,6 +13,7 @@ from polyop.bridges.jax import eager, lowering
 from polyop.bridges.jax.frames import JAX, Frame
 from polyop.bridges.jax.results import check_results
 from polyop.bridges.own_kernels import call_own, checked
+from polyop.bridges.told import told
 from polyop.dispatch.context import PLAIN, run_under
 from polyop.dispatch.library_kernels import library_kernel, library_kernels
 from polyop.dispatch.table import Kernel
@@ -46,7 +47,11 @@ def lower(ctx: Any, *operands: Any, frame: Frame, cut: Any = None) -> Any:
 
 def _results(frame: Frame, kernel: Kernel, operands: Sequence[Any]) -> list[Any]:
     given = frame.values(map(_as_array, operands))
-    out = run_under(PLAIN, call_own, frame.op, kernel, given)
+    try:
+        out = run_under(PLAIN, call_own, frame.op, kernel, given)
+    except Exception as error:
+        told(error, frame.op, "jax", kernel.source)
+        raise
     leaves = tree.leaves(checked(frame.op, kernel, JAX, given, out))
     check_results(frame, operands, leaves)
     return leaves

@@ -5,15 +5,15 @@ Sizes may be PyTorch's symbols, which have no hash; so these descriptions are ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import torch
 
 from polyop.bridges.torch.anew import met
 from polyop.bridges.torch.arrays import each, our_values
 from polyop.bridges.torch.effects import say_effect
-from polyop.bridges.torch.kernel import chosen, filled
+from polyop.bridges.torch.kernel import check, chosen, filled, tensors_in
 from polyop.bridges.torch.schema import (
     Translation,
     our_device,
@@ -22,7 +22,7 @@ from polyop.bridges.torch.schema import (
     torch_dtype,
 )
 from polyop.dispatch.operator import OpOverload
-from polyop.errors import MissingFakeError, UsageError
+from polyop.errors import ArgumentError, MissingFakeError, UsageError
 from polyop.layers.fake.handlers import plan_of
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.schema.base_values import Known
@@ -77,6 +77,10 @@ class Fake:
         op, plan = self.op, self.plan
         say_effect(op)  # now, before it is in a graph
         met(op)
+        values = filled(plan, args, named)
+        check(op, plan, values)
+        written = [v for p, v in zip(plan.places, values, strict=True) if p.written]
+        refuse_meta(op, plan, values, written)
         if not plan.results:
             return None
         rule = plan_of(op)
@@ -85,9 +89,46 @@ class Fake:
         mode = TorchFakes()
         given = [
             v if p.kind == "static" else each(lambda t: t if t is None else mode.describe(t), v)
-            for p, v in zip(plan.places, filled(plan, args, named), strict=True)
+            for p, v in zip(plan.places, values, strict=True)
         ]
-        return chosen(plan.forms, rule.run(mode.space, our_values(plan, given)), _empty)
+        out = chosen(plan.forms, rule.run(mode.space, our_values(plan, given)), _empty)
+        refuse_meta(op, plan, values, out)
+        return out
+
+
+def refuse_meta(op: OpOverload, plan: Translation, values: Sequence[Any], made: Any) -> None:
+    """Refuse tensors without data beside others, if what comes of the call has data.
+
+    PyTorch asks the fake rule alone once an argument is on the device `meta`: a result elsewhere
+    would be whatever was in memory, and a write would not happen.
+
+    Args:
+        op: the operator.
+        plan: its schema in PyTorch's words.
+        values: the arguments.
+        made: the results, or what is written.
+
+    Raises:
+        ArgumentError: an argument is on that device, and a result, or what is written, is not.
+    """
+    for place, value in zip(plan.places, values, strict=True):
+        if any(t.is_meta for t in tensors_in(value)):
+            other = next((t.device for t in tensors_in(made) if not t.is_meta), None)
+            if other is not None:
+                _refuse_meta(op, place.name, other)
+
+
+def _refuse_meta(op: OpOverload, name: str, other: torch.device) -> NoReturn:
+    raise ArgumentError(
+        f"{op.name()} cannot take its argument {name!r}: it is on the device meta, where tensors "
+        f"have no data, and what the call gives is on {other}",
+        op=op._schema,
+        argument=name,
+        declared=f"a tensor on {other}",
+        seen="a tensor on meta",
+        source=op.source,
+        fix="give tensors on one device",
+    )
 
 
 def _empty(meta: Meta) -> torch.Tensor:

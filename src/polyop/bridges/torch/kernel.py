@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from polyop.bridges.calls import AT_KERNEL
+from polyop.bridges.told import told
 from polyop.bridges.torch.agreed import TRACED, agree, in_a_row
 from polyop.bridges.torch.arrays import each, our_values
 from polyop.bridges.torch.arrays import of_array as held
@@ -18,6 +19,7 @@ from polyop.dispatch.context import PLAIN, run_under
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import AliasError, MutationError, ReturnError
 from polyop.payloads.exchange import to_numpy
+from polyop.payloads.refused import check_argument
 from polyop.schema.model import MISSING
 from polyop.tensor.tensor import Tensor, of_array
 
@@ -50,6 +52,7 @@ class Kernel:
     def __call__(self, *args: Any, **named: Any) -> Any:
         """Run the kernel; what it writes counts as written to PyTorch too."""
         values = filled(self.plan, args, named)
+        check(self.op, self.plan, values)
         written = [
             t
             for p, v in zip(self.plan.places, values, strict=True)
@@ -59,7 +62,7 @@ class Kernel:
         ]
         for t in written:
             refuse_shared(self.op, t)
-        tensors = [t for v in values for t in _tensors(v)]
+        tensors = [t for v in values for t in tensors_in(v)]
         on_cpu = all(t.device.type == "cpu" for t in tensors)
         out = self._on_cpu(values, written) if on_cpu else self._as_they_are(values)
         if written:
@@ -73,7 +76,7 @@ class Kernel:
         def array(t: Any) -> Any:
             if t is None:
                 return None
-            found = to_numpy(t)
+            found = to_numpy(t, what=self.op.name())
             if t.is_conj() or t.is_neg():
                 backs.append((t, found))  # a copy, for NumPy has no such views
             inputs.append(found)
@@ -102,13 +105,28 @@ class Kernel:
         return self._results(out, lambda t: t.payload.array.contiguous())
 
     def _run(self, values: Sequence[Any]) -> Any:
-        out = run_under(PLAIN, ours, self.op, values)
+        try:
+            out = run_under(PLAIN, ours, self.op, values)
+        except Exception as error:
+            told(error, self.op, "torch")
+            raise
         if self.op in TRACED:
             agree(self.op, values, in_a_row(self.op, out))
         return out
 
     def _results(self, out: Any, convert: Any) -> Any:
         return chosen(self.plan.forms, out, convert)
+
+
+def check(op: OpOverload, plan: Translation, values: Sequence[Any]) -> None:
+    """Refuse tensors that are sparse, quantized, or of a dtype that NumPy has not.
+
+    Raises:
+        ArgumentError: one is; it is named.
+    """
+    for place, value in zip(plan.places, values, strict=True):
+        for t in tensors_in(value):
+            check_argument(op, place.name, TORCH, t)
 
 
 def refuse_shared(op: OpOverload, t: torch.Tensor) -> None:
@@ -138,11 +156,12 @@ def chosen(forms: Sequence[Form], out: Any, convert: Any) -> Any:
     return kept[0] if len(kept) == 1 else tuple(kept) if kept else None
 
 
-def _tensors(value: Any) -> list[torch.Tensor]:
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """Give the tensors that a value is, or holds in lists."""
     if isinstance(value, torch.Tensor):
         return [value]
     if isinstance(value, list | tuple):
-        return [t for t in value if isinstance(t, torch.Tensor)]
+        return [t for v in value for t in tensors_in(v)]
     return []
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from polyop.bridges.own_kernels import call_own, checked
+from polyop.bridges.told import told
 from polyop.bridges.torch.agreed import TRACED, agree
 from polyop.bridges.torch.arrays import each, of_array, our_values
 from polyop.bridges.torch.kernel import Kernel, chosen, filled
@@ -18,6 +19,7 @@ from polyop.dispatch.context import PLAIN, run_under
 from polyop.dispatch.library_kernels import has_kernels, library_kernel
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.table import Kernel as Registered
+from polyop.errors import ArgumentError, ReturnError
 
 
 def kernel_of(op: OpOverload, plan: Translation) -> Callable[..., Any]:
@@ -51,7 +53,11 @@ class OwnKernel:
         return out
 
     def _run(self, own: Registered, values: list[Any]) -> Any:
-        out = run_under(PLAIN, call_own, self.op, own, values)
+        try:
+            out = run_under(PLAIN, call_own, self.op, own, values)
+        except Exception as error:
+            told(error, self.op, "torch", own.source)
+            raise
         rows = checked(self.op, own, TORCH, values, out)
         if not rows:
             return None
@@ -59,7 +65,28 @@ class OwnKernel:
             given = [each(_over, v) for v in our_values(self.plan, values)]
             agree(self.op, given, [each(_over, row) for row in rows])
         whole = tuple(rows) if len(rows) > 1 else rows[0]
-        return chosen(self.plan.forms, whole, lambda t: t.contiguous())
+        return chosen(self.plan.forms, whole, lambda t: _in_order(self.op, own, t))
+
+
+def _in_order(op: OpOverload, own: Registered, t: torch.Tensor) -> torch.Tensor:
+    """Give a result whose elements are in order.
+
+    Raises:
+        ReturnError: it is sparse, quantized, or of a dtype that NumPy has not.
+    """
+    try:
+        TORCH.check(t)
+        TORCH.dtype(t)
+    except ArgumentError as error:
+        raise ReturnError(
+            f"the kernel of {op.name()} for PyTorch returns what fakes cannot say: {error.problem}",
+            op=op._schema,
+            declared=error.declared,
+            seen=error.seen,
+            source=own.source,
+            fix=error.fix,
+        ) from None
+    return t.contiguous()
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from polyop.bridges.told import told
 from polyop.bridges.torch.agreed import MOST, TRACED, agree, hashed, in_a_row
 from polyop.bridges.torch.hidden import announce
 from polyop.bridges.torch.kernel import Kernel, chosen, new_tensor, refuse_shared
@@ -92,6 +93,7 @@ def write_kernel(op: OpOverload, plan: Translation, general: Kernel) -> Callable
         plan=plan,
         refs=getrefcount,
         tape=TAPE.get,
+        told=told,
         unshared=refuse_shared,
         checked=results,
     )
@@ -168,7 +170,8 @@ def _kernel_text(shape: Shape, plan: Translation, compares: bool) -> list[str]:
     for a, kind in tensors:
         wrapped = [*new_text(f"p{a}", 1), f"{a} = _t"]
         lines += wrapped if kind == "tensor" else [f"if p{a} is not None:", *indent(wrapped)]
-    lines += [f"_t = None; _r = {call_text(shape, payloads=False)}"]
+    lines += ["_t = None", f"try: _r = {call_text(shape, payloads=False)}"]
+    lines += ["except Exception as _e: told(_e, op, 'torch'); raise"]
     return [*lines, *_results_text(shape, plan, [a for a, _ in tensors], compares)]
 
 

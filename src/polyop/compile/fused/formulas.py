@@ -65,7 +65,7 @@ _FLOATS = {
     np.trunc: "__builtin_trunc{f}({0})",
     np.rint: "__builtin_rint{f}({0})",
     np.copysign: "__builtin_copysign{f}({0}, {1})",
-    np.sign: "{0} != {0} ? {0} : ({t})(__builtin_isgreater({0}, 0) - __builtin_isless({0}, 0))",
+    np.sign: "{0} == 0 ? ({t})0 : {0} != {0} ? {0} : __builtin_copysign{f}(1, {0})",
     np.maximum: "__builtin_isgreater({0}, {1}) | ({0} != {0}) ? {0} : {1}",
     np.minimum: "__builtin_isless({0}, {1}) | ({0} != {0}) ? {0} : {1}",
     np.isnan: "{0} != {0}",

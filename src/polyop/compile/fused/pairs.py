@@ -8,7 +8,7 @@ is the kernel's and the tangent's own steps, run on symbols; only steps of equal
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -16,13 +16,15 @@ from polyop.compile.fused.call import reported
 from polyop.compile.fused.formula import Formula
 from polyop.compile.fused.formulas import EXACT, KINDS, TYPES
 from polyop.compile.fused.library import load_library
-from polyop.compile.fused.source import PRELUDE, body_of, loop_of
+from polyop.compile.fused.source import PRELUDE, blocks_of, body_of
 from polyop.compile.fused.symbols import Step, Symbol, Unknown, trace
-from polyop.compile.fused.ufunc import make_ufunc
+from polyop.compile.fused.turns import TURN, take_turns
+from polyop.compile.fused.ufunc import Ufunc, make_ufunc
 from polyop.devices import DType
 from polyop.dispatch.bits import NUMPY
-from polyop.layers.autograd.paired import Loop, Wanted
-from polyop.layers.autograd.steps import Places
+from polyop.dispatch.write import make_function
+from polyop.layers.autograd.paired import Kernel, Loop
+from polyop.layers.autograd.steps import Places, Written
 from polyop.tensor.tensor import Tensor
 
 _EXACT_WORDS = {"cast", "where"}
@@ -33,6 +35,24 @@ NARROW = """\
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #pragma GCC target("prefer-vector-width=256")
 #endif"""
+#: How much of each array a loop goes through at a time.
+PART = "#define PART (intptr_t)(1024 / sizeof(T))"
+
+
+class Wanted(NamedTuple):
+    """What a loop is to compute.
+
+    Attributes:
+        kernel: of the operator, on bare arrays.
+        written: the steps of the tangent.
+        places: the arguments.
+        dtype: of all arrays.
+    """
+
+    kernel: Kernel
+    written: Written
+    places: Places
+    dtype: DType
 
 
 class Pair(NamedTuple):
@@ -41,10 +61,11 @@ class Pair(NamedTuple):
     inputs: Sequence[str]
     members: Mapping[str, Formula]
     outputs: Sequence[str]
+    numbers: Sequence[str] = ()
 
 
 def make_loops(wanted: Sequence[Wanted]) -> list[Loop | None]:
-    """Compile loops; None in the place of one of which a step has not NumPy's bits, or no formula.
+    """Compile loops of one dtype; None for one of which a step has not NumPy's bits, or no formula.
 
     Raises:
         UsageError: there is no compiler.
@@ -53,15 +74,22 @@ def make_loops(wanted: Sequence[Wanted]) -> list[Loop | None]:
     pairs = {i: pair for i, one in enumerate(wanted) if (pair := _pair(one)) is not None}
     if not pairs:
         return [None] * len(wanted)
-    parts = [_source(i, pair, wanted[i].dtype) for i, pair in pairs.items()]
-    text = "\n".join([NARROW, PRELUDE, *parts])
+    parts = [_source(i, pair) for i, pair in pairs.items()]
+    kind = TYPES[wanted[0].dtype][1]
+    text = "\n".join([NARROW, PRELUDE, f"typedef {kind} T;", PART, TURN, *parts])
     library = load_library(lambda _: text)
+    take_turns(library)
     made: list[Loop | None] = [None] * len(wanted)
     for i, pair in pairs.items():
         dtype = wanted[i].dtype
         ufunc = make_ufunc(library, f"loop_{i}", [dtype] * len(pair.inputs), [dtype] * 2)
         made[i] = _call(ufunc, library.polyop_flags, wanted[i].places, dtype)
     return made
+
+
+def make_loop(*wanted: Any) -> Loop | None:
+    """Compile one loop; the arguments are the fields of `Wanted`."""
+    return make_loops([Wanted(*wanted)])[0]
 
 
 def _pair(wanted: Wanted) -> Pair | None:
@@ -75,33 +103,50 @@ def _pair(wanted: Wanted) -> Pair | None:
     tangent = _formula(written.applied, reads, dtype)
     if value is None or tangent is None:
         return None
-    return Pair([*given, *moving], {"r": value, "d": tangent}, ["r", "d"])
+    numbers = [f"x{i}" for i in places.statics]
+    return Pair([*given, *moving], {"r": value, "d": tangent}, ["r", "d"], numbers)
 
 
-def _source(number: int, pair: Pair, dtype: DType) -> str:
+def _source(number: int, pair: Pair) -> str:
     """Write a loop, which goes from block to block: first the results of one, then the tangents.
 
-    Fewer rows of memory are then on the way at a time, which is what such a loop waits for.
+    Fewer rows of memory are then on the way at a time, which is what such a loop waits for. For
+    the order of blocks see `turns.py`. A number is one row, which each block reads.
     """
-    kind = TYPES[dtype][1]
     given = {name: f"a{i}" for i, name in enumerate(pair.inputs)}
-    made = {name: f"r{i}" for i, name in enumerate(pair.outputs)}
+    names = given | {name: f"r{i}" for i, name in enumerate(pair.outputs)}
     parts, calls = [], []
     for name, formula in pair.members.items():
         reads: dict[Any, Symbol] = formula.inputs
         parts.append(body_of(f"{number}_{name}", Pair(list(reads), {name: formula}, [name])))
-        rows = [f"{(given | made)[x]} + i" for x in (*reads, name)]
-        calls.append(f"body_{number}_{name}({', '.join(rows)}, m);")
-    params = [f"const {kind} *{a}" for a in given.values()]
-    params += [f"{kind} *{r}" for r in made.values()]
-    whole = [
+        calls.append(f"body_{number}_{name}({', '.join(names[x] for x in (*reads, name))}, n);")
+    params = [f"{'const ' if x in given else ''}T *{a}" for x, a in names.items()]
+    places = enumerate(names)
+    rows = [f"(T *)p[{k}] + i" if x not in pair.numbers else f"b{k}" for k, x in places]
+    numbers = [k for k, x in enumerate(names) if x in pair.numbers]
+    steps = ["0" if k in numbers else "sizeof(T)" for k in range(len(names))]
+    fits = " && ".join(f"s[{k}] == {step}" for k, step in enumerate(steps))
+    return "\n".join([
+        *parts,
         f"BODY body_{number}({', '.join(params)}, intptr_t n) {{",
-        "for (intptr_t i = 0; i < n; i += BLOCK) {",
-        "intptr_t m = n - i < BLOCK ? n - i : BLOCK;",
         *calls,
+        "}",
+        blocks_of(number, pair),
+        f"static void straight_{number}(char **p, intptr_t n) {{",
+        "intptr_t last = (n - 1) / PART * PART, back = turned();",
+        *[f"T b{k}[PART];" for k in numbers],
+        *[f"for (int i = 0; i < PART; i++) b{k}[i] = *(T *)p[{k}];" for k in numbers],
+        "for (intptr_t j = 0; j <= last; j += PART) {",
+        "intptr_t i = back ? last - j : j, m = n - i < PART ? n - i : PART;",
+        f"body_{number}({', '.join(rows)}, m);",
         "} }",
-    ]
-    return "\n".join([*parts, *whole, loop_of(number, pair)])
+        f"void loop_{number}(char **p, const intptr_t *d, const intptr_t *s, void *unused) {{",
+        "(void)unused;",
+        f"if ({fits}) straight_{number}(p, d[0]);",
+        f"else blocks_{number}(p, d[0], s);",
+        "NOTE_FLAGS;",
+        "}",
+    ])  # fmt: skip
 
 
 def _formula(
@@ -128,31 +173,43 @@ def _is_exact(step: Step) -> bool:
 # -- the call -------------------------------------------------------------------
 
 
-def _call(ufunc: Any, flags: Callable[[], int], places: Places, dtype: DType) -> Loop:
-    """Make the function that looks at the arrays, and runs the loop on those that are alike."""
-    tensors, statics, moving = places.values, places.statics, places.moving
+TEXT = """\
+def f(values, tangents):
+    {reads}
+    shape, strides = x.shape, x.strides
+    if not ({fits} and x.flags.forc{plain}):
+        return None
+    t, g = Tensor(), Tensor()
+    t.payload, g.payload = ufunc({arrays})
+    raised = flags()
+    if raised and reported(raised):
+        return None
+    t.keys = g.keys = NUMPY
+    t.version = g.version = 0
+    return t, (g,)
+"""
 
-    def loop(values: Sequence[Any], tangents: Sequence[Any]) -> tuple[Tensor, tuple[Tensor]] | None:
-        arrays = [values[i].payload for i in tensors]
-        slopes = [tangents[i].payload for i in moving]
-        first = arrays[0]
-        shape, strides = first.shape, first.strides
-        for a in (*arrays, *slopes):
-            if a.dtype is not dtype or a.shape != shape or a.strides != strides:
-                return None
-        if not first.flags.forc:
-            return None
-        for i in statics:
-            if not _is_plain(values[i]):
-                return None
-            arrays.append(np.array(values[i], dtype))
-        r, d = ufunc.call(*arrays, *slopes)
-        raised = flags()
-        if raised and reported(raised):
-            return None
-        return _wrapped(r), (_wrapped(d),)
 
-    return loop
+def _call(ufunc: Ufunc, flags: Callable[[], int], places: Places, dtype: DType) -> Loop:
+    """Write the function that looks at the arrays, and runs the loop on those that are alike."""
+    first = places.values[0]
+    given = {f"x{i}" if i != first else "x": f"values[{i}]" for i in places.values}
+    moving = {f"g{i}": f"tangents[{i}]" for i in places.moving}
+    numbers = {f"n{i}": f"values[{i}]" for i in places.statics}
+    reads = [f"{x} = {source}.payload" for x, source in (given | moving).items()]
+    fits = [f"{x}.dtype is dtype" for x in (*given, *moving)]
+    fits += [f"{x}.shape == shape and {x}.strides == strides" for x in (*given, *moving)][1:]
+    text = TEXT.format(
+        reads="\n    ".join([*reads, *(f"{n} = {source}" for n, source in numbers.items())]),
+        fits=" and ".join(fits),
+        plain="".join(f" and is_plain({n})" for n in numbers),
+        arrays=", ".join([*given, *(f"array({n}, dtype)" for n in numbers), *moving]),
+    )
+    scope = {
+        "ufunc": ufunc.call, "kept": ufunc.kept, "flags": flags, "dtype": dtype, "array": np.array,
+        "reported": reported, "is_plain": _is_plain, "Tensor": Tensor, "NUMPY": NUMPY,
+    }  # fmt: skip
+    return cast("Loop", make_function(text, scope, "loop", ()))
 
 
 def _is_plain(number: Any) -> bool:
@@ -160,9 +217,3 @@ def _is_plain(number: Any) -> bool:
     if number.__class__ is int:
         return bool(-_WHOLE < number < _WHOLE)
     return number.__class__ is float and (number == 0 or _LEAST < abs(number) < _MOST)
-
-
-def _wrapped(array: Any) -> Tensor:
-    t = Tensor()
-    t.payload, t.keys, t.version = array, NUMPY, 0
-    return t

@@ -190,9 +190,23 @@ def loop_of(number: object, group: Group) -> str:
     """Write the function that NumPy calls, for data that lie in any way."""
     inputs, outputs = signature(group)
     kinds = [TYPES[d][1] for d in [*inputs, *outputs]]
-    count = len(inputs)
     whole = " && ".join(f"s[{k}] == sizeof({kind})" for k, kind in enumerate(kinds))
     straight = ", ".join(f"({kind} *)p[{k}]" for k, kind in enumerate(kinds))
+    return f"""\
+{blocks_of(number, group)}
+void loop_{number}(char **p, const intptr_t *d, const intptr_t *s, void *unused) {{
+(void)unused;
+if ({whole}) body_{number}({straight}, d[0]);
+else blocks_{number}(p, d[0], s);
+NOTE_FLAGS;
+}}"""
+
+
+def blocks_of(number: object, group: Group) -> str:
+    """Write the function that calls a body block by block, on copies where it must."""
+    inputs, outputs = signature(group)
+    kinds = [TYPES[d][1] for d in [*inputs, *outputs]]
+    count = len(inputs)
     buffers = "\n".join(f"{kind} b{k}[BLOCK];" for k, kind in enumerate(kinds))
     blocks = ", ".join(f"c{k}" for k in range(len(kinds)))
     reads = "\n".join(_read(k, kind) for k, kind in enumerate(kinds[:count]))
@@ -207,13 +221,7 @@ intptr_t m = n - i < BLOCK ? n - i : BLOCK;
 {places}
 body_{number}({blocks}, m);
 {writes}
-}} }}
-void loop_{number}(char **p, const intptr_t *d, const intptr_t *s, void *unused) {{
-(void)unused;
-if ({whole}) body_{number}({straight}, d[0]);
-else blocks_{number}(p, d[0], s);
-NOTE_FLAGS;
-}}"""
+}} }}"""
 
 
 def _read(k: int, kind: str) -> str:

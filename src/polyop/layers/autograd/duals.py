@@ -15,7 +15,7 @@ from polyop import tree
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import LIFTED, NO_GRAD, NUMPY
 from polyop.dispatch.body import result_forms
-from polyop.dispatch.context import AUTOGRAD, Word, reset_word, set_word
+from polyop.dispatch.context import AUTOGRAD, Word, reset_word, set_word, word
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.resolve import resolve
 from polyop.dispatch.results import tensors_in
@@ -38,6 +38,8 @@ def _push(op: OpOverload) -> Push | None:
     rule, places = tangent_rule(op), tensor_places(op)
     forms = [kind for kind, _ in result_forms(op._schema)]
     if places is None or forms not in (["new"], ["view"]) or not isinstance(rule, AtOnce):
+        return None
+    if op._schema.is_mutable:
         return None
     return places, rule.at_once, forms == ["view"]
 
@@ -77,15 +79,16 @@ class JvpLevel(Level):
     inputs: Sequence[Tensor]
     loans: Any
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.inputs = ()
-
     def inner_word(self) -> Word:
         """Give the word of the function."""
-        inner = self.outer.within(self)
-        if not self.outer.below:  # the word below this one is the outer word itself
-            self._below = (inner, self.outer)
+        outer = self.outer
+        code, fields = outer.within
+        inner = Word(code)
+        if fields:
+            inner.__dict__.update(fields)
+        inner.levels = (*outer.levels, self)
+        if not outer.below:  # the word below this one is the outer word itself
+            self._below = (inner, outer)
         return inner
 
     def end(self) -> None:
@@ -99,12 +102,13 @@ class JvpLevel(Level):
 
     def run(self, op: OpOverload, args: Sequence[Any]) -> Any:
         """Run a call on the values, and its rule on the tangents."""
-        if op._schema.is_mutable:
-            return write(self, op, args, self._is_input)
-        below = self.below()
+        cached = self._below
+        below = cached[1] if cached is not None and cached[0] is word() else self.below()
         done = None if below & ~NO_GRAD else self._run_plain(op, args, below)
         if done is not None:
             return done
+        if op._schema.is_mutable:
+            return write(self, op, args, self._is_input)
         tangents = [self.tangent(a) for a in args]
         token = set_word(below)
         try:

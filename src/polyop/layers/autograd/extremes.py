@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from polyop.dispatch.operator import Handler
-from polyop.layers.autograd.text_tangents import Tangents, TextTangents
+from polyop.dispatch.operator import Handler, OpOverload
+from polyop.layers.autograd.folded import folding
+from polyop.layers.autograd.paired import LARGE, PairedLoops
+from polyop.layers.autograd.text_tangents import TangentRule, Tangents, TextTangents
 from polyop.ops.axes import normal_axes
 from polyop.tensor.tensor import of_array
 
@@ -22,11 +24,19 @@ Array = np.ndarray[Any, Any]
 class ExtremeTangents(TextTangents):
     """The rule of `max` and `min`."""
 
+    def __init__(self, op: OpOverload, texts: Any, otherwise: TangentRule) -> None:
+        super().__init__(op, texts, otherwise)
+        self.folds = PairedLoops(op, folding(op))
+
     def at_once(
         self, call: Handler, values: Sequence[Any], tangents: Tangents
     ) -> tuple[Any, Sequence[Any]]:
         """Run the operator, and look the tangents up where that can be done."""
         x, g = values[0].payload, tangents[0].payload
+        if x.size >= LARGE:
+            found = self.folds.run(values, tangents, 0, x.dtype)
+            if found is not None:
+                return found
         if not _is_quick(x, g, values[1]):
             return super().at_once(call, values, tangents)
         out = call(*values)

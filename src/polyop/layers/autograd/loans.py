@@ -46,7 +46,9 @@ def lending(level: Any, func: Callable[..., Any], *args: Any) -> Any:
         out = func(*args)
         return out
     finally:
-        _give_all_back(level, out)
+        if level.loans:
+            _give_all_back(level, out)
+        level.loans = None
 
 
 def borrow(level: Any, target: Tensor) -> Sequence[Tensor]:
@@ -127,7 +129,7 @@ def _copy_marks(source: Tensor, target: Tensor) -> None:
 def _give_all_back(level: Any, out: Any) -> None:
     groups: list[Group] = level.loans
     level.loans = None
-    kept = {id(leaf) for leaf in tree.leaves(out)} if groups else set()
+    kept = {id(leaf) for leaf in tree.leaves(out)}
     while groups:
         run_under(level.outer, _give_back, groups.pop(), kept)
 

@@ -13,16 +13,16 @@ from typing import Any, NoReturn
 
 from polyop import tree
 from polyop.dispatch.bind import dispatch
-from polyop.dispatch.operator import Handler, OpOverload
+from polyop.dispatch.operator import OpOverload
 from polyop.errors import MissingGradientError
-from polyop.layers.autograd.arrays import cast_tensor
 from polyop.layers.autograd.author import AuthorRecorder, flatten_results
 from polyop.layers.autograd.author_tangents import AuthorTangents
 from polyop.layers.autograd.extremes import ExtremeTangents
+from polyop.layers.autograd.folded import SumTangents
+from polyop.layers.autograd.linear import BilinearTangents, LinearTangents
 from polyop.layers.autograd.recorders import Fallback, MissingRecorder, recorder_of
-from polyop.layers.autograd.text_tangents import TextTangents, plus_into
+from polyop.layers.autograd.text_tangents import TextTangents
 from polyop.layers.autograd.transpose import Called, transposed
-from polyop.ops.define import ON_TENSORS
 from polyop.schema.tags import Tag
 from polyop.tensor.tensor import Tensor, is_differentiable
 
@@ -32,8 +32,8 @@ TangentRule = Callable[[Sequence[Any], Tangents], tuple[Any, Sequence[Any]]]
 
 _FIRST = """
     alias broadcast_to contiguous_copy deviation diagonal diagonal_grad expand_dims expand_to flip
-    half_tril hermitian_part index index_grad matrix_transpose mean mean_grad mean_or_zero moveaxis
-    permute_dims reshape scatter_along_axis select select_grad slice slice_grad spread squeeze sum
+    half_tril hermitian_part index index_grad matrix_transpose mean_grad mean_or_zero moveaxis
+    permute_dims reshape scatter_along_axis select select_grad slice slice_grad spread squeeze
     sum_to take_along_axis transpose tril triu view cumulative_sum suffix_sum pad concat stack
     conj real imag negative positive
 """
@@ -45,8 +45,6 @@ LINEAR: dict[str, tuple[int, ...]] = {
     "core::index_put": (0, 2),
     "core::put_along_axis": (0, 2),
 }
-#: What must be another argument where an operator acts on tangents: constants have none.
-INSTEAD: dict[str, dict[int, Any]] = {"core::pad": {3: 0}}
 #: Operators of two tensors that are linear in each.
 BILINEAR = {f"core::{name}" for name in ("matmul", "matmul_left", "matmul_right", "vecdot")}
 #: The text of tangents where it is no other; `g` is the tangent of the argument.
@@ -78,6 +76,7 @@ FORWARD: dict[str, dict[str, str]] = {
 }  # fmt: skip
 FORWARD["core::min"] = FORWARD["core::max"]
 EXTREMES = {"core::max", "core::min"}
+SUMS = {"core::sum", "core::mean"}
 
 
 def tangent_rule(op: OpOverload) -> TangentRule:
@@ -105,6 +104,8 @@ def _rule_of(op: OpOverload) -> TangentRule:
 
 def _built_in(op: OpOverload) -> TangentRule:
     name = op.name()
+    if name in SUMS:
+        return SumTangents(op, (0,))
     if name in LINEAR:
         return LinearTangents(op, LINEAR[name])
     if name in BILINEAR:
@@ -209,73 +210,6 @@ def _leaves_beside(value: Any, tangent: Any) -> list[Any]:
         return [tangent]
     parts = zip(tree.children(value)[1] or (), tree.children(tangent)[1] or (), strict=True)
     return [t for v, d in parts for t in _leaves_beside(v, d)]
-
-
-class LinearTangents:
-    """The rule of an operator that is linear in some of its arguments together."""
-
-    def __init__(self, op: OpOverload, places: tuple[int, ...]) -> None:
-        self.op = op
-        self.places = places
-        self.instead = INSTEAD.get(op.name(), {})
-
-    def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
-        """Run the operator on the values, and on the tangents."""
-        return self.at_once(_through(self.op), values, tangents)
-
-    def at_once(
-        self, call: Handler, values: Sequence[Any], tangents: Tangents
-    ) -> tuple[Any, Sequence[Any]]:
-        """Do the same by a handler that serves both."""
-        out = call(*values)
-        dtype = out.payload.dtype
-        if not is_differentiable(dtype) or all(tangents[i] is None for i in self.places):
-            return out, [None]
-        given = list(values)
-        for i in self.places:
-            given[i] = _filled(values[i], tangents[i])
-        for i, value in self.instead.items():
-            given[i] = value
-        d = call(*given)
-        return out, [d if d.payload.dtype is dtype else cast_tensor(d, dtype)]
-
-
-def _through(op: OpOverload) -> Handler:
-    return lambda *values: dispatch(op, values)
-
-
-def _filled(value: Any, tangent: Any) -> Any:
-    """Put zeros where there is no tangent."""
-    if value.__class__ is list:
-        return [_filled(v, t) for v, t in zip(value, tangent or [None] * len(value), strict=True)]
-    return ON_TENSORS["zeros_like"](value) if tangent is None else tangent
-
-
-class BilinearTangents:
-    """The rule of an operator that is linear in each of its first two arguments."""
-
-    def __init__(self, op: OpOverload) -> None:
-        self.op = op
-
-    def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
-        """Run the operator, and once more for each tangent."""
-        return self.at_once(_through(self.op), values, tangents)
-
-    def at_once(
-        self, call: Handler, values: Sequence[Any], tangents: Tangents
-    ) -> tuple[Any, Sequence[Any]]:
-        """Do the same by a handler that serves all."""
-        out = call(*values)
-        if not is_differentiable(out.dtype):
-            return out, [None]
-        terms = []
-        for i in (0, 1):
-            if tangents[i] is not None:
-                given = list(values)
-                given[i] = tangents[i]
-                terms.append(call(*given))
-        total = terms[0] if len(terms) == 1 else plus_into(*terms)
-        return out, [cast_tensor(total, out.dtype)]
 
 
 #: Rules that know calls on plain arrays.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from polyop.devices import DType
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import NUMPY
 from polyop.dispatch.context import word
@@ -14,8 +15,9 @@ from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.results import tensors_in
 from polyop.dispatch.write import indent, make_function, shape_of
 from polyop.layers.autograd.arrays import cast_tensor, conj_tensor
-from polyop.layers.autograd.paired import LARGE, PairedLoops
+from polyop.layers.autograd.paired import LARGE, Kernel, Loop, PairedLoops
 from polyop.layers.autograd.steps import Places, Steps, Written, steps_of, written_of
+from polyop.lazy import load
 from polyop.ops.define import ON_TENSORS
 from polyop.tensor.tensor import Tensor, is_differentiable
 
@@ -45,7 +47,7 @@ class TextTangents:
         self.otherwise = otherwise
         self.tensors = [i for i, k in enumerate(shape_of(op._schema).kinds) if k == "tensor"]
         self.first = self.tensors[0] if self.tensors else 0
-        self.loops = PairedLoops(op, self._written)
+        self.loops = PairedLoops(op, self._loop)
         self.pair = tuple(self.tensors) if len(self.tensors) == 2 else None
 
     def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
@@ -68,9 +70,9 @@ class TextTangents:
         pair = self.pair
         if pair is not None and values[pair[0]] is values[pair[1]]:
             which = ~which if tangents[pair[0]] is tangents[pair[1]] else which
-        steps, places = self.steps.get(which) or self._steps(which)
+        steps, _ = self.steps.get(which) or self._steps(which)
         if first.size >= LARGE and steps is not None:
-            found = self.loops.run(values, tangents, places)
+            found = self.loops.run(values, tangents, which, first.dtype)
             if found is not None:
                 return found
         out = call(*values)
@@ -116,6 +118,17 @@ class TextTangents:
 
     def _written(self, places: Places) -> Written | None:
         return written_of(self._parts(tuple(places.needs)), places)
+
+    def _loop(self, kernel: Kernel, which: int, dtype: DType) -> Loop | None:
+        """Build a loop, except where the tangent is an argument's: it costs nothing."""
+        places = self.steps[which][1]
+        written = self._written(places)
+        if written is None or written.result.startswith("g"):
+            return None
+        made: Loop | None = load("polyop.compile.fused.pairs:make_loop")(
+            kernel, written, places, dtype
+        )
+        return made
 
     def _write(self, needs: tuple[int, ...]) -> Callable[..., Any]:
         parts = self._parts(needs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from polyop import tree
@@ -52,8 +51,7 @@ def twin_schema(schema: FunctionSchema) -> FunctionSchema:
     new = [a._replace(name="", alias_info=None, default_value=MISSING, kwarg_only=False)
            for a in schema.written]  # fmt: skip
     name = schema.overload_name
-    return replace(
-        schema,
+    return schema.but(
         overload_name=f"{name}_functional" if name else "functional",
         arguments=tuple(a._replace(alias_info=None) for a in schema.arguments),
         returns=tuple(r._replace(alias_info=None) for r in [*kept, *new]),

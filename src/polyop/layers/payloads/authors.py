@@ -25,6 +25,7 @@ from polyop.payloads.exchange import from_numpy, to_numpy
 from polyop.payloads.held import Held, Taken, of_held
 from polyop.payloads.libraries import library_of
 from polyop.payloads.library import Library
+from polyop.payloads.refused import check_argument
 from polyop.tensor.storage import bump, share
 from polyop.tensor.tensor import Tensor, of_array
 
@@ -164,6 +165,8 @@ def _taken(op: OpOverload, argument: Any, value: Any) -> Any:
             fix="wrap it: t = polyop.from_array(x); after the call polyop.to_array(t) is the new "
             "array",
         )
+    if library is not None:
+        check_argument(op, argument.name, library, value)
     return from_array(value)
 
 

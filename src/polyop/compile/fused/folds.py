@@ -1,0 +1,247 @@
+"""Loops that compute a sum, a mean or an extreme together with its tangent, in one pass.
+
+Arrays without gaps, of which neighbouring axes go, lie as `(outer, m, n)`, and `m` goes. Sums are
+added in NumPy's order (NOTE [Sums]), so that they have its bits. An extreme is looked for where it
+can still be: of a block whose greatest element is less than one before, nothing else is read.
+
+NOTE [Sums]
+Along the last axis NumPy adds pairwise (Higham, "The accuracy of floating point summation", 1993):
+halves of whole eights down to 128 elements, and those in eight sums, which are added as a tree; to
+zero in the end. Along other axes it adds row by row, to zeros.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from polyop.compile.fused.call import reported
+from polyop.compile.fused.formulas import TYPES
+from polyop.compile.fused.library import load_library
+from polyop.compile.fused.source import PRELUDE
+from polyop.compile.fused.turns import TURN, take_turns
+from polyop.compile.fused.ufunc import make_ufunc
+from polyop.devices import DType
+from polyop.dispatch.bits import NUMPY
+from polyop.layers.autograd.paired import Loop
+from polyop.ops.axes import normal_axes
+from polyop.tensor.tensor import Tensor
+
+#: Set by a loop for what NumPy is to compute: the bits of `numpy.geterr` are below.
+REFUSED = 16
+SIGNATURE = "(m,n),(m,n)->(n),(n)"
+
+LOOP = """\
+void loop_{name}(char **p, const intptr_t *d, const intptr_t *s, void *unused) {{
+(void)unused;
+int back = turned();
+for (intptr_t k = 0; k < d[0]; k++) {{
+    intptr_t o = back ? d[0] - 1 - k : k;
+    fold_{name}((const T *)(p[0] + o * s[0]), (const T *)(p[1] + o * s[1]),
+        (T *)(p[2] + o * s[2]), (T *)(p[3] + o * s[3]), d[1], d[2], back);
+}}
+NOTE_FLAGS;
+}}"""
+SUMS = """\
+typedef T EIGHT __attribute__((vector_size(8 * sizeof(T))));
+static EIGHT eight(const T *x) { EIGHT v; __builtin_memcpy(&v, x, sizeof v); return v; }
+static T total(EIGHT v)
+{ return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7])); }
+static void pair(const T *x, const T *g, intptr_t m, T *r, T *d, int back) {
+if (m > 128) {
+    T u[2], v[2];
+    intptr_t half = m / 2 - m / 2 % 8;
+    if (back) pair(x + half, g + half, m - half, u + 1, v + 1, back);
+    pair(x, g, half, u, v, back);
+    if (!back) pair(x + half, g + half, m - half, u + 1, v + 1, back);
+    *r = u[0] + u[1], *d = v[0] + v[1];
+    return;
+}
+intptr_t i = 0;
+T a = -0.0, b = -0.0;
+if (m >= 8) {
+    EIGHT all = eight(x), slopes = eight(g);
+    for (i = 8; i < m - m % 8; i += 8) all += eight(x + i), slopes += eight(g + i);
+    a = total(all), b = total(slopes);
+}
+for (; i < m; i++) a += x[i], b += g[i];
+*r = a, *d = b;
+}
+/* Four rows at a time, each sum in the order of rows. */
+static void rows(const T *restrict x, T *restrict r, intptr_t m, intptr_t n) {
+intptr_t i = 0;
+for (intptr_t j = 0; j < n; j++) r[j] = 0;
+for (; i + 4 <= m; i += 4, x += 4 * n)
+    for (intptr_t j = 0; j < n; j++)
+        r[j] = (((r[j] + x[j]) + x[n + j]) + x[2 * n + j]) + x[3 * n + j];
+for (; i < m; i++, x += n)
+    for (intptr_t j = 0; j < n; j++) r[j] += x[j];
+}
+static void fold_sum(const T *x, const T *g, T *r, T *d, intptr_t m, intptr_t n, int back) {
+if (n == 1) {
+    pair(x, g, m, r, d, back);
+    *r += 0, *d += 0;
+    return;
+}
+if (back) rows(g, d, m, n);
+rows(x, r, m, n);
+if (!back) rows(g, d, m, n);
+}
+static void fold_mean(const T *x, const T *g, T *r, T *d, intptr_t m, intptr_t n, int back) {
+fold_sum(x, g, r, d, m, n, back);
+for (intptr_t j = 0; j < n; j++) r[j] /= (T)m, d[j] /= (T)m;
+}"""
+#: {better} is `>` or `<`. What NumPy is to do: NaN, which all is; zeros, whose signs depend on its
+#: order; and more elements that tie than it adds in their order.
+EXTREMES = """\
+#include <stdlib.h>
+#define WIDE 32
+/* Add the tangents of a row's elements that are the best: of one, or of each. */
+static void take_{name}(
+    const T *y, const T *g, const T *best, T *d, intptr_t *count, intptr_t step, intptr_t size
+) {{
+for (intptr_t from = 0; from < size; from += WIDE) {{
+    intptr_t stop = size - from < WIDE ? size : from + WIDE;
+    WORD any = stop < from + WIDE;
+    if (!any && step) for (int k = 0; k < WIDE; k++) any |= y[from + k] == best[from + k];
+    if (!any && !step) for (int k = 0; k < WIDE; k++) any |= y[from + k] == *best;
+    if (any)
+        for (intptr_t k = from; k < stop; k++)
+            if (y[k] == best[k * step]) d[k * step] += g[k], count[k * step]++;
+}}
+}}
+static void peak_{name}(const T *x, const T *g, T *r, T *d, intptr_t m) {{
+T best = x[0], slope = 0;
+WORD nan = 0;
+intptr_t count = 0;
+for (intptr_t from = 0; from < m; from += 1024) {{
+    const T *y = x + from;
+    intptr_t i = 0, size = m - from < 1024 ? m - from : 1024;
+    T top = y[0];
+    if (size >= WIDE) {{
+        T tops[WIDE];
+        WORD odd[WIDE];
+        for (int k = 0; k < WIDE; k++) tops[k] = y[k], odd[k] = y[k] != y[k];
+        for (i = WIDE; i + WIDE <= size; i += WIDE)
+            for (int k = 0; k < WIDE; k++) {{
+                tops[k] = y[i + k] {better} tops[k] ? y[i + k] : tops[k];
+                odd[k] |= y[i + k] != y[i + k];
+            }}
+        for (int half = WIDE / 2; half; half /= 2)
+            for (int k = 0; k < half; k++) {{
+                tops[k] = tops[k + half] {better} tops[k] ? tops[k + half] : tops[k];
+                odd[k] |= odd[k + half];
+            }}
+        top = tops[0], nan |= odd[0];
+    }}
+    for (; i < size; i++) top = y[i] {better} top ? y[i] : top, nan |= y[i] != y[i];
+    if (top {better} best) best = top, slope = 0, count = 0;
+    if (top == best) take_{name}(y, g + from, &best, &slope, &count, 0, size);
+}}
+if (nan || best == 0 || count > 7) raised |= REFUSED;
+*r = best, *d = count == 1 ? slope : slope / count;
+}}
+static WORD best_{name}(const T *restrict x, T *restrict r, intptr_t m, intptr_t n) {{
+WORD nan = 0;
+intptr_t i = 0;
+for (intptr_t j = 0; j < n; j++) r[j] = x[j];
+for (; i + 4 <= m; i += 4, x += 4 * n)
+    for (intptr_t j = 0; j < n; j++) {{
+        T a = x[j], b = x[n + j], c = x[2 * n + j], e = x[3 * n + j], top = r[j];
+        nan |= (a != a) | (b != b) | (c != c) | (e != e);
+        a = a {better} b ? a : b;
+        c = c {better} e ? c : e;
+        a = a {better} c ? a : c;
+        r[j] = a {better} top ? a : top;
+    }}
+for (; i < m; i++, x += n)
+    for (intptr_t j = 0; j < n; j++) nan |= x[j] != x[j], r[j] = x[j] {better} r[j] ? x[j] : r[j];
+return nan;
+}}
+static void fold_{name}(
+    const T *x, const T *g, T *r, T *d, intptr_t m, intptr_t n, int back
+) {{
+if (n == 1) {{ peak_{name}(x, g, r, d, m); return; }}
+intptr_t *count = calloc(n, sizeof(intptr_t));
+if (!count || best_{name}(x, r, m, n)) {{ raised |= REFUSED; free(count); return; }}
+for (intptr_t j = 0; j < n; j++) d[j] = 0;
+for (intptr_t i = 0; i < m; i++) take_{name}(x + i * n, g + i * n, r, d, count, 1, n);
+for (intptr_t j = 0; j < n; j++) {{
+    if (r[j] == 0) raised |= REFUSED;
+    if (count[j] > 1) d[j] /= count[j];
+}}
+free(count);
+}}"""
+BETTER = {"max": ">", "min": "<"}
+
+
+def make_fold(name: str, dtype: DType) -> Loop:
+    """Compile the loop of an operator for a dtype.
+
+    Args:
+        name: `"sum"`, `"mean"`, `"max"` or `"min"`.
+        dtype: of the values and the tangents.
+
+    Raises:
+        UsageError: there is no compiler.
+        PolyopError: the compiler fails.
+    """
+    library = load_library(lambda _: _source(name, dtype))
+    take_turns(library)
+    ufunc = make_ufunc(library, f"loop_{name}", [dtype] * 2, [dtype] * 2, SIGNATURE)
+    return _call(name, ufunc, library.polyop_flags, dtype)
+
+
+def _source(name: str, dtype: DType) -> str:
+    body = EXTREMES.format(name=name, better=BETTER[name]) if name in BETTER else SUMS
+    kinds = [f"typedef {TYPES[dtype][1]} T;", f"typedef int{8 * dtype.itemsize}_t WORD;"]
+    return "\n".join(
+        [PRELUDE, TURN, f"#define REFUSED {REFUSED}", *kinds, body, LOOP.format(name=name)]
+    )
+
+
+def _call(name: str, ufunc: Any, flags: Callable[[], int], dtype: DType) -> Loop:
+    """Make the function that looks at the arrays, and runs the loop on those that are alike."""
+    fold = ufunc.call
+
+    def loop(values: Sequence[Any], tangents: Sequence[Any]) -> tuple[Tensor, tuple[Tensor]] | None:
+        x, g, axis = values[0].payload, tangents[0].payload, values[1]
+        if x.dtype is not dtype or g.dtype is not dtype or values[2:-1] not in ([], [None]):
+            return None
+        laid = _laid(name, x.shape, axis if axis is None else tuple(axis), bool(values[-1]))
+        if laid is None or not (x.flags.c_contiguous and g.flags.c_contiguous):
+            return None
+        lying, result = laid
+        r, d = np.empty(result, dtype), np.empty(result, dtype)
+        flat = lying[::2]
+        fold(x.reshape(lying), g.reshape(lying), r.reshape(flat), d.reshape(flat))
+        raised = flags()
+        if raised and (raised & REFUSED or reported(raised)):
+            return None
+        t, slope = Tensor(), Tensor()
+        t.payload, t.keys, t.version = r, NUMPY, 0
+        slope.payload, slope.keys, slope.version = d, NUMPY, 0
+        return t, (slope,)
+
+    loop.kept = ufunc.kept  # type: ignore[attr-defined]
+    return loop
+
+
+@lru_cache(maxsize=4096)
+def _laid(
+    name: str, shape: tuple[int, ...], axis: tuple[int, ...] | None, keepdims: bool
+) -> tuple[tuple[int, int, int], tuple[int, ...]] | None:
+    """Give a shape as `(outer, m, n)`, and the result's; None if other axes lie between."""
+    axes = normal_axes(name, axis, len(shape))
+    gone = [a for a in sorted(axes) if shape[a] != 1]
+    first, last = (gone[0], gone[-1] + 1) if gone else (0, 0)
+    if not math.prod(shape) or any(shape[a] != 1 for a in range(first, last) if a not in gone):
+        return None
+    parts = (shape[:first], shape[first:last], shape[last:])
+    kept = [n for a, n in enumerate(shape) if a not in axes]
+    result = [1 if a in axes else n for a, n in enumerate(shape)] if keepdims else kept
+    return tuple(map(math.prod, parts)), tuple(result)  # type: ignore[return-value]

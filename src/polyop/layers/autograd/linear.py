@@ -1,0 +1,88 @@
+"""The tangents of operators that are linear: they act on the tangents themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from polyop.dispatch.bind import dispatch
+from polyop.dispatch.operator import Handler, OpOverload
+from polyop.layers.autograd.arrays import cast_tensor
+from polyop.layers.autograd.text_tangents import Tangents, plus_into
+from polyop.ops.define import ON_TENSORS
+from polyop.tensor.tensor import is_differentiable
+
+#: What must be another argument where an operator acts on tangents: constants have none.
+INSTEAD: dict[str, dict[int, Any]] = {"core::pad": {3: 0}}
+
+
+class LinearTangents:
+    """The rule of an operator that is linear in some of its arguments together."""
+
+    def __init__(self, op: OpOverload, places: tuple[int, ...]) -> None:
+        self.op = op
+        self.places = places
+        self.instead = INSTEAD.get(op.name(), {})
+
+    def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
+        """Run the operator on the values, and on the tangents."""
+        return self._both(_through(self.op), values, tangents)
+
+    def at_once(
+        self, call: Handler, values: Sequence[Any], tangents: Tangents
+    ) -> tuple[Any, Sequence[Any]]:
+        """Do the same where all tensors are plain arrays, and nobody watches."""
+        return self._both(call, values, tangents)
+
+    def _both(
+        self, call: Handler, values: Sequence[Any], tangents: Tangents
+    ) -> tuple[Any, Sequence[Any]]:
+        out = call(*values)
+        dtype = out.payload.dtype
+        if not is_differentiable(dtype) or all(tangents[i] is None for i in self.places):
+            return out, [None]
+        given = list(values)
+        for i in self.places:
+            given[i] = _filled(values[i], tangents[i])
+        for i, value in self.instead.items():
+            given[i] = value
+        d = call(*given)
+        return out, [d if d.payload.dtype is dtype else cast_tensor(d, dtype)]
+
+
+def _through(op: OpOverload) -> Handler:
+    return lambda *values: dispatch(op, values)
+
+
+def _filled(value: Any, tangent: Any) -> Any:
+    """Put zeros where there is no tangent."""
+    if value.__class__ is list:
+        return [_filled(v, t) for v, t in zip(value, tangent or [None] * len(value), strict=True)]
+    return ON_TENSORS["zeros_like"](value) if tangent is None else tangent
+
+
+class BilinearTangents:
+    """The rule of an operator that is linear in each of its first two arguments."""
+
+    def __init__(self, op: OpOverload) -> None:
+        self.op = op
+
+    def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
+        """Run the operator, and once more for each tangent."""
+        return self.at_once(_through(self.op), values, tangents)
+
+    def at_once(
+        self, call: Handler, values: Sequence[Any], tangents: Tangents
+    ) -> tuple[Any, Sequence[Any]]:
+        """Do the same by a handler that serves all."""
+        out = call(*values)
+        if not is_differentiable(out.dtype):
+            return out, [None]
+        terms = []
+        for i in (0, 1):
+            if tangents[i] is not None:
+                given = list(values)
+                given[i] = tangents[i]
+                terms.append(call(*given))
+        total = terms[0] if len(terms) == 1 else plus_into(*terms)
+        return out, [cast_tensor(total, out.dtype)]
