@@ -176,18 +176,6 @@ from polyop.ops.linear import (
     tensordot,
     vecdot,
 )
-from polyop.ops.random import (
-    Generator,
-    bernoulli,
-    manual_seed,
-    normal,
-    rand,
-    rand_like,
-    randint,
-    randn,
-    randn_like,
-    randperm,
-)
 from polyop.ops.reductions import (
     all,
     any,
@@ -206,15 +194,6 @@ from polyop.ops.rounding import (
     nan_to_num,
     round,
     trunc,
-)
-from polyop.ops.running import cumulative_prod, cumulative_sum
-from polyop.ops.searching import (
-    argsort,
-    put_along_axis,
-    searchsorted,
-    sort,
-    take_along_axis,
-    topk,
 )
 from polyop.ops.select import (
     clip,
@@ -250,14 +229,6 @@ from polyop.ops.standard import (
     __array_namespace_info__,
     astype,
     reshape,
-)
-from polyop.ops.statistics import (
-    log_softmax,
-    logsumexp,
-    mean,
-    softmax,
-    std,
-    var,
 )
 from polyop.ops.views import (
     broadcast_to,
@@ -296,46 +267,96 @@ if _typing.TYPE_CHECKING:
         isdtype,
         result_type,
     )
+    from polyop.ops.random import (
+        Generator,
+        bernoulli,
+        manual_seed,
+        normal,
+        rand,
+        rand_like,
+        randint,
+        randn,
+        randn_like,
+        randperm,
+    )
+    from polyop.ops.running import cumulative_prod, cumulative_sum
+    from polyop.ops.running import cumulative_prod as cumprod
+    from polyop.ops.running import cumulative_sum as cumsum
+    from polyop.ops.searching import (
+        argsort,
+        put_along_axis,
+        searchsorted,
+        sort,
+        take_along_axis,
+        topk,
+    )
+    from polyop.ops.statistics import log_softmax, logsumexp, mean, softmax, std, var
     from polyop.payloads.api import from_array, to_array
     from polyop.small_floats import bfloat16, float8_e4m3fn, float8_e5m2
 else:  # hidden from type checkers, to which every name would be there
     __getattr__, __dir__ = _lazily(
         __name__,
         {
+            "Generator": "polyop.ops.random",
             "Library": "polyop.dispatch.library",
+            "argsort": "polyop.ops.searching",
             "associative_scan": "polyop.hop",
             "autocast": "polyop.layers.autocast",
             "autograd": "polyop.autograd",
+            "bernoulli": "polyop.ops.random",
             "bfloat16": "polyop.small_floats",
             "bridge": "polyop.bridge",
             "broadcast_shapes": "polyop.ops.dtypes",
             "can_cast": "polyop.ops.dtypes",
+            "compile": "polyop.compile.compiled",
+            "cond": "polyop.hop",
+            "cumprod": "polyop.ops.running:cumulative_prod",
+            "cumsum": "polyop.ops.running:cumulative_sum",
+            "cumulative_prod": "polyop.ops.running",
+            "cumulative_sum": "polyop.ops.running",
             "custom_op": "polyop.dispatch.custom_op",
             "diff": "polyop.ops.differences",
+            "export": "polyop.export",
             "fake": "polyop.fake",
             "fft": "polyop.fft",
             "finfo": "polyop.ops.dtypes",
-            "func": "polyop.func",
+            "float8_e4m3fn": "polyop.small_floats",
+            "float8_e5m2": "polyop.small_floats",
             "from_array": "polyop.payloads.api",
+            "func": "polyop.func",
+            "get_include": "polyop.dispatch.shared_library",
+            "graph": "polyop.graph",
+            "hop": "polyop.hop",
             "iinfo": "polyop.ops.dtypes",
             "isdtype": "polyop.ops.dtypes",
             "isin": "polyop.ops.differences",
             "library": "polyop.library",
             "linalg": "polyop.linalg",
-            "result_type": "polyop.ops.dtypes",
-            "float8_e4m3fn": "polyop.small_floats",
-            "float8_e5m2": "polyop.small_floats",
-            "compile": "polyop.compile.compiled",
-            "cond": "polyop.hop",
-            "export": "polyop.export",
-            "get_include": "polyop.dispatch.shared_library",
-            "graph": "polyop.graph",
-            "hop": "polyop.hop",
+            "log_softmax": "polyop.ops.statistics",
+            "logsumexp": "polyop.ops.statistics",
+            "manual_seed": "polyop.ops.random",
             "map": "polyop.hop",
+            "mean": "polyop.ops.statistics",
+            "normal": "polyop.ops.random",
             "opcheck": "polyop.checking",
+            "put_along_axis": "polyop.ops.searching",
+            "rand": "polyop.ops.random",
+            "rand_like": "polyop.ops.random",
+            "randint": "polyop.ops.random",
+            "randn": "polyop.ops.random",
+            "randn_like": "polyop.ops.random",
+            "randperm": "polyop.ops.random",
+            "result_type": "polyop.ops.dtypes",
             "scan": "polyop.hop",
             "scoped_library": "polyop.dispatch.library",
+            "searchsorted": "polyop.ops.searching",
+            "softmax": "polyop.ops.statistics",
+            "sort": "polyop.ops.searching",
+            "std": "polyop.ops.statistics",
+            "take_along_axis": "polyop.ops.searching",
             "to_array": "polyop.payloads.api",
+            "topk": "polyop.ops.searching",
+            "var": "polyop.ops.statistics",
             "vmap": "polyop.layers.vmap",
             "while_loop": "polyop.hop",
         },
@@ -343,7 +364,7 @@ else:  # hidden from type checkers, to which every name would be there
     )
 
 # The names of PyTorch for functions that the Array API standard calls otherwise.
-amax, amin, cat, cumsum, cumprod = max, min, concat, cumulative_sum, cumulative_prod
+amax, amin, cat = max, min, concat
 div, eq, ge, gt, le, lt, mul, ne, neg, permute, sub = (
     divide, equal, greater_equal, greater, less_equal, less, multiply, not_equal, negative,
     permute_dims, subtract,

@@ -25,7 +25,8 @@ def lazily(
 
     Args:
         facade: the list's `__name__`.
-        places: by name, the module that has it, or that it is.
+        places: by name, the module that has it, or that it is; `module:name` for one that the
+            module calls otherwise.
         packages: those names that are packages of the list too. Python puts a
             package into its parent when it is first imported, over what is
             there; so it is imported now, and taken out.
@@ -38,9 +39,9 @@ def lazily(
     def bring(name: str) -> Any:
         if name not in places:
             raise AttributeError(f"module {facade!r} has no attribute {name!r}", name=name)
-        module = import_module(places[name])
-        is_module = places[name] == f"{facade}.{name}"
-        found = scope[name] = module if is_module else getattr(module, name)
+        place = places[name]
+        whole = place == f"{facade}.{name}" or ":" in place
+        found = scope[name] = load(place if whole else f"{place}:{name}")
         return found
 
     return bring, lambda: sorted({*scope, *places})

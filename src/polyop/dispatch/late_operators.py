@@ -14,8 +14,33 @@ LATE_OPERATORS: dict[str, str] = {
     ),
     **dict.fromkeys(["core::slogdet", "core::pinv"], "polyop.ops.matrices"),
     **dict.fromkeys(["core::fft_c2c", "core::fft_r2c", "core::fft_c2r"], "polyop.ops.fourier"),
+    **dict.fromkeys(
+        ["core::inv", "core::det", "core::cofactors", "core::solve_matrix", "core::half_tril",
+         "core::hermitian_part", "core::cholesky_lower", "core::norm2"],
+        "polyop.ops.linalg",
+    ),
+    **dict.fromkeys(
+        ["core::rand", "core::randn", "core::randint", "core::randperm", "core::bernoulli",
+         "core::normal_", "core::uniform_"],
+        "polyop.ops.random",
+    ),
+    **dict.fromkeys(
+        ["core::take_along_axis", "core::scatter_along_axis", "core::put_along_axis",
+         "core::argsort", "core::sort", "core::topk", "core::searchsorted"],
+        "polyop.ops.searching",
+    ),
+    **dict.fromkeys(
+        ["core::mean", "core::mean_grad", "core::mean_or_zero", "core::var", "core::std",
+         "core::deviation", "core::logsumexp", "core::softmax", "core::log_softmax"],
+        "polyop.ops.statistics",
+    ),
+    **dict.fromkeys(
+        ["core::cumulative_sum", "core::cumulative_prod", "core::suffix_sum",
+         "core::running_prod_grad"],
+        "polyop.ops.running",
+    ),
     "core::among": "polyop.ops.differences",
-}
+}  # fmt: skip
 
 
 def bring(name: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from polyop.devices import DEVICE_TYPES, Device
 from polyop.dispatch.keys import DispatchKey, key_for_device, parse_key
+from polyop.dispatch.late_operators import bring
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.registry import (
@@ -148,6 +149,7 @@ class Library:
         parsed = parse_schema(schema if found else f"{self.ns}::{schema.strip()}")
         checked = ordered_tags(tags)
         check_tags(parsed, frozenset(checked))
+        bring(parsed.name)
         PARTS.defined(define_schema(parsed, checked, caller(), self._owner))
         return parsed.qualified_name.partition("::")[2]
 
@@ -171,6 +173,7 @@ class Library:
         self._check_alive()
         check_function(fn, op_name)
         name = self._full_name(op_name)
+        bring(name)
         key = self._key(dispatch_key)
         kernel = kernel_of(fn, self._owner)._replace(with_keyset=with_keyset)
         put(name, key, kernel, allow_override=allow_override)
@@ -339,6 +342,7 @@ def define(
     parsed = parse_schema(qualname + schema)
     checked = ordered_tags(tags)
     check_tags(parsed, frozenset(checked))
+    bring(parsed.name)
     with LOCK:
         owner = owner_of(lib, parsed.qualified_name)
         op = define_schema(parsed, checked, caller(), owner, replace=replace)
@@ -387,6 +391,7 @@ def impl(
     if isinstance(qualname, str):
         check_qualname(qualname)
         name = full_name(qualname)
+        bring(name)
     else:
         name = as_operator(qualname)._schema.qualified_name
     keys = kernel_keys(types)

@@ -13,7 +13,7 @@ from typing import Any
 
 from polyop.dispatch.factories import select_backend
 from polyop.dispatch.keys import RUNTIME_KEYS, DispatchKey
-from polyop.dispatch.late_operators import bring
+from polyop.dispatch.late_operators import LATE_OPERATORS, bring
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.objects import operator_class
 from polyop.dispatch.operator import OpOverload, OpOverloadPacket
@@ -321,7 +321,7 @@ def find_packet(name: str) -> OpOverloadPacket:
     packet = PACKETS.get(name)
     if packet is None:
         raise OperatorNotFoundError(
-            f"there is no operator {name!r}{nearest(name, list(PACKETS))}",
+            f"there is no operator {name!r}{nearest(name, [*PACKETS, *LATE_OPERATORS])}",
             source=_waiting(name),
             fix="define it with polyop.custom_op, or import the module that does",
         )

@@ -110,7 +110,7 @@ class Places:
             raise self._undefined_error(kernel)
         if stack and not allow_override:
             raise self._taken_error(place, stack[-1])
-        others = tuple(k for k in stack if k.owner is not kernel.owner)
+        others = stack and tuple([k for k in stack if k.owner is not kernel.owner])
         self._stacks[place] = (*others, kernel)
 
     def remove(self, place: Place, kernel: Kernel) -> bool:

@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.late_operators import bring
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import define as define_schema
 from polyop.dispatch.registry import places_of
@@ -41,9 +42,20 @@ from polyop.source import Source
 
 Fn = Callable[..., Any]
 
+
+class _Functions(dict[str, Fn]):
+    """Functions by name; one whose operator is defined late is made when it is asked for."""
+
+    def __missing__(self, name: str) -> Fn:
+        bring(f"core::{name}")
+        if name not in self:
+            raise KeyError(name)
+        return self[name]
+
+
 #: For each built-in name that formulas may use: what it is on bare arrays, and on tensors.
-ON_ARRAYS: dict[str, Fn] = {}
-ON_TENSORS: dict[str, Fn] = {}
+ON_ARRAYS: dict[str, Fn] = _Functions()
+ON_TENSORS: dict[str, Fn] = _Functions()
 
 
 class Formula(NamedTuple):

@@ -63,6 +63,11 @@ def number_log(x: Any) -> Any:
     return math.log(x) if x > 0 else math.nan
 
 
+def power_slope(x: Any, exponent: Any) -> Any:
+    """Differentiate a power whose exponent is a number."""
+    return x * 2 if exponent == 2 else exponent * x ** (exponent - 1)
+
+
 # -- kernels that are no ufunc --------------------------------------------------
 
 
@@ -152,7 +157,7 @@ pow = binary(
         f"where({_FLAT}, 0, g * conj(r * log(where({_FLAT}, 1, a))))",
     ),
     (
-        "g * conj(b * a ** (b - 1)) if b != 0 else g * 0",
+        "g * conj(power_slope(a, b)) if b != 0 else g * 0",
         "g * conj(r * number_log(a)) if a != 0 else where(real(b) >= 0, 0, g * r * number_log(a))",
     ),
 )
@@ -247,3 +252,4 @@ ON_TENSORS["conj"] = partial(conj_in_formulas, conjugate=conj)
 ON_ARRAYS["real"] = partial(real_in_formulas, real=np.real)
 ON_TENSORS["real"] = partial(real_in_formulas, real=real)
 ON_ARRAYS["number_log"] = ON_TENSORS["number_log"] = number_log
+ON_ARRAYS["power_slope"] = ON_TENSORS["power_slope"] = power_slope

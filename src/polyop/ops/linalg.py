@@ -22,6 +22,7 @@ from polyop.ops.reductions import min as least
 from polyop.ops.reductions import sum as total
 from polyop.ops.select import where
 from polyop.ops.shapes import broadcast, promote
+from polyop.ops.signatures import announce
 from polyop.ops.views import diagonal, expand_dims, matrix_transpose, squeeze
 from polyop.tensor.meta import Meta, Shape
 
@@ -296,6 +297,8 @@ def trace(x: Any, *, offset: int = 0, dtype: Any = None) -> Any:
     """Sum the diagonal of matrices."""
     return total(diagonal(x, offset, -2, -1), axis=[-1], dtype=dtype)
 
+
+announce(globals())
 
 __all__ = [
     "cholesky",

@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any
 
 from polyop.devices import Device, as_dtype
+from polyop.dispatch.late_operators import LATE_OPERATORS
 from polyop.ops import (  # noqa: F401 - the families whose operators become methods
     broadcasting,
     closeness,
@@ -20,15 +21,12 @@ from polyop.ops import (  # noqa: F401 - the families whose operators become met
     factories,
     indexing,
     joining,
-    linalg,
     linear,
     reductions,
     rounding,
-    searching,
     select,
     sets,
     splitting,
-    statistics,
     subscripts,
     view_inverses,
     views,
@@ -36,7 +34,7 @@ from polyop.ops import (  # noqa: F401 - the families whose operators become met
 from polyop.ops.creation import on_device, tensor
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.inplace import INPLACE, copy_, fill_, matmul_into, zero_
-from polyop.ops.random import bernoulli, normal_, uniform_
+from polyop.ops.late_methods import LateMethod
 from polyop.ops.splitting import sizes_of
 from polyop.tensor.tensor import Tensor
 
@@ -68,6 +66,15 @@ def by_words(fn: Fn, *order: str) -> Fn:
         return fn(self, *args, **named)
 
     return method
+
+
+def attach_by_words(name: str, op: str, *order: str) -> None:
+    """Make an operator a method: now, or when it is asked for if it is defined then."""
+    place = LATE_OPERATORS.get(f"core::{op}")
+    if place is None:
+        attach(name, by_words(ON_TENSORS[op], *order))
+    else:
+        attach(name, LateMethod(name, f"{place}:{op}", lambda fn: by_words(fn, *order)))
 
 
 def reflected(fn: Fn) -> Fn:
@@ -141,9 +148,10 @@ def _attach_entries() -> None:
         for short, other in NAMES.items():
             if f"{other}_" == name:
                 attach(f"{short}_", entry)
-    writing = (copy_, fill_, zero_, uniform_, normal_, indexing.index_put_)
-    for entry in (*writing, bernoulli):
+    for entry in (copy_, fill_, zero_, indexing.index_put_):
         attach(entry.__name__, entry)
+    for name in ("uniform_", "normal_", "bernoulli"):
+        attach(name, LateMethod(name, f"polyop.ops.random:{name}", lambda entry: entry))
 
 
 # -- along axes -------------------------------------------------------------------
@@ -178,19 +186,14 @@ def _spread(name: str) -> Fn:
 
 def _attach_along() -> None:
     for name, order in ALONG.items():
-        if name in ON_TENSORS:
-            attach(name, by_words(ON_TENSORS[name], *order))
+        attach_by_words(name, name, *order)
     for name, other in ALSO.items():
-        if other in ON_TENSORS:
-            attach(name, by_words(ON_TENSORS[other], *ALONG[other]))
+        attach_by_words(name, other, *ALONG[other])
     for name in ("std", "var"):
         attach(name, _spread(name))
     for name in ("topk", "take_along_axis", "put_along_axis"):
-        if name in ON_TENSORS:
-            attach(name, by_words(ON_TENSORS[name]))
-    if "take_along_axis" in ON_TENSORS:
-        gather = ON_TENSORS["take_along_axis"]
-        attach("gather", lambda self, dim, index: gather(self, index, axis=dim))
+        attach_by_words(name, name)
+    attach("gather", lambda self, dim, index: ON_TENSORS["take_along_axis"](self, index, axis=dim))
 
 
 # -- shapes -----------------------------------------------------------------------
@@ -289,7 +292,6 @@ WORDED: dict[str, Fn] = {
 #: Functions of other families that are methods under their own names.
 FUNCTIONS: dict[Any, Sequence[str]] = {
     linear: ("outer", "mv", "dot", "vecdot"),
-    linalg: ("trace", "inv", "det", "norm", "cholesky"),
     sets: ("argwhere",),
 }
 
@@ -305,6 +307,8 @@ def _attach_shapes() -> None:
             found = getattr(family, name, None)
             if found is not None:
                 attach(name, by_words(found))
+    for name in ("trace", "inv", "det", "cholesky"):
+        attach(name, LateMethod(name, f"polyop.ops.linalg:{name}", by_words))
     attach("nonzero", sets.argwhere)
     attach("T", property(_all_axes_reversed))
     attach("mT", property(views.matrix_transpose))

@@ -13,6 +13,7 @@ from polyop.ops.axes import along_vmap, dtype_rule, on_one, same_order
 from polyop.ops.define import define
 from polyop.ops.formulas import Built, formula
 from polyop.ops.shapes import normal_axis
+from polyop.ops.signatures import announce
 from polyop.ops.view_inverses import in_front
 from polyop.tensor.meta import Meta
 
@@ -215,3 +216,5 @@ cumulative_sum = _running(
 cumulative_prod = _running(
     "cumulative_prod", cumulative_prod_kernel, "running_prod_grad(g, x, axis, include_initial)"
 )
+
+announce(globals())

@@ -26,6 +26,7 @@ from polyop.ops.axes import (
 )
 from polyop.ops.define import ON_TENSORS, define
 from polyop.ops.shapes import broadcast, normal_axis
+from polyop.ops.signatures import announce
 from polyop.tensor.meta import Meta, Size
 
 Fn = Callable[..., Any]
@@ -348,3 +349,5 @@ searchsorted = define(
     fake=searchsorted_fake,
     vmap=searchsorted_vmap,
 )
+
+announce(globals())

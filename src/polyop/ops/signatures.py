@@ -15,15 +15,12 @@ from polyop.ops import (
     creation,
     elementwise,
     joining,
-    linalg,
     linear,
     reductions,
     rounding,
-    searching,
     select,
     sets,
     standard,
-    statistics,
     views,
 )
 from polyop.ops.methods import BINARY
@@ -109,8 +106,8 @@ def announce(*families: dict[str, Any]) -> None:
 announce(
     *map(
         vars,
-        (comparison, creation, elementwise, joining, linalg, linear, reductions, rounding,
-         searching, select, sets, standard, statistics, views),
+        (comparison, creation, elementwise, joining, linear, reductions, rounding, select, sets,
+         standard, views),
     )
 )  # fmt: skip
 

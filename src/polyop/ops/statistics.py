@@ -32,6 +32,7 @@ from polyop.ops.running import (  # noqa: F401 - they are of this family
     cumulative_prod,
     cumulative_sum,
 )
+from polyop.ops.signatures import announce
 from polyop.tensor.meta import Meta, Shape
 from polyop.tensor.tensor import is_floating
 
@@ -262,3 +263,5 @@ softmax = _softmax("softmax", softmax_kernel, "r * (g - sum(g * r, axis=[axis], 
 log_softmax = _softmax(
     "log_softmax", log_softmax_kernel, "g - exp(r) * sum(g, axis=[axis], keepdims=True)"
 )
+
+announce(globals())

@@ -100,7 +100,7 @@ def is_input(value: Any) -> bool:
 
 def holds_reference(schema_type: Type) -> bool:
     """Say whether values of a type can hold objects of reference classes."""
-    if schema_type.__class__ is BaseType:
+    if schema_type.__class__ is BaseType or not _registered:
         return False
     return any(isinstance(t, ClassType) and _is_reference_type(t) for t in walk(schema_type))
 
@@ -113,12 +113,14 @@ def _is_reference_type(schema_type: ClassType) -> bool:
 
 def object_positions(schema: FunctionSchema) -> tuple[int, ...]:
     """Give the positions of the arguments that can hold objects of reference classes."""
+    if not _registered:
+        return ()
     return tuple([i for i, a in enumerate(schema.arguments) if holds_reference(a.type)])
 
 
 def makes_objects(schema: FunctionSchema) -> bool:
     """Say whether a result can hold objects of reference classes."""
-    return any(holds_reference(r.type) for r in schema.returns)
+    return bool(_registered) and any(holds_reference(r.type) for r in schema.returns)
 
 
 def python_text(value: Any) -> tuple[str, dict[str, Any]]:

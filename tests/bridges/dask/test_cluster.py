@@ -118,9 +118,10 @@ class Unreadable:
 
 
 def test_errors_of_kernels_come_back(client: Client) -> None:
-    """S1: an error of a kernel reaches the client as it is."""
-    with pytest.raises(ValueError, match="read-only"):
+    """S1: an error of a kernel reaches the client as it is, with the note that names it."""
+    with pytest.raises(ValueError, match="read-only") as caught:
         ops.scribble(da.ones(4, chunks=2)).compute()
+    assert "in the kernel of dasktest::scribble(" in caught.value.__notes__[0]
 
 
 def test_recipes_pickle_small_and_come_back() -> None:

@@ -37,7 +37,8 @@ def define() -> Iterator[Define]:
             text = schema or "(Tensor x) -> Tensor"
             lib.define(f"f{text}", tags=tuple(polyop.Tag[tag] for tag in tags))
             lib.impl("f", kernel, "CPU")
-            polyop.library.register_fake("dask_declared::f", fake, lib=lib)
+            if fake is not None:
+                polyop.library.register_fake("dask_declared::f", fake, lib=lib)
             return polyop.ops.dask_declared.f.default
 
         yield defined
@@ -161,6 +162,20 @@ def test_one_task_is_held_to_its_recipe(define: Define) -> None:
     assert caught.value.problem.startswith("the data of result 0 of dask_declared::f is not what")
     assert caught.value.declared == "float64[20]" and "float64[7]" in caught.value.seen
     assert "whenever it is asked" in caught.value.fix
+
+
+def test_index_signatures_hold_kernels_too(define: Define) -> None:
+    """S56: sizes that follow from an index signature are those of each chunk, or it is said."""
+    f = define(lambda x: first(x, 2), None, tags=())
+    polyop.library.register_index("dask_declared::f", "(k)->(k)")
+    polyop.library.register_chunks("dask_declared::f", "k")
+    found = f(da.ones(6, chunks=((2, 4),)))
+    assert found[:2].compute().shape == (2,)
+    with pytest.raises(MetadataMismatchError, match=r"(?s)shape of result 0.*\(4,\).*\(2,\)"):
+        found.compute()
+    polyop.library.register_fake("dask_declared::f", lambda x: x.new_empty([2]))
+    with pytest.raises(ReturnError, match=r"does not fit \(k\)->\(k\)"):
+        f(da.ones(6, chunks=((2, 4),)))
 
 
 @pytest.mark.parametrize(

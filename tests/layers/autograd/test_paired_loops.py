@@ -26,10 +26,10 @@ from polyop.func import grad, jvp, vmap
 from polyop.layers.autograd import paired
 from polyop.layers.autograd.building import BUILDER, Builder
 from polyop.layers.autograd.paired import LARGE, PATIENT, SWITCH
-from polyop.layers.autograd.steps import LARGE as CLEARED
 from polyop.layers.autograd.tangents import tangent_rule
 from polyop.layers.autograd.text_tangents import TextTangents
 from polyop.library import Library
+from polyop.ops.select import LARGE as CLEARED
 
 pytestmark = pytest.mark.skipif(library.compiler() is None, reason="there is no C compiler")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -148,7 +148,8 @@ def arguments(rule: TextTangents, which: int, dtype: Any) -> tuple[list[Any], li
     arrays = hostile(dtype, 2 * count)
     bits = ~which if which < 0 else which
     tensors = [polyop.from_numpy(a) for a in arrays]
-    values = [tensors[i] if i in rule.tensors else 1.5 for i in range(count)]
+    whole = ["int" in str(a.type) for a in rule.op._schema.arguments]
+    values = [tensors[i] if i in rule.tensors else 1 if whole[i] else 1.5 for i in range(count)]
     tangents = [tensors[count + i] if bits >> i & 1 else None for i in range(count)]
     if which < 0:
         values, tangents = values[:1] * 2, tangents[:1] * 2
@@ -170,7 +171,9 @@ def test_loops_give_numpys_bits(dtype: str) -> None:
         names.add(name)
     written = "add subtract multiply divide maximum minimum abs sqrt rsqrt square reciprocal relu"
     assert names >= {f"core::{name}" for name in written.split()}
-    assert not names & {"core::sin", "core::exp", "core::tanh", "core::pow.Scalar"}
+    by_numpy = "exp log tanh atan2 hypot acos"  # whose tangents alone have NumPy's bits
+    assert names >= {f"core::{name}" for name in by_numpy.split()}
+    assert not names & {"core::sin", "core::pow", "core::pow.Scalar"}
 
 
 LAYOUTS: dict[str, Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] = {
@@ -211,8 +214,8 @@ def odd_calls() -> Iterator[tuple[str, tuple[Tensor, ...], tuple[Tensor, ...]]]:
     yield "complex numbers", (wide, wide), (wide, wide)
     yield "a complex number second", (x, wide), (t, wide)
     yield "half precision", (draw(dtype="f2"),) * 2, (draw(dtype="f2"),) * 2
-    yield "repeated rows", (draw(200, 200), draw(200)), (draw(200, 200), draw(200))
-    yield "no axes", (draw(), draw(1)[0]), (draw(), draw(1)[0])
+    turned = draw(200, 200).T
+    yield "repeated rows in another order", (turned, draw(200)), (turned, draw(200))
     big = polyop.from_numpy(x.numpy().astype(">f8"))
     yield "another byte order", (big, x), (big, t)
 
@@ -231,6 +234,46 @@ def test_what_loops_are_not_for(case: Any, ran: list[str]) -> None:
     for found in again:
         assert all(map(same_bits, found, plain))
     assert ran == ["core::multiply"]
+
+
+REPEATED = {
+    "rows": ((200, 200), (200,)),
+    "columns": ((200, 200), (200, 1)),
+    "rows of one row": ((1, 200), (200, 200)),
+    "no axes": ((N,), ()),
+    "blocks": ((8, 70, 90), (8, 1, 90)),
+    "of blocks": ((70, 90), (8, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", ["multiply", "divide", "maximum", "atan2"])
+@pytest.mark.parametrize("case", REPEATED)
+def test_repeated_arrays(case: str, name: str, ran: list[str]) -> None:
+    """S134: arrays that are repeated beside each other go through loops of two results as well."""
+    fn = getattr(polyop, name)
+    x, y, t, u = (
+        polyop.reshape(draw(max(1, int(np.prod(shape))), seed=i), shape)
+        for i, shape in enumerate(REPEATED[case] * 2)
+    )
+    fresh(f"core::{name}")
+    plain = [jvp(fn, (x, y), (t, u)), jvp(lambda y: fn(x, y), (y,), (u,))]
+    for _ in range(PATIENT):
+        warmed(ran, fn, (draw(), draw()), (draw(), draw()))
+        warmed(ran, lambda y: fn(draw(), y), (draw(),), (draw(),))
+    ran.clear()
+    found = [jvp(fn, (x, y), (t, u)), jvp(lambda y: fn(x, y), (y,), (u,))]
+    for pair, expected in zip(found, plain, strict=True):
+        assert all(map(same_bits, pair, expected))
+    large = max(len(x.numpy().ravel()), len(y.numpy().ravel())) >= LARGE
+    assert ran == [f"core::{name}"] * (2 * large * (name != "atan2"))
+
+
+def test_arrays_that_are_not_repeated() -> None:
+    """S134: sizes that do not fit are refused as without a loop, which has more arrays."""
+    x, y = draw(200, 200), draw(190)
+    warmed([], polyop.multiply, (draw(), draw()), (draw(), draw()))
+    with pytest.raises(ValueError, match=r"with shapes \(200,200\) \(190,\)\s*$"):
+        jvp(polyop.multiply, (x, y), (x, y))
 
 
 @pytest.mark.parametrize("number", [2, 0.5, -0.0, 1e300, float("nan"), 1 << 30, True, 10**400])
@@ -282,6 +325,26 @@ def test_warnings_are_numpys(ran: list[str]) -> None:
     with np.errstate(all="raise"):  # flags of earlier calls are gone
         jvp(polyop.divide, (x, y), (t, u))
     assert ran == ["core::divide"] * 3
+
+
+def test_warnings_of_a_tangent_alone(ran: list[str]) -> None:
+    """S134: where the result is NumPy's, and only the tangent a loop's, each warns once."""
+    fresh("core::log")
+    x, t = draw(), draw(seed=1)
+    warmed(ran, polyop.log, (x,), (t,))
+    assert ran == ["core::log"]
+    zeros = x.numpy().copy()
+    zeros[7] = 0.0
+    given = ((polyop.from_numpy(zeros),), (t,))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = jvp(polyop.log, *given)
+    assert [str(w.message) for w in said] == [
+        "divide by zero encountered in log", "divide by zero encountered in divide",
+    ]  # fmt: skip
+    fresh("core::log")
+    with np.errstate(all="ignore"):
+        assert all(map(same_bits, found, jvp(polyop.log, *given)))
 
 
 # -- when -------------------------------------------------------------------------

@@ -82,8 +82,10 @@ def make_loops(wanted: Sequence[Wanted]) -> list[Loop | None]:
     made: list[Loop | None] = [None] * len(wanted)
     for i, pair in pairs.items():
         dtype = wanted[i].dtype
-        ufunc = make_ufunc(library, f"loop_{i}", [dtype] * len(pair.inputs), [dtype] * 2)
-        made[i] = _call(ufunc, library.polyop_flags, wanted[i].places, dtype)
+        ufunc = make_ufunc(
+            library, f"loop_{i}", [dtype] * len(pair.inputs), [dtype] * len(pair.outputs)
+        )
+        made[i] = _call(ufunc, library.polyop_flags, wanted[i], pair)
     return made
 
 
@@ -93,6 +95,7 @@ def make_loop(*wanted: Any) -> Loop | None:
 
 
 def _pair(wanted: Wanted) -> Pair | None:
+    """Give the formulas of result and tangent; of the tangent alone, if that has NumPy's bits."""
     kernel, written, places, dtype = wanted
     # Numbers are inputs as well: one loop serves them all.
     given = [f"x{i}" for i in (*places.values, *places.statics)]
@@ -101,9 +104,11 @@ def _pair(wanted: Wanted) -> Pair | None:
     value = _formula(lambda known: kernel(*[known[x] for x in arguments]), given, dtype)
     reads = [x for x in (*given, "r", *moving) if x in written.reads]
     tangent = _formula(written.applied, reads, dtype)
-    if value is None or tangent is None:
+    if tangent is None:
         return None
     numbers = [f"x{i}" for i in places.statics]
+    if value is None:
+        return Pair(reads, {"d": tangent}, ["d"], [x for x in numbers if x in reads])
     return Pair([*given, *moving], {"r": value, "d": tangent}, ["r", "d"], numbers)
 
 
@@ -172,44 +177,72 @@ def _is_exact(step: Step) -> bool:
 
 # -- the call -------------------------------------------------------------------
 
-
 TEXT = """\
 def f(values, tangents):
     {reads}
+    if not ({dtypes}{plain}):
+        return None
     shape, strides = x.shape, x.strides
-    if not ({fits} and x.flags.forc{plain}):
+    if not ({alike} and x.flags.forc{otherwise}):
         return None
     t, g = Tensor(), Tensor()
-    t.payload, g.payload = ufunc({arrays})
-    raised = flags()
-    if raised and reported(raised):
-        return None
     t.keys = g.keys = NUMPY
     t.version = g.version = 0
+    {runs}
+    raised = flags()
+    if raised and reported(raised):
+        return {reported}
     return t, (g,)
 """
+BOTH = "t.payload, g.payload = ufunc({arrays})"
+#: A result of NumPy's own, and only the tangent by the loop.
+APART = """\
+t.payload = r = kernel({arguments})
+    if r.dtype is not dtype or r.shape != shape or r.strides != strides:
+        return t, None
+    g.payload = ufunc({arrays})"""
 
 
-def _call(ufunc: Ufunc, flags: Callable[[], int], places: Places, dtype: DType) -> Loop:
-    """Write the function that looks at the arrays, and runs the loop on those that are alike."""
+def _call(ufunc: Ufunc, flags: Callable[[], int], wanted: Wanted, pair: Pair) -> Loop:
+    """Write the function that looks at the arrays, and runs the loop on those that fit it."""
+    places, dtype = wanted.places, wanted.dtype
     first = places.values[0]
-    given = {f"x{i}" if i != first else "x": f"values[{i}]" for i in places.values}
-    moving = {f"g{i}": f"tangents[{i}]" for i in places.moving}
+    names = {f"x{i}": f"x{i}" if i != first else "x" for i in places.values}
+    names |= {f"n{i}": f"n{i}" for i in places.statics} | {"r": "r"}
+    arrays = {names[f"x{i}"]: f"values[{i}].payload" for i in places.values}
+    arrays |= {f"g{i}": f"tangents[{i}].payload" for i in places.moving}
     numbers = {f"n{i}": f"values[{i}]" for i in places.statics}
-    reads = [f"{x} = {source}.payload" for x, source in (given | moving).items()]
-    fits = [f"{x}.dtype is dtype" for x in (*given, *moving)]
-    fits += [f"{x}.shape == shape and {x}.strides == strides" for x in (*given, *moving)][1:]
+    read = [x.replace("x", "n") if x in pair.numbers else x for x in pair.inputs]
+    given = ", ".join(f"array({x}, dtype)" if x in numbers else names.get(x, x) for x in read)
+    arguments = [
+        f"n{i}" if i in places.statics else names[f"x{places.place(i)}"]
+        for i in range(len(places.names))
+    ]
+    both = len(pair.outputs) == 2
     text = TEXT.format(
-        reads="\n    ".join([*reads, *(f"{n} = {source}" for n, source in numbers.items())]),
-        fits=" and ".join(fits),
-        plain="".join(f" and is_plain({n})" for n in numbers),
-        arrays=", ".join([*given, *(f"array({n}, dtype)" for n in numbers), *moving]),
+        reads="\n    ".join(f"{x} = {source}" for x, source in (arrays | numbers).items()),
+        dtypes=" and ".join(f"{x}.dtype is dtype" for x in arrays),
+        plain="".join(f" and is_plain({n})" for n in numbers if n in read),
+        alike=" and ".join(f"{x}.shape == shape and {x}.strides == strides" for x in arrays),
+        otherwise=f" or line_up({', '.join(arrays)})" if both and len(arrays) > 2 else "",
+        runs=(BOTH if both else APART).format(arrays=given, arguments=", ".join(arguments)),
+        reported="None" if both else "t, None",
     )
     scope = {
         "ufunc": ufunc.call, "kept": ufunc.kept, "flags": flags, "dtype": dtype, "array": np.array,
         "reported": reported, "is_plain": _is_plain, "Tensor": Tensor, "NUMPY": NUMPY,
+        "line_up": _line_up, "kernel": wanted.kernel,
     }  # fmt: skip
     return cast("Loop", make_function(text, scope, "loop", ()))
+
+
+def _line_up(*arrays: Any) -> bool:
+    """Tell whether arrays without gaps are repeated beside each other, as NumPy repeats them."""
+    try:
+        np.broadcast(*arrays)
+    except ValueError:
+        return False
+    return all(a.flags.c_contiguous for a in arrays)
 
 
 def _is_plain(number: Any) -> bool:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polyop.devices import DType
+from polyop.lazy import load
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 Array = np.ndarray[Any, Any]
 #: The least number of elements that is worth a thread, as measured for ten cheap operators.
@@ -33,9 +36,11 @@ def count() -> int:
 
 
 @cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+def _pool(process: int, threads: int) -> Executor:
     """Give the threads beside the caller's; those of a process are gone in its child."""
-    return ThreadPoolExecutor(threads, "polyop-loop")
+    # Read when it is needed: it looks after forks, and must not begin to in the middle of one.
+    made: Executor = load("concurrent.futures:ThreadPoolExecutor")(threads, "polyop-loop")
+    return made
 
 
 def run_split(

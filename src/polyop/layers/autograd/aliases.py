@@ -8,16 +8,15 @@ itself, so gradients and tangents follow a write without a rule of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
-from weakref import WeakValueDictionary
+from weakref import ref
 
 import numpy as np
 
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import GRAD
-from polyop.dispatch.body import Form, result_forms
+from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import word
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import ArgumentError, AutogradError, MutationError, PolyopError
@@ -30,11 +29,32 @@ from polyop.schema.tags import Tag
 from polyop.tensor.storage import bump, share
 from polyop.tensor.tensor import Tensor
 
-#: The living views of a base, in the order in which they were taken.
-Views = WeakValueDictionary[int, Tensor]
-_numbers: Iterator[int] = count()
+#: A result that is a view: its place among several, or None, whether it is a list of views, of
+#: which argument it is one, and whether it may share no memory after all.
+Viewed = tuple[int | None, bool, int, bool]
 #: Views without a derivative: what is written through them, their base would not know of.
 _CUTS = {"core::detach"}
+
+
+class Views:
+    """The living views of a base, in the order in which they were taken."""
+
+    __slots__ = ("limit", "refs")
+
+    def __init__(self) -> None:
+        self.refs: list[ref[Tensor]] = []
+        self.limit = 16
+
+    def add(self, view: Tensor) -> None:
+        """Add a view; the places of dead ones are given up now and then."""
+        self.refs.append(ref(view))
+        if len(self.refs) > self.limit:
+            self.refs = [r for r in self.refs if r() is not None]
+            self.limit = max(16, 2 * len(self.refs))
+
+    def living(self) -> list[Tensor]:
+        """List those that somebody has."""
+        return [view for r in self.refs if (view := r()) is not None]
 
 
 def note_views(level: Level, op: OpOverload, args: Sequence[Any], out: Any, results: Any) -> None:
@@ -51,31 +71,26 @@ def note_views(level: Level, op: OpOverload, args: Sequence[Any], out: Any, resu
         forms = op.notes["viewed"]
     except KeyError:
         forms = op.note("viewed", _viewed)
-    if forms:
-        outs, news = (out, results) if len(op._schema.returns) > 1 else ((out,), (results,))
-        for i, form in forms:
-            _note(level, op, args, form, (outs[i], news[i]))
+    for place, several, position, maybe in forms:
+        below, view = (out, results) if place is None else (out[place], results[place])
+        if maybe and getattr(below, "view_of", None) is None:
+            continue  # memory was not shared after all
+        base, statics = args[position], (*args[:position], *args[position + 1 :])
+        if not several:
+            _join(level, base, view, (op, statics))
+            continue
+        for i, item in enumerate(view):
+            _join(level, base, item, (op, (*statics, i)))
 
 
-def _viewed(op: OpOverload) -> tuple[tuple[int, Form], ...]:
-    """Give the places of the results that are views, with what they view."""
-    forms = enumerate(result_forms(op._schema))
-    return tuple((i, form) for i, form in forms if form[0] in {"view", "views"})
-
-
-def _note(
-    level: Level, op: OpOverload, args: Sequence[Any], form: Form, pair: tuple[Any, Any]
-) -> None:
-    kind, position = form
-    (below, view), base = pair, args[position]
-    if Tag.maybe_aliasing_or_mutating in op.tags and getattr(below, "view_of", None) is None:
-        return  # memory was not shared after all
-    statics = tuple(a for i, a in enumerate(args) if i != position)
-    if kind == "view":
-        _join(level, base, view, (op, statics))
-        return
-    for i, item in enumerate(view):
-        _join(level, base, item, (op, (*statics, i)))
+def _viewed(op: OpOverload) -> tuple[Viewed, ...]:
+    """Give the results that are views."""
+    forms, maybe = result_forms(op._schema), Tag.maybe_aliasing_or_mutating in op.tags
+    return tuple(
+        (i if len(op._schema.returns) > 1 else None, kind == "views", position, maybe)
+        for i, (kind, position) in enumerate(forms)
+        if kind in {"view", "views"}
+    )
 
 
 def _join(level: Level, base: Tensor, view: Tensor, step: tuple[OpOverload, Any]) -> None:
@@ -84,8 +99,8 @@ def _join(level: Level, base: Tensor, view: Tensor, step: tuple[OpOverload, Any]
     root = root_of(level, base)
     if owned(level, root):
         if root.payload.views is None:
-            root.payload.views = WeakValueDictionary()
-        root.payload.views[next(_numbers)] = view
+            root.payload.views = Views()
+        root.payload.views.add(view)
 
 
 def owned(level: Level, value: Any) -> bool:
@@ -139,7 +154,7 @@ def write(
         base, by, statics = view.view_of
         new = VIEW_INVERSES[by.name()](base, new, *statics)
     _replace(root, new)
-    for view in list(root.payload.views.values()) if root.payload.views else ():
+    for view in root.payload.views.living() if root.payload.views else ():
         base, by, statics = view.view_of
         _replace(view, _taken(by, base, statics))
     bump(target)

@@ -10,6 +10,7 @@ from polyop.dispatch.operator import Handler, OpOverload
 from polyop.layers.autograd.arrays import cast_tensor
 from polyop.layers.autograd.text_tangents import Tangents, plus_into
 from polyop.ops.define import ON_TENSORS
+from polyop.schema.types import leaf_kind
 from polyop.tensor.tensor import is_differentiable
 
 #: What must be another argument where an operator acts on tangents: constants have none.
@@ -23,6 +24,9 @@ class LinearTangents:
         self.op = op
         self.places = places
         self.instead = INSTEAD.get(op.name(), {})
+        kinds = [leaf_kind(op._schema.arguments[i].type) for i in places]
+        #: The one tensor that the operator is linear in, if it is one.
+        self.one = places[0] if kinds == ["tensor"] and not self.instead else None
 
     def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
         """Run the operator on the values, and on the tangents."""
@@ -32,7 +36,17 @@ class LinearTangents:
         self, call: Handler, values: Sequence[Any], tangents: Tangents
     ) -> tuple[Any, Sequence[Any]]:
         """Do the same where all tensors are plain arrays, and nobody watches."""
-        return self._both(call, values, tangents)
+        i = self.one
+        if i is None or tangents[i] is None:
+            return self._both(call, values, tangents)
+        out = call(*values)
+        dtype = out.payload.dtype
+        if dtype.kind not in "fc":
+            return out, (None,)
+        given = [*values]
+        given[i] = tangents[i]
+        d = call(*given)
+        return out, (d if d.payload.dtype is dtype else cast_tensor(d, dtype),)
 
     def _both(
         self, call: Handler, values: Sequence[Any], tangents: Tangents

@@ -33,7 +33,8 @@ SWITCH = "POLYOP_NO_LOOPS"
 DTYPES = frozenset(np.dtype(kind) for kind in (np.float32, np.float64))
 #: Which arguments have a tangent, as the rule numbers it, and the number of the dtype.
 Kind = tuple[int, int]
-Found = tuple[Tensor, tuple[Tensor]]
+#: The result, and its tangent in a row; None if only that is still to be computed.
+Found = tuple[Tensor, Any]
 #: `(values, tangents)`; it gives None where the loop is not for them.
 Loop = Callable[[Sequence[Any], Sequence[Any]], Found | None]
 Kernel = Callable[..., Any]

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from polyop.dispatch.bits import NUMPY
 from polyop.dispatch.write import indent, make_function
 from polyop.ops.define import ON_ARRAYS
+from polyop.ops.select import cleared
 from polyop.tensor.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -53,29 +54,10 @@ class UnfitError(Exception):
     """A text is of another form."""
 
 
-def cleared(mask: Array, array: Array, out: Array | None = None) -> Array:
-    """Put zeros where a mask is true, as `where` does, which guesses what each element will be.
-
-    A product of the bits does not: with a word of ones, or of zeros, made of the mask.
-    """
-    if array.size < LARGE or array.itemsize not in _WORDS:
-        return np.where(mask, 0, array)
-    word = _WORDS[array.itemsize]
-    kept = np.subtract(mask.view(_BYTE), _ONE)
-    target = None if out is None else out.view(word)
-    return cast("Array", np.bitwise_and(array.view(word), kept, target).view(array.dtype))
-
-
-#: From so many elements on the guesses cost more than the calls around a product.
-LARGE = 1 << 10
-_WORDS = {size: np.dtype(f"i{size}") for size in (2, 4, 8)}
-_BYTE, _ONE = np.dtype(np.int8), np.int8(1)
-
-
 _OPERATORS: dict[type, str] = {
     ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide",
     ast.Lt: "less", ast.LtE: "less_equal", ast.Gt: "greater", ast.GtE: "greater_equal",
-    ast.Eq: "equal", ast.NotEq: "not_equal",
+    ast.Eq: "equal", ast.NotEq: "not_equal", ast.Pow: "power", ast.BitAnd: "logical_and",
 }  # fmt: skip
 SCOPE: dict[str, Any] = {
     **{name: getattr(np, name) for name in [*_OPERATORS.values(), "negative"]},
@@ -115,12 +97,18 @@ class _Writer:
         raise UnfitError
 
     def binary(self, call: str, a: Value, b: Value) -> Value:
-        """Add, subtract, multiply or divide; signs go to the result."""
+        """Compute with two values; signs go to the result."""
+        if call == "logical_and" and a.kind == b.kind == "mask":
+            return self.step(call, (a.text, b.text), "mask")
         if "mask" in {a.kind, b.kind} or a.kind == b.kind == "number":
             raise UnfitError
+        if call == "power":
+            return self.step(call, (self.spelled(a), self.spelled(b)))
         if call in {"multiply", "divide"}:
             found = self.step(call, (a.text, b.text))
             return _minus(found) if a.negative != b.negative else found
+        if call not in {"add", "subtract"}:
+            raise UnfitError
         return self.sum(a, _minus(b) if call == "subtract" else b)
 
     def sum(self, a: Value, b: Value) -> Value:

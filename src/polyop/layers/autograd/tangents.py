@@ -35,7 +35,7 @@ _FIRST = """
     half_tril hermitian_part index index_grad matrix_transpose mean_grad mean_or_zero moveaxis
     permute_dims reshape scatter_along_axis select select_grad slice slice_grad spread squeeze
     sum_to take_along_axis transpose tril triu view cumulative_sum suffix_sum pad concat stack
-    conj real imag negative positive
+    conj real imag positive
 """
 #: Of the operators that are linear in some arguments together: how many, counted from the first.
 LINEAR: dict[str, tuple[int, ...]] = {
@@ -108,6 +108,8 @@ def _built_in(op: OpOverload) -> TangentRule:
         return SumTangents(op, (0,))
     if name in LINEAR:
         return LinearTangents(op, LINEAR[name])
+    if name == "core::negative":  # of complex numbers as well
+        return TextTangents(op, op.rule("formula").text, LinearTangents(op, (0,)))
     if name in BILINEAR:
         return BilinearTangents(op)
     texts = FORWARD.get(name)

@@ -25,7 +25,10 @@ Tangents = Sequence[Any]
 #: `(values, tangents) -> (results, a tangent or None for each)`; the results in a row.
 TangentRule = Callable[[Sequence[Any], Tangents], tuple[Any, Sequence[Any]]]
 #: One text for the tangents of several arguments together, `g0`, `g1`, ... in their order.
-JOINT: dict[str, dict[tuple[int, ...], str]] = {"core::divide": {(0, 1): "(g0 - g1 * r) / b"}}
+JOINT: dict[str, dict[tuple[int, ...], str]] = {
+    "core::divide": {(0, 1): "(g0 - g1 * r) / b"},
+    "core::where": {(1, 2): "where(condition, g1, g2)"},
+}
 
 
 class TextTangents:
@@ -71,11 +74,13 @@ class TextTangents:
         if pair is not None and values[pair[0]] is values[pair[1]]:
             which = ~which if tangents[pair[0]] is tangents[pair[1]] else which
         steps, _ = self.steps.get(which) or self._steps(which)
-        if first.size >= LARGE and steps is not None:
+        found = None
+        large = first.size >= LARGE or (pair and values[pair[1]].payload.size >= LARGE)
+        if large and steps is not None:
             found = self.loops.run(values, tangents, which, first.dtype)
-            if found is not None:
+            if found is not None and found[1] is not None:
                 return found
-        out = call(*values)
+        out = call(*values) if found is None else found[0]
         d = None if steps is None else steps(values, out, tangents)
         if d is not None:
             return out, (d,)
