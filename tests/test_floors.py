@@ -13,7 +13,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "src" / "polyop"
 FLOORS = {
-    0: ["errors", "source", "tree", "devices", "numbers", "small_floats", "warn", "lazy"],
+    0: [
+        "errors",
+        "source",
+        "tree",
+        "devices",
+        "numbers",
+        "small_floats",
+        "warn",
+        "lazy",
+        "records",
+    ],
     1: ["schema", "symbolic"],
     2: ["dispatch"],
     3: ["tensor"],

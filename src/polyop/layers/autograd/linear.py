@@ -92,11 +92,11 @@ class BilinearTangents:
         out = call(*values)
         if not is_differentiable(out.dtype):
             return out, [None]
-        terms = []
+        total = None
         for i in (0, 1):
             if tangents[i] is not None:
-                given = list(values)
+                given = [*values]
                 given[i] = tangents[i]
-                terms.append(call(*given))
-        total = terms[0] if len(terms) == 1 else plus_into(*terms)
+                term = call(*given)
+                total = term if total is None else plus_into(total, term)
         return out, [cast_tensor(total, out.dtype)]

@@ -20,6 +20,7 @@ from polyop.layers.autograd.author_tangents import AuthorTangents
 from polyop.layers.autograd.extremes import ExtremeTangents
 from polyop.layers.autograd.folded import SumTangents
 from polyop.layers.autograd.linear import BilinearTangents, LinearTangents
+from polyop.layers.autograd.powers import NumberPowerTangents, PowerTangents, ProductTangents
 from polyop.layers.autograd.recorders import Fallback, MissingRecorder, recorder_of
 from polyop.layers.autograd.text_tangents import TextTangents
 from polyop.layers.autograd.transpose import Called, transposed
@@ -75,7 +76,14 @@ FORWARD: dict[str, dict[str, str]] = {
     },
 }  # fmt: skip
 FORWARD["core::min"] = FORWARD["core::max"]
-EXTREMES = {"core::max", "core::min"}
+#: The rules of texts that large arrays do not need.
+RULES: dict[str, type[TextTangents]] = {
+    "core::max": ExtremeTangents,
+    "core::min": ExtremeTangents,
+    "core::prod": ProductTangents,
+    "core::pow": PowerTangents,
+    "core::pow.Scalar": NumberPowerTangents,
+}
 SUMS = {"core::sum", "core::mean"}
 
 
@@ -117,8 +125,7 @@ def _built_in(op: OpOverload) -> TangentRule:
         texts = op.rule("formula").text
     if texts is None:
         return _transposing(op)
-    make = ExtremeTangents if name in EXTREMES else TextTangents
-    return make(op, texts, _transposing(op))
+    return RULES.get(name, TextTangents)(op, texts, _transposing(op))
 
 
 def called(op: OpOverload) -> Called:

@@ -1,0 +1,121 @@
+"""Forward mode of `prod` and `pow`: quotients where results are normal, and texts elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import polyop
+from polyop import Tensor
+from polyop.dispatch.bind import dispatch
+from polyop.func import grad, jvp, vmap
+from polyop.layers.autograd import powers
+from polyop.layers.autograd.tangents import tangent_rule
+
+EDGES = st.sampled_from([0.0, -0.0, 1.0, -2.0, 0.5, 3.0, 1e-200, 1e200, 5e-324, np.inf, np.nan])
+NUMBERS = st.one_of(EDGES, st.floats(0.1, 3.0))
+
+
+def both(name: str, values: list[Any], tangents: list[Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the result, the tangent at once, and that of the text by operators."""
+    op = getattr(polyop, name).op
+    rule = tangent_rule(op)
+    with np.errstate(all="ignore"):
+        out, (d,) = rule.at_once(lambda *a: dispatch(op, a), values, tangents)
+        r, (e,) = rule(values, tangents)
+    np.testing.assert_array_equal(out.numpy(), r.numpy())
+    assert (d.shape, d.dtype) == (e.shape, e.dtype)
+    return out, d, e
+
+
+def agree(d: Tensor, e: Tensor) -> None:
+    """Hold a tangent to the text's; that overflows on the way where the quotient is a number."""
+    found, expected = d.numpy(), e.numpy()
+    reached = ~np.isinf(expected) | ~np.isfinite(found)
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(found[reached], expected[reached], rtol=1e-12, atol=0.0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(NUMBERS, min_size=6, max_size=6), st.sampled_from([None, [0], [1], [0, 1], [-1]]),
+    st.booleans(),
+)  # fmt: skip
+def test_products(numbers: list[float], axis: Any, keepdims: bool) -> None:
+    """S134: zeros, numbers near the ends and NaN have the tangent of the text."""
+    x = polyop.from_numpy(np.array(numbers).reshape(2, 3))
+    g = polyop.from_numpy(np.arange(1.0, 7.0).reshape(2, 3))
+    agree(*both("prod", [x, axis, None, keepdims], [g, None, None, None])[1:])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(NUMBERS, min_size=4, max_size=4), st.lists(NUMBERS, min_size=4, max_size=4),
+    st.sampled_from([(True, True), (True, False), (False, True)]),
+)  # fmt: skip
+def test_powers(bases: list[float], exponents: list[float], moves: tuple[bool, bool]) -> None:
+    """S134: zeros below or above, negative bases and results out of range are the text's."""
+    values = [polyop.from_numpy(np.array(x)) for x in (bases, exponents)]
+    slopes = [polyop.from_numpy(np.array([1.0, -2.0, 0.5, 3.0])) if m else None for m in moves]
+    agree(*both("pow", values, slopes)[1:])
+
+
+def test_both_ways_are_taken(monkeypatch: Any) -> None:
+    """S134: the quotients serve normal results, the texts all others."""
+    seen = []
+    for kind in (powers.ProductTangents, powers.PowerTangents):
+
+        def quotients(self: Any, *given: Any, first: Any = kind.quotients) -> Any:
+            seen.append(first(self, *given) is not None)
+            return first(self, *given)
+
+        monkeypatch.setattr(kind, "quotients", quotients)
+    x, zero = (polyop.from_numpy(np.array(v)) for v in ([0.5, 2.0], [0.5, 0.0]))
+    for base in (x, zero):
+        jvp(polyop.prod, (base,), (x,))
+        jvp(polyop.pow, (base, x), (x, x))
+    assert seen == [True, True, False, False]
+    narrow = polyop.from_numpy(np.array([0.5, 2.0], "f4"))
+    jvp(polyop.pow, (x, narrow), (x, narrow))  # two dtypes
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize("exponent", [2, 2.0, 1, 3, 0, -1, 0.5, 2 + 0j])
+@pytest.mark.parametrize("dtype", ["f8", "f4", "c16"])
+def test_squares_and_others(exponent: Any, dtype: str) -> None:
+    """S134: a square has a text of its own, with the same derivative in each mode and order."""
+    x = polyop.from_numpy(np.array([0.5, -1.5, 2.0], dtype))
+    t = polyop.from_numpy(np.array([1.0, 2.0, -1.0], dtype))
+    if dtype != "c16" and exponent == 0.5:
+        x = abs(x)
+
+    def f(x: Tensor) -> Tensor:
+        return x**exponent
+
+    expected = exponent * x.numpy() ** (exponent - 1) * t.numpy()
+    out, slope = jvp(f, (x,), (t,))
+    np.testing.assert_allclose(slope.numpy(), expected, rtol=1e-6)
+    assert slope.dtype == out.dtype
+    np.testing.assert_allclose(
+        vmap(lambda x, t: jvp(f, (x,), (t,))[1])(x, t).numpy(), expected, rtol=1e-6
+    )
+    if dtype == "f8" and not isinstance(exponent, complex):
+        gradient = grad(lambda x: polyop.sum(f(x) * t))(x)
+        np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-12)
+        second = jvp(grad(lambda x: polyop.sum(f(x))), (x,), (t,))[1]
+        curved = exponent * (exponent - 1) * x.numpy() ** (exponent - 2) * t.numpy()
+        np.testing.assert_allclose(second.numpy(), curved, rtol=1e-12)
+
+
+def test_repeated_arrays() -> None:
+    """S134: sizes of one in bases and exponents are repeated, in tangents too."""
+    a, b = (polyop.from_numpy(np.linspace(0.5, 2.0, n)) for n in (3, 4))
+    column = polyop.reshape(a, (3, 1))
+    out, slope = jvp(lambda b: column**b, (b,), (b,))
+    assert out.shape == slope.shape == (3, 4)
+    expected = out.numpy() * np.log(column.numpy()) * b.numpy()
+    np.testing.assert_allclose(slope.numpy(), expected, rtol=1e-12)
