@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from importlib import import_module
 from typing import Any
 
 from tests.forked import QUICK
@@ -13,6 +14,12 @@ os.environ.update(QUICK)  # before PyTorch is imported, which reads it then
 
 #: Where the random sets of registrations begin: another number draws others.
 FIRST_SEED = int(os.environ.get("POLYOP_SEED", "0"))
+
+
+def pytest_configure() -> None:
+    """Define the families that are defined late: some tests go through all operators there are."""
+    for family in ("linalg", "running", "searching", "statistics"):
+        import_module(f"polyop.ops.{family}")
 
 
 def pytest_collection_finish() -> None:

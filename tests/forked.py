@@ -20,6 +20,9 @@ from typing import Any
 
 #: What programs that compile or export begin with.
 COMPILERS = "import torch, torch._inductor.compile_fx, torch.export._trace"
+#: What programs begin with that find the compiler loaded, or that load it themselves.
+DYNAMO = "import torch, torch._dynamo"
+TORCH = "import torch"
 #: What every run of the tests says to PyTorch: not to ask the C++ compiler which vectors it has,
 #: which takes long on a new machine, and not to keep processes that wait for kernels to build.
 QUICK = {"TORCHINDUCTOR_VEC_ISA_OK": "0", "TORCHINDUCTOR_COMPILE_THREADS": "1"}

@@ -176,6 +176,18 @@ from polyop.ops.linear import (
     tensordot,
     vecdot,
 )
+from polyop.ops.random import (
+    Generator,
+    bernoulli,
+    manual_seed,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
+)
 from polyop.ops.reductions import (
     all,
     any,
@@ -267,18 +279,6 @@ if _typing.TYPE_CHECKING:
         isdtype,
         result_type,
     )
-    from polyop.ops.random import (
-        Generator,
-        bernoulli,
-        manual_seed,
-        normal,
-        rand,
-        rand_like,
-        randint,
-        randn,
-        randn_like,
-        randperm,
-    )
     from polyop.ops.running import cumulative_prod, cumulative_sum
     from polyop.ops.running import cumulative_prod as cumprod
     from polyop.ops.running import cumulative_sum as cumsum
@@ -297,13 +297,11 @@ else:  # hidden from type checkers, to which every name would be there
     __getattr__, __dir__ = _lazily(
         __name__,
         {
-            "Generator": "polyop.ops.random",
             "Library": "polyop.dispatch.library",
             "argsort": "polyop.ops.searching",
             "associative_scan": "polyop.hop",
             "autocast": "polyop.layers.autocast",
             "autograd": "polyop.autograd",
-            "bernoulli": "polyop.ops.random",
             "bfloat16": "polyop.small_floats",
             "bridge": "polyop.bridge",
             "broadcast_shapes": "polyop.ops.dtypes",
@@ -334,18 +332,10 @@ else:  # hidden from type checkers, to which every name would be there
             "linalg": "polyop.linalg",
             "log_softmax": "polyop.ops.statistics",
             "logsumexp": "polyop.ops.statistics",
-            "manual_seed": "polyop.ops.random",
             "map": "polyop.hop",
             "mean": "polyop.ops.statistics",
-            "normal": "polyop.ops.random",
             "opcheck": "polyop.checking",
             "put_along_axis": "polyop.ops.searching",
-            "rand": "polyop.ops.random",
-            "rand_like": "polyop.ops.random",
-            "randint": "polyop.ops.random",
-            "randn": "polyop.ops.random",
-            "randn_like": "polyop.ops.random",
-            "randperm": "polyop.ops.random",
             "result_type": "polyop.ops.dtypes",
             "scan": "polyop.hop",
             "scoped_library": "polyop.dispatch.library",

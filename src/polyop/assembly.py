@@ -16,7 +16,7 @@ PARTS = {
     "tensor": ("foreign", "storage"),
     "ops": (
         "creation", "elementwise", "indexing", "inplace", "joining", "linear", "methods",
-        "reductions", "sets", "signatures", "standard", "views",
+        "random", "reductions", "sets", "signatures", "standard", "views",
     ),
     "layers": ("late",),
 }  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.forked import run_forked
 
 USERS = "from tests.bridges import users\n"
 #: A function that writes, and that asks how many there are.
@@ -40,9 +41,15 @@ print(json.dumps([np.asarray(a).tolist() for a in call(x, y)]))
 
 def python(code: str) -> Any:
     """Run code in a process of its own, and give what it prints last."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    return _printed(
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
     )
+
+
+def _printed(done: subprocess.CompletedProcess[str]) -> Any:
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else None
 
@@ -110,7 +117,7 @@ class Model(torch.nn.Module):
 x = torch.arange(3.0)
 torch.export.save(torch.export.export(Model(), (x, torch.ones(3))){again}, {place!r})
 """
-        python(FUNCTION + save)
+        _printed(run_forked(FUNCTION + save))
         load = f"""
 import torch
 program = torch.export.load({place!r}).module()
@@ -118,7 +125,7 @@ def call(x, y):
     return program(torch.from_numpy(x), torch.from_numpy(y))
 """
         # PyTorch looks for operators as soon as it reads the file.
-        assert python(FUNCTION + load + CALL) == WANTED
+        assert _printed(run_forked(FUNCTION + load + CALL)) == WANTED
 
 
 def test_a_file_says_which_module_its_twins_come_of(tmp_path: Path) -> None:

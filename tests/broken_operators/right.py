@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from polyop.dispatch.custom_op import custom_op
+from polyop.schema.tags import Tag
 from polyop.tensor.tensor import Tensor, of_array
 
 
-@custom_op("right::scaled", mutates_args=())
+@custom_op("right::scaled", mutates_args=(), tags=(Tag.pointwise,))
 def scaled(x: Tensor, y: Tensor, bias: Tensor | None = None, factor: float = 2.0) -> Tensor:
     """Multiply, scale, and add a bias."""
     result = x.numpy() * y.numpy() * x.dtype.type(factor)

@@ -203,6 +203,17 @@ BROKEN: dict[str, tuple[str, type[PolyopError], tuple[str, ...]]] = {
             "count axes from the last (axis=-1)",
         ),
     ),
+    "pointwise_sums": (
+        "test_pointwise",
+        OpCheckError,
+        (
+            "the result of broken::pointwise_sums at [0, 1] depends on x[0, 0]",
+            "argument: x",
+            "each element of its own place: the operator is tagged pointwise",
+            "pointwise_sums.py:",
+            "take Tag.pointwise off the operator",
+        ),
+    ),
     "index_takes_any_size": (
         "test_index",
         ArgumentError,

@@ -73,6 +73,9 @@ PACKING = 1 << 29
 #: An argument of the call is the fake of an opaque object, or holds one.
 FAKE_OBJECT = 1 << 30
 
+#: A gradient runs at a probe, whose data nobody may look at (`layers/autograd/quick_transpose.py`).
+PROBING = 1 << 31
+
 #: Where the changes of the include set, and of the exclude set, begin.
 INCLUDE_SHIFT = 32
 EXCLUDE_SHIFT = INCLUDE_SHIFT + 48

@@ -32,6 +32,7 @@ from polyop.dispatch.bits import (
     NO_GRAD,
     PACKING,
     PRE_DISPATCH,
+    PROBING,
     TRACE,
 )
 from polyop.dispatch.keys import AUTOCAST_KEYS, AUTOGRAD_KEYS, DispatchKey
@@ -66,6 +67,7 @@ class Word(int):
         autocast: the dtype of each device type that is being autocast.
         anomaly: what anomaly mode does: `"place"`, `"nan"` beside it, or nothing.
         packing: the functions that keep what calls save for backward, or None.
+        probing: what meets looks at data while a gradient runs at a probe, or None.
         aliasing: what becomes of an undeclared alias: `"refuse"`, `"copy"`, `"ignore"`.
     """
 
@@ -85,6 +87,7 @@ class Word(int):
     autocast: tuple[tuple[str, Any], ...] = ()
     anomaly: str = ""
     packing: Any = None
+    probing: Any = None
     aliasing: str = "refuse"
 
     def but(self, **changes: Any) -> Word:
@@ -125,7 +128,7 @@ class Word(int):
         """
         return self.but(
             grad=False, modes=(), infra=(), pre=(), tracer=None, fake=None, functional=None,
-            rule=None, exclude=self.exclude | AUTOGRAD,
+            rule=None, probing=None, exclude=self.exclude | AUTOGRAD,
         )  # fmt: skip
 
     @cached_property
@@ -140,9 +143,9 @@ class Word(int):
 
     @cached_property
     def recorder(self) -> Any:
-        """What records calls, of a trace or of a tracing mode before dispatch, or None."""
+        """What meets looks: a trace, a tracing mode before dispatch, a probe, or None."""
         before = self.pre[0] if self.pre else None
-        return self.tracer or getattr(before, "tracer", None)
+        return self.tracer or getattr(before, "tracer", None) or self.probing
 
     @cached_property
     def beneath(self) -> Word:
@@ -180,7 +183,7 @@ _FLAGS = (
     ("inference", INFERENCE), ("modes", MODES), ("tracer", TRACE), ("fake", FAKE_MODE),
     ("levels", LEVELS), ("functional", FUNCTIONALIZE), ("rule", IN_RULE), ("infra", MODES),
     ("pre", PRE_DISPATCH), ("below", BELOW), ("anomaly", ANOMALY),
-    ("packing", PACKING),
+    ("packing", PACKING), ("probing", PROBING),
 )  # fmt: skip
 
 

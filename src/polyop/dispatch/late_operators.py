@@ -1,6 +1,8 @@
 """polyop's own operators that are defined when they are first used, and where.
 
-Defining an operator takes time that a program without it need not spend.
+Defining an operator takes time that a program without it need not spend. A
+layer must import none of these files: layers are read under the registry's lock,
+for which another thread's import of such a file may wait.
 """
 
 from __future__ import annotations
@@ -18,11 +20,6 @@ LATE_OPERATORS: dict[str, str] = {
         ["core::inv", "core::det", "core::cofactors", "core::solve_matrix", "core::half_tril",
          "core::hermitian_part", "core::cholesky_lower", "core::norm2"],
         "polyop.ops.linalg",
-    ),
-    **dict.fromkeys(
-        ["core::rand", "core::randn", "core::randint", "core::randperm", "core::bernoulli",
-         "core::normal_", "core::uniform_"],
-        "polyop.ops.random",
     ),
     **dict.fromkeys(
         ["core::take_along_axis", "core::scatter_along_axis", "core::put_along_axis",

@@ -35,6 +35,7 @@ from polyop.ops.creation import on_device, tensor
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.inplace import INPLACE, copy_, fill_, matmul_into, zero_
 from polyop.ops.late_methods import LateMethod
+from polyop.ops.random import bernoulli, normal_, uniform_
 from polyop.ops.splitting import sizes_of
 from polyop.tensor.tensor import Tensor
 
@@ -148,10 +149,9 @@ def _attach_entries() -> None:
         for short, other in NAMES.items():
             if f"{other}_" == name:
                 attach(f"{short}_", entry)
-    for entry in (copy_, fill_, zero_, indexing.index_put_):
+    writing = (copy_, fill_, zero_, uniform_, normal_, indexing.index_put_)
+    for entry in (*writing, bernoulli):
         attach(entry.__name__, entry)
-    for name in ("uniform_", "normal_", "bernoulli"):
-        attach(name, LateMethod(name, f"polyop.ops.random:{name}", lambda entry: entry))
 
 
 # -- along axes -------------------------------------------------------------------

@@ -6,9 +6,9 @@ Without `generator`, numbers come from the process's default one, which
 
 from __future__ import annotations
 
+from _thread import allocate_lock  # as in `dispatch/lock.py`
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Generator:
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self._lock = Lock()
+        self._lock = allocate_lock()
         self._seed = 0
         # `np.random` takes long to import: without a seed, the stream waits for its first use.
         self._stream: np.random.Generator | None = None

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from polyop.devices import CPU, Device, DType, Layout
-from polyop.dispatch.bits import BACKEND_SHIFT, FAKE, GRAD, NUMPY, PRE_DISPATCH, TRACE
+from polyop.dispatch.bits import BACKEND_SHIFT, FAKE, GRAD, NUMPY, PRE_DISPATCH, PROBING, TRACE
 from polyop.dispatch.context import word
 from polyop.dispatch.parts import PARTS
 from polyop.errors import AutogradError, DataDependentOutputError, UsageTypeError
@@ -38,7 +38,7 @@ class Made:
 MADE = Made()
 MADE.subclasses = False
 #: A look at data goes to what records calls, if there is such a thing.
-RECORDED = TRACE | PRE_DISPATCH
+RECORDED = TRACE | PRE_DISPATCH | PROBING
 
 
 class Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tests.bridges.torch.operators import mix
-from tests.forked import run_forked
+from tests.forked import DYNAMO, TORCH, run_forked
 
 import polyop
 from polyop.errors import ArgumentError, DuplicateRegistrationError, OperatorGoneError
@@ -18,10 +18,12 @@ from polyop.errors import ArgumentError, DuplicateRegistrationError, OperatorGon
 Z = torch.ones(3, dtype=torch.float64)
 
 
-def run(program: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
+def run(program: str, imported: str = "") -> str:
+    if imported:
+        done = run_forked(program, imported)
+    else:
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -58,7 +60,7 @@ print(op(torch.ones(1)).tolist(), op.default(torch.ones(1)).tolist())
 run = torch.compile(lambda x: op(x) + op.default(x), backend="eager", fullgraph=True)
 print(run(torch.ones(1)).tolist())
 """
-    assert run(program).splitlines() == ["[2.0] [2.0]", "[4.0]"]
+    assert run(program, TORCH).splitlines() == ["[2.0] [2.0]", "[4.0]"]
 
 
 def test_the_schema_is_translated() -> None:
@@ -201,7 +203,7 @@ for name in ("second", "third"):
     print(run(torch.ones(1)).tolist())
 print(first(polyop.ones(1)).tolist(), first in QUICK)
 """
-    assert run(program).splitlines() == ["True", "[3.0]", "[3.0]", "[2.0] True"]
+    assert run(program, DYNAMO).splitlines() == ["True", "[3.0]", "[3.0]", "[2.0] True"]
 
 
 def test_a_name_that_pytorch_defines_itself_is_its_own() -> None:
@@ -221,7 +223,7 @@ try:
 except polyop.errors.DuplicateRegistrationError as error:
     print(str(error).splitlines()[0])
 """
-    assert run(program).splitlines() == [
+    assert run(program, TORCH).splitlines() == [
         "[3.0] [3.0]", "[2.0]", "PyTorch does not take the operator both::twin",
     ]  # fmt: skip
 

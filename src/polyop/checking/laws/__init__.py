@@ -1,6 +1,6 @@
 """The laws; importing this registers them in the order in which they are tried."""
 
-from polyop.checking.laws import schema, index  # isort: skip
+from polyop.checking.laws import schema, index, pointwise  # isort: skip
 from polyop.checking.laws import decomposition, gradient, fake, trace, batching  # isort: skip
 from polyop.checking.laws import layouts, autocast, determinism, serialisation  # isort: skip
 
@@ -13,6 +13,7 @@ __all__ = [
     "gradient",
     "index",
     "layouts",
+    "pointwise",
     "schema",
     "serialisation",
     "trace",

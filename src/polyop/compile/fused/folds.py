@@ -27,6 +27,7 @@ from polyop.compile.fused.turns import TURN, take_turns
 from polyop.compile.fused.ufunc import make_ufunc
 from polyop.devices import DType
 from polyop.dispatch.bits import NUMPY
+from polyop.errors import PolyopError
 from polyop.layers.autograd.paired import Loop
 from polyop.ops.axes import normal_axes
 from polyop.tensor.tensor import Tensor
@@ -96,7 +97,7 @@ fold_sum(x, g, r, d, m, n, back);
 for (intptr_t j = 0; j < n; j++) r[j] /= (T)m, d[j] /= (T)m;
 }"""
 #: {better} is `>` or `<`. What NumPy is to do: NaN, which all is; zeros, whose signs depend on its
-#: order; and more elements that tie than it adds in their order.
+#: order, be they greatest elements or tangents of them; and more that tie than it adds in order.
 EXTREMES = """\
 #include <stdlib.h>
 #define WIDE 32
@@ -111,7 +112,10 @@ for (intptr_t from = 0; from < size; from += WIDE) {{
     if (!any && !step) for (int k = 0; k < WIDE; k++) any |= y[from + k] == *best;
     if (any)
         for (intptr_t k = from; k < stop; k++)
-            if (y[k] == best[k * step]) d[k * step] += g[k], count[k * step]++;
+            if (y[k] == best[k * step]) {{
+                d[k * step] += g[k], count[k * step]++;
+                if (g[k] == 0 && __builtin_signbit(g[k])) raised |= REFUSED;
+            }}
 }}
 }}
 static void peak_{name}(const T *x, const T *g, T *r, T *d, intptr_t m) {{
@@ -210,10 +214,12 @@ def _call(name: str, ufunc: Any, flags: Callable[[], int], dtype: DType) -> Loop
 
     def loop(values: Sequence[Any], tangents: Sequence[Any]) -> tuple[Tensor, tuple[Tensor]] | None:
         x, g, axis = values[0].payload, tangents[0].payload, values[1]
-        if x.dtype is not dtype or g.dtype is not dtype or values[2:-1] not in ([], [None]):
+        # A sum's own dtype is looked at by `is`: NumPy's dtypes of doubles are equal to None.
+        plain = all(value is None for value in values[2:-1])
+        if not plain or x.dtype is not dtype or g.dtype is not dtype:
             return None
         laid = _laid(name, x.shape, axis if axis is None else tuple(axis), bool(values[-1]))
-        if laid is None or not (x.flags.c_contiguous and g.flags.c_contiguous):
+        if laid is None or not (_is_whole(x) and _is_whole(g)):
             return None
         lying, result = laid
         r, d = np.empty(result, dtype), np.empty(result, dtype)
@@ -231,12 +237,20 @@ def _call(name: str, ufunc: Any, flags: Callable[[], int], dtype: DType) -> Loop
     return loop
 
 
+def _is_whole(array: Any) -> bool:
+    """Tell whether an array has no gaps; NumPy adds up what is not aligned in pieces."""
+    return bool(array.flags.c_contiguous and array.flags.aligned)
+
+
 @lru_cache(maxsize=4096)
 def _laid(
     name: str, shape: tuple[int, ...], axis: tuple[int, ...] | None, keepdims: bool
 ) -> tuple[tuple[int, int, int], tuple[int, ...]] | None:
-    """Give a shape as `(outer, m, n)`, and the result's; None if other axes lie between."""
-    axes = normal_axes(name, axis, len(shape))
+    """Give a shape as `(outer, m, n)`, and the result's; None for errors, and axes in between."""
+    try:
+        axes = normal_axes(name, axis, len(shape))
+    except PolyopError:
+        return None  # the kernel tells of them, as it does without loops
     gone = [a for a in sorted(axes) if shape[a] != 1]
     first, last = (gone[0], gone[-1] + 1) if gone else (0, 0)
     if not math.prod(shape) or any(shape[a] != 1 for a in range(first, last) if a not in gone):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from polyop.compile.fused.call import reported
+from polyop.compile.fused.choices import is_half, left_out
 from polyop.compile.fused.formula import Formula
 from polyop.compile.fused.formulas import EXACT, KINDS, TYPES
 from polyop.compile.fused.library import load_library
@@ -62,6 +63,8 @@ class Pair(NamedTuple):
     members: Mapping[str, Formula]
     outputs: Sequence[str]
     numbers: Sequence[str] = ()
+    #: Whether it halves what a choice may leave out: not every underflow is flagged then.
+    halves: bool = False
 
 
 def make_loops(wanted: Sequence[Wanted]) -> list[Loop | None]:
@@ -106,10 +109,15 @@ def _pair(wanted: Wanted) -> Pair | None:
     tangent = _formula(written.applied, reads, dtype)
     if tangent is None:
         return None
+    left = left_out(tangent)
+    if not all(map(is_half, left)) or (value is not None and left_out(value)):
+        return None
     numbers = [f"x{i}" for i in places.statics]
     if value is None:
-        return Pair(reads, {"d": tangent}, ["d"], [x for x in numbers if x in reads])
-    return Pair([*given, *moving], {"r": value, "d": tangent}, ["r", "d"], numbers)
+        fewer = [x for x in numbers if x in reads]
+        return Pair(reads, {"d": tangent}, ["d"], fewer, bool(left))
+    members = {"r": value, "d": tangent}
+    return Pair([*given, *moving], members, ["r", "d"], numbers, bool(left))
 
 
 def _source(number: int, pair: Pair) -> str:
@@ -183,7 +191,7 @@ def f(values, tangents):
     if not ({dtypes}{plain}):
         return None
     shape, strides = x.shape, x.strides
-    if not ({alike} and x.flags.forc{otherwise}):
+    if not ({alike} and {laid}{otherwise}){heard}:
         return None
     t, g = Tensor(), Tensor()
     t.keys = g.keys = NUMPY
@@ -194,6 +202,8 @@ def f(values, tangents):
         return {reported}
     return t, (g,)
 """
+#: Arrays in Fortran order with an axis of one element: NumPy's calls give it several strides.
+LAID = "(x.flags.c_contiguous or (x.flags.f_contiguous and 1 not in shape))"
 BOTH = "t.payload, g.payload = ufunc({arrays})"
 #: A result of NumPy's own, and only the tangent by the loop.
 APART = """\
@@ -224,16 +234,28 @@ def _call(ufunc: Ufunc, flags: Callable[[], int], wanted: Wanted, pair: Pair) ->
         dtypes=" and ".join(f"{x}.dtype is dtype" for x in arrays),
         plain="".join(f" and is_plain({n})" for n in numbers if n in read),
         alike=" and ".join(f"{x}.shape == shape and {x}.strides == strides" for x in arrays),
-        otherwise=f" or line_up({', '.join(arrays)})" if both and len(arrays) > 2 else "",
+        laid=LAID,
+        otherwise=f" or line_up({', '.join(arrays)})" if both and _is_full(wanted) else "",
+        heard=" or hears_underflow()" if pair.halves else "",
         runs=(BOTH if both else APART).format(arrays=given, arguments=", ".join(arguments)),
         reported="None" if both else "t, None",
     )
     scope = {
         "ufunc": ufunc.call, "kept": ufunc.kept, "flags": flags, "dtype": dtype, "array": np.array,
         "reported": reported, "is_plain": _is_plain, "Tensor": Tensor, "NUMPY": NUMPY,
-        "line_up": _line_up, "kernel": wanted.kernel,
+        "line_up": _line_up, "hears_underflow": _hears_underflow, "kernel": wanted.kernel,
     }  # fmt: skip
     return cast("Loop", make_function(text, scope, "loop", ()))
+
+
+def _is_full(wanted: Wanted) -> bool:
+    """Tell whether the tangent has the result's shape wherever several arrays are repeated."""
+    reads, values = wanted.written.reads, wanted.places.values
+    return len(values) > 1 and ("r" in reads or all({f"x{i}", f"g{i}"} & reads for i in values))
+
+
+def _hears_underflow() -> bool:
+    return np.geterr()["under"] != "ignore"
 
 
 def _line_up(*arrays: Any) -> bool:

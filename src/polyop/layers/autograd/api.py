@@ -292,6 +292,9 @@ def _get_grad(self: Tensor) -> Tensor | None:
 
 
 def _set_grad(self: Tensor, value: Tensor | None) -> None:
+    if value is None and self.keys & GRAD:
+        self.grad_node.kept = None
+        return
     if value is not None:
         if not isinstance(value, Tensor):
             raise UsageTypeError("a gradient is a Tensor", seen=type(value).__name__)
@@ -306,6 +309,10 @@ def _set_grad(self: Tensor, value: Tensor | None) -> None:
     self.grad_node.kept = value
 
 
+#: The bits of a plain tensor with a history, and those of a context in which somebody watches.
+_RECORDED, _WATCHED = NUMPY | GRAD, ~NO_GRAD
+
+
 def _backward(
     self: Tensor,
     gradient: Tensor | None = None,
@@ -315,8 +322,8 @@ def _backward(
 ) -> None:
     """Add the gradients of leaves to their `.grad`; see `polyop.autograd.backward`."""
     plain = gradient is None and inputs is None and not create_graph
-    plain = plain and self.keys == NUMPY | GRAD and not MADE.subclasses
-    if plain and not word() & ~NO_GRAD and self.payload.size == 1:
+    plain = plain and self.keys == _RECORDED and not MADE.subclasses
+    if plain and not word() & _WATCHED and self.payload.size == 1:
         grads = run_scalar(self, bool(retain_graph))
         while grads:
             node, g = grads.popitem()

@@ -46,7 +46,7 @@ class ExtremeTangents(TextTangents):
 
 def _is_quick(x: Array, g: Array, axis: Any) -> bool:
     """Tell whether what each result is of lies together."""
-    if x.dtype.kind != "f" or g.dtype is not x.dtype or not x.size:
+    if x.dtype.kind != "f" or not x.dtype.isnative or g.dtype is not x.dtype or not x.size:
         return False
     if not (x.flags.c_contiguous and g.flags.c_contiguous):
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bits import ANOMALY, GRAD, MODES, NO_GRAD, NUMPY, PACKING, SUBCLASS
+from polyop.dispatch.bits import ANOMALY, GRAD, MODES, NO_GRAD, NUMPY, PACKING, PROBING, SUBCLASS
 from polyop.dispatch.keys import AUTOGRAD_KEYS
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.resolve import Way
@@ -65,7 +65,7 @@ class AutogradLayer:
         below = way.handler()
         if way.code & (MODES | SUBCLASS):
             below = apart(below)
-        return made or recording(found, below, plain=way.code == NUMPY | GRAD)
+        return made or recording(found, below, plain=_is_plain(way))
 
 
 def recording(found: Recorder, below: Handler, *, plain: bool) -> Handler:
@@ -113,9 +113,14 @@ def marking(handler: Handler) -> Handler:
     return run
 
 
+def _is_plain(way: Way) -> bool:
+    """Tell whether arrays of NumPy require grad, and nobody watches but a probe."""
+    return way.code & ~PROBING == NUMPY | GRAD
+
+
 def _next_kernel(way: Way) -> Kernel | None:
     """Give the kernel that comes next, if all is NumPy and nothing else acts before it."""
-    if way.code != NUMPY | GRAD:
+    if not _is_plain(way):
         return None
     for i, (_, step) in enumerate(way.steps):
         if isinstance(step, Kernel):

@@ -8,6 +8,7 @@ time. Where a result, or what is made of it, is no normal number, the text goes 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,16 @@ class _ByQuotients(TextTangents):
         dtype = arrays[len(values)].dtype
         given = (a.dtype for a in arrays if isinstance(a, np.ndarray))
         if dtype.kind == "f" and all(d is dtype for d in given):
-            with np.errstate(all="ignore"):
-                d = self.quotients(arrays, arrays[len(values)], arrays[len(values) + 1 :])
+            d = self._tried(arrays, arrays[len(values)], arrays[len(values) + 1 :])
             if d is not None:
                 return out, (of_array(d),)
         return self._pushed(out, values, tangents)
+
+    def _tried(self, values: Sequence[Any], r: Array, slopes: Sequence[Any]) -> Array | None:
+        """Give the tangent, or None where a quotient loses digits: it is below normal numbers."""
+        with np.errstate(all="ignore", under="raise"), suppress(FloatingPointError):
+            return self.quotients(values, r, slopes)
+        return None
 
     def quotients(self, values: Sequence[Any], r: Array, slopes: Sequence[Any]) -> Array | None:
         """Give the tangent of the result, or None."""

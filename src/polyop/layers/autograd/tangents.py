@@ -21,6 +21,7 @@ from polyop.layers.autograd.extremes import ExtremeTangents
 from polyop.layers.autograd.folded import SumTangents
 from polyop.layers.autograd.linear import BilinearTangents, LinearTangents
 from polyop.layers.autograd.powers import NumberPowerTangents, PowerTangents, ProductTangents
+from polyop.layers.autograd.quick_transpose import AuthorTransposed
 from polyop.layers.autograd.recorders import Fallback, MissingRecorder, recorder_of
 from polyop.layers.autograd.text_tangents import TextTangents
 from polyop.layers.autograd.transpose import Called, transposed
@@ -106,7 +107,7 @@ def _rule_of(op: OpOverload) -> TangentRule:
     if isinstance(recorder, MissingRecorder):
         return _missing(op)
     if isinstance(recorder, AuthorRecorder):
-        return _transposing(op)
+        return AuthorTransposed(op, recorder, called(op), _transposing(op))
     return _built_in(op)
 
 
@@ -222,4 +223,4 @@ def _leaves_beside(value: Any, tangent: Any) -> list[Any]:
 
 
 #: Rules that know calls on plain arrays.
-AtOnce = LinearTangents | BilinearTangents | TextTangents
+AtOnce = LinearTangents | BilinearTangents | TextTangents | AuthorTransposed

@@ -119,16 +119,33 @@ def transposed(
     watched = [lower.watched(p) for p in primals]
     with enter_level(lower):
         out = call(*watched)
-    nodes = [_node(lower, leaf) for leaf in tree.leaves(out)]
+    results = [(_node(lower, leaf), lower.peel(leaf)) for leaf in tree.leaves(out)]
+    return lower.peel(out), at_a_level(called, results, [t.grad_node for t in watched])
+
+
+def at_a_level(
+    called: Called, results: Sequence[tuple[Node | None, Any]], leaves: Sequence[Node]
+) -> Transposed:
+    """Record the gradient of a call at a level, and give its linear map.
+
+    Args:
+        called: what ran, in errors.
+        results: each with its node, or None if it has no gradient.
+        leaves: the nodes of the primals.
+
+    Raises:
+        MissingGradientError: the gradient cannot be transposed.
+    """
     upper = ProbeLevel(called)
     probes = [
-        None if node is None else upper.watched(ON_TENSORS["ones_like"](lower.peel(leaf)))
-        for node, leaf in zip(nodes, tree.leaves(out), strict=True)
+        None if node is None else upper.watched(ON_TENSORS["ones_like"](value))
+        for node, value in results
     ]
-    roots = [(n, p) for n, p in zip(nodes, probes, strict=True) if n is not None and p is not None]
+    pairs = zip(results, probes, strict=True)
+    roots = [(n, p) for (n, _), p in pairs if n is not None and p is not None]
     with enter_level(upper):
-        ends = _go_back(upper, roots, [t.grad_node for t in watched])
-    return lower.peel(out), Transposed(ends, [None if p is None else p.grad_node for p in probes])
+        ends = _go_back(upper, roots, leaves)
+    return Transposed(ends, [None if p is None else p.grad_node for p in probes])
 
 
 def _node(level: GradLevel, leaf: Any) -> Node | None:

@@ -1,0 +1,166 @@
+"""The transposed gradient of an author's operator, where all tensors are plain arrays.
+
+`transpose.py` records the gradient at a level of its own, so that any transform may be around.
+Where none is, the graph of a plain `backward` says the same for a fraction of the time: the
+gradient runs at a probe that requires grad, and the engine goes back from the tangents to it.
+
+A look at data may be one at the probe's, which say nothing. So while the gradient runs, any look
+stops it, and the level decides: it knows which tensors the probe is in. It also decides what to say
+of a gradient that cannot be transposed. The operator itself runs once in each case.
+
+The gradient of an operator that its author calls pointwise is diagonal, and runs on the tangents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from typing import Any, NoReturn
+
+import numpy as np
+
+from polyop.dispatch.bits import GRAD, NUMPY
+from polyop.dispatch.context import Word, reset_word, set_word, word
+from polyop.dispatch.operator import Handler, OpOverload
+from polyop.errors import PolyopError
+from polyop.layers.autograd.arrays import send
+from polyop.layers.autograd.author import AuthorRecorder
+from polyop.layers.autograd.engine import owned_array
+from polyop.layers.autograd.node import Node, leaf_node, next_seq
+from polyop.layers.autograd.text_tangents import plus_into
+from polyop.layers.autograd.transpose import Called, at_a_level
+from polyop.schema.tags import Tag
+from polyop.tensor.tensor import MADE, Tensor, is_differentiable, of_array
+
+Tangents = Sequence[Any]
+
+
+class Looked(BaseException):
+    """Somebody looks at data; no author's `except Exception` is to keep it."""
+
+
+class Probing:
+    """Stands for what records calls, while a gradient runs at a probe."""
+
+    def look(self, tensor: Any, what: str) -> NoReturn:
+        """Stop the gradient."""
+        raise Looked
+
+
+#: The bits of a plain tensor with a history.
+_RECORDED = NUMPY | GRAD
+PROBING = Probing()
+
+
+class AuthorTransposed:
+    """The rule of an operator with an author's gradient and no tangent."""
+
+    def __init__(self, op: OpOverload, recorder: AuthorRecorder, who: Called, rule: Any) -> None:
+        self.op = op
+        self.recorder = recorder
+        self.who = who
+        self.rule = rule
+        self.diagonal = Tag.pointwise in op.tags
+
+    def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
+        """Run the operator, and its gradient, transposed at a level."""
+        found: tuple[Any, Sequence[Any]] = self.rule(values, tangents)
+        return found
+
+    def at_once(
+        self, call: Handler, values: Sequence[Any], tangents: Tangents
+    ) -> tuple[Any, Sequence[Any]]:
+        """Do the same where all tensors are plain arrays, and nobody watches."""
+        moving = [i for i, t in enumerate(tangents) if t is not None]
+        leaves = {id(values[i]): leaf_node(values[i].payload.dtype) for i in moving}
+        if len(leaves) < len(moving):  # one tensor, and more than one tangent
+            return self(values, tangents)
+        out = call(*values)
+        if not is_differentiable(out.payload.dtype):
+            return out, (None,)
+        twin = of_array(out.payload)
+        self.recorder.record(
+            values, values, out, twin,
+            kept=True, node_of=lambda x: leaves.get(id(x)), plain=False,
+        )  # fmt: skip
+        if not twin.keys & GRAD:
+            return out, (None,)
+        nodes = [leaves[id(values[i])] for i in moving]
+        slopes = [tangents[i] for i in moving]
+        if self.diagonal and _are_alike(out, slopes):
+            return out, (_along_diagonal(twin.grad_node, nodes, slopes),)
+        try:
+            return out, (_tangent(twin, nodes, slopes),)
+        except (Looked, PolyopError):
+            linear = at_a_level(self.who, [(twin.grad_node, out)], nodes)
+        return out, linear(slopes, retain=False)
+
+
+def _are_alike(out: Tensor, tangents: Sequence[Tensor]) -> bool:
+    """Tell whether a result is real, and of the shape and dtype of all tangents."""
+    r = out.payload
+    arrays = [t.payload for t in tangents]
+    return r.dtype.kind == "f" and all(a.shape == r.shape and a.dtype is r.dtype for a in arrays)
+
+
+def _along_diagonal(
+    node: Node, leaves: Sequence[Node], tangents: Sequence[Tensor]
+) -> Tensor | None:
+    """Run the gradient on the tangents: a diagonal matrix is its own transpose."""
+    total = None
+    for leaf, tangent in zip(leaves, tangents, strict=True):
+        grads: dict[Node, Any] = {}
+        node.backward(node, tangent.payload, grads, _nothing)
+        if leaf in grads:
+            d = owned_array(leaf, grads.pop(leaf))
+            total = d if total is None else plus_into(total, d)
+    return total
+
+
+def _tangent(twin: Tensor, leaves: Sequence[Node], tangents: Sequence[Tensor]) -> Tensor | None:
+    """Run the gradient at a probe, and go back to it from the tangents.
+
+    Raises:
+        Looked: the level is to decide.
+    """
+    probe = of_array(np.ones_like(twin.payload))
+    probe.keys, probe.grad_node = _RECORDED, leaf_node(probe.payload.dtype)
+    start, gradients = next_seq(), dict[Node, Any]()
+    node = twin.grad_node
+    token = set_word(_probing(word()))
+    try:
+        node.backward.tensor(node, probe, gradients, _nothing)
+    finally:
+        reset_word(token)
+    grads: dict[Node, Any] = {}
+    heap: list[tuple[int, Node]] = []
+
+    def push(n: Node) -> None:
+        if n.seq > start:  # what is older was there before the probe, so the probe is not in it
+            heappush(heap, (-n.seq, n))
+
+    for leaf, tangent in zip(leaves, tangents, strict=True):
+        gradient = gradients.get(leaf)
+        if gradient is not None:
+            if gradient.keys != _RECORDED or MADE.subclasses:
+                raise Looked
+            send(gradient.grad_node, tangent.payload, grads, push)
+    while heap:
+        n = heappop(heap)[1]
+        n.backward(n, grads.pop(n), grads, push)
+    if probe.grad_node in grads:
+        return owned_array(probe.grad_node, grads[probe.grad_node])
+    if any(leaf in gradients for leaf in leaves):
+        raise Looked
+    return None
+
+
+def _nothing(node: Node) -> None:
+    pass
+
+
+def _probing(now: Word) -> Word:
+    made: Word | None = now.__dict__.get("at_probe")
+    if made is None:
+        made = now.__dict__["at_probe"] = now.but(grad=True, probing=PROBING)
+    return made
