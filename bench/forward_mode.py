@@ -171,15 +171,13 @@ the plain call and of `func.jvp` in turn on {SIZE:,} elements of float64, and of
 {SMALL} elements. The ratio is to be at most {BUDGET}. malloc was settled by freeing an array of
 31 MB first; a process that never freed a large array pays for fresh pages as well.
 
-Where all steps of an operator and of its tangent have NumPy's bits, one loop of C computes both,
-once it was built for large arrays; "by NumPy" is the ratio without it (POLYOP_NO_LOOPS=1), and the
-passes are the kernels that NumPy then runs over whole arrays. Two passes are the least that there
-can be, and are twice the memory: where a plain call finds its arrays in the core's own cache (0.8
-or 1.6 MB; it is 1.25 MB on the machine of this table), result and tangent do not fit there, and two
-passes are more than twice one. That, and the fixed cost, is what `x * 2.0`, `abs`, `sum` and `mean`
-stand at: NumPy alone, with two arrays in turn, takes 2.4 to 2.6. The product of two matrices that
-both have a tangent is three products by arithmetic. For `max` the greatest element is looked for
-among all, and counted, so that ties share; its plain call is the fastest pass that there is.
+One loop of C computes result and tangent, or the tangent alone where the result has no formula with
+NumPy's bits, once it was built for large arrays; "by NumPy" is the ratio without it
+(POLYOP_NO_LOOPS=1), and the passes are the kernels that NumPy then runs over whole arrays. A plain
+call finds its arrays in the core's own cache (0.8 or 1.6 MB; it is 1.25 MB on the machine of this
+table), where result and tangent do not fit: two calls of NumPy on two arrays in turn take 2.4 to 2.6
+of one. Loops begin where the last one ended, and so find a part of them. The product of two matrices
+that both have a tangent is three products by arithmetic.
 
 | work | plain | jvp | ratio | held | by NumPy | passes by NumPy | jvp of {SMALL} |
 | --- | --- | --- | --- | --- | --- | --- | --- |

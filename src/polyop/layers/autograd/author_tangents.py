@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from polyop import tree
 from polyop.dispatch.bind import dispatch
-from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.rules import AutogradRule
 from polyop.layers.autograd.arrays import cast_tensor
 from polyop.layers.autograd.author import AuthorRecorder, flatten_results
@@ -45,7 +45,17 @@ class AuthorTangents:
 
     def __call__(self, values: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
         """Run the operator, then `setup_context`, then the rule."""
-        out = dispatch(self.op, values)
+        return self._beside(dispatch(self.op, values), values, tangents)
+
+    def at_once(
+        self, call: Handler, values: Sequence[Any], tangents: Sequence[Any]
+    ) -> tuple[Any, Sequence[Any]]:
+        """Do the same where all tensors are plain arrays, and nobody watches."""
+        return self._beside(call(*values), values, tangents)
+
+    def _beside(
+        self, out: Any, values: Sequence[Any], tangents: Sequence[Any]
+    ) -> tuple[Any, Sequence[Any]]:
         ctx = ForwardContext()
         ctx.needs_input_grad = tuple(map(needs, tangents))
         at = self.recorder

@@ -223,4 +223,4 @@ def _leaves_beside(value: Any, tangent: Any) -> list[Any]:
 
 
 #: Rules that know calls on plain arrays.
-AtOnce = LinearTangents | BilinearTangents | TextTangents | AuthorTransposed
+AtOnce = LinearTangents | BilinearTangents | TextTangents | AuthorTransposed | AuthorTangents
