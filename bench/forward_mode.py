@@ -26,6 +26,7 @@ from polyop.func import jvp
 from polyop.layers.autograd.building import BUILDER
 from polyop.layers.autograd.paired import PATIENT, PairedLoops
 
+TAGS = (polyop.Tag.pointwise,)
 SIZE, SMALL, BUDGET = 100_000, 3, 2.5
 #: All works are gone through several times, for a machine has quiet and busy minutes.
 SWEEPS, ROUNDS = 3, 25
@@ -47,6 +48,27 @@ class Work(NamedTuple):
     side: int = 0
 
 
+def custom_sine(name: str, **options: Any) -> Callable[..., Any]:
+    """Define an operator on NumPy's sine, with a backward."""
+
+    def sine(x: Tensor) -> Tensor:
+        return polyop.from_numpy(np.sin(x.numpy()))
+
+    def setup(ctx: Any, inputs: Any, output: Any) -> None:
+        (ctx.x,) = inputs
+
+    op = polyop.custom_op(f"bench::{name}", sine, mutates_args=(), **options)
+    op.register_autograd(lambda ctx, g: g * polyop.cos(ctx.x), setup_context=setup)
+    return op
+
+
+def with_jvp(op: Any) -> Callable[..., Any]:
+    """Give an operator a forward derivative."""
+    op.register_jvp(lambda ctx, t: t * polyop.cos(ctx.x))
+    return op
+
+
+ROW = polyop.from_numpy(np.linspace(0.1, 1.0, 316))
 WORKS = [
     Work("sin", polyop.sin, 1, "sin, cos, ×"),
     Work("cos", polyop.cos, 1, "cos, sin, ×, −"),
@@ -63,14 +85,24 @@ WORKS = [
     Work("x * x", lambda x: x * x, 1, "×, ×, +"),
     Work("x * y", polyop.multiply, 2, "×, ×, ×, +"),
     Work("x * y, y constant", polyop.multiply, 1, "×, ×"),
+    Work("M * row, of 316 x 316", lambda x: x * ROW, 1, "×, ×", 316),
     Work("x / y", polyop.divide, 2, "÷, ×, −, ÷"),
     Work("1 / x", lambda x: 1.0 / x, 1, "÷, ×, ÷, −"),
+    Work("-x", polyop.negative, 1, "−, −"),
+    Work("x ** 2", lambda x: x**2, 1, "power, ×, ×"),
+    Work("x ** y", polyop.pow, 2, "power, ×, ÷, log, ×, +, ×"),
+    Work("atan2", polyop.atan2, 2, "atan2, and eleven of the text"),
+    Work("clip", lambda x: polyop.clip(x, 0.2, 0.8), 1, "max, min, ≥, ≤, and, and"),
+    Work("where", lambda x, y: polyop.where(x > 0.5, x, y), 2, ">, where, where"),
     Work("max", polyop.max, 1, "max, =, count, find"),
     Work("sum", polyop.sum, 1, "sum, sum"),
     Work("mean", polyop.mean, 1, "mean, mean"),
     Work("max of columns", lambda x: polyop.max(x, axis=0), 1, "max, =, where, sum, ÷", 316),
     Work("sum of columns", lambda x: polyop.sum(x, axis=0), 1, "sum, sum", 316),
     Work("sum of sin(x) * x", lambda x: polyop.sum(polyop.sin(x) * x), 1, "sin, cos, ×, ..."),
+    Work("custom sine, from its backward", custom_sine("plain"), 1, "sin, cos, ×, ×"),
+    Work("the same, tagged pointwise", custom_sine("tagged", tags=TAGS), 1, "sin, cos, ×"),
+    Work("custom sine with a jvp", with_jvp(custom_sine("forward")), 1, "sin, cos, ×"),
     Work("matmul of 300 x 300", polyop.matmul, 2, "@, @, @, +", 300),
     Work("matmul of 300 x 300, one constant", polyop.matmul, 1, "@, @", 300),
 ]
@@ -175,9 +207,9 @@ One loop of C computes result and tangent, or the tangent alone where the result
 NumPy's bits, once it was built for large arrays; "by NumPy" is the ratio without it
 (POLYOP_NO_LOOPS=1), and the passes are the kernels that NumPy then runs over whole arrays. A plain
 call finds its arrays in the core's own cache (0.8 or 1.6 MB; it is 1.25 MB on the machine of this
-table), where result and tangent do not fit: two calls of NumPy on two arrays in turn take 2.4 to 2.6
-of one. Loops begin where the last one ended, and so find a part of them. The product of two matrices
-that both have a tangent is three products by arithmetic.
+table), where result and tangent do not fit: two calls of NumPy on two arrays in turn take 2.4 to
+2.6 of one. Loops begin where the last one ended, and so find a part of them. The product of two
+matrices that both have a tangent is three products by arithmetic.
 
 | work | plain | jvp | ratio | held | by NumPy | passes by NumPy | jvp of {SMALL} |
 | --- | --- | --- | --- | --- | --- | --- | --- |

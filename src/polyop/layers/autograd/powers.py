@@ -69,15 +69,20 @@ class PowerTangents(_ByQuotients):
         a, b = values[:2]
         if not _are_normal(r) or (slopes[1] is not None and not (a > 0).all()):
             return None
-        found: Any = None
+        terms = []
         if slopes[0] is not None:
-            found = slopes[0] * b
-            found = np.divide(found, a, found if found.shape == r.shape else None)
+            terms.append(_over(np.divide, slopes[0] * b, a))
         if slopes[1] is not None:
-            part = np.log(a) * slopes[1]
-            found = part if found is None else found + part
-        found = np.asarray(r * found)
+            terms.append(_over(np.multiply, np.log(a), slopes[1]))
+        total = terms[0] if len(terms) == 1 else _over(np.add, *terms)
+        found = np.asarray(_over(np.multiply, total, r))
         return found if found.shape == r.shape and np.isfinite(found).all() else None
+
+
+def _over(ufunc: np.ufunc, array: Any, other: Any) -> Any:
+    """Call a ufunc that writes over its first argument where the result fits there."""
+    alike = array.__class__ is np.ndarray and array.shape == np.shape(other)
+    return ufunc(array, other, array) if alike else ufunc(array, other)
 
 
 class NumberPowerTangents(TextTangents):
@@ -98,5 +103,10 @@ class NumberPowerTangents(TextTangents):
 
 def _are_normal(r: Array) -> bool:
     """Tell whether no result is zero, subnormal, infinite or NaN."""
-    limits, size = np.finfo(r.dtype), np.abs(r)
-    return bool(((size >= limits.tiny) & (size <= limits.max)).all())
+    if not r.size:
+        return True
+    limits, low, high = np.finfo(r.dtype), r.min(), r.max()
+    if not low > 0:  # some are negative, or NaN
+        size = np.abs(r)
+        low, high = size.min(), size.max()
+    return bool(low >= limits.tiny and high <= limits.max)
