@@ -23,11 +23,13 @@ _BYTE, _ONE = np.dtype(np.int8), np.int8(1)
 def kept(mask: Array, array: Array) -> Array:
     """Put zeros where a mask is false, as `where` does, which guesses what each element will be.
 
-    A product of the bits does not: with a word of ones, or of zeros, made of the mask.
+    A product of the bits does not: with a word of ones, or of zeros, made of the mask. Bools of
+    other bytes than 0 and 1, as in files, are true as well.
     """
     if not _is_product(mask, array):
         return np.where(mask, array, 0)
-    return _product(np.negative(mask.view(_BYTE)), array, None)
+    zeros = np.logical_not(mask).view(_BYTE)
+    return _product(np.subtract(zeros, _ONE, zeros), array, None)
 
 
 def cleared(mask: Array, array: Array, out: Array | None = None) -> Array:
@@ -40,7 +42,8 @@ def cleared(mask: Array, array: Array, out: Array | None = None) -> Array:
     """
     if not _is_product(mask, array):
         return np.where(mask, 0, array)
-    return _product(np.subtract(mask.view(_BYTE), _ONE), array, out)
+    ones = np.logical_not(mask).view(_BYTE)
+    return _product(np.negative(ones, ones), array, out)
 
 
 def _is_product(mask: Array, array: Array) -> bool:

@@ -89,3 +89,11 @@ def test_where_it_is_looked_up(monkeypatch: Any) -> None:
     assert len(seen) == 4
     jvp(lambda x: polyop.max(x, axis=[0]), (x,), (x,))
     assert len(seen) == 4
+
+
+def test_another_byte_order() -> None:
+    """S134: a tangent has its result's dtype, whatever order the bytes of both inputs have."""
+    x = of_array(np.array([[3.0, 1.0], [2.0, 5.0]], ">f8"))
+    out, slope = jvp(lambda x: polyop.max(x, axis=[1]), (x,), (x,))
+    assert out.dtype == slope.dtype == np.dtype("f8")
+    np.testing.assert_array_equal(slope.numpy(), [3, 5])

@@ -16,6 +16,7 @@ import polyop
 from polyop import Tensor
 from polyop.compile.fused import folds, library
 from polyop.dispatch.bind import dispatch
+from polyop.errors import PolyopError
 from polyop.func import grad, jvp, vmap
 from polyop.layers.autograd.building import BUILDER
 from polyop.layers.autograd.paired import LARGE, PATIENT, SWITCH, Loop, PairedLoops
@@ -281,3 +282,75 @@ def test_a_kernel_of_an_authors_own(ran: list[str]) -> None:
     warmed(polyop.mean, (x,), (t,))
     np.testing.assert_array_equal(jvp(polyop.mean, (x,), (t,))[0].numpy(), x.numpy().mean())
     assert ran == ["core::mean"]
+
+
+# -- what looks alike -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sum", "mean"])
+def test_arrays_that_are_not_aligned(name: str, ran: list[str]) -> None:
+    """S134: NumPy adds up what is not aligned in pieces, so its sums have other bits."""
+
+    def f(x: Tensor) -> Any:
+        return getattr(polyop, name)(x)
+
+    getattr(polyop, name).op.changed()
+    x, g = numbers(3, (5, 8000), "f8")
+    shifted = [np.frombuffer(b"x" + a.tobytes(), "f8", offset=1).reshape(a.shape) for a in (x, g)]
+    given = ([polyop.from_numpy(a)] for a in shifted)
+    primals, tangents = map(tuple, given)
+    plain = jvp(f, primals, tangents)
+    warmed(f, (draw(),), (draw(),))
+    ran.clear()
+    for found, expected in zip(jvp(f, primals, tangents), plain, strict=True):
+        assert found.numpy().tobytes() == expected.numpy().tobytes()
+    assert not ran
+
+
+def test_a_sum_of_its_own_dtype(ran: list[str]) -> None:
+    """S134: the dtype that a sum is asked for is that of result and tangent, of doubles too."""
+    polyop.sum.op.changed()
+    x = polyop.from_numpy(draw().numpy().astype("f4"))
+
+    def f(x: Tensor) -> Any:
+        return polyop.sum(x, dtype=polyop.float64)
+
+    plain = jvp(f, (x,), (x,))
+    warmed(polyop.sum, (x,), (x,))
+    ran.clear()
+    for found, expected in zip(jvp(f, (x,), (x,)), plain, strict=True):
+        assert found.dtype == expected.dtype == polyop.float64
+        assert found.item() == expected.item()
+    assert not ran
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("axis", [[0, 0], [2], [0, -2]])
+def test_errors_are_the_kernels(name: str, axis: list[int]) -> None:
+    """S134: axes that do not fit are refused in the same words before there is a loop and after."""
+
+    def said() -> str:
+        with pytest.raises(PolyopError) as caught:
+            jvp(lambda x: getattr(polyop, name)(x, axis=axis), (x,), (x,))
+        return str(caught.value)
+
+    getattr(polyop, name).op.changed()
+    x = draw(200, 200)
+    plain = said()
+    warmed(getattr(polyop, name), (x,), (x,))
+    assert said() == plain
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+@pytest.mark.parametrize("axis", [None, [], [0], [1]])
+def test_tangents_that_are_minus_zero(name: str, axis: Any) -> None:
+    """S134: the sign of a zero that a tangent is given as is what it was without a loop."""
+
+    def f(x: Tensor) -> Any:
+        return getattr(polyop, name)(x, axis=axis)
+
+    getattr(polyop, name).op.changed()
+    x, t = draw(200, 200), polyop.from_numpy(np.full((200, 200), -0.0))
+    plain = jvp(f, (x,), (t,))[1].numpy()
+    warmed(f, (x,), (x,))
+    assert jvp(f, (x,), (t,))[1].numpy().tobytes() == plain.tobytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -119,3 +120,47 @@ def test_repeated_arrays() -> None:
     assert out.shape == slope.shape == (3, 4)
     expected = out.numpy() * np.log(column.numpy()) * b.numpy()
     np.testing.assert_allclose(slope.numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "great", "small"), [("f8", 1e150, 1e-200), ("f4", 1e15, 1e-25), ("f2", 100, 1e-4)]
+)
+def test_quotients_below_normal_numbers(dtype: str, great: float, small: float) -> None:
+    """S134: where a quotient would lose digits, though the tangent is normal, the text goes on."""
+    x, g = (polyop.from_numpy(np.array(v, dtype)) for v in ([great, 2 * great], [small, 0]))
+    two = polyop.from_numpy(np.array([2, 2], dtype))
+    rtol = 4 * float(np.finfo(dtype).eps)
+    expected = 2.0 * x.numpy()[0].astype("f8") * g.numpy()[0].astype("f8")
+    for fn in (polyop.prod, lambda a: polyop.pow(a, two)):
+        with np.errstate(over="ignore"):
+            slope = jvp(fn, (x,), (g,))[1].numpy()
+        np.testing.assert_allclose(slope.ravel()[0], expected, rtol=rtol)
+
+
+def test_products_without_axes() -> None:
+    """S134: an array without axes has one axis to name, and a product of itself."""
+    x, g = (polyop.from_numpy(np.array(v)) for v in (2.0, 3.0))
+    for axis in (None, [], [0], [-1]):
+        out, slope = jvp(lambda x, axis=axis: polyop.prod(x, axis=axis), (x,), (g,))
+        assert (out.item(), slope.item()) == (2.0, 3.0)
+
+
+def test_complex_products_run_once() -> None:
+    """S134: a product of complex numbers is computed once, so that it warns once."""
+    x = polyop.from_numpy(np.array([np.inf, 0.0]) + 0j)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        polyop.prod(x)
+        alone = len(said)
+        jvp(polyop.prod, (x,), (polyop.ones(2, dtype=x.dtype),))
+    words = [str(w.message) for w in said]
+    assert words.count("invalid value encountered in reduce") == 2 * alone == 2
+
+
+def test_products_that_lose_digits_on_their_way() -> None:
+    """S134: a normal product that was not normal on its way gives no quotients."""
+    x, g = (polyop.from_numpy(np.array(v)) for v in ([1e-200, 1e-119, 1e300], [1.0, 0.0, 0.0]))
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(jvp(polyop.prod, (x,), (g,))[1].numpy(), 1e181, rtol=1e-14)
+    with np.errstate(under="raise"), pytest.raises(FloatingPointError, match="underflow"):
+        jvp(polyop.prod, (x,), (g,))

@@ -30,7 +30,7 @@ from polyop.func import grad, jvp, vmap
 from polyop.layers.autograd.duals import JvpLevel
 from polyop.layers.autograd.steps import Places, steps_of
 from polyop.layers.autograd.tangents import TextTangents, tangent_rule
-from polyop.ops.select import LARGE, cleared
+from polyop.ops.select import LARGE, cleared, kept
 from polyop.schema.tags import Tag
 from polyop.schema.types import leaf_kind
 from polyop.tensor.tensor import Tensor, of_array
@@ -352,3 +352,15 @@ def test_levels_of_both_kinds_and_the_end() -> None:
     with pytest.raises(AutogradError, match="after func.jvp has ended"):
         jvp(lambda y: y * kept[0], (x,), (t,))
     assert word() is before
+
+
+def test_bools_of_other_bytes() -> None:
+    """S134: a mask whose true elements are other bytes than 1, as in files, chooses as NumPy's."""
+    rng = np.random.default_rng(0)
+    array = rng.normal(size=4099)
+    mask = np.frombuffer(rng.choice([0, 1, 2, 255], array.size).astype("u1").tobytes(), bool)
+    np.testing.assert_array_equal(kept(mask, array), np.where(mask, array, 0))
+    np.testing.assert_array_equal(cleared(mask, array), np.where(mask, 0, array))
+    over = array.copy()
+    assert np.shares_memory(cleared(mask, array, over), over)
+    np.testing.assert_array_equal(over, np.where(mask, 0, array))

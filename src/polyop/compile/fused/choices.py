@@ -57,7 +57,7 @@ def _is_of_zeros(choice: Step, x: Any, made: Made) -> bool:
 def _zeros(condition: Any, made: Made) -> Iterator[Any]:
     """Give the symbols that are zero where a condition holds, as far as it says so."""
     step = made.get(id(condition))
-    if step is not None and step.what is np.logical_and:
+    if step is not None and step.what in {np.logical_and, np.bitwise_and}:
         for x in step.operands:
             yield from _zeros(x, made)
     elif step is not None and step.what is np.equal:

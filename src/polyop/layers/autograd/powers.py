@@ -15,6 +15,7 @@ import numpy as np
 
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.layers.autograd.text_tangents import TangentRule, Tangents, TextTangents
+from polyop.ops.axes import normal_axes
 from polyop.tensor.tensor import of_array
 
 Array = np.ndarray[Any, Any]
@@ -27,15 +28,21 @@ class _ByQuotients(TextTangents):
         self, call: Handler, values: Sequence[Any], tangents: Tangents
     ) -> tuple[Any, Sequence[Any]]:
         """Run the operator, and the quotients where its results allow them."""
-        out = call(*values)
+        if any(values[i].payload.dtype.kind == "c" for i in self.tensors):
+            return self.otherwise(values, tangents)
+        out, clean = self.result(call, values)
         arrays = [getattr(t, "payload", t) for t in (*values, out, *tangents)]
         dtype = arrays[len(values)].dtype
         given = (a.dtype for a in arrays if isinstance(a, np.ndarray))
-        if dtype.kind == "f" and all(d is dtype for d in given):
+        if clean and dtype.kind == "f" and all(d is dtype for d in given):
             d = self._tried(arrays, arrays[len(values)], arrays[len(values) + 1 :])
             if d is not None:
                 return out, (of_array(d),)
         return self._pushed(out, values, tangents)
+
+    def result(self, call: Handler, values: Sequence[Any]) -> tuple[Any, bool]:
+        """Run the operator; tell whether its results may have all of their digits."""
+        return call(*values), True
 
     def _tried(self, values: Sequence[Any], r: Array, slopes: Sequence[Any]) -> Array | None:
         """Give the tangent, or None where a quotient loses digits: it is below normal numbers."""
@@ -51,13 +58,21 @@ class _ByQuotients(TextTangents):
 class ProductTangents(_ByQuotients):
     """The rule of `prod`."""
 
+    def result(self, call: Handler, values: Sequence[Any]) -> tuple[Any, bool]:
+        """Run the operator; a product may be normal that was below normal numbers on its way."""
+        try:
+            with np.errstate(all="raise"):
+                return call(*values), True
+        except FloatingPointError:
+            return call(*values), False  # what is said of it is up to the caller's settings
+
     def quotients(self, values: Sequence[Any], r: Array, slopes: Sequence[Any]) -> Array | None:
         """Add the quotients up along the axes that are gone."""
         axis = values[1]
         if not _are_normal(r):
             return None
         terms = slopes[0] / values[0]
-        total = np.add.reduce(terms, axis if axis is None else tuple(axis), keepdims=values[3])
+        total = np.add.reduce(terms, normal_axes("prod", axis, terms.ndim), keepdims=values[3])
         return np.asarray(r * total) if np.isfinite(total).all() else None
 
 
