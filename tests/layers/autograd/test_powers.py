@@ -112,6 +112,31 @@ def test_squares_and_others(exponent: Any, dtype: str) -> None:
         np.testing.assert_allclose(second.numpy(), curved, rtol=1e-12)
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.lists(NUMBERS, min_size=3, max_size=3), st.sampled_from([0.5, 2.5, -1.5, 1 / 3]))
+def test_broken_exponents(bases: list[float], exponent: float) -> None:
+    """S134: exponents that are not whole use the result, where that is normal."""
+    x, g = polyop.from_numpy(np.array(bases)), polyop.from_numpy(np.array([1.0, -2.0, 0.5]))
+    op = polyop.ops.core.pow.Scalar
+    with np.errstate(all="ignore"):
+        out, (d,) = tangent_rule(op).at_once(lambda *a: dispatch(op, a), [x, exponent], [g, None])
+        r, (e,) = tangent_rule(op)([x, exponent], [g, None])
+    np.testing.assert_array_equal(out.numpy(), r.numpy())
+    agree(d, e)
+
+
+def test_signs_are_flat() -> None:
+    """S134: the sign of a real number has no slope; that of a complex one turns."""
+    out, slope = jvp(polyop.sign, (polyop.from_numpy(np.array([-2.0, 0.0, np.nan])),) * 1, (
+        polyop.from_numpy(np.array([1.0, np.inf, 1.0])),
+    ))  # fmt: skip
+    np.testing.assert_array_equal(out.numpy(), [-1.0, 0.0, np.nan])
+    np.testing.assert_array_equal(slope.numpy(), np.zeros(3))
+    z, t = (polyop.from_numpy(np.array([v])) for v in (3.0 + 4.0j, 1.0j))
+    expected = (np.sign(z.numpy() + 1e-6 * t.numpy()) - np.sign(z.numpy())) / 1e-6
+    np.testing.assert_allclose(jvp(polyop.sign, (z,), (t,))[1].numpy(), expected, rtol=1e-5)
+
+
 def test_repeated_arrays() -> None:
     """S134: sizes of one in bases and exponents are repeated, in tangents too."""
     a, b = (polyop.from_numpy(np.linspace(0.5, 2.0, n)) for n in (3, 4))

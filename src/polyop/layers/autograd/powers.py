@@ -100,7 +100,7 @@ def _over(ufunc: np.ufunc, array: Any, other: Any) -> Any:
     return ufunc(array, other, array) if alike else ufunc(array, other)
 
 
-class NumberPowerTangents(TextTangents):
+class NumberPowerTangents(_ByQuotients):
     """The rule of `pow` with a number above: squares, the most common, have a text of their own."""
 
     def __init__(self, op: OpOverload, texts: Any, otherwise: TangentRule) -> None:
@@ -114,6 +114,14 @@ class NumberPowerTangents(TextTangents):
         if values[1] == 2:
             return self.squares.at_once(call, values, tangents)
         return super().at_once(call, values, tangents)
+
+    def quotients(self, values: Sequence[Any], r: Array, slopes: Sequence[Any]) -> Array | None:
+        """Give `r b da / a`; whole exponents have exact powers."""
+        a, b = values[:2]
+        if b.__class__ is not float or b.is_integer() or not _are_normal(r):
+            return None
+        found = np.asarray(_over(np.multiply, _over(np.divide, slopes[0] * b, a), r))
+        return found if np.isfinite(found).all() else None
 
 
 def _are_normal(r: Array) -> bool:

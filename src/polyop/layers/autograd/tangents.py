@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from polyop import tree
 from polyop.dispatch.bind import dispatch
-from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.operator import Handler, OpOverload
 from polyop.errors import MissingGradientError
 from polyop.layers.autograd.author import AuthorRecorder, flatten_results
 from polyop.layers.autograd.author_tangents import AuthorTangents
@@ -77,6 +77,20 @@ FORWARD: dict[str, dict[str, str]] = {
     },
 }  # fmt: skip
 FORWARD["core::min"] = FORWARD["core::max"]
+
+
+class StepTangents(TextTangents):
+    """The rule of `sign`, which is flat where numbers are real."""
+
+    def at_once(
+        self, call: Handler, values: Sequence[Any], tangents: Tangents
+    ) -> tuple[Any, Sequence[Any]]:
+        """Run the operator; its tangent is zero."""
+        if values[0].payload.dtype.kind == "c":
+            return super().at_once(call, values, tangents)
+        return call(*values), (None,)
+
+
 #: The rules of texts that large arrays do not need.
 RULES: dict[str, type[TextTangents]] = {
     "core::max": ExtremeTangents,
@@ -84,6 +98,7 @@ RULES: dict[str, type[TextTangents]] = {
     "core::prod": ProductTangents,
     "core::pow": PowerTangents,
     "core::pow.Scalar": NumberPowerTangents,
+    "core::sign": StepTangents,
 }
 SUMS = {"core::sum", "core::mean"}
 
