@@ -12,5 +12,8 @@ operator whose kernel does anything else is left to the graph.
 NOTE [Floating-point warnings]
 Loops do not warn. They note which of the processor's flags were raised, and
 where `numpy.errstate` does not ignore these, the group runs once more, operator
-by operator: warnings, errors and results are then those of the eager call.
+by operator: warnings, errors and results are then those of the eager call. What
+a choice leaves out everywhere a compiler need not compute: of an underflow there,
+which NumPy ignores by default, nobody hears. Loops of tangents, which nobody asked
+for, leave such choices to NumPy (`choices.py`).
 """
