@@ -25,10 +25,10 @@ DYNAMO = "import torch, torch._dynamo"
 TORCH = "import torch"
 #: What every run of the tests says to PyTorch: not to ask the C++ compiler which vectors it has,
 #: which takes long on a new machine, and not to keep processes that wait for kernels to build.
+#: And to JAX, which compiles each call: to emit fused loops the way that is quicker to compile.
 QUICK = {
     "TORCHINDUCTOR_VEC_ISA_OK": "0",
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
-    # And to JAX, which compiles each call: by the compiler that takes less long.
     "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
 }
 

@@ -41,12 +41,8 @@ print(json.dumps([np.asarray(a).tolist() for a in call(x, y)]))
 
 def python(code: str) -> Any:
     """Run code in a process of its own, and give what it prints last."""
-    return _printed(
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    return _printed(subprocess.run(command, capture_output=True, text=True, check=False))
 
 
 def _printed(done: subprocess.CompletedProcess[str]) -> Any:

@@ -117,12 +117,12 @@ def test_transformations_of_jax() -> None:
     ):
         for one, other in zip(
             jax.tree.leaves(wrap(sparse)(data, xs[0])),
-            jax.tree.leaves(wrap(dense)(data, xs[0])),
+            jax.tree.leaves(jax.jit(wrap(dense))(data, xs[0])),
             strict=True,
         ):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
     batched = jax.jit(jax.vmap(jax.grad(sparse, 1), (None, 0)))(data, xs)
-    wanted = jax.vmap(jax.grad(dense, 1), (None, 0))(data, xs)
+    wanted = jax.jit(jax.vmap(jax.grad(dense, 1), (None, 0)))(data, xs)
     np.testing.assert_allclose(batched, wanted, rtol=1e-4, atol=1e-5)
 
 
