@@ -68,7 +68,7 @@ def with_jvp(op: Any) -> Callable[..., Any]:
     return op
 
 
-ROW = polyop.from_numpy(np.linspace(0.1, 1.0, 316))
+ROWS = {name: polyop.from_numpy(np.linspace(0.1, 1.0, 316, dtype=name)) for name in ("f4", "f8")}
 WORKS = [
     Work("sin", polyop.sin, 1, "sin, cos, ×"),
     Work("cos", polyop.cos, 1, "cos, sin, ×, −"),
@@ -85,7 +85,7 @@ WORKS = [
     Work("x * x", lambda x: x * x, 1, "×, ×, +"),
     Work("x * y", polyop.multiply, 2, "×, ×, ×, +"),
     Work("x * y, y constant", polyop.multiply, 1, "×, ×"),
-    Work("M * row, of 316 x 316", lambda x: x * ROW, 1, "×, ×", 316),
+    Work("M * row, of 316 x 316", lambda x: x * ROWS[x.dtype.str[1:]], 1, "×, ×", 316),
     Work("x / y", polyop.divide, 2, "÷, ×, −, ÷"),
     Work("1 / x", lambda x: 1.0 / x, 1, "÷, ×, ÷, −"),
     Work("-x", polyop.negative, 1, "−, −"),
@@ -108,13 +108,16 @@ WORKS = [
 ]
 
 
-def calls_of(work: Work, size: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def calls_of(
+    work: Work, size: int, dtype: str = "f8"
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Give the plain call, and the forward derivative."""
     rng = np.random.default_rng(0)
     shape = (work.side, work.side) if work.side else (size,)
 
     def made() -> Tensor:
-        return polyop.from_numpy(rng.uniform(0.1, 1.0, shape) - (work.name == "relu") * 0.5)
+        numbers = rng.uniform(0.1, 1.0, shape) - (work.name == "relu") * 0.5
+        return polyop.from_numpy(numbers.astype(dtype))
 
     inputs, tangents, constant = (made(), made()), (made(), made()), made()
     fn, count = work.fn, work.count
@@ -177,21 +180,25 @@ def has_loop(derivative: Callable[[], Any]) -> bool:
 
 
 def measured(work: Work) -> list[float]:
-    """Measure the plain call, the derivative, that of a small array, and that without a loop."""
+    """Measure the plain call, the derivative, both in float32, small, and without a loop."""
+    single = calls_of(work, SIZE, "f4")
+    has_loop(single[1])
     plain, derivative = calls_of(work, SIZE)
     calls = [plain, derivative, *([without_loops(derivative)] if has_loop(derivative) else [])]
     large = fastest(calls, 3 if work.side else 15)
     small = [] if work.side else fastest(calls_of(work, SMALL)[1:], 60)
-    return [*large[:2], *(small or [math.nan]), *large[2:]]
+    narrow = fastest(single, 3 if work.side else 15)
+    return [*large[:2], *narrow, *(small or [math.nan]), *large[2:]]
 
 
 def row(work: Work, times: list[float]) -> str:
     """Write the line of one function."""
-    plain, derivative, small, *apart = [time * 1e6 for time in times]
+    plain, derivative, *narrow, small, by_numpy = [*(time * 1e6 for time in times), math.nan][:6]
     ratio = derivative / plain
     held = "yes" if ratio <= BUDGET else "**no**"
     cells = [work.name, f"{plain:.0f}", f"{derivative:.0f}", f"{ratio:.2f}", held]
-    cells += [f"{apart[0] / plain:.2f}" if apart else "–", work.passes]
+    cells.append("–" if math.isnan(by_numpy) else f"{by_numpy / plain:.2f}")
+    cells += [f"{narrow[0]:.0f}", f"{narrow[1] / narrow[0]:.2f}", work.passes]
     return f"| {' | '.join([*cells, '' if math.isnan(small) else f'{small:.1f}'])} |"
 
 
@@ -209,10 +216,12 @@ NumPy's bits, once it was built for large arrays; "by NumPy" is the ratio withou
 call finds its arrays in the core's own cache (0.8 or 1.6 MB; it is 1.25 MB on the machine of this
 table), where result and tangent do not fit: two calls of NumPy on two arrays in turn take 2.4 to
 2.6 of one. Loops begin where the last one ended, and so find a part of them. The product of two
-matrices that both have a tangent is three products by arithmetic.
+matrices that both have a tangent is three products by arithmetic. In float32 the plain call of a
+cheap operator lies whole in that cache, and four arrays still do not: twice the memory takes four
+times as long there, by NumPy's own calls too (two of `abs`, on two arrays in turn, 4.1 of one).
 
-| work | plain | jvp | ratio | held | by NumPy | passes by NumPy | jvp of {SMALL} |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+| work | plain | jvp | ratio | held | by NumPy | float32 | ratio | passes by NumPy | of {SMALL} |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
