@@ -124,7 +124,8 @@ def paths(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
+    # Under frames of PyTorch's own, Python 3.11 has been seen to give something else than a frame.
+    while isinstance(frame, FrameType):
         yield frame
         frame = frame.f_back
 

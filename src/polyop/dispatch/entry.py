@@ -85,18 +85,17 @@ class Form(NamedTuple):
     keyword_defaults: dict[str, Any]
 
 
-#: By identity of the arguments, which most operators share: comparing them takes longer than this
-#: saves. Under the lock.
-_FORMS: dict[tuple[int, bool], Form] = {}
-_FORMS_LIMIT = 1024
+#: Of built-in operators, by identity of the arguments, which most of them share: comparing them
+#: takes longer than this saves. Under the lock.
+_FORMS: dict[int, Form] = {}
 
 
 def _form(op: OpOverload) -> Form:
-    key = (id(op._schema.arguments), op.is_builtin)
+    if not op.is_builtin:  # it may go, and nothing of it is to stay
+        return _make_form(op)
+    key = id(op._schema.arguments)
     found = _FORMS.get(key)
     if found is None:
-        if len(_FORMS) >= _FORMS_LIMIT:
-            _FORMS.clear()
         found = _FORMS[key] = _make_form(op)
     return found
 

@@ -39,6 +39,37 @@ def compiled(f: Callable[..., Any], backend: str, **more: Any) -> Any:
     return torch.compile(f, backend=backend, fullgraph=True, **more)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "calls"),
+    [
+        ("int lambda=2", [((), {}), ((), {"lambda": 3}), ((4,), {})]),
+        ("*, int from=2", [((), {}), ((), {"from": 3})]),
+        ("int lambda, *, int from", [((1,), {"from": 3})]),
+    ],
+)
+def test_words_of_python(arguments: str, calls: list[Any]) -> None:
+    """S117: arguments whose names Python keeps for itself are given by name, in one graph too."""
+    lib = polyop.library.Library("worded", "DEF")
+
+    def kernel(x: Any, *given: int, **named: int) -> Any:
+        return polyop.from_numpy(x.numpy() * sum((*given, *named.values())))
+
+    lib.define(f"scaled(Tensor x, {arguments}) -> Tensor")
+    lib.impl("scaled", kernel, "CPU")
+    polyop.library.register_fake("worded::scaled", lambda x, *_, **__: x.new_empty(x.shape))
+    op = polyop.ops.worded.scaled
+    try:
+        for given, named in calls:
+            f = compiled(lambda x, given=given, named=named: op(x, *given, **named) + 1.0, "eager")
+            factor = sum((*given, *named.values())) or 2
+            torch.testing.assert_close(f(Z), Z * factor + 1.0)
+        given, named = calls[-1]
+        with pytest.raises(Exception, match="other"):
+            compiled(lambda x: op(x, *given, other=1, **named), "eager")(Z)
+    finally:
+        lib.destroy()
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_values_and_gradients(backend: str, dynamic: bool) -> None:

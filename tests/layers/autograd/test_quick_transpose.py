@@ -110,13 +110,12 @@ def test_two_arguments(moves: tuple[bool, bool], levels: list[Any]) -> None:
     assert not levels
 
 
-def test_what_it_returns_is_its_own() -> None:
-    """S131: a gradient that is what comes in gives a tangent of its own memory."""
-    op = made(lambda x: x + 1.0, lambda ctx, g: g)
+def test_what_comes_in_goes_out() -> None:
+    """S132: a gradient that is what comes in gives the tangent, and nobody writes to it."""
+    op = made(lambda x, y: x + y, lambda ctx, g: (g, g), count=2)
     t = T.clone()
-    _, slope = jvp(op, (X,), (t,))
-    np.testing.assert_array_equal(slope.numpy(), T.numpy())
-    slope.numpy()[...] = 7.0
+    _, slope = jvp(op, (X, X.clone()), (t, t))
+    np.testing.assert_array_equal(slope.numpy(), 2 * T.numpy())
     np.testing.assert_array_equal(t.numpy(), T.numpy())
 
 
@@ -128,18 +127,20 @@ def test_no_gradient() -> None:
     assert jvp(lambda x: x * whole(x), (X,), (T,))[1].dtype == X.dtype
 
 
-def test_tensors_of_the_program(levels: list[Any]) -> None:
-    """S126: what a backward reads beside its arguments keeps its own gradient and its hooks."""
+@pytest.mark.parametrize("tags", [(), (Tag.pointwise,)])
+def test_tensors_of_the_program(tags: Any, levels: list[Any]) -> None:
+    """S126, S132: a tangent that is made of a parameter has its gradient, and its hooks run."""
     weight, calls = number(2.0, 3.0, 4.0).requires_grad_(), []
     scaled = weight * 2.0
     scaled.register_hook(lambda g: calls.append(g))
-    op = made(lambda x: x * np.array([4.0, 6.0, 8.0]), lambda ctx, g: g * scaled)
+    op = made(lambda x: x * np.array([4.0, 6.0, 8.0]), lambda ctx, g: g * scaled, tags=tags)
     _, slope = jvp(op, (X,), (T,))
-    np.testing.assert_allclose(slope.numpy(), T.numpy() * [4.0, 6.0, 8.0])
+    np.testing.assert_allclose(slope.numpy(force=True), T.numpy() * [4.0, 6.0, 8.0])
     assert not calls
     assert weight.grad is None
-    polyop.sum(scaled).backward()
-    np.testing.assert_allclose(weight.grad.numpy(), [2.0, 2.0, 2.0])
+    polyop.sum(slope).backward()
+    np.testing.assert_allclose(weight.grad.numpy(), 2.0 * T.numpy())
+    assert len(calls) == 1
 
 
 # -- what the level decides ---------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from inspect import signature
+from keyword import iskeyword
 from typing import Any
 
 import torch
@@ -132,6 +133,8 @@ def _check(op: OpOverload, asked: Asked) -> None:
         signature(op.entry.__dict__["traced"]).bind(*asked.args, **asked.kwargs)
     except TypeError:
         bind(op, *asked.values())
+    if _has_keywords(op):  # the function takes any names
+        bind(op, *asked.values())
     if asked.outside:
         raise AutogradError(
             f"{op.name()} is compiled where dual numbers exist, and their tangents are not seen",
@@ -167,14 +170,26 @@ def _plain(bridge: Bridge) -> Callable[..., Any]:
 def _head(bridge: Bridge, scope: dict[str, Any]) -> tuple[str, str]:
     """Give the first line of the function, and its arguments; defaults go into the scope."""
     words: list[str] = []
+    values: list[str] = []
     for i, argument in enumerate(bridge.op._schema.arguments):
+        name, default = argument.name, f"d{i}"
+        has = argument.default_value is not MISSING
+        scope[default] = argument.default_value
+        if iskeyword(name) and argument.kwarg_only:  # Python has no parameter of this name
+            values.append(f"__more.get({name!r}, {default})" if has else f"__more[{name!r}]")
+            continue
         if argument.kwarg_only and "*" not in words:
             words.append("*")
-        has = argument.default_value is not MISSING
-        scope[f"d{i}"] = argument.default_value
-        words.append(f"{argument.name}=d{i}" if has else argument.name)
-    names = "".join(f"{a.name}, " for a in bridge.op._schema.arguments)
-    return f"def traced({', '.join(words)}):", names
+        word = f"{name}_" if iskeyword(name) else name
+        words.append(f"{word}={default}" if has else word)
+        values.append(f"__more.get({name!r}, {word})" if iskeyword(name) else name)
+    words += ["**__more"] if _has_keywords(bridge.op) else []
+    return f"def traced({', '.join(words)}):", "".join(f"{value}, " for value in values)
+
+
+def _has_keywords(op: OpOverload) -> bool:
+    """Tell whether an argument has a name that Python keeps for itself."""
+    return any(iskeyword(a.name) for a in op._schema.arguments)
 
 
 def _is_quick(bridge: Bridge) -> bool:

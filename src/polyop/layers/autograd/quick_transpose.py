@@ -26,11 +26,11 @@ from polyop.errors import PolyopError
 from polyop.layers.autograd.arrays import send
 from polyop.layers.autograd.author import AuthorRecorder
 from polyop.layers.autograd.engine import owned_array
-from polyop.layers.autograd.node import Node, leaf_node, next_seq
-from polyop.layers.autograd.text_tangents import plus_into
+from polyop.layers.autograd.node import SUBCLASS_NODES, Node, leaf_node, next_seq
 from polyop.layers.autograd.transpose import Called, at_a_level
+from polyop.ops.define import ON_TENSORS
 from polyop.schema.tags import Tag
-from polyop.tensor.tensor import MADE, Tensor, is_differentiable, of_array
+from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 
 Tangents = Sequence[Any]
 
@@ -110,10 +110,10 @@ def _along_diagonal(
     total = None
     for leaf, tangent in zip(leaves, tangents, strict=True):
         grads: dict[Node, Any] = {}
-        node.backward(node, tangent.payload, grads, _nothing)
-        if leaf in grads:
-            d = owned_array(leaf, grads.pop(leaf))
-            total = d if total is None else plus_into(total, d)
+        node.backward.tensor(node, tangent, grads, _nothing)
+        d = grads.get(leaf)
+        if d is not None:
+            total = d if total is None else ON_TENSORS["add"](total, d)
     return total
 
 
@@ -142,17 +142,18 @@ def _tangent(twin: Tensor, leaves: Sequence[Node], tangents: Sequence[Tensor]) -
     for leaf, tangent in zip(leaves, tangents, strict=True):
         gradient = gradients.get(leaf)
         if gradient is not None:
-            if gradient.keys != _RECORDED or MADE.subclasses:
+            if gradient.keys != _RECORDED:
                 raise Looked
             send(gradient.grad_node, tangent.payload, grads, push)
     while heap:
         n = heappop(heap)[1]
+        if n in SUBCLASS_NODES:
+            raise Looked
         n.backward(n, grads.pop(n), grads, push)
-    if probe.grad_node in grads:
-        return owned_array(probe.grad_node, grads[probe.grad_node])
-    if any(leaf in gradients for leaf in leaves):
-        raise Looked
-    return None
+    found = grads.pop(probe.grad_node, None)
+    if grads or (found is None and any(leaf in gradients for leaf in leaves)):
+        raise Looked  # it is made of other tensors that require grad, or of nothing that came in
+    return None if found is None else owned_array(probe.grad_node, found)
 
 
 def _nothing(node: Node) -> None:
