@@ -11,11 +11,11 @@ is made and freed first, so that the figures are those of a program that has run
 
 from __future__ import annotations
 
-import math
 import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,17 +129,32 @@ def calls_of(
     return (lambda: fn(*given)), (lambda: jvp(fn, given, along))
 
 
-def fastest(calls: Sequence[Callable[[], Any]], number: int) -> list[float]:
-    """Run some calls in turn, round by round, and give the fastest time of each."""
-    best = [float("inf")] * len(calls)
+Rounds = list[list[float]]
+
+
+def rounds_of(calls: Sequence[Callable[[], Any]], number: int) -> Rounds:
+    """Run some calls in turn, round by round, and give the fastest time of each in each round."""
+    found = []
     for _ in range(ROUNDS):
+        best = [float("inf")] * len(calls)
         for i, call in enumerate(calls):
             call()
             for _ in range(number):
                 start = time.perf_counter()
                 call()
                 best[i] = min(best[i], time.perf_counter() - start)
-    return best
+        found.append(best)
+    return found
+
+
+def fastest(rounds: Rounds, i: int) -> float:
+    """Give the fastest time of a call, in microseconds."""
+    return min(times[i] for times in rounds) * 1e6
+
+
+def ratio(rounds: Rounds, i: int) -> float:
+    """Give the median of a call's ratios to the first: a machine changes its speed in between."""
+    return median(times[i] / times[0] for times in rounds)
 
 
 def without_loops(call: Callable[[], Any]) -> Callable[[], Any]:
@@ -179,27 +194,23 @@ def has_loop(derivative: Callable[[], Any]) -> bool:
     return bool(seen) and seen[-1] is not None
 
 
-def measured(work: Work) -> list[float]:
-    """Measure the plain call, the derivative, both in float32, small, and without a loop."""
-    single = calls_of(work, SIZE, "f4")
+def measured(work: Work) -> tuple[Rounds, Rounds, Rounds]:
+    """Measure the plain call, the derivative, and that without a loop; in float32; on few."""
+    single, (plain, derivative) = calls_of(work, SIZE, "f4"), calls_of(work, SIZE)
     has_loop(single[1])
-    plain, derivative = calls_of(work, SIZE)
     calls = [plain, derivative, *([without_loops(derivative)] if has_loop(derivative) else [])]
-    large = fastest(calls, 3 if work.side else 15)
-    small = [] if work.side else fastest(calls_of(work, SMALL)[1:], 60)
-    narrow = fastest(single, 3 if work.side else 15)
-    return [*large[:2], *narrow, *(small or [math.nan]), *large[2:]]
+    number = 3 if work.side else 10
+    small = [] if work.side else rounds_of(calls_of(work, SMALL)[1:], 60)
+    return rounds_of(calls, number), rounds_of(single, number), small
 
 
-def row(work: Work, times: list[float]) -> str:
+def row(work: Work, wide: Rounds, narrow: Rounds, small: Rounds) -> str:
     """Write the line of one function."""
-    plain, derivative, *narrow, small, by_numpy = [*(time * 1e6 for time in times), math.nan][:6]
-    ratio = derivative / plain
-    held = "yes" if ratio <= BUDGET else "**no**"
-    cells = [work.name, f"{plain:.0f}", f"{derivative:.0f}", f"{ratio:.2f}", held]
-    cells.append("–" if math.isnan(by_numpy) else f"{by_numpy / plain:.2f}")
-    cells += [f"{narrow[0]:.0f}", f"{narrow[1] / narrow[0]:.2f}", work.passes]
-    return f"| {' | '.join([*cells, '' if math.isnan(small) else f'{small:.1f}'])} |"
+    held = "yes" if ratio(wide, 1) <= BUDGET else "**no**"
+    cells = [work.name, f"{fastest(wide, 0):.0f}", f"{fastest(wide, 1):.0f}"]
+    cells += [f"{ratio(wide, 1):.2f}", held, f"{ratio(wide, 2):.2f}" if len(wide[0]) > 2 else "–"]
+    cells += [f"{fastest(narrow, 0):.0f}", f"{ratio(narrow, 1):.2f}", work.passes]
+    return f"| {' | '.join([*cells, f'{fastest(small, 0):.1f}' if small else ''])} |"
 
 
 HEAD = f"""# Forward mode
@@ -207,8 +218,9 @@ HEAD = f"""# Forward mode
 Written by `python bench/forward_mode.py`: Python {platform.python_version()}, NumPy
 {np.__version__}, {platform.machine()}. Times are the fastest of many rounds, in microseconds, of
 the plain call and of `func.jvp` in turn on {SIZE:,} elements of float64, and of `func.jvp` on
-{SMALL} elements. The ratio is to be at most {BUDGET}. malloc was settled by freeing an array of
-31 MB first; a process that never freed a large array pays for fresh pages as well.
+{SMALL} elements. The ratio is the median of the rounds' own, and to be at most {BUDGET}. malloc was
+settled by freeing an array of 31 MB first; a process that never freed a large array pays for fresh
+pages as well.
 
 One loop of C computes result and tangent, or the tangent alone where the result has no formula with
 NumPy's bits, once it was built for large arrays; "by NumPy" is the ratio without it
@@ -230,11 +242,9 @@ def main() -> None:
     settled = np.ones(3_900_000)
     del settled
     sweeps = [[measured(work) for work in WORKS] for _ in range(SWEEPS)]
-    best = [
-        [min(times) for times in zip(*of_work, strict=True)]
-        for of_work in zip(*sweeps, strict=True)
-    ]
-    rows = [row(work, times) for work, times in zip(WORKS, best, strict=True)]
+    rows = []
+    for work, *found in zip(WORKS, *sweeps, strict=True):
+        rows.append(row(work, *([x for part in parts for x in part] for parts in zip(*found))))
     print("\n".join(rows))
     (Path(__file__).parent / "forward_mode.md").write_text(HEAD + "\n".join(rows) + "\n")
 

@@ -8,6 +8,7 @@ import sys
 import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 ROUNDS = 200
 
@@ -28,17 +29,18 @@ class Case:
 
 @dataclass
 class Row:
-    """What was measured."""
+    """What was measured: times, and the ratio if it is not that of these."""
 
     name: str
     ours: float
     peer: float
     peer_name: str
     budget: float | None
+    of_rounds: float | None = None
 
     @property
     def ratio(self) -> float:
-        return self.ours / self.peer
+        return self.ours / self.peer if self.of_rounds is None else self.of_rounds
 
     def text(self) -> str:
         budget = self.budget
@@ -61,21 +63,24 @@ def _time(seconds: float) -> str:
 
 
 def measure(case: Case) -> Row:
-    """Run both in turn, and take the fastest round of each."""
+    """Run both in turn: the fastest round of each, and the median of the rounds' ratios.
+
+    A machine that changes its speed does so between rounds, and seldom within one.
+    """
     ours = timeit.Timer(case.ours)
     peer = timeit.Timer(case.peer)
     empty = timeit.Timer(lambda: None)
     case.ours(), case.peer()
-    best = [float("inf")] * 3
+    rounds = []
     gc.collect()
     for _ in range(case.rounds):
-        figures = (
-            ours.timeit(case.ours_number) / case.ours_number,
-            peer.timeit(case.peer_number) / case.peer_number,
-            empty.timeit(1000) / 1000,
-        )
-        best = [min(a, b) for a, b in zip(best, figures, strict=True)]
-    return Row(case.name, best[0] - best[2], best[1] - best[2], case.peer_name, case.budget)
+        rest = empty.timeit(1000) / 1000
+        first = ours.timeit(case.ours_number) / case.ours_number - rest
+        second = peer.timeit(case.peer_number) / case.peer_number - rest
+        rounds.append((first, second))
+    ratio = median(first / second for first, second in rounds)
+    fastest = [min(times) for times in zip(*rounds, strict=True)]
+    return Row(case.name, *fastest, case.peer_name, case.budget, ratio)
 
 
 def run_python(code: str) -> float:

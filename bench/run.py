@@ -4,8 +4,8 @@
     python bench/run.py add vmap   only these
 
 Ours and the peer run in turn, round by round, so that both meet the same noise
-of the machine; the figure of each is its fastest round, with the empty loop
-taken off. Read the ratios, not the times.
+of the machine; the ratio is the median of the rounds' ratios, with the empty loop
+taken off, and the times are the fastest rounds. Read the ratios, not the times.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def write(rows: list[Row]) -> None:
         "",
         f"Python {platform.python_version()}, NumPy {numpy.__version__}, "
         f"torch {torch.__version__}, jax {jax.__version__}, {platform.machine()}; "
-        "`make bench` makes this page. Times are the fastest of many rounds; the ratio is what "
-        "counts.",
+        "`make bench` makes this page. Times are the fastest of many rounds; the ratio, which is "
+        "what counts, is the median of the rounds' own, in which both run within milliseconds.",
         "",
         "| work | polyop | peer | ratio | budget | held |",
         "| --- | --- | --- | --- | --- | --- |",

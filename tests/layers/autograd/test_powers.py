@@ -15,6 +15,8 @@ from polyop import Tensor
 from polyop.dispatch.bind import dispatch
 from polyop.func import grad, jvp, vmap
 from polyop.layers.autograd import powers
+from polyop.layers.autograd.building import BUILDER
+from polyop.layers.autograd.paired import LARGE, PATIENT
 from polyop.layers.autograd.tangents import tangent_rule
 
 EDGES = st.sampled_from([0.0, -0.0, 1.0, -2.0, 0.5, 3.0, 1e-200, 1e200, 5e-324, np.inf, np.nan])
@@ -123,6 +125,23 @@ def test_broken_exponents(bases: list[float], exponent: float) -> None:
         r, (e,) = tangent_rule(op)([x, exponent], [g, None])
     np.testing.assert_array_equal(out.numpy(), r.numpy())
     agree(d, e)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_squares_of_large_arrays(dtype: str) -> None:
+    """S134: a loop gives the squares of NumPy's power, at the edges of numbers too."""
+    rng, count = np.random.default_rng(0), LARGE
+    bits = rng.integers(0, 2 ** (8 * np.dtype(dtype).itemsize), count, dtype=f"u{dtype[1]}")
+    x, t = polyop.from_numpy(bits.view(dtype)), polyop.from_numpy(np.ones(count, dtype))
+    with np.errstate(all="ignore"):
+        plain = jvp(lambda x: x**2, (x,), (t,))
+        for _ in range(PATIENT):
+            jvp(lambda x: x**2, (x,), (t,))
+        assert BUILDER.wait(60)
+        found = jvp(lambda x: x**2, (x,), (t,))
+        np.testing.assert_array_equal(found[0].numpy(), np.power(x.numpy(), 2))
+    for a, b in zip(found, plain, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 def test_signs_are_flat() -> None:

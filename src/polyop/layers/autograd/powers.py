@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from polyop.devices import DType
 from polyop.dispatch.operator import Handler, OpOverload
+from polyop.layers.autograd.paired import Kernel, Loop
 from polyop.layers.autograd.text_tangents import TangentRule, Tangents, TextTangents
 from polyop.ops.axes import normal_axes
 from polyop.tensor.tensor import of_array
@@ -100,12 +102,20 @@ def _over(ufunc: np.ufunc, array: Any, other: Any) -> Any:
     return ufunc(array, other, array) if alike else ufunc(array, other)
 
 
+class _Squares(TextTangents):
+    """The rule of `pow` with a number above, where that is two."""
+
+    def _loop(self, kernel: Kernel, which: int, dtype: DType) -> Loop | None:
+        """Build a loop of products: a square of NumPy's is one, to the last bit."""
+        return super()._loop(lambda a, _: np.multiply(a, a), which, dtype)
+
+
 class NumberPowerTangents(_ByQuotients):
     """The rule of `pow` with a number above: squares, the most common, have a text of their own."""
 
     def __init__(self, op: OpOverload, texts: Any, otherwise: TangentRule) -> None:
         super().__init__(op, texts, otherwise)
-        self.squares = TextTangents(op, {"a": "g * conj(a * 2)"}, otherwise)
+        self.squares = _Squares(op, {"a": "g * conj(a * 2)"}, otherwise)
 
     def at_once(
         self, call: Handler, values: Sequence[Any], tangents: Tangents
