@@ -97,9 +97,11 @@ def mode_row() -> Row:
     def fastest() -> float:
         return min(timeit.repeat(lambda: add(x, x), number=1000, repeat=60)) / 1000
 
-    plain = fastest()
-    with Pass():
-        under = fastest()
+    plain = under = float("inf")
+    for _ in range(6):  # in turn: a machine changes its speed for seconds at a time
+        plain = min(plain, fastest())
+        with Pass():
+            under = min(under, fastest())
     return Row("what a mode adds to an operator", under - plain, 1.8e-6, "the budget", 1)
 
 
@@ -151,7 +153,7 @@ def node_row() -> Row:
         return timeit.timeit(lambda: g * np.cos(a), number=NODES)
 
     # In turn, so that both meet the same noise of the machine.
-    rounds = [(backward(), kernels()) for _ in range(60)]
+    rounds = [(backward(), kernels()) for _ in range(400)]
     best = [min(times) / NODES for times in zip(*rounds, strict=True)]
     name = "backward of sin, a node over its kernel"
     return Row(name, best[0] - best[1], 0.6e-6, "the budget", 1)
