@@ -16,6 +16,8 @@ from polyop.tensor.tensor import Tensor
 from polyop.tree import TreeSpec, unflatten
 
 RANDOMNESS = ("error", "different", "same")
+#: Makes a level whose attributes the caller sets: its `__init__` would be a frame.
+_bare = object.__new__
 
 
 class Spec(NamedTuple):
@@ -64,7 +66,10 @@ def vmap(
                 # One tensor along axis 0, written out: `VmapLevel`, its word and `batched`
                 # in this frame are a tenth of the budget (PERFORMANCE section 11).
                 outer = word()
-                level = VmapLevel(x.payload.shape[0], randomness)
+                level = _bare(VmapLevel)
+                level.outer, level.depth, level.alive = outer, len(outer.levels), True
+                level.batch_size, level.randomness = x.payload.shape[0], randomness
+                level._below = None
                 if outer is PLAIN:
                     inside = Word(LEVELS)
                     inside.levels = (level,)
