@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 
 def copied(x: Array) -> Array:
     """Copy, and keep the order of the axes; one along which nothing moves has no say in it."""
-    if 0 not in x.strides or not x.size:
+    if x.base is None or 0 not in x.strides or not x.size:  # what owns its memory moves everywhere
         return x.copy("K")
     parts = np.nditer([x, None], [], [["readonly"], ["writeonly", "allocate"]])
     found: Array = parts.operands[1]
