@@ -5,8 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.filled
 # Neighbours stay together, so that what a module's tests share is made in one process.
 SPREAD := -n 2 --dist worksteal
+# Random tests draw the same cases each time, so that a gate says the same of the same tree; another
+# seed draws others: make check POLYOP_SEED=7
+POLYOP_SEED ?= 0
+export POLYOP_SEED
+DRAWN := --hypothesis-seed=$(POLYOP_SEED)
 
-.PHONY: demo test check stress laws bench opinfo capabilities format clean
+.PHONY: demo test check soak stress laws bench opinfo capabilities format clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -14,20 +19,27 @@ demo: $(STAMP)
 	$(BIN)/polyop check examples
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(SPREAD) tests
+	$(BIN)/python -m pytest $(SPREAD) $(DRAWN) tests
 
 check: $(STAMP)
 	$(BIN)/ruff format --check src tests bench examples
 	$(BIN)/ruff check src tests bench examples
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(SPREAD) tests
+	$(BIN)/python -m pytest $(SPREAD) $(DRAWN) tests
+
+# What a gate of one seed does not draw: random tests of ROUNDS seeds from POLYOP_SEED on.
+ROUNDS ?= 10
+soak: $(STAMP)
+	set -e; for seed in $$(seq $(POLYOP_SEED) $$(($(POLYOP_SEED) + $(ROUNDS) - 1))); do \
+	POLYOP_SEED=$$seed $(BIN)/python -m pytest $(SPREAD) -m hypothesis --hypothesis-seed=$$seed tests; \
+	done
 
 stress: $(STAMP)
 	POLYOP_STRESS_SECONDS=30 POLYOP_STRESS_CYCLES=100000 $(BIN)/python -m pytest tests/test_stress.py
 
 # Thousands of random programs; a seed of its own draws others: make laws POLYOP_SEED=7
 laws: $(STAMP)
-	POLYOP_LAWS=20 $(BIN)/python -m pytest $(SPREAD) tests/laws
+	POLYOP_LAWS=20 $(BIN)/python -m pytest $(SPREAD) $(DRAWN) tests/laws
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from decimal import MAX_EMAX, MIN_EMIN, Decimal, localcontext
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 
 import polyop
 from polyop import Tensor
+from polyop.compile.fused import library
+from polyop.compile.fused.powers import make_power
 from polyop.dispatch.bind import dispatch
 from polyop.func import grad, jvp, vmap
 from polyop.layers.autograd import powers
 from polyop.layers.autograd.building import BUILDER
-from polyop.layers.autograd.paired import LARGE, PATIENT
+from polyop.layers.autograd.paired import LARGE, PATIENT, Loop
 from polyop.layers.autograd.tangents import tangent_rule
 
 EDGES = st.sampled_from([0.0, -0.0, 1.0, -2.0, 0.5, 3.0, 1e-200, 1e200, 5e-324, np.inf, np.nan])
@@ -90,6 +93,117 @@ def test_powers(bases: list[float], exponents: list[float], moves: tuple[bool, b
         return [term() for term, moved in zip(terms, moves, strict=True) if moved]
 
     agree(*both("pow", values, slopes)[1:], exact)
+
+
+@cache
+def tail(which: int, dtype: str) -> Loop:
+    """Compile a loop once."""
+    return make_power(which, np.dtype(dtype))
+
+
+def passes(values: list[Any], r: Any, slopes: list[Any]) -> Any:
+    """Give what NumPy's passes give, or None where they leave it to the text."""
+    rule = tangent_rule(polyop.pow.op)
+    return powers._ByQuotients._tried(rule, values, r, slopes)  # type: ignore[arg-type]
+
+
+def hold_tail(dtype: str, moves: int, arrays: list[Any]) -> bool:
+    """Hold a loop to NumPy's passes, to the last bit, and tell whether it served."""
+    a, b, g, h = arrays
+    with np.errstate(all="ignore"):
+        r = np.power(a, b)
+        slopes = [g if moves & 1 else None, h if moves & 2 else None]
+        found, expected = tail(moves, dtype)([a, b, r], slopes), passes([a, b], r, slopes)
+    assert (found is None) == (expected is None)
+    if found is not None:
+        assert found[0] is r
+        np.testing.assert_array_equal(
+            found[1][0].view(f"u{dtype[1]}"), expected.view(f"u{dtype[1]}")
+        )
+    return found is not None
+
+
+needs_compiler = pytest.mark.skipif(library.compiler() is None, reason="there is no C compiler")
+NORMAL = st.one_of(st.floats(0.1, 3.0), st.sampled_from([1.0, 0.5, 1e-30, 1e30]))
+
+
+@needs_compiler
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(st.lists(NORMAL, min_size=5, max_size=5), min_size=4, max_size=4),
+    st.tuples(st.integers(0, 19), st.one_of(NUMBERS, st.just(-1.0), st.just(1e-310))),
+    st.sampled_from(["f8", "f4"]), st.sampled_from([1, 2, 3]),
+)  # fmt: skip
+def test_tails(rows: Any, odd: tuple[int, float], dtype: str, moves: int) -> None:
+    """S134: a loop's tangents have the bits of NumPy's passes, and it refuses where those do."""
+    numbers = np.array(rows)
+    numbers.flat[odd[0]] = odd[1]
+    with np.errstate(all="ignore"):
+        hold_tail(dtype, moves, list(numbers.astype(dtype)))
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+@pytest.mark.parametrize("moves", [1, 2, 3])
+def test_tails_of_each_length(moves: int, dtype: str) -> None:
+    """S134: wherever a block ends, each number is computed, and each is looked at."""
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 31, 127, 128, 129, 255, 256, 257, 1000, 4097):
+        arrays = [rng.uniform(0.1, 3.0, size).astype(dtype) for _ in range(4)]
+        for _ in range(2):  # there and back
+            assert hold_tail(dtype, moves, arrays)
+        for place in {0, size // 2, size - 1}:
+            odd = [x.copy() for x in arrays]
+            odd[0][place] = 0.0
+            assert not hold_tail(dtype, moves, odd)
+        assert hold_tail(dtype, moves, arrays)  # what was refused leaves nothing behind
+
+
+@needs_compiler
+def test_tails_are_for_arrays_that_are_alike() -> None:
+    """S134: repeated rows, other dtypes, gaps and Fortran order are left to NumPy."""
+    a, g = np.full((4, 6), 1.5), np.full((4, 6), 2.0)
+    loop = tail(3, "f8")
+    assert loop([a, a, a**a], [g, g]) is not None
+    for odd in (a[0], a.astype("f4"), a.astype(">f8"), np.asfortranarray(a), a[:, ::2], a[:2]):
+        assert loop([odd, a, a**a], [g, g]) is None
+        assert loop([a, odd, a**a], [g, g]) is None
+        assert loop([a, a, a**a], [odd, g]) is None
+        assert loop([a, a, a**a], [g, odd]) is None
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+@pytest.mark.parametrize("moves", [(0,), (1,), (0, 1)])
+def test_tails_in_use(moves: tuple[int, ...], dtype: str, monkeypatch: Any) -> None:
+    """S134: large arrays come to the loop by themselves, and to the text where it refuses."""
+    rng = np.random.default_rng(0)
+    given = [polyop.from_numpy(rng.uniform(0.5, 2.0, LARGE).astype(dtype)) for _ in range(4)]
+
+    def slope() -> Any:
+        def moved(*some: Tensor) -> Tensor:
+            both = [*given[:2]]
+            for i, x in zip(moves, some, strict=True):
+                both[i] = x
+            return polyop.pow(*both)
+
+        return jvp(moved, tuple(given[i] for i in moves), tuple(given[2 + i] for i in moves))[1]
+
+    plain = slope().numpy()
+    for _ in range(PATIENT):
+        slope()
+    assert BUILDER.wait(60)
+    with monkeypatch.context() as patched:
+        patched.delattr(powers._ByQuotients, "_tried")  # NumPy's passes are not asked
+        np.testing.assert_array_equal(slope().numpy(), plain)
+    zero = given[0].numpy().copy()
+    zero[LARGE // 2] = 0.0
+    given[0] = polyop.from_numpy(zero)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        d = slope().numpy()
+        np.testing.assert_allclose(
+            np.delete(d, LARGE // 2), np.delete(plain, LARGE // 2), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_both_ways_are_taken(monkeypatch: Any) -> None:

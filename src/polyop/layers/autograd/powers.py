@@ -15,8 +15,9 @@ import numpy as np
 
 from polyop.devices import DType
 from polyop.dispatch.operator import Handler, OpOverload
-from polyop.layers.autograd.paired import Kernel, Loop
+from polyop.layers.autograd.paired import LARGE, Kernel, Loop, PairedLoops
 from polyop.layers.autograd.text_tangents import TangentRule, Tangents, TextTangents
+from polyop.lazy import load
 from polyop.ops.axes import normal_axes
 from polyop.tensor.tensor import of_array
 
@@ -79,7 +80,20 @@ class ProductTangents(_ByQuotients):
 
 
 class PowerTangents(_ByQuotients):
-    """The rule of `pow` of two tensors."""
+    """The rule of `pow` of two tensors; large arrays have loops of C, with the same bits."""
+
+    def __init__(self, op: OpOverload, texts: Any, otherwise: TangentRule) -> None:
+        super().__init__(op, texts, otherwise)
+        self.tails = PairedLoops(op, _tail)
+
+    def _tried(self, values: Sequence[Any], r: Array, slopes: Sequence[Any]) -> Array | None:
+        if r.size >= LARGE:
+            which = (slopes[0] is not None) | (slopes[1] is not None) << 1
+            with np.errstate(all="ignore"):
+                found = self.tails.run((*values[:2], r), slopes, which, r.dtype)
+            if found is not None:
+                return found[1][0]  # type: ignore[no-any-return]
+        return super()._tried(values, r, slopes)
 
     def quotients(self, values: Sequence[Any], r: Array, slopes: Sequence[Any]) -> Array | None:
         """Give `r * (b da / a + log(a) db)`."""
@@ -94,6 +108,12 @@ class PowerTangents(_ByQuotients):
         total = terms[0] if len(terms) == 1 else _over(np.add, *terms)
         found = np.asarray(_over(np.multiply, total, r))
         return found if found.shape == r.shape and np.isfinite(found).all() else None
+
+
+def _tail(_kernel: Kernel, which: int, dtype: DType) -> Loop | None:
+    """Build the loop of what is beside the power itself."""
+    made: Loop = load("polyop.compile.fused.powers:make_power")(which, dtype)
+    return made
 
 
 def _over(ufunc: np.ufunc, array: Any, other: Any) -> Any:
