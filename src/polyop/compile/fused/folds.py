@@ -36,6 +36,17 @@ from polyop.tensor.tensor import Tensor
 REFUSED = 16
 SIGNATURE = "(m,n),(m,n)->(n),(n)"
 
+#: Many columns are gone through in stripes, from either side: the last ones of a call are in the
+#: core's cache yet when the next begins there. A stripe's row has 1280 bytes at least.
+STRIPE = """\
+static intptr_t stripe(intptr_t m, intptr_t n) {
+intptr_t least = 1280 / sizeof(T), w = 98304 / (m * (intptr_t)sizeof(T));
+w = w < least ? least : w - w % least;
+return w < n ? w : n;
+}
+#define STRIPES(m, n, back, i, w) \\
+for (intptr_t width = stripe(m, n), last = (n - 1) / width, k_ = 0, i, w; k_ <= last && \\
+    (i = (back ? last - k_ : k_) * width, w = n - i < width ? n - i : width, 1); k_++)"""
 LOOP = """\
 void loop_{name}(char **p, const intptr_t *d, const intptr_t *s, void *unused) {{
 (void)unused;
@@ -72,15 +83,15 @@ if (m >= 8) {
 for (; i < m; i++) a += x[i], b += g[i];
 *r = a, *d = b;
 }
-/* Four rows at a time, each sum in the order of rows. */
-static void rows(const T *restrict x, T *restrict r, intptr_t m, intptr_t n) {
+/* Four rows at a time, each sum in the order of rows; `w` of the `n` columns. */
+static void rows(const T *restrict x, T *restrict r, intptr_t m, intptr_t n, intptr_t w) {
 intptr_t i = 0;
-for (intptr_t j = 0; j < n; j++) r[j] = 0;
+for (intptr_t j = 0; j < w; j++) r[j] = 0;
 for (; i + 4 <= m; i += 4, x += 4 * n)
-    for (intptr_t j = 0; j < n; j++)
+    for (intptr_t j = 0; j < w; j++)
         r[j] = (((r[j] + x[j]) + x[n + j]) + x[2 * n + j]) + x[3 * n + j];
 for (; i < m; i++, x += n)
-    for (intptr_t j = 0; j < n; j++) r[j] += x[j];
+    for (intptr_t j = 0; j < w; j++) r[j] += x[j];
 }
 static void fold_sum(const T *x, const T *g, T *r, T *d, intptr_t m, intptr_t n, int back) {
 if (n == 1) {
@@ -88,9 +99,10 @@ if (n == 1) {
     *r += 0, *d += 0;
     return;
 }
-if (back) rows(g, d, m, n);
-rows(x, r, m, n);
-if (!back) rows(g, d, m, n);
+STRIPES(m, n, back, i, w) {
+    rows(x + i, r + i, m, n, w);
+    rows(g + i, d + i, m, n, w);
+}
 }
 static void fold_mean(const T *x, const T *g, T *r, T *d, intptr_t m, intptr_t n, int back) {
 fold_sum(x, g, r, d, m, n, back);
@@ -149,12 +161,14 @@ for (intptr_t from = 0; from < m; from += 1024) {{
 if (nan || best == 0 || count > 7) raised |= REFUSED;
 *r = best, *d = count == 1 ? slope : slope / count;
 }}
-static WORD best_{name}(const T *restrict x, T *restrict r, intptr_t m, intptr_t n) {{
+static WORD best_{name}(
+    const T *restrict x, T *restrict r, intptr_t m, intptr_t n, intptr_t w
+) {{
 WORD nan = 0;
 intptr_t i = 0;
-for (intptr_t j = 0; j < n; j++) r[j] = x[j];
+for (intptr_t j = 0; j < w; j++) r[j] = x[j];
 for (; i + 4 <= m; i += 4, x += 4 * n)
-    for (intptr_t j = 0; j < n; j++) {{
+    for (intptr_t j = 0; j < w; j++) {{
         T a = x[j], b = x[n + j], c = x[2 * n + j], e = x[3 * n + j], top = r[j];
         nan |= (a != a) | (b != b) | (c != c) | (e != e);
         a = a {better} b ? a : b;
@@ -163,7 +177,7 @@ for (; i + 4 <= m; i += 4, x += 4 * n)
         r[j] = a {better} top ? a : top;
     }}
 for (; i < m; i++, x += n)
-    for (intptr_t j = 0; j < n; j++) nan |= x[j] != x[j], r[j] = x[j] {better} r[j] ? x[j] : r[j];
+    for (intptr_t j = 0; j < w; j++) nan |= x[j] != x[j], r[j] = x[j] {better} r[j] ? x[j] : r[j];
 return nan;
 }}
 static void fold_{name}(
@@ -171,9 +185,13 @@ static void fold_{name}(
 ) {{
 if (n == 1) {{ peak_{name}(x, g, r, d, m); return; }}
 intptr_t *count = calloc(n, sizeof(intptr_t));
-if (!count || best_{name}(x, r, m, n)) {{ raised |= REFUSED; free(count); return; }}
+if (!count) {{ raised |= REFUSED; return; }}
 for (intptr_t j = 0; j < n; j++) d[j] = 0;
-for (intptr_t i = 0; i < m; i++) take_{name}(x + i * n, g + i * n, r, d, count, 1, n);
+STRIPES(m, n, back, i, w) {{
+    if (best_{name}(x + i, r + i, m, n, w)) {{ raised |= REFUSED; break; }}
+    for (intptr_t k = 0; k < m; k++)
+        take_{name}(x + k * n + i, g + k * n + i, r + i, d + i, count + i, 1, w);
+}}
 for (intptr_t j = 0; j < n; j++) {{
     if (r[j] == 0) raised |= REFUSED;
     if (count[j] > 1) d[j] /= count[j];
@@ -204,7 +222,7 @@ def _source(name: str, dtype: DType) -> str:
     body = EXTREMES.format(name=name, better=BETTER[name]) if name in BETTER else SUMS
     kinds = [f"typedef {TYPES[dtype][1]} T;", f"typedef int{8 * dtype.itemsize}_t WORD;"]
     return "\n".join(
-        [PRELUDE, TURN, f"#define REFUSED {REFUSED}", *kinds, body, LOOP.format(name=name)]
+        [PRELUDE, TURN, f"#define REFUSED {REFUSED}", *kinds, STRIPE, body, LOOP.format(name=name)]
     )
 
 
