@@ -119,6 +119,85 @@ def test_what_comes_in_goes_out() -> None:
     np.testing.assert_array_equal(t.numpy(), T.numpy())
 
 
+C, D = number(2.0, -0.5, 4.0), number(0.25, 3.0, -1.0)
+PAIR = polyop.from_numpy(np.array([[1.0, 2.0, 3.0], [-4.0, 0.5, 6.0]]))
+WEIGHT = number(1.5, 2.5, -3.5).requires_grad_()
+#: Gradients by what they make of what comes in, and whether the answer is what ran at the tangent.
+GRADIENTS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "product": (lambda g: g * C, True),
+    "product, turned": (lambda g: C * g, True),
+    "quotient": (lambda g: g / C, True),
+    "numbers": (lambda g: -(g * 2.0) / 3.0, True),
+    "number first": (lambda g: 2.0 * g, True),
+    "sum of two": (lambda g: g * C + g * D, True),
+    "difference": (lambda g: g * C - g / D, True),
+    "of one twice": (lambda g: (a := g * C) + a, True),
+    "with a constant": (lambda g: g * C + D, False),
+    "from a constant": (lambda g: D - g * C, False),
+    "with a number": (lambda g: g * C + 1.0, False),
+    "by rows": (lambda g: polyop.sum(g * PAIR, axis=0), False),
+    "turned around": (lambda g: polyop.flip(g * C), False),
+    "summed up": (lambda g: g * polyop.sum(g * C) * 0 + polyop.sum(g) * C, False),
+    "selected": (lambda g: polyop.where(C > 0, g, 0.0), False),
+    "of a parameter": (lambda g: g * WEIGHT, False),
+    "what comes in": (lambda g: g, False),
+    "copied": (lambda g: g.clone(), False),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_that_are_their_own_transpose(name: str, monkeypatch: Any) -> None:
+    """S132: of diagonal gradients what ran is the answer, of others only their transpose is."""
+    backward, diagonal = GRADIENTS[name]
+    op = made(np.positive, lambda ctx, g: backward(g))
+    found = []
+    first = quick_transpose._is_diagonal
+    monkeypatch.setattr(
+        quick_transpose, "_is_diagonal", lambda *given: found.append(first(*given)) or found[-1]
+    )
+    t = T.clone()
+    slope = jvp(op, (X,), (t,))[1]
+    monkeypatch.undo()
+    np.testing.assert_array_equal(slope.numpy(force=True), slow(op, [X], [t]).numpy(force=True))
+    assert found == [diagonal]
+    slope.detach().mul_(0.0)
+    np.testing.assert_array_equal(t.numpy(), T.numpy())
+
+
+def test_what_an_author_keeps_is_no_tangent() -> None:
+    """S132: a gradient that its author keeps, and writes to later, is another array."""
+    kept: list[Tensor] = []
+
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        kept.append(g * C)
+        return kept[-1]
+
+    slope = jvp(made(np.positive, backward), (X,), (T,))[1]
+    expected = slope.numpy().copy()
+    kept[0].detach().mul_(0.0)
+    np.testing.assert_array_equal(slope.numpy(), expected)
+
+
+def test_tangents_of_another_shape() -> None:
+    """S132: where a result has another shape than its tangent, the probe has the result's."""
+    op = made(lambda x: np.outer(x, x[:1])[:, 0], lambda ctx, g: g * C)  # of the same shape
+    wide = made(lambda x: x[None] * MATRIX, lambda ctx, g: polyop.sum(g * MATRIX, axis=0), name="w")
+    np.testing.assert_array_equal(jvp(op, (X,), (T,))[1].numpy(), T.numpy() * C.numpy())
+    np.testing.assert_array_equal(jvp(wide, (X,), (T,))[1].numpy(), T.numpy()[None] * MATRIX)
+
+
+def test_hooks_of_what_comes_in() -> None:
+    """S132: a hook on the way decides what is transposed."""
+
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        scaled = g * C
+        scaled.register_hook(lambda h: h * 10.0)
+        return scaled * D
+
+    op = made(np.positive, backward)
+    np.testing.assert_array_equal(jvp(op, (X,), (T,))[1].numpy(), slow(op, [X], [T]).numpy())
+
+
 def test_no_gradient() -> None:
     """S125: None is a gradient of zero; so is that of integers."""
     nothing = made(np.sign, lambda ctx, g: None)

@@ -9,6 +9,9 @@ stops it, and the level decides: it knows which tensors the probe is in. It also
 of a gradient that cannot be transposed. The operator itself runs once in each case.
 
 The gradient of an operator that its author calls pointwise is diagonal, and runs on the tangents.
+So does any gradient of one tangent of the result's shape: the tangent is the probe. Where all that
+was recorded on its way are products, quotients and sums of equal shape (`DIAGONAL`), the gradient
+is its own transpose, and what ran is the answer.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from polyop.errors import PolyopError
 from polyop.layers.autograd.arrays import send
 from polyop.layers.autograd.author import AuthorRecorder
 from polyop.layers.autograd.engine import owned_array
-from polyop.layers.autograd.node import SUBCLASS_NODES, Node, leaf_node, next_seq
+from polyop.layers.autograd.node import SUBCLASS_NODES, Node, edges, leaf_node, next_seq
+from polyop.layers.autograd.recorders import FormulaRecorder, recorder_of
 from polyop.layers.autograd.transpose import Called, at_a_level
 from polyop.ops.define import ON_TENSORS
 from polyop.schema.tags import Tag
@@ -50,6 +54,18 @@ class Probing:
 #: The bits of a plain tensor with a history.
 _RECORDED = NUMPY | GRAD
 PROBING = Probing()
+#: Real operators that give each element of one shape from its own, by the arguments that they are
+#: linear in together.
+DIAGONAL: dict[str, tuple[tuple[int, ...], ...]] = {
+    "core::negative": ((0,),),
+    "core::multiply": ((0,), (1,)),
+    "core::multiply.Scalar": ((0,),),
+    "core::multiply.ScalarTensor": ((1,),),
+    "core::divide": ((0,),),
+    "core::divide.Scalar": ((0,),),
+    "core::add": ((0, 1),),
+    "core::subtract": ((0, 1),),
+}
 
 
 class AuthorTransposed:
@@ -123,8 +139,10 @@ def _tangent(twin: Tensor, leaves: Sequence[Node], tangents: Sequence[Tensor]) -
     Raises:
         Looked: the level is to decide.
     """
-    probe = of_array(np.ones_like(twin.payload))
-    probe.keys, probe.grad_node = _RECORDED, leaf_node(probe.payload.dtype)
+    alone = len(tangents) == 1 and _are_alike(twin, tangents)
+    probe = of_array(tangents[0].payload if alone else _ones_like(twin.payload))
+    leaf = leaf_node(probe.payload.dtype)
+    probe.keys, probe.grad_node = _RECORDED, leaf
     start, gradients = next_seq(), dict[Node, Any]()
     node = twin.grad_node
     token = set_word(_probing(word()))
@@ -132,6 +150,9 @@ def _tangent(twin: Tensor, leaves: Sequence[Node], tangents: Sequence[Tensor]) -
         node.backward.tensor(node, probe, gradients, _nothing)
     finally:
         reset_word(token)
+    if alone and _is_diagonal(gradients.get(leaves[0]), probe):
+        result = gradients.pop(leaves[0]).payload
+        return owned_array(leaf, result)
     grads: dict[Node, Any] = {}
     heap: list[tuple[int, Node]] = []
 
@@ -139,8 +160,8 @@ def _tangent(twin: Tensor, leaves: Sequence[Node], tangents: Sequence[Tensor]) -
         if n.seq > start:  # what is older was there before the probe, so the probe is not in it
             heappush(heap, (-n.seq, n))
 
-    for leaf, tangent in zip(leaves, tangents, strict=True):
-        gradient = gradients.get(leaf)
+    for moved, tangent in zip(leaves, tangents, strict=True):
+        gradient = gradients.get(moved)
         if gradient is not None:
             if gradient.keys != _RECORDED:
                 raise Looked
@@ -150,10 +171,49 @@ def _tangent(twin: Tensor, leaves: Sequence[Node], tangents: Sequence[Tensor]) -
         if n in SUBCLASS_NODES:
             raise Looked
         n.backward(n, grads.pop(n), grads, push)
-    found = grads.pop(probe.grad_node, None)
-    if grads or (found is None and any(leaf in gradients for leaf in leaves)):
+    found = grads.pop(leaf, None)
+    if grads or (found is None and any(moved in gradients for moved in leaves)):
         raise Looked  # it is made of other tensors that require grad, or of nothing that came in
-    return None if found is None else owned_array(probe.grad_node, found)
+    return None if found is None else owned_array(leaf, found)
+
+
+def _ones_like(array: Any) -> Any:
+    made = np.empty_like(array)
+    made.fill(1)
+    return made
+
+
+def _is_diagonal(gradient: Tensor | None, probe: Tensor) -> bool:
+    """Tell whether a gradient was made of a probe by diagonal operators alone.
+
+    They give no smaller shape than they are given, so where the gradient has the probe's, all have.
+    """
+    if gradient is None or gradient.keys != _RECORDED or gradient.grad_node is probe.grad_node:
+        return False
+    if gradient.payload.shape != probe.payload.shape:
+        return False
+    left: list[Node] = [gradient.grad_node]
+    seen = {probe.grad_node}
+    while left:
+        node = left.pop()
+        if node in seen:
+            continue
+        if node.seq == 0 or not _has_diagonal(node):
+            return False
+        seen.add(node)
+        left.extend(edges(node))
+    return True
+
+
+def _has_diagonal(node: Node) -> bool:
+    """Tell whether a node is of a diagonal operator on real numbers of one dtype."""
+    for needs in DIAGONAL.get(node.name(), ()):
+        recorder = recorder_of(node.op)
+        if isinstance(recorder, FormulaRecorder):
+            written = recorder.plan.written.get(("plain", needs))
+            if written is not None and node.backward is written:
+                return node not in SUBCLASS_NODES
+    return False
 
 
 def _nothing(node: Node) -> None:
