@@ -28,8 +28,9 @@ import polyop
 from polyop import Tensor, ops
 from polyop.dispatch import namespaces
 from polyop.dispatch.context import word
+from polyop.dispatch.dumps import dispatch_check_invariants
 from polyop.dispatch.operator import OpOverloadPacket
-from polyop.dispatch.registry import disown, dispatch_check_invariants, places_of
+from polyop.dispatch.registry import disown, places_of
 from polyop.extend import DispatchMode
 from polyop.library import Library, custom_op, register_kernel
 

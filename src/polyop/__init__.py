@@ -13,6 +13,7 @@ from polyop.devices import DType as dtype
 from polyop.devices import Layout as layout
 from polyop.devices import MemoryFormat as memory_format
 from polyop.dispatch.namespaces import ops
+from polyop.late_names import PLACES as _PLACES
 from polyop.layers.autograd import (
     enable_grad,
     inference_mode,
@@ -294,64 +295,7 @@ if _typing.TYPE_CHECKING:
     from polyop.payloads.api import from_array, to_array
     from polyop.small_floats import bfloat16, float8_e4m3fn, float8_e5m2
 else:  # hidden from type checkers, to which every name would be there
-    __getattr__, __dir__ = _lazily(
-        __name__,
-        {
-            "Library": "polyop.dispatch.library",
-            "argsort": "polyop.ops.searching",
-            "associative_scan": "polyop.hop",
-            "autocast": "polyop.layers.autocast",
-            "autograd": "polyop.autograd",
-            "bfloat16": "polyop.small_floats",
-            "bridge": "polyop.bridge",
-            "broadcast_shapes": "polyop.ops.dtypes",
-            "can_cast": "polyop.ops.dtypes",
-            "compile": "polyop.compile.compiled",
-            "cond": "polyop.hop",
-            "cumprod": "polyop.ops.running:cumulative_prod",
-            "cumsum": "polyop.ops.running:cumulative_sum",
-            "cumulative_prod": "polyop.ops.running",
-            "cumulative_sum": "polyop.ops.running",
-            "custom_op": "polyop.dispatch.custom_op",
-            "diff": "polyop.ops.differences",
-            "export": "polyop.export",
-            "fake": "polyop.fake",
-            "fft": "polyop.fft",
-            "finfo": "polyop.ops.dtypes",
-            "float8_e4m3fn": "polyop.small_floats",
-            "float8_e5m2": "polyop.small_floats",
-            "from_array": "polyop.payloads.api",
-            "func": "polyop.func",
-            "get_include": "polyop.dispatch.shared_library",
-            "graph": "polyop.graph",
-            "hop": "polyop.hop",
-            "iinfo": "polyop.ops.dtypes",
-            "isdtype": "polyop.ops.dtypes",
-            "isin": "polyop.ops.differences",
-            "library": "polyop.library",
-            "linalg": "polyop.linalg",
-            "log_softmax": "polyop.ops.statistics",
-            "logsumexp": "polyop.ops.statistics",
-            "map": "polyop.hop",
-            "mean": "polyop.ops.statistics",
-            "opcheck": "polyop.checking",
-            "put_along_axis": "polyop.ops.searching",
-            "result_type": "polyop.ops.dtypes",
-            "scan": "polyop.hop",
-            "scoped_library": "polyop.dispatch.library",
-            "searchsorted": "polyop.ops.searching",
-            "softmax": "polyop.ops.statistics",
-            "sort": "polyop.ops.searching",
-            "std": "polyop.ops.statistics",
-            "take_along_axis": "polyop.ops.searching",
-            "to_array": "polyop.payloads.api",
-            "topk": "polyop.ops.searching",
-            "var": "polyop.ops.statistics",
-            "vmap": "polyop.layers.vmap",
-            "while_loop": "polyop.hop",
-        },
-        ["compile"],
-    )
+    __getattr__, __dir__ = _lazily(__name__, _PLACES, ["compile"])
 
 # The names of PyTorch for functions that the Array API standard calls otherwise.
 amax, amin, cat = max, min, concat

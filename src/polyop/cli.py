@@ -20,9 +20,9 @@ from polyop.checking.page import page_of
 from polyop.checking.report import data_of, print_report
 from polyop.checking.run import OperatorReport, check_operator, chosen_laws
 from polyop.checking.stubs import write_stubs
+from polyop.dispatch.dumps import dump, dump_table
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS, find_operator, find_packet, split_name
-from polyop.dispatch.table import dump, dump_table
 from polyop.errors import OperatorNotFoundError, PolyopError
 
 OK, BROKEN, MISUSED = 0, 1, 2

@@ -2,6 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from polyop.dispatch.dumps import (
+    dispatch_check_invariants,
+    dispatch_dump,
+    dispatch_dump_table,
+)
 from polyop.dispatch.guards import (
     below_autograd,
     below_views,
@@ -44,11 +49,6 @@ from polyop.dispatch.modes import (
 )
 from polyop.dispatch.operator import OperatorBase, OpOverload, OpOverloadPacket
 from polyop.dispatch.readers import keys_of, resolve_key
-from polyop.dispatch.registry import (
-    dispatch_check_invariants,
-    dispatch_dump,
-    dispatch_dump_table,
-)
 from polyop.dispatch.resolve import LAYERS, Layer, Way, tensor_keys
 from polyop.dispatch.table import has_fallback
 from polyop.lazy import lazily

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from polyop.dispatch.custom_op import CustomOpDef, custom_op
-from polyop.dispatch.library import Library, define, impl, scoped_library
+from polyop.dispatch.library import Library, scoped_library
+from polyop.dispatch.library_functions import define, impl
 from polyop.dispatch.rules import (
     get_kernel,
     register_autocast,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from polyop.dispatch.index_signature import register_index
     from polyop.layers.fake import get_ctx
     from polyop.objects.effects import EffectType, has_effects, register_effect
-    from polyop.objects.fakes import register_fake_class
+    from polyop.objects.fake_classes import register_fake_class
     from polyop.objects.types import register_opaque_type
     from polyop.ops.decompositions import core_decompositions
     from polyop.schema.opaque import MemberType
@@ -56,7 +57,7 @@ __getattr__, __dir__ = lazily(
         "register_chunks": "polyop.dispatch.chunk_rule",
         "register_decomposition": "polyop.dispatch.decompositions",
         "register_effect": "polyop.objects.effects",
-        "register_fake_class": "polyop.objects.fakes",
+        "register_fake_class": "polyop.objects.fake_classes",
         "register_index": "polyop.dispatch.index_signature",
         "register_opaque_type": "polyop.objects.types",
     },

@@ -45,6 +45,14 @@ def caller() -> Source:
     return Source(frame.f_code.co_filename, frame.f_lineno) if frame else UNKNOWN
 
 
+def construction_of(made: object) -> Source:
+    """Give the place where an object is made: outside of its constructors."""
+    frame = sys._getframe(1)
+    while frame.f_back and any(v is made for v in frame.f_locals.values()):
+        frame = frame.f_back
+    return Source(frame.f_code.co_filename, frame.f_lineno)
+
+
 def source_of(fn: Callable[..., Any]) -> Source:
     """Give the place where a callable is written, or of the caller if it has none."""
     if type(fn) is FunctionType and not fn.__dict__:

@@ -115,14 +115,83 @@ def test_built_in_operators_name_their_argument() -> None:
             call(D.to_sparse())
 
 
-def test_nested_tensors_are_no_tensors_of_ours() -> None:
+LAYOUTS = (torch.strided, torch.jagged)
+
+
+def rows(layout: Any, **named: Any) -> Any:
+    """Make a tensor that has rows of several lengths."""
+    return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=layout, **named)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nested_tensors_are_no_tensors_of_ours(layout: Any) -> None:
     """What has rows of several lengths is refused, and never read as if it were dense."""
-    for layout in (torch.strided, torch.jagged):
-        x = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=layout)
-        with pytest.raises(ArgumentError, match=r"(?s)nested, layout.*to_padded_tensor"):
-            polyop.from_array(x)
-        with pytest.raises(NotImplementedError, match="refusedtest"):  # PyTorch's own
-            plus(x, x)
+    x = rows(layout)
+    with pytest.raises(ArgumentError, match=r"(?s)nested, layout.*to_padded_tensor"):
+        polyop.from_array(x)
+    with pytest.raises(ArgumentError, match=r"(?s)core::sin cannot take its argument 'x'"):
+        polyop.sin(x)
+    assert plus(x.to_padded_tensor(0.0), x.to_padded_tensor(0.0)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("where", [k for k in CALLS if k not in {"x compiled", "xs", "y?"}])
+def test_nested_tensors_are_refused_by_name(layout: Any, watched: bool, where: str) -> None:
+    """S3: nested tensors of both layouts, before and after calls with others are remembered."""
+    x = rows(layout, requires_grad=watched)
+    if "writ" in where:
+        x = x.detach()
+    plus(D, D)
+    raised(D.clone(), D)
+    for _ in range(3):
+        with pytest.raises(ArgumentError) as caught:
+            CALLS[where](x)
+        error, name = caught.value, where.partition(" ")[0]
+        assert error.op.startswith("refusedtest::") and error.argument == name
+        assert f"cannot take its argument {name!r}" in error.problem and __file__ in error.source
+        assert error.seen == f"nested, layout {layout}" and "to_padded_tensor" in error.fix
+    assert plus(D, D).tolist() == [[2.0, 2.0], [2.0, 2.0]]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_lists_of_nested_tensors_are_refused_by_name(layout: Any) -> None:
+    """S3: in lists too, and where an argument may be absent."""
+    for call, name in ((lambda x: joined([D, x]), "xs"), (lambda x: joined([D], x), "y")):
+        with pytest.raises(ArgumentError, match=rf"cannot take its argument '{name}'"):
+            call(rows(layout))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_compiled_programs_refuse_nested_tensors_by_name(layout: Any) -> None:
+    """S3: as calls outside of them do."""
+    with pytest.raises(ArgumentError, match=r"(?s)refusedtest::plus cannot take.*nested, layout"):
+        torch.compile(lambda a: plus(a, D), backend="eager")(rows(layout))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_author_s_kernel_for_pytorch_takes_nested_tensors(layout: Any) -> None:
+    """S66: it is called with them; a nested result, and a gradient of ours, cannot be."""
+    with polyop.scoped_library("refusedtest", "FRAGMENT") as lib:
+        lib.define("rows(Tensor x, bool dense) -> Tensor")
+        lib.impl("rows", lambda x, dense: x * 2, "CPU")
+        polyop.library.register_fake(
+            "refusedtest::rows", lambda x, dense: polyop.empty_like(x), lib=lib
+        )
+        op = polyop.ops.refusedtest.rows
+        with pytest.raises(ArgumentError, match="rows cannot take its argument 'x'"):
+            op(rows(layout), True)  # PyTorch's operator is made before the kernel comes
+
+        def kernel(x: Any, dense: bool) -> Any:
+            return (x * 2).to_padded_tensor(0.0) if dense else x * 2
+
+        polyop.library.register_kernel("refusedtest::rows", "cpu", kernel, lib=lib, library="torch")
+        assert op(rows(layout), True).tolist() == [[2.0, 2.0, 0.0], [2.0, 2.0, 2.0]]
+        with pytest.raises(ReturnError, match=r"(?s)refusedtest::rows for PyTorch.*nested"):
+            op(rows(layout), False)
+        if layout is torch.strided:
+            with pytest.raises(ArgumentError, match=r"(?s)refusedtest::rows cannot.*nested"):
+                op(rows(layout, requires_grad=True), True)
 
 
 def test_an_author_s_kernel_for_pytorch_takes_what_pytorch_has() -> None:

@@ -237,3 +237,79 @@ def test_what_is_no_error_is_left_alone() -> None:
     odd.__notes__ = "a text"
     told(odd, root._opoverload, "torch")
     assert odd.__notes__ == "a text"
+
+
+# -- rules ----------------------------------------------------------------------------------------
+
+
+def raises(*_: Any, **__: Any) -> Any:
+    raise MineError("below zero")
+
+
+def doubled(x: Tensor) -> Tensor:
+    """A kernel."""
+    return polyop.from_numpy(x.numpy() * 2)
+
+
+def ruled(name: str) -> Any:
+    """Define an operator whose rules are to be registered."""
+    op = polyop.custom_op(f"toldtest::{name}", doubled, mutates_args=())
+    op.register_fake(polyop.empty_like)
+    return op
+
+
+back, kept, pushed, batched = map(ruled, ("back", "kept", "pushed", "batched"))
+back.register_autograd(raises)
+kept.register_autograd(lambda ctx, g: g, setup_context=raises)
+pushed.register_jvp(raises)
+batched.register_vmap(raises)
+T = torch.ones(2)
+J = jnp.ones(2)
+
+
+def kept_in_torch() -> Any:
+    return kept(torch.ones(2, requires_grad=True))
+
+
+RULES: dict[str, tuple[Callable[[], Any], str]] = {
+    "torch backward": (lambda: back(torch.ones(2, requires_grad=True)).sum().backward(),
+                       "backward of toldtest::back"),
+    "torch create_graph": (
+        lambda: back(torch.ones(2, requires_grad=True)).sum().backward(create_graph=True),
+        "backward of toldtest::back"),
+    "torch handle": (
+        lambda: torch.ops.toldtest.back(torch.ones(2, requires_grad=True)).sum().backward(),
+        "backward of toldtest::back"),
+    "torch grad": (lambda: torch.func.grad(lambda x: back(x).sum())(T),
+                   "backward of toldtest::back"),
+    "torch setup": (kept_in_torch, "setup_context of toldtest::kept"),
+    "torch setup in grad": (lambda: torch.func.grad(lambda x: kept(x).sum())(T),
+                            "setup_context of toldtest::kept"),
+    "torch jvp": (lambda: torch.func.jvp(pushed, (T,), (T,)), "jvp of toldtest::pushed"),
+    "torch vmap": (lambda: torch.func.vmap(batched)(torch.ones(3, 2)),
+                   "vmap rule of toldtest::batched"),
+    "jax grad": (lambda: jax.grad(lambda x: back(x).sum())(J), "backward of toldtest::back"),
+    "jax setup": (lambda: jax.grad(lambda x: kept(x).sum())(J), "setup_context of toldtest::kept"),
+    "jax jvp": (lambda: jax.jvp(pushed, (J,), (J,)), "jvp of toldtest::pushed"),
+    "jax vmap": (lambda: jax.vmap(batched)(jnp.ones((3, 2))), "vmap rule of toldtest::batched"),
+    "ours over torch": (
+        lambda: polyop.func.grad(lambda x: back(x).sum())(polyop.from_array(T)),
+        "backward of toldtest::back"),
+    "ours over jax": (
+        lambda: polyop.func.grad(lambda x: back(x).sum())(polyop.from_array(J)),
+        "backward of toldtest::back"),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("way", RULES)
+def test_an_author_s_rule_tells_under_each_framework(way: str) -> None:
+    """S1, S3: of backward, setup_context, jvp and batching rules too: one note each."""
+    call, what = RULES[way]
+    for _ in range(3):  # what was decided by the first call serves the next
+        with pytest.raises(MineError, match="^below zero") as caught:
+            call()
+        notes = [n for n in caught.value.__notes__ if "JAX has removed" not in n]
+        found = [n for n in notes if n.startswith("in the ")]
+        line = raises.__code__.co_firstlineno
+        assert found == [f"in the {what}(Tensor x) -> Tensor, written at {__file__}:{line}"]

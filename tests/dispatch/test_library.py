@@ -14,18 +14,14 @@ from tests.dispatch.registry_state import known_aside, refused, settled
 
 import polyop.assembly  # noqa: F401
 from polyop.dispatch.custom_op import custom_op
+from polyop.dispatch.dumps import dispatch_dump, dispatch_dump_table
 from polyop.dispatch.guards import include_keys
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.keyset import DispatchKeySet
-from polyop.dispatch.library import (
-    Library,
-    define,
-    fallthrough_kernel,
-    impl,
-    scoped_library,
-)
+from polyop.dispatch.library import Library, fallthrough_kernel, scoped_library
+from polyop.dispatch.library_functions import define, impl
 from polyop.dispatch.namespaces import ops
-from polyop.dispatch.registry import as_operator, dispatch_dump, dispatch_dump_table
+from polyop.dispatch.registry import as_operator
 from polyop.dispatch.rules import register_fake, register_vmap
 from polyop.errors import (
     DuplicateRegistrationError,

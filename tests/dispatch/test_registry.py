@@ -12,18 +12,13 @@ from tests.dispatch.registry_state import refused, settled
 
 import polyop.assembly  # noqa: F401
 from polyop.dispatch.custom_op import custom_op
+from polyop.dispatch.dumps import dispatch_check_invariants, dispatch_dump_table
 from polyop.dispatch.guards import exclude_keys, force_keys, include_keys
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.library import Library, scoped_library
 from polyop.dispatch.namespaces import ops
-from polyop.dispatch.registry import (
-    as_operator,
-    dispatch_check_invariants,
-    dispatch_dump_table,
-    full_name,
-    split_name,
-)
+from polyop.dispatch.registry import as_operator, full_name, split_name
 from polyop.dispatch.table import fallthrough_kernel
 from polyop.errors import (
     MissingKernelError,

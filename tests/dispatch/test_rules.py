@@ -17,7 +17,8 @@ from polyop.dispatch.custom_op import custom_op
 from polyop.dispatch.guards import excluded_keys
 from polyop.dispatch.keys import AUTOCAST_KEYS, DispatchKey
 from polyop.dispatch.keyset import DispatchKeySet
-from polyop.dispatch.library import Library, define, scoped_library
+from polyop.dispatch.library import Library, scoped_library
+from polyop.dispatch.library_functions import define
 from polyop.dispatch.namespaces import ops
 from polyop.dispatch.registry import as_operator
 from polyop.dispatch.rules import (

@@ -20,7 +20,7 @@ from tests.dispatch.registry_state import refused, snapshot
 import polyop
 from polyop import Tensor, ops
 from polyop.dispatch import kernel_abi
-from polyop.dispatch.registry import dispatch_dump
+from polyop.dispatch.dumps import dispatch_dump
 from polyop.errors import (
     ArgumentError,
     DuplicateRegistrationError,

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._ops import resolve_key as torch_resolve_key
 
+from polyop.dispatch.dumps import dump, dump_table
 from polyop.dispatch.keys import (
     ALIAS_KEYS,
     AUTOCAST_KEYS,
@@ -36,8 +37,6 @@ from polyop.dispatch.table import (
     ambiguity,
     compute_entry,
     compute_table,
-    dump,
-    dump_table,
     fallback_of,
     has_fallback,
     mask_of,

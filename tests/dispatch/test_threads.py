@@ -15,12 +15,12 @@ import pytest
 import polyop.assembly  # noqa: F401
 from polyop.dispatch.context import word
 from polyop.dispatch.custom_op import custom_op
+from polyop.dispatch.dumps import dispatch_check_invariants
 from polyop.dispatch.guards import excluded_keys, include_keys, included_keys
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.library import Library
 from polyop.dispatch.modes import DispatchMode, dispatch_mode_stack
 from polyop.dispatch.namespaces import ops
-from polyop.dispatch.registry import dispatch_check_invariants
 from polyop.dispatch.rules import register_kernel
 from polyop.errors import MissingKernelError, OperatorGoneError, OperatorNotFoundError
 from polyop.tensor.tensor import Tensor, of_array

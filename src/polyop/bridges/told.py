@@ -9,7 +9,7 @@ from __future__ import annotations
 from polyop.dispatch.bits import NUMPY
 from polyop.dispatch.entry import first_kernel
 from polyop.dispatch.operator import OpOverload
-from polyop.errors import PolyopError
+from polyop.layers.rule_notes import add_once
 
 #: What libraries call themselves.
 NAMES = {"torch": "PyTorch", "jax": "JAX", "dask": "Dask", "cupy": "CuPy"}
@@ -24,14 +24,9 @@ def told(error: Exception, op: OpOverload, library: str, source: object = "") ->
         library: whose arrays it was called with.
         source: where its kernel is written; else that for NumPy's arrays.
     """
-    begin = f"in the kernel of {op._schema}, "
-    if isinstance(error, PolyopError) and error.op == str(op._schema):
-        return
-    notes = getattr(error, "__notes__", None) or []
-    if not isinstance(notes, list) or any(str(note).startswith(begin) for note in notes):
-        return
-    place = source or _place_of(op)
-    error.add_note(f"{begin}written at {place}, for arrays of {NAMES.get(library, library)}")
+    schema, place = str(op._schema), source or _place_of(op)
+    rest = f"written at {place}, for arrays of {NAMES.get(library, library)}"
+    add_once(error, schema, f"in the kernel of {schema}, ", rest)
 
 
 def _place_of(op: OpOverload) -> object:

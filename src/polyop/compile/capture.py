@@ -36,9 +36,10 @@ from polyop.schema.opaque import is_input, opaque_type
 from polyop.source import caller
 from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.meta import Meta, meta_of
+from polyop.tensor.printing import PRINTER
 from polyop.tensor.storage import Version, share, shares_memory
 from polyop.tensor.subclass import is_traceable_wrapper_subclass
-from polyop.tensor.tensor import MADE, PRINTER, Tensor, of_array, of_meta
+from polyop.tensor.tensor import MADE, Tensor, of_array, of_meta
 
 #: Results that a program gives as they are.
 CONSTANTS = (int, float, complex, str, bytes, np.generic, np.dtype, Device, Enum)

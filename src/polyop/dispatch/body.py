@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from polyop.dispatch.write import Shape, bumps_text, call_text, indent
+from polyop.dispatch.write import Shape, bumps_text, call_text, indent, odd_text
 from polyop.schema.model import FunctionSchema
 from polyop.schema.tags import Tag
 
@@ -109,28 +109,55 @@ def tensor_body(shape: Shape, forms: Sequence[Form], *, guarded: bool, plain: bo
     check = f"return results(op, _r, {arguments})"
     if not forms:
         return [*lines, f"if _r is not None: {check}", "return None"]
-    if not plain or forms != (("new", -1),):
-        return [*lines, check]
-    return [*lines, *looks_text(shape, check), "return _r"]
+    return [*lines, *(_quick_text(shape, forms, check) if plain else [check])]
 
 
-def looks_text(shape: Shape, check: str) -> list[str]:
-    """Lines that let one fresh plain tensor pass, and check anything else."""
-    lines = [
-        f"if _r.__class__ is not Tensor or _r.keys != 1: {check}",
-        "_p = _r.payload",
-        f"if _p.base is not None: {check}",
-    ]
-    # An argument that owns no memory may have its owner given back.
+#: Types of single results that one look may let pass.
+_NUMBERS = {"int", "SymInt", "float", "bool"}
+
+
+def _quick_text(shape: Shape, forms: Sequence[Form], check: str) -> list[str]:
+    """Lines that return results of the common kinds, and check all others."""
+    if len(forms) == 1 and shape.results[0] in _NUMBERS:
+        return [f"if {odd_text('_r', shape.results[0])}: {check}", "return _r"]
+    if any(form != ("new", -1) for form in forms):
+        return [check]
+    return [*looks_text(shape, check, len(forms)), "return _r"]
+
+
+def looks_text(shape: Shape, check: str, count: int = 1) -> list[str]:
+    """Lines that let plain tensors with memory of their own pass, and check anything else.
+
+    An array's memory is its base's, or its own where there is none; what has another base (a
+    buffer, an array of another class) is checked. Of a single result `_p` is the array, of a single
+    argument `_q`.
+    """
+    found = ["_r"] if count == 1 else [f"_r{i}" for i in range(count)]
+    owners = [f"_o{i}" for i in range(count)]
+    lines = []
+    if count > 1:
+        lines += [f"if _r.__class__ is not tuple or len(_r) != {count}: {check}"]
+        lines += [f"{', '.join(found)} = _r"]
+    for i, (r, o) in enumerate(zip(found, owners, strict=True)):
+        lines += [
+            f"if {r}.__class__ is not Tensor or {r}.keys != 1: {check}",
+            f"_p = {r}.payload; {o} = _p.base",
+            f"if {o} is None: {o} = _p",
+            f"elif {o}.__class__ is not ndarray or {o}.base is not None: {check}",
+            *[f"if {o} is {other}: {check}" for other in owners[:i]],
+        ]
+    same = " or ".join(f"{{0}} is {o}" for o in owners)
+    shares = (
+        f"{same.format('_q')} or (_b := _q.base) is not None "
+        f"and ({same.format('_b')} or _b.__class__ is not ndarray or _b.base is not None)"
+    )
     for a in shape.of("tensor"):
-        lines += [f"_q = {a}.payload", f"if _q is _p or _q.base is not None: {check}"]
+        lines += [f"_q = {a}.payload", f"if {shares}: {check}"]
     for a in shape.of("tensor?"):
-        test = f"({a}.payload is _p or {a}.payload.base is not None)"
-        lines.append(f"if {a} is not None and {test}: {check}")
+        lines += [f"if {a} is not None:", f"    _q = {a}.payload", f"    if {shares}: {check}"]
     for a in shape.of("tensor[]", "tensor?[]"):
-        lines.append(f"for _x in {a}:")
-        test = "_x.payload is _p or _x.payload.base is not None"
-        lines.append(f"    if _x is not None and ({test}): {check}")
+        lines += [f"for _x in {a}:", "    if _x is not None:"]
+        lines += ["        _q = _x.payload", f"        if {shares}: {check}"]
     if shape.of("tree"):
         lines.append(check)
     return lines

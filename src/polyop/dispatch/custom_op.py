@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from polyop.dispatch import rules
 from polyop.dispatch.absent import found_or_absent
 from polyop.dispatch.keys import DispatchKey, key_for_device
-from polyop.dispatch.library import check_function, check_qualname, kernel_keys, ordered_tags
+from polyop.dispatch.library import check_function, ordered_tags
+from polyop.dispatch.library_functions import check_qualname, kernel_keys
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.own_call import first_call
@@ -27,6 +29,7 @@ from polyop.dispatch.table import Kernel
 from polyop.dispatch.told import Told
 from polyop.errors import DuplicateRegistrationError, PolyopWarning, UsageError
 from polyop.lazy import load
+from polyop.records import NamedTuple
 from polyop.schema.infer import check_written, infer
 from polyop.schema.model import FunctionSchema
 from polyop.schema.parse import parse_schema
@@ -198,27 +201,43 @@ def custom_op(
     check_qualname(name)
     _check_version(name, version)
     keys = kernel_keys(device_types)
-    source = caller()
+    asked = Asked(
+        name, mutates_args, device_types, schema, tags, version, replace, index, keys, caller()
+    )
+    return partial(_make, asked) if fn is None else _make(asked, fn)
 
-    def make(function: Fn) -> CustomOpDef:
-        check_function(function, name)
-        schema_, tags_ = _read(
-            name, function, mutates_args, schema, tags=ordered_tags(tags), version=version
-        )
-        rules.check_device_argument(schema_, device_types, source)
-        if index is not None:
-            load("polyop.dispatch.index_text:read_index")(schema_, source, index)
-        with LOCK:
-            op = _define(schema_, tags_, source, function, replace=replace)
-            kernel = Kernel(function, source_of(function), op.places)
-            for key in keys:
-                put_rule(op, key, kernel)
-            if index is not None:
-                load("polyop.dispatch.index_signature:register_index")(op, index)
-        PARTS.defined(op)
-        return CustomOpDef(op, function)
 
-    return make if fn is None else make(fn)
+class Asked(NamedTuple):
+    """What `custom_op` was asked for, the keys of the devices, and where."""
+
+    name: str
+    mutates_args: str | Iterable[str]
+    device_types: Any
+    schema: str | None
+    tags: Any
+    version: int
+    replace: bool
+    axes: str | None
+    keys: list[DispatchKey]
+    source: Source
+
+
+def _make(asked: Asked, fn: Fn) -> CustomOpDef:
+    """Make the operator of a function; what may be refused is looked at before."""
+    check_function(fn, asked.name)
+    schema, tags = _read(asked, fn)
+    rules.check_device_argument(schema, asked.device_types, asked.source)
+    if asked.axes is not None:
+        load("polyop.dispatch.index_text:read_index")(schema, asked.source, asked.axes)
+    with LOCK:
+        op = _define(schema, tags, asked.source, fn, replace=asked.replace)
+        kernel = Kernel(fn, source_of(fn), op.places)
+        for key in asked.keys:
+            put_rule(op, key, kernel)
+        if asked.axes is not None:
+            load("polyop.dispatch.index_signature:register_index")(op, asked.axes)
+    PARTS.defined(op)
+    return CustomOpDef(op, fn)
 
 
 def _check_version(name: str, version: Any) -> None:
@@ -234,23 +253,17 @@ def _check_version(name: str, version: Any) -> None:
         )
 
 
-def _read(
-    name: str,
-    fn: Fn,
-    mutates_args: Any,
-    text: str | None,
-    *,
-    tags: tuple[Tag, ...],
-    version: int,
-) -> tuple[FunctionSchema, tuple[Tag, ...]]:
+def _read(asked: Asked, fn: Fn) -> tuple[FunctionSchema, tuple[Tag, ...]]:
     """Read schema and tags; nothing is changed yet."""
+    name, mutates_args, version = asked.name, asked.mutates_args, asked.version
+    tags = ordered_tags(asked.tags)
     base, overload, said = split_name(name)
     full = name if version == 1 or said else f"{name}@{version}"
-    if text is None:
+    if asked.schema is None:
         parsed = (base, overload, said or version)
         schema = infer(fn, mutates_args=mutates_args, name=full, tags=tags, parsed=parsed)
     else:
-        schema = parse_schema(full + text)
+        schema = parse_schema(full + asked.schema)
         check_written(schema, mutates_args)
         check_tags(schema, frozenset(tags))
     first = (Tag.pt2_compliant_tag,)

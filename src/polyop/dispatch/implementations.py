@@ -45,6 +45,8 @@ ACTORS = [
     "polyop.layers.fake.mode:FakeTensorMode",
     "polyop.layers.trace.tracer:Tracer",
 ]
+#: What an operator has only once something used `py_impl`, or asked for what it decides.
+BY_PY_IMPL = {"py_kernels", "_dispatch_cache"}
 
 
 class Implementations:

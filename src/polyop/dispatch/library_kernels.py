@@ -18,7 +18,8 @@ from polyop import tree
 from polyop.devices import Device
 from polyop.dispatch.body import result_forms
 from polyop.dispatch.keys import DispatchKey
-from polyop.dispatch.library import Library, kernel_keys, owner_of
+from polyop.dispatch.library import Library, owner_of
+from polyop.dispatch.library_functions import kernel_keys
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.parts import PARTS

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from polyop.dispatch.absent import found_or_absent
-from polyop.dispatch.implementations import Implementations
+from polyop.dispatch.implementations import BY_PY_IMPL, Implementations
 from polyop.dispatch.keys import DispatchKey, is_alias_key, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.own_call import first_call, tell_changed
 from polyop.dispatch.parts import PARTS
-from polyop.dispatch.table import Entry, Kernel, Places, compute_entry, fallthrough_kernel
+from polyop.dispatch.table import Entry, Kernel, Places, Table, fallthrough_kernel
 from polyop.dispatch.told import Told
 from polyop.errors import MissingRuleError, OperatorGoneError, OperatorNotFoundError, nearest
 from polyop.schema.model import FunctionSchema
@@ -67,7 +67,7 @@ class OpOverload(OperatorBase):
         self.packet: OpOverloadPacket | None = None
         self._entry: Handler | None = None
         self.written = False  # whether the entry has its code (`entry.py`)
-        self._table: _Table | None = None
+        self._table: Table | None = None
         self._overloadname = schema.overload_name or "default"
         self.namespace, _, self._opname = schema.name.partition("::")
         self.__name__ = f"{self._opname}.{self._overloadname}"
@@ -215,7 +215,7 @@ class OpOverload(OperatorBase):
         """The entry of each run-time key, by the rules of `table.py`."""
         with LOCK:  # one that was made of old kernels must not be kept
             if self._table is None:
-                self._table = _Table(self.name(), self.kernels())
+                self._table = Table(self.name(), self.kernels())
             return self._table
 
     def has_kernel_for_dispatch_key(self, key: DispatchKey | str) -> bool:
@@ -238,7 +238,7 @@ class OpOverload(OperatorBase):
 
     def changed(self) -> None:
         """Forget what was decided; a call under way ends with what it began with."""
-        if not self.alive or self.__dict__.keys() & _BY_PY_IMPL:
+        if not self.alive or self.__dict__.keys() & BY_PY_IMPL:
             self._restore()
         self.memo.clear()
         self.notes.clear()
@@ -277,22 +277,6 @@ class OpOverload(OperatorBase):
             source=self.source,
             fix=f"look it up again: polyop.ops.{self.namespace}.{self._opname}",
         )
-
-
-#: What an operator has only once something used `py_impl`, or asked for what it decides.
-_BY_PY_IMPL = {"py_kernels", "_dispatch_cache"}
-
-
-class _Table(dict[DispatchKey, Entry]):
-    """The entries of an operator's table, each computed when it is first asked for."""
-
-    def __init__(self, name: str, kernels: Mapping[DispatchKey, Kernel]) -> None:
-        self.name = name
-        self.kernels = kernels
-
-    def __missing__(self, key: DispatchKey) -> Entry:
-        entry = self[key] = compute_entry(self.name, self.kernels, key)
-        return entry
 
 
 class OpOverloadPacket(Told):

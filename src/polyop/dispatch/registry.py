@@ -8,11 +8,10 @@ come before changes, so that a refused registration leaves nothing behind (S4).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from polyop.dispatch.factories import select_backend
-from polyop.dispatch.keys import RUNTIME_KEYS, DispatchKey
+from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.late_operators import LATE_OPERATORS, bring
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.objects import operator_class
@@ -22,9 +21,6 @@ from polyop.dispatch.table import (
     Kernel,
     Place,
     Places,
-    compute_entry,
-    dump,
-    dump_table,
     on_fallback_change,
 )
 from polyop.errors import (
@@ -367,42 +363,6 @@ def as_operator(op: Any) -> OpOverload:
         seen=repr(op)[:120],
         fix='give the name "ns::op", an overload, or what custom_op returned',
     )
-
-
-# -- dumps --------------------------------------------------------------------
-
-
-def dispatch_dump(op: Any) -> str:
-    """List an operator's registrations with file and line, the acting one of each place first."""
-    found = as_operator(op)
-    return dump(found.name(), found.places)
-
-
-def dispatch_dump_table(op: Any) -> str:
-    """List all keys of an operator's table, each with its reason and its kernel's place."""
-    found = as_operator(op)
-    return dump_table(found.name(), found.kernels())
-
-
-def dispatch_check_invariants(op: Any = None) -> None:
-    """Compute tables anew and compare; of all operators, or of one (S105).
-
-    Raises:
-        RegistrationError: a table that was kept is not what the registrations give.
-    """
-    ops = [d.op for d in list(DEFINITIONS.values())] if op is None else [as_operator(op)]
-    with LOCK:
-        for one in ops:
-            _check_table(one, (DispatchKey.Undefined, *RUNTIME_KEYS))
-
-
-def _check_table(op: OpOverload, keys: Iterable[DispatchKey]) -> None:
-    kernels: dict[DispatchKey, Kernel] = op.kernels()  # type: ignore[assignment]
-    wrong = [k for k in keys if op.table[k] != compute_entry(op.name(), kernels, k)]
-    if wrong:
-        raise RegistrationError(
-            f"the table of {op.name()} is stale", op=op._schema, seen=", ".join(map(str, wrong))
-        )
 
 
 PARTS.find_operator = find_operator

@@ -17,7 +17,8 @@ from polyop.dispatch.context import word
 from polyop.dispatch.factories import device_position
 from polyop.dispatch.keys import DispatchKey, autocast_key_for, key_for_device, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
-from polyop.dispatch.library import Library, Owner, kernel_keys, owner_of
+from polyop.dispatch.library import Library, Owner, owner_of
+from polyop.dispatch.library_functions import kernel_keys
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.parts import PARTS

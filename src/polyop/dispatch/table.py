@@ -8,7 +8,7 @@ decides, and decide anew when a place or a fallback changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, NoReturn, Protocol, TypeAlias
@@ -315,6 +315,18 @@ def compute_table(kernels: Mapping[DispatchKey, Kernel]) -> dict[DispatchKey, En
     return {k: compute_entry("", kernels, k) for k in (DispatchKey.Undefined, *RUNTIME_KEYS)}
 
 
+class Table(dict[DispatchKey, Entry]):
+    """The entries of an operator's table, each computed when it is first asked for."""
+
+    def __init__(self, name: str, kernels: Mapping[DispatchKey, Kernel]) -> None:
+        self.name = name
+        self.kernels = kernels
+
+    def __missing__(self, key: DispatchKey) -> Entry:
+        entry = self[key] = compute_entry(self.name, self.kernels, key)
+        return entry
+
+
 class Resolvable(Protocol):
     """What `resolve_key` needs to know of an operator."""
 
@@ -349,7 +361,7 @@ def resolve_key(op: Resolvable, key: DispatchKey | str) -> DispatchKey:
 def ambiguity(op_name: str, kernels: Mapping[DispatchKey, Kernel]) -> AmbiguousKernelError:
     """Give the error of a call that reaches an ambiguous entry, with all who claim it (S87)."""
     claims = [_IMPLICIT, *_rivals(kernels.__contains__, DispatchKey.AutogradOther)]
-    places = ", ".join(f"{k} at {_where(kernels[k])}" for k in claims)
+    places = ", ".join(f"{k} at {where(kernels[k])}" for k in claims)
     return _ambiguous_error(op_name, claims, places)
 
 
@@ -374,35 +386,6 @@ def acting(keyset: DispatchKeySet, table: Mapping[DispatchKey, Entry]) -> Iterat
             yield key
 
 
-def dump(op_name: str, registrations: Places | Mapping[Any, Kernel]) -> str:
-    """List the registrations of an operator by place, the acting one first."""
-    items: Iterable[tuple[Place, Kernel]] = registrations.items()
-    stacks: dict[Place, list[Kernel]] = {}
-    for place, kernel in items:
-        stacks.setdefault(place, []).insert(0, kernel)
-    lines = [
-        f"{place}: {_where(kernel)}{_remark(kernel, overridden=i > 0)}"
-        for place in sorted(stacks, key=lambda p: (isinstance(p, str), p))  # keys first
-        for i, kernel in enumerate(stacks[place])
-    ]
-    return "\n".join([op_name, *lines])
-
-
-def _remark(kernel: Kernel, *, overridden: bool) -> str:
-    return " [fallthrough]" * kernel.fallthrough + " [overridden]" * overridden
-
-
-def _where(kernel: Kernel) -> str:
+def where(kernel: Kernel) -> str:
+    """Give the place of a kernel's registration, for messages and dumps."""
     return "built in" if kernel.source is _SOURCE else str(kernel.source)
-
-
-def dump_table(op_name: str, kernels: Mapping[DispatchKey, Kernel]) -> str:
-    """List all keys of an operator's table, each with the reason and the kernel's file and line."""
-    lines = [_table_line(k, entry) for k, entry in compute_table(kernels).items()]
-    return "\n".join([op_name, *lines])
-
-
-def _table_line(key: DispatchKey, entry: Entry) -> str:
-    by = f" of {entry.key}" if entry.key is not key else ""
-    where = f" {_where(entry.kernel)}" if entry.kernel else ""
-    return f"{key}: {entry.reason.value}{by}{where}"

@@ -30,7 +30,7 @@ from polyop.schema.model import MISSING, FunctionSchema
 from polyop.schema.types import leaf_kind
 
 #: Static types whose values need one look at their class.
-_EXACT = {"int": "int", "SymInt": "int", "float": "float", "bool": "bool", "str": "str"}
+EXACT = {"int": "int", "SymInt": "int", "float": "float", "bool": "bool", "str": "str"}
 #: Types of lists of such values: `int[]`, `SymInt[2]`, ...
 _LIST = re.compile(r"(int|SymInt|float|bool|str)\[(\d*)\]")
 
@@ -120,28 +120,28 @@ def _check_text(i: int, kind: str, text: str) -> list[str]:
         return [f"{a} = [*{a}] if {a}.__class__ is list else convert(op, {i}, {a})"]
     if text.endswith("?"):
         return [f"if {a} is not None:", *indent(_check_text(i, kind, text[:-1]))]
-    if text in _EXACT:
-        return [f"if {_odd(a, text)}: {convert}"]
+    if text in EXACT:
+        return [f"if {odd_text(a, text)}: {convert}"]
     if text == "Scalar":
-        return [f"if {_odd(a, 'float')} and ({_odd(a, 'int')}): {convert}"]
+        return [f"if {odd_text(a, 'float')} and ({odd_text(a, 'int')}): {convert}"]
     found = _LIST.fullmatch(text)
     if found is None:
         return [convert]
-    single = [f"elif {a}.__class__ is {_EXACT[found[1]]}: {a} = [{a}]"] if found[2] == "1" else []
+    single = [f"elif {a}.__class__ is {EXACT[found[1]]}: {a} = [{a}]"] if found[2] == "1" else []
     return [
         f"if {a}.__class__ is list or {a}.__class__ is tuple:",
         f"    {a} = [*{a}]",
         f"    for _x in {a}:",
-        f"        if {_odd('_x', found[1])}: {convert}; break",
+        f"        if {odd_text('_x', found[1])}: {convert}; break",
         *single,
         f"else: {convert}",
     ]
 
 
-def _odd(value: str, text: str) -> str:
+def odd_text(value: str, text: str) -> str:
     """Spell the test for values that need a closer look; integers beyond 30 bits are among them."""
-    small = f" or not {-SMALL} < {value} < {SMALL}" if _EXACT[text] == "int" else ""
-    return f"{value}.__class__ is not {_EXACT[text]}{small}"
+    small = f" or not {-SMALL} < {value} < {SMALL}" if EXACT[text] == "int" else ""
+    return f"{value}.__class__ is not {EXACT[text]}{small}"
 
 
 #: Integers below this compare fastest; larger ones may be outside 64 bits (S63).

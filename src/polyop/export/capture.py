@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from polyop import tree
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.registry import as_operator
 from polyop.errors import CaptureError, UsageTypeError
-from polyop.export.dims import spread
+from polyop.export.dims import Leaf, spread
 from polyop.export.gradients import Flat, gradients_agree, refuse_own_gradients
 from polyop.export.inputs import make_inputs, of_graph, positional_names, refuse_shared
 from polyop.export.names import tensor_names
@@ -34,7 +34,7 @@ from polyop.layers.functionalize import functionalize
 from polyop.layers.trace.tracer import Tracer, real_object
 from polyop.ops.decompositions import core_decompositions
 from polyop.source import caller
-from polyop.symbolic import ShapeEnv
+from polyop.symbolic import Guard, ShapeEnv
 from polyop.tensor.meta import Meta
 from polyop.tensor.tensor import Tensor, of_meta
 
@@ -82,37 +82,23 @@ def export(
         >>> program.module()(polyop.zeros((1, 4))).shape
         (1, 4)
     """
-    _check_call(f, args, kwargs)
-    wrappers = wrappers_of((args, kwargs))
-    if wrappers:
-        refuse_gradients(tree.leaves((args, kwargs)))
-    args, named = apart((args, dict(kwargs or {})))
-    names = positional_names(f, len(args))
-    leaves, in_spec = tree.flatten((args, named))
-    known = spread(names, args, named, dynamic_shapes)
-    refuse_shared(known)
+    given = _given(f, args, kwargs, dynamic_shapes)
     env = ShapeEnv()
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=env, static_shapes=True)
-    inputs = make_inputs(mode, known)
+    inputs = make_inputs(mode, given.known)
     places = of_graph(inputs.specs)
     constants = tensor_names(f)
-    flat = Flat(OfContainers(Apart(f)), leaves, in_spec, places)
+    flat = Flat(OfContainers(Apart(f)), given.leaves, given.in_spec, places)
     paths = [inputs.specs[i].path for i in places]
-    run = _of_tensors(flat, paths, inputs.values, mode, constants) if wrappers else flat
+    wrapped = given.wrapped
+    run = _of_tensors(flat, paths, inputs.values, mode, constants) if wrapped else flat
     module = trace(run, paths, inputs.values, mode, constants)
     spec = flat.out_spec
-    _refuse_narrowed(env, inputs.promised)
-    guards = tuple(env.guards)
+    guards = _guards_of(env, inputs.promised)
     signature = finish(module, inputs.specs)
-    if wrappers:
-        refuse_gradients([module.get_attr(name) for name in signature.parameters])
-    values = renewed_all(mode, inputs.values)
-    refuse_own_gradients(module, values, run.results_of(signature), mode)
-    values = renewed_all(mode, inputs.values)
-    if not wrappers and gradients_agree(module, flat, values, signature, mode):
-        signature = signature.for_gradients(values)
+    signature = _of_gradients(module, signature, run, inputs.values, mode, wrapped=wrapped)
     forget_states(mode)
-    return Program(module, signature, in_spec, spec, tuple(names), inputs.dims, guards, mode)
+    return Program(module, signature, given.in_spec, spec, given.names, inputs.dims, guards, mode)
 
 
 def run_decompositions(
@@ -154,6 +140,38 @@ def run_decompositions(
     )  # fmt: skip
 
 
+class Given(NamedTuple):
+    """The arguments of an export, with the tensors inside in the place of wrappers.
+
+    Attributes:
+        names: of the positional ones.
+        leaves: of all of them.
+        in_spec: their structure.
+        known: each leaf with its path and dimensions.
+        wrapped: whether there were wrappers.
+    """
+
+    names: tuple[str, ...]
+    leaves: list[Any]
+    in_spec: Any
+    known: list[Leaf]
+    wrapped: bool
+
+
+def _given(f: Any, args: Any, kwargs: Any, dynamic_shapes: Any) -> Given:
+    """Take the arguments apart; refuse what no program could be given."""
+    _check_call(f, args, kwargs)
+    wrapped = bool(wrappers_of((args, kwargs)))
+    if wrapped:
+        refuse_gradients(tree.leaves((args, kwargs)))
+    args, named = apart((args, dict(kwargs or {})))
+    names = positional_names(f, len(args))
+    leaves, in_spec = tree.flatten((args, named))
+    known = spread(names, args, named, dynamic_shapes)
+    refuse_shared(known)
+    return Given(tuple(names), leaves, in_spec, known, wrapped)
+
+
 def _check_call(f: Any, args: Any, kwargs: Any) -> None:
     if not callable(f):
         raise UsageTypeError("export takes a function", argument="f", seen=type(f).__name__)
@@ -166,6 +184,30 @@ def _check_call(f: Any, args: Any, kwargs: Any) -> None:
         raise UsageTypeError(
             "the keyword arguments are a dict", argument="kwargs", seen=type(kwargs).__name__
         )
+
+
+def _of_gradients(
+    module: GraphModule,
+    signature: Signature,
+    run: Flat,
+    values: Sequence[Any],
+    mode: FakeTensorMode,
+    *,
+    wrapped: bool,
+) -> Signature:
+    """Refuse a gradient that the graph would lose; note in the signature what it has of others.
+
+    Raises:
+        CaptureError: with what to do.
+    """
+    if wrapped:
+        refuse_gradients([module.get_attr(name) for name in signature.parameters])
+    fresh = renewed_all(mode, values)
+    refuse_own_gradients(module, fresh, run.results_of(signature), mode)
+    fresh = renewed_all(mode, values)
+    if not wrapped and gradients_agree(module, run, fresh, signature, mode):
+        return signature.for_gradients(fresh)
+    return signature
 
 
 # -- the trace ----------------------------------------------------------------
@@ -251,7 +293,12 @@ def _of_tensors(
     return Flat(module, values, spec, range(len(values)))
 
 
-def _refuse_narrowed(env: ShapeEnv, promised: Mapping[str, Dimension]) -> None:
+def _guards_of(env: ShapeEnv, promised: Mapping[str, Dimension]) -> tuple[Guard, ...]:
+    """Give what holds for sizes; refuse what narrows a dimension that was promised.
+
+    Raises:
+        CaptureError: with the dimension and the place that asks for less.
+    """
     for guard in env.guards:
         broken = [promised[n] for n in guard.condition.symbols() if n in promised]
         if broken:
@@ -264,3 +311,4 @@ def _refuse_narrowed(env: ShapeEnv, promised: Mapping[str, Dimension]) -> None:
                 source=guard.place,
                 fix="narrow its range, or use Dim.AUTO, for which this becomes a constraint",
             )
+    return tuple(env.guards)

@@ -28,7 +28,8 @@ from polyop.layers.fake import FakeTensorMode
 from polyop.layers.trace.sizes import Sizes
 from polyop.objects.calls import call_object
 from polyop.objects.environment import environment, put_back
-from polyop.objects.fakes import FakeObject, fake_class_of, make_fake, original_of, stays_real
+from polyop.objects.fake_classes import fake_class_of
+from polyop.objects.fakes import FakeObject, make_fake, original_of, stays_real
 from polyop.objects.strays import watched
 from polyop.schema.opaque import is_input, is_reference, opaque_type
 from polyop.source import source_of

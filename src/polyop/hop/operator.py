@@ -9,7 +9,6 @@ asked is that of the keys (S117 to S123).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, ClassVar, NoReturn, TypeVar
@@ -37,7 +36,7 @@ from polyop.graph import GraphModule
 from polyop.hop.acting import innermost_level, modes_of, python_tensors, tensors_of
 from polyop.hop.rules import AutogradKernel, Interpreter
 from polyop.layers.trace.outside import brought_in, is_outside
-from polyop.source import Source
+from polyop.source import Source, construction_of
 from polyop.tensor.tensor import Tensor
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
@@ -105,7 +104,7 @@ class HigherOrderOperator(OperatorBase):
         self.namespace = self._ns = "higher_order"
         self.__module__ = "polyop.ops.higher_order"
         self.__qualname__ = f"higher_order::{name}"
-        self.source = self.made_at or _construction(self)
+        self.source = self.made_at or construction_of(self)
         self.supports_training_input_mutation = supports_training_input_mutation
         self.non_fallthrough_keys = full_keyset - PASSED_BY
         self._cacheable = cacheable
@@ -372,14 +371,6 @@ class HigherOrderOperator(OperatorBase):
 
 
 # -- names --------------------------------------------------------------------
-
-
-def _construction(hop: HigherOrderOperator) -> Source:
-    """Give the place where an operator is made: outside of its constructors."""
-    frame = sys._getframe(1)
-    while frame.f_back and any(v is hop for v in frame.f_locals.values()):
-        frame = frame.f_back
-    return Source(frame.f_code.co_filename, frame.f_lineno)
 
 
 def _announce(hop: HigherOrderOperator) -> None:

@@ -54,14 +54,7 @@ def register_higher_order(
         >>> thrice(lambda x: x * 2, polyop.ones(2))
         tensor([8., 8.])
     """
-
-    def call(self: HigherOrderOperator, /, *args: Any, **kwargs: Any) -> Any:
-        return HigherOrderOperator.__call__(self, *args, **kwargs)
-
-    scope: dict[str, Any] = {"__call__": call, "made_at": caller()}
-    if gen_schema is not None:
-        scope["gen_schema"] = staticmethod(gen_schema)
-    hop: HigherOrderOperator = type(name, (HigherOrderOperator,), scope)(name, cacheable=cacheable)
+    hop = _without_rules(name, gen_schema, cacheable=cacheable)
 
     def inline(_: Any, /, *args: Any, **kwargs: Any) -> Any:
         return eager(*args, **kwargs)
@@ -79,6 +72,19 @@ def register_higher_order(
     hop.py_impl(TransformType.Jvp)(inline)
     hop.py_functionalize_impl(functionalize or inline)
     return hop
+
+
+def _without_rules(name: str, gen_schema: Rule | None, *, cacheable: bool) -> HigherOrderOperator:
+    """Make the one object of a class of its own."""
+
+    def call(self: HigherOrderOperator, /, *args: Any, **kwargs: Any) -> Any:
+        return HigherOrderOperator.__call__(self, *args, **kwargs)
+
+    scope: dict[str, Any] = {"__call__": call, "made_at": caller()}
+    if gen_schema is not None:
+        scope["gen_schema"] = staticmethod(gen_schema)
+    made: HigherOrderOperator = type(name, (HigherOrderOperator,), scope)(name, cacheable=cacheable)
+    return made
 
 
 def _recording(eager: Rule) -> Rule:

@@ -12,7 +12,7 @@ _PLACES = {
     "fake_of": "polyop.objects.fakes",
     "has_effects": "polyop.objects.effects",
     "register_effect": "polyop.objects.effects",
-    "register_fake_class": "polyop.objects.fakes",
+    "register_fake_class": "polyop.objects.fake_classes",
     "register_opaque_type": "polyop.objects.types",
     "remove_tokens": "polyop.objects.tokens",
     "run_ordered": "polyop.objects.effects",

@@ -26,7 +26,8 @@ from polyop.hop import (
 )
 from polyop.layers.trace.tracer import Tracer
 from polyop.objects.effects import EffectType, aliases, new_token, unpacked
-from polyop.objects.fakes import FAKE_CLASSES, FakeObject, fake_of
+from polyop.objects.fake_classes import FAKE_CLASSES
+from polyop.objects.fakes import FakeObject, fake_of
 from polyop.schema.opaque import is_reference
 from polyop.tensor.tensor import Tensor
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from polyop.objects.fakes import fake_class_of, flat_form, stays_real
+from polyop.objects.fake_classes import fake_class_of
+from polyop.objects.fakes import flat_form, stays_real
 from polyop.schema.opaque import REFERENCE, MemberType, OpaqueType, opaque_type
 from polyop.tensor.tensor import Tensor
 

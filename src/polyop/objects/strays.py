@@ -17,7 +17,8 @@ from typing import Any
 
 from polyop.dispatch.context import PLAIN, run_under, word
 from polyop.errors import CaptureError, ObjectError
-from polyop.objects.fakes import FAKE_CLASSES, refuse_changed, stays_real, vars_of
+from polyop.objects.fake_classes import FAKE_CLASSES, vars_of
+from polyop.objects.fakes import refuse_changed, stays_real
 from polyop.schema.opaque import opaque_type, reference_classes
 from polyop.source import caller
 

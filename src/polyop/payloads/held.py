@@ -26,7 +26,8 @@ from polyop.ops.views import VIEW_INVERSES
 from polyop.payloads.exchange import to_numpy
 from polyop.payloads.library import Array, Library
 from polyop.tensor.meta import Shape, contiguous_strides, normal_strides
-from polyop.tensor.tensor import _DEVICE_BIT, PRINTER, Tensor
+from polyop.tensor.printing import PRINTER
+from polyop.tensor.tensor import _DEVICE_BIT, Tensor
 
 
 class Held:

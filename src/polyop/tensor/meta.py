@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from polyop.devices import CPU, Device, DType
+from polyop.dispatch.context import word
+from polyop.errors import DataDependentOutputError
 from polyop.symbolic import SymInt
 
 Size = int | SymInt
@@ -94,6 +96,25 @@ class Meta:
         }  # fmt: skip
         facts |= changes
         return self.space.meta(**facts)
+
+    def look(self, what: str) -> Any:
+        """Refuse a look at the data.
+
+        Raises:
+            DataDependentOutputError: always; it names the rule that looks, if one runs.
+        """
+        rule = word().rule
+        name = rule.op.name() if rule is not None else ""
+        raise DataDependentOutputError(
+            f"{what}() looks at data that a tensor on the device {self.device} does not have"
+            if self.space.mode is None
+            else f"{what}() looks at the data of a fake tensor, which has none",
+            op=name,
+            seen=repr(self),
+            source=rule.source if rule is not None else "",
+            fix="compute the result's shape from shapes alone; for a size that depends on data, "
+            "call polyop.library.get_ctx().new_dynamic_size()",
+        )
 
     def __repr__(self) -> str:
         text = f"{self.dtype}[{', '.join(map(str, self.shape))}]"

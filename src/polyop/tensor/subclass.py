@@ -23,8 +23,9 @@ from polyop.dispatch.python_key import check_classmethod, dispatches
 from polyop.errors import UsageError, UsageTypeError
 from polyop.symbolic import SymInt
 from polyop.tensor.meta import Shape, contiguous_strides, normal_strides
+from polyop.tensor.printing import PRINTER
 from polyop.tensor.storage import share
-from polyop.tensor.tensor import _DEVICE_BIT, MADE, PRINTER, Tensor
+from polyop.tensor.tensor import _DEVICE_BIT, MADE, Tensor
 
 T = TypeVar("T", bound=Tensor)
 

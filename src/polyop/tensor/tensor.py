@@ -18,7 +18,7 @@ from polyop.devices import CPU, Device, DType, Layout
 from polyop.dispatch.bits import BACKEND_SHIFT, FAKE, GRAD, NUMPY, PRE_DISPATCH, PROBING, TRACE
 from polyop.dispatch.context import word
 from polyop.dispatch.parts import PARTS
-from polyop.errors import AutogradError, DataDependentOutputError, UsageTypeError
+from polyop.errors import AutogradError, UsageTypeError
 from polyop.lazy import load
 from polyop.schema.types import ANNOTATIONS, TENSOR
 from polyop.schema.values import register_symbolic, set_tensor_predicate
@@ -271,7 +271,8 @@ class Tensor:
         return bool((self == value).any())  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
-        return PRINTER.text(self)
+        text: str = load("polyop.tensor.printing:PRINTER").text(self)
+        return text
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec and not self.shape else repr(self)
@@ -321,42 +322,6 @@ class Tensor:
     backward: ClassVar[Method]
 
 
-class Printer:
-    """How tensors are printed; layers put in the text of their payloads."""
-
-    def __init__(self) -> None:
-        self.texts: dict[type, Callable[[Tensor], str]] = {}
-
-    def text(self, tensor: Tensor) -> str:
-        """Give the text of a tensor."""
-        make = self.texts.get(type(tensor.payload))
-        return make(tensor) if make else f"tensor({tensor.payload!r})"
-
-
-PRINTER = Printer()
-
-
-def _array_text(tensor: Tensor) -> str:
-    array = tensor.payload
-    text = np.array2string(array, separator=", ", prefix="tensor(", threshold=1000)
-    tail = ""
-    if array.dtype.name not in {"float32", "int64", "bool"}:
-        tail += f", dtype={array.dtype.name}"
-    if tensor.requires_grad:
-        tail += ", requires_grad=True"
-    return f"tensor({text}{tail})"
-
-
-def _meta_text(tensor: Tensor) -> str:
-    size = ", ".join(map(str, tensor.shape))
-    name = "FakeTensor" if tensor.keys & FAKE else "tensor"
-    return f"{name}(..., size=({size}), dtype={tensor.dtype.name}, device={tensor.device})"
-
-
-PRINTER.texts[np.ndarray] = _array_text
-PRINTER.texts[Meta] = _meta_text
-
-
 def is_floating(dtype: DType) -> bool:
     """Tell whether a dtype is one of floating-point numbers, `ml_dtypes` included."""
     return dtype.kind == "f" or (dtype.kind == "V" and "float" in dtype.name)
@@ -397,24 +362,6 @@ def keys_of_meta(meta: Meta) -> int:
     if meta.device is CPU:
         return FAKE
     return FAKE | 1 << (BACKEND_SHIFT + _DEVICE_BIT[meta.device.type])
-
-
-def _look(self: Meta, what: str) -> Any:
-    rule = word().rule
-    name = rule.op.name() if rule is not None else ""
-    raise DataDependentOutputError(
-        f"{what}() looks at data that a tensor on the device {self.device} does not have"
-        if self.space.mode is None
-        else f"{what}() looks at the data of a fake tensor, which has none",
-        op=name,
-        seen=repr(self),
-        source=rule.source if rule is not None else "",
-        fix="compute the result's shape from shapes alone; for a size that depends on data, "
-        "call polyop.library.get_ctx().new_dynamic_size()",
-    )
-
-
-Meta.look = _look  # type: ignore[attr-defined]
 
 
 def _asarray(value: Any) -> Any:

@@ -407,3 +407,69 @@ def test_operators_that_take_functions_let_tangents_through(name: str) -> None:
         lambda x: torch.func.grad(lambda x: torch.func.jvp(theirs, (x,), (x,))[1].sum())(x),
         X,
     )
+
+
+# -- memory of tangents ---------------------------------------------------------
+
+#: Programs whose tangent is, without a copy, what was given.
+PASSING: list[Fn] = [
+    lambda x: x + 1,
+    lambda x: x.clone(),
+    lambda x: (x + 1)[:2],
+    lambda x: polyop.expand_dims(x - 2, axis=0),
+]
+
+
+@pytest.mark.parametrize("size", [3, (1 << 15) + 3])
+@pytest.mark.parametrize("program", PASSING)
+def test_a_written_tangent_is_nobody_elses(program: Fn, size: int) -> None:
+    """S134: what is written to the tangent of a result is in no tangent that was given."""
+    x, t = polyop.ones(size), polyop.ones(size)
+    for push in (
+        lambda: jvp(program, (x,), (t,))[1],
+        lambda: jvp(lambda x: {"one": program(x)}, (x,), (t,))[1]["one"],
+        lambda: linearize(program, x)[1](t),
+        lambda: jvp(lambda x: jvp(program, (x,), (t,)), (x,), (t,))[0][1],
+    ):
+        push().mul_(3.0)
+        np.testing.assert_array_equal(t.numpy(), np.ones(size))
+
+
+def test_tangents_of_two_results_are_two() -> None:
+    """S134: results that share no memory have tangents that share none, as in PyTorch."""
+    x, t = polyop.ones(3), polyop.ones(3)
+    first, second = jvp(lambda x: (x + 1, x + 2), (x,), (t,))[1]
+    first.mul_(3.0)
+    assert second.tolist() == [1.0, 1.0, 1.0]
+    base, view = jvp(lambda x: (y := x + 1, y[:2]), (x,), (t,))[1]
+    base.mul_(3.0)
+    assert t.tolist() == [1.0, 1.0, 1.0]
+    assert view.shape == (2,)
+
+
+def test_a_level_outside_may_write_the_tangent_of_one_inside() -> None:
+    """S134: the inner result's tangent is no input of the outer transform, as in PyTorch."""
+
+    def program(t: Any) -> Any:
+        d = jvp(lambda a: a + 1, (t * 1,), (t,))[1]
+        d *= 2.0
+        return t * d
+
+    def theirs(t: Any) -> Any:
+        d = torch.func.jvp(lambda a: a + 1, (t * 1,), (t,))[1]
+        d *= 2.0
+        return t * d
+
+    found = jvp(program, (polyop.asarray(X),), (polyop.asarray(T),))
+    expected = torch.func.jvp(theirs, (torch.tensor(X),), (torch.tensor(T),))
+    for ours, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours.numpy(), other.numpy())
+
+
+def test_views_of_inputs_have_views_of_tangents() -> None:
+    """S134: where a result is an input, or a view of it, so is its tangent: nothing is copied."""
+    x, t = polyop.ones(3), polyop.ones(3)
+    for program in (lambda x: x, lambda x: x[:2]):
+        value, slope = jvp(program, (x,), (t,))
+        assert np.shares_memory(value.numpy(), x.numpy())
+        assert np.shares_memory(slope.numpy(), t.numpy())

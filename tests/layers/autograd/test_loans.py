@@ -208,6 +208,35 @@ def test_an_error_gives_everything_back() -> None:
     assert (captured + 1).tolist() == [2.0, 1.0, 1.0]
 
 
+def test_an_error_stays_what_it_is_where_the_outer_level_refuses() -> None:
+    """S134, S135: frames of an error hold what was written inside; the error is not replaced."""
+
+    def program(x: Any) -> Any:
+        first, second = polyop.zeros(3), polyop.zeros(3)
+        first[0], second[1] = x[0], x[1]
+        raise ZeroDivisionError
+
+    ones = polyop.ones(3)
+    with pytest.raises(ZeroDivisionError):
+        polyop.func.jvp(polyop.func.grad(program), (ones,), (ones,))
+
+
+def test_one_refusal_leaves_no_other_tensor_behind() -> None:
+    """S135: where an outer level refuses a write, all else that was taken over is given back."""
+    kept = [polyop.zeros(3) for _ in range(3)]
+
+    def program(x: Any) -> Any:
+        for captured in kept:
+            captured.copy_(x)
+        return (kept[0] * x).sum()
+
+    with pytest.raises(VmapError, match="same for all samples"):
+        polyop.vmap(polyop.func.grad(program))(polyop.ones((2, 3)))
+    for captured in kept:
+        assert (captured + 1).tolist() == [1.0, 1.0, 1.0]
+        assert captured.numpy().shape == (3,)
+
+
 def test_what_a_level_may_not_take_over() -> None:
     """S135: a tensor with a history outside is refused; one value for many samples is refused."""
     known: Any = polyop.zeros(3).requires_grad_() * 1

@@ -32,6 +32,7 @@ from polyop.layers.autograd.author import RUNNING, AuthorRecorder
 from polyop.layers.autograd.author_tangents import Author, AuthorTangents, laid_beside
 from polyop.layers.autograd.mirror import spec_of
 from polyop.layers.autograd.recorders import missing_gradient, recorder_of
+from polyop.layers.rule_notes import note_rule
 from polyop.tensor.meta import META_SPACE
 from polyop.tensor.tensor import Tensor, is_differentiable, of_meta
 
@@ -147,9 +148,12 @@ def _set_up(  # noqa: PLR0917 - what was called, and what came
     if recorder.setup is not None:
         values = frame.values(map(tensor_over, primals))
         out = tree.unflatten(spec, results)
-        run_under(
-            QUIET, recorder.setup, ctx, recorder._inputs(values), recorder._keywords(values), out
-        )
+        given = recorder._inputs(values), recorder._keywords(values), out
+        try:
+            run_under(QUIET, recorder.setup, ctx, *given)
+        except Exception as error:
+            note_rule(error, frame.op, "setup_context")
+            raise
     return ctx, {i for i, t in enumerate(results) if id(t) in ctx._without}
 
 
@@ -210,7 +214,11 @@ def _by_author(slope: Slope, residuals: Sequence[Any], given: Sequence[Any]) -> 
     moving = dict(zip(slope.moving, given, strict=True))
     row = [tensor_over(moving[i]) if i in moving else None for i in range(len(slope.inputs))]
     mirrored = [_tensors_alone(v) for v in slope.frame.values(row)]
-    found = run_under(QUIET, rule, ctx, *mirrored)
+    try:
+        found = run_under(QUIET, rule, ctx, *mirrored)
+    except Exception as error:
+        note_rule(error, op, "jvp")
+        raise
     out = tree.unflatten(slope.spec, [_meta(f) for f in slope.outputs])
     flat = laid_beside(Author(op._schema, op.rule_source("jvp")), ctx, out, found)
     return [
@@ -254,6 +262,9 @@ def pull(slope: Slope, residuals: Sequence[Any], cotangents: Sequence[Any]) -> l
     token = RUNNING.set(op)
     try:
         given = run_under(QUIET, recorder.backward, ctx, *slope.results(flat))
+    except Exception as error:
+        note_rule(error, op, "backward")
+        raise
     finally:
         RUNNING.reset(token)
     metas = [_meta(fact) for fact in slope.inputs]

@@ -10,6 +10,7 @@ import torch
 from polyop.bridges.torch.arrays import QUIET, Call, array_of, each, placed
 from polyop.dispatch.context import run_under
 from polyop.errors import VmapError
+from polyop.layers.rule_notes import note_rule
 from polyop.layers.vmap.batch import VmapInfo
 
 
@@ -39,7 +40,11 @@ def batched(
     names = [a.name for a in call.op._schema.keyword_only]
     named = dict(zip(names, values[n:], strict=True))
     about = VmapInfo(info.batch_size, info.randomness, dict(zip(names, axes[n:], strict=True)))
-    given = run_under(QUIET, rule, about, tuple(axes[:n]), *values[:n], **named)
+    try:
+        given = run_under(QUIET, rule, about, tuple(axes[:n]), *values[:n], **named)
+    except Exception as error:
+        note_rule(error, call.op, "vmap rule")
+        raise
     if not isinstance(given, tuple) or len(given) != 2:
         _refuse(call, "must return two values", "(output, out_dims)", type(given).__name__)
     out, out_dims = given

@@ -11,7 +11,6 @@ import torch
 
 from polyop import tree
 from polyop.bridges.torch.arrays import (
-    At,
     Call,
     array_of,
     each,
@@ -21,14 +20,12 @@ from polyop.bridges.torch.arrays import (
     split,
     torch_values,
 )
-from polyop.bridges.torch.batching import batched
+from polyop.bridges.torch.bare import bare_backward, bare_setup, bare_vmap, refuse_bare
 from polyop.bridges.torch.duals import bare, compiled
 from polyop.bridges.torch.fake import Fake
 from polyop.bridges.torch.functions import Plain, Transformed
-from polyop.bridges.torch.gradient import backward, setup
-from polyop.bridges.torch.kernel import filled
 from polyop.bridges.torch.namespaces import WAITING
-from polyop.bridges.torch.own import kernel_of, refresh
+from polyop.bridges.torch.own import kernel_of, refresh, take_nested
 from polyop.bridges.torch.recorded import Target
 from polyop.bridges.torch.schema import TORCH, Translation, name_of, torch_dtype, translate
 from polyop.bridges.torch.unrecorded import Direct, Shortening, unwritten
@@ -87,12 +84,13 @@ class Bridge:
         self.target = getattr(packet, overload or "default")
         kernel = kernel_of(op, plan)
         lib.impl(name_of(op), kernel, "CompositeExplicitAutograd")
+        take_nested(op, plan, self.target, lib)
         for key in ("Conjugate", "Negative") if op._schema.is_mutable else ():
             # PyTorch would copy such a view, and want a result to copy back.
             lib.impl(name_of(op), torch.library.fallthrough_kernel, key)
         torch.library.register_fake(name, Fake(op, plan), lib=lib)
         if op._schema.is_mutable:
-            written = unwritten(self.target, self._refuse_bare)
+            written = unwritten(self.target, partial(refuse_bare, self))
             if written is not None:
                 lib.impl(name_of(op), written, "Autograd", with_keyset=True)
         elif plan.results:
@@ -100,9 +98,9 @@ class Bridge:
             short: Any = Shortening(lib, self.target, alone, partial(bare, self))
             self.direct = short.direct
             torch.library.register_autograd(
-                name, partial(_bare_backward, self), setup_context=self._bare_setup, lib=short
+                name, bare_backward, setup_context=partial(bare_setup, self), lib=short
             )
-        torch.library.register_vmap(name, partial(_bare_vmap, self), lib=lib)
+        torch.library.register_vmap(name, partial(bare_vmap, self), lib=lib)
 
     # -- calls --------------------------------------------------------------------------
 
@@ -174,60 +172,10 @@ class Bridge:
             "that returns new tensors",
         )
 
-    # -- rules of the bare operator ---------------------------------------------------------
-
-    def _refuse_bare(self, args: Sequence[Any], named: dict[str, Any]) -> None:
-        self.refuse_unseen(split(self.plan, filled(self.plan, args, named))[0])
-
-    def _bare_setup(self, ctx: Any, inputs: Any, output: Any) -> None:
-        row, kept = split(self.plan, inputs)
-        call = Call(self.op, self.plan, self.target, kept)
-        call.single = self.target
-        outs = call.in_a_row(output)
-        setup(ctx, call, row, outs, [t.requires_grad for t in row])
-
 
 def _is_watched(t: Any) -> bool:
     recorded: bool = torch.is_grad_enabled() and t.requires_grad
     return recorded or unpack_dual(t).tangent is not None
-
-
-def _bare_backward(bridge: Bridge, ctx: Any, *grads: Any) -> Any:
-    call: Call = ctx.kept.call
-    needs = [False] * len(ctx.kept.inputs)
-    given = ctx.needs_input_grad
-    # PyTorch has left out the last arguments that are equal to their defaults.
-    for value, need in zip(call.values, given, strict=False):
-        for i, at in enumerate(value if value.__class__ is list else [value]):
-            if at.__class__ is At:
-                needs[at.number] = bool(need[i] if isinstance(need, list | tuple) else need)
-    row = [g for value in grads for g in (value if isinstance(value, list | tuple) else [value])]
-    return tuple(call.mirrored(backward(ctx, needs, row))[: len(given)])
-
-
-def _bare_vmap(bridge: Bridge, info: Any, in_dims: Any, *args: Any) -> Any:
-    row, kept = split(bridge.plan, args)
-    call = Call(bridge.op, bridge.plan, bridge.target, kept)
-    dims = [d for value, axes in zip(args, in_dims, strict=True) for d in _dims(value, axes)]
-    token = BARE.set(True)
-    try:
-        outs, out_dims = batched(info, call, row, dims, bridge.target)
-    finally:
-        BARE.reset(token)
-    if not bridge.plan.results:
-        return None, None
-    found, axes = call.laid_out(outs), call.laid_out(out_dims)
-    return (found[0], axes[0]) if len(found) == 1 else (tuple(found), tuple(axes))
-
-
-def _dims(value: Any, axes: Any) -> list[Any]:
-    if isinstance(value, torch.Tensor):
-        return [axes]
-    if isinstance(value, list | tuple):
-        spread = axes if isinstance(axes, list | tuple) else [axes] * len(value)
-        pairs = zip(value, spread, strict=True)
-        return [d for v, d in pairs if isinstance(v, torch.Tensor)]
-    return []
 
 
 # -- what the other parts ask for -------------------------------------------------------------

@@ -13,13 +13,15 @@ import numpy as np
 import torch
 
 from polyop import tree
-from polyop.bridges.torch.arrays import QUIET, Call, array_of, of_array
+from polyop.bridges.torch.arrays import QUIET, Call, array_of, of_array, placed
+from polyop.bridges.torch.kernel import check
 from polyop.dispatch.context import run_under
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import MissingGradientError
 from polyop.layers.autograd.author import RUNNING, AuthorRecorder
 from polyop.layers.autograd.context import Context, refuse
 from polyop.layers.autograd.recorders import missing_gradient, recorder_of
+from polyop.layers.rule_notes import note_rule
 from polyop.tensor.tensor import Tensor
 
 
@@ -100,7 +102,11 @@ def setup(ctx: Any, call: Call, row: Sequence[Any], outs: Sequence[Any], needs: 
     if hasattr(ctx, "save_for_forward"):
         ctx.save_for_forward(*arrays)
     device = outs[0].device if outs else None
-    facts = (_facts(row), _facts(outs), device)
+    try:
+        facts = (_facts(row), _facts(outs), device)
+    except RuntimeError:  # a nested tensor of a strided layout has no shape
+        check(call.op, call.plan, placed(call.values, row))
+        raise
     ctx.kept = Kept(call, recorder, constant, zeros, kept, *facts)
 
 
@@ -113,9 +119,12 @@ def _author_setup(  # noqa: PLR0917 - what `setup` got
     own.needs_input_grad = tuple(call.mirrored([bool(n) for n in needs], absent=False))
     if recorder.setup is not None:
         values = call.ours(row)
-        run_under(
-            QUIET, recorder.setup, own, recorder._inputs(values), recorder._keywords(values), out
-        )
+        given = recorder._inputs(values), recorder._keywords(values), out
+        try:
+            run_under(QUIET, recorder.setup, own, *given)
+        except Exception as error:
+            note_rule(error, call.op, "setup_context")
+            raise
     constant = frozenset(i for i, r in enumerate(results) if id(r) in own._without)
     if constant:
         ctx.mark_non_differentiable(*[outs[i] for i in constant])
@@ -226,6 +235,9 @@ def backward(
     token = RUNNING.set(kept.call.op)
     try:
         found = run_under(QUIET, recorder.backward, own, *given)
+    except Exception as error:
+        note_rule(error, kept.call.op, "backward")
+        raise
     finally:
         RUNNING.reset(token)
     return gradients(kept, found, _watched([*arrays, *grads]))

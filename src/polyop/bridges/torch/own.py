@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -96,6 +98,32 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 def _over(value: Any) -> Any:
     return of_array(value) if isinstance(value, torch.Tensor) else value
+
+
+#: Where PyTorch's dispatcher looks for kernels on nested tensors; it looks nowhere else.
+NESTED_KEYS = ("NestedTensorCPU", "NestedTensorCUDA")
+#: The class of those with a jagged layout: by a name that PyTorch does not promise.
+_JAGGED = getattr(sys.modules.get("torch.nested._internal.nested_tensor"), "NestedTensor", None)
+
+
+def take_nested(op: OpOverload, plan: Translation, target: Any, library: Any) -> None:
+    """Let calls with nested tensors reach an author's kernel for PyTorch, or be refused by name.
+
+    Without it PyTorch says of a call only that no kernel is there. The author's kernel is looked
+    for at each call, so that nothing has to be told when one comes.
+    """
+    kernel = OwnKernel(op, plan, Kernel(op, plan))
+    for key in NESTED_KEYS:
+        library.impl(name_of(op), kernel, key)
+    register: Any = getattr(torch.library, "register_torch_dispatch", None)
+    if register is not None and _JAGGED is not None:
+        register(target, _JAGGED, partial(_jagged, kernel), lib=library)
+
+
+def _jagged(kernel: OwnKernel, cls: type, func: Any, types: Any, *given: Any) -> Any:
+    """Answer for the class of jagged tensors, whose own answer is an error without words."""
+    args, named = given
+    return kernel(*args, **(named or {}))
 
 
 def refresh(op: OpOverload, plan: Translation, library: Any) -> None:

@@ -47,6 +47,7 @@ from polyop.dispatch.write import Shape, base_scope, indent, make_function, shap
 from polyop.errors import MissingKernelError
 from polyop.layers.autograd.author import AuthorRecorder
 from polyop.layers.autograd.recorders import recorder_of
+from polyop.layers.rule_notes import note_rule
 from polyop.tensor.tensor import Tensor
 
 #: So many elements, of all that a backward sees, and it computes in PyTorch.
@@ -141,6 +142,7 @@ def recorded(what: Target) -> Callable[..., Any]:
         MissingKernelError=MissingKernelError,
         modes=QUICK.modes,
         NAMES=NAMES,
+        note_rule=note_rule,
         notes=op.notes,
         parted=_parted,
         QUIET=QUIET,
@@ -197,6 +199,7 @@ def _forward_text(shape: Shape) -> list[str]:
         "    if _ready.setup is not None:",
         "        _token = set_word(QUIET)",
         "        try: _ready.setup(_own, _values, _r)",
+        "        except Exception as _e: note_rule(_e, op, 'setup_context'); raise",
         "        finally: reset_word(_token)",
         "    _kept, _more = [], None",
         "    for _t in _own._saved:",
@@ -253,6 +256,7 @@ def _backward_text(shape: Shape) -> list[str]:
         "    try: _found = _ready.backward(_own, _x)",
         # An operator in it may have a kernel for PyTorch's tensors alone.
         "    except MissingKernelError: _found = MISSING",
+        "    except Exception as _e: note_rule(_e, _ready.recorder.op, 'backward'); raise",
         "    finally: reset_word(_token)",
         "    if _found is MISSING: return any_backward(ctx, _saved, _grad)",
         "    _t = _x = None",

@@ -15,6 +15,7 @@ from polyop.dispatch.operator import OpOverload
 from polyop.errors import AutogradError
 from polyop.layers.autograd.author_tangents import Author, laid_beside
 from polyop.layers.autograd.recorders import missing_gradient
+from polyop.layers.rule_notes import note_rule
 from polyop.tensor.meta import META_SPACE
 from polyop.tensor.tensor import Tensor, of_meta
 
@@ -38,8 +39,12 @@ def tangents(ctx: Any, given: Sequence[Any]) -> tuple[Any, ...]:
     needed = tuple(kept.call.mirrored(needs, absent=False))
     own = context_of(kept, saved, needed, forward=True)
     mirrored = kept.call.mirrored([of_array(g) for g in given])
-    found = run_under(QUIET, rule, own, *mirrored)
     op = kept.call.op
+    try:
+        found = run_under(QUIET, rule, own, *mirrored)
+    except Exception as error:
+        note_rule(error, op, "jvp")
+        raise
     out = kept.call.answer([_meta(f) for f in kept.results])
     row = laid_beside(Author(op._schema, op.rule_source("jvp")), own, out, found)
     like = next(g for g in given if g is not None)

@@ -13,7 +13,7 @@ NOTE [Floating-point warnings]
 Loops do not warn. They note which of the processor's flags were raised, and
 where `numpy.errstate` does not ignore these, the group runs once more, operator
 by operator: warnings, errors and results are then those of the eager call. What
-a choice leaves out everywhere a compiler need not compute: of an underflow there,
-which NumPy ignores by default, nobody hears. Loops of tangents, which nobody asked
-for, leave such choices to NumPy (`choices.py`).
+a choice leaves out, a compiler would not compute, and raise no flags for it; the
+loops of groups keep it (`choices.py`). Loops of tangents, which nobody asked for,
+leave such choices to NumPy.
 """

@@ -54,7 +54,7 @@ int back = turned();
 for (intptr_t k = 0; k < d[0]; k++) {{
     intptr_t o = back ? d[0] - 1 - k : k;
     fold_{name}((const T *)(p[0] + o * s[0]), (const T *)(p[1] + o * s[1]),
-        (T *)(p[2] + o * s[2]), (T *)(p[3] + o * s[3]), d[1], d[2], back);
+        (T *)(p[2] + o * s[2]), (T *)(p[3] + o * s[3]), d, back);
 }}
 NOTE_FLAGS;
 }}"""
@@ -93,7 +93,10 @@ for (; i + 4 <= m; i += 4, x += 4 * n)
 for (; i < m; i++, x += n)
     for (intptr_t j = 0; j < w; j++) r[j] += x[j];
 }
-static void fold_sum(const T *x, const T *g, T *r, T *d, intptr_t m, intptr_t n, int back) {
+static void fold_sum(
+    const T *x, const T *g, T *r, T *d, const intptr_t *size, int back
+) {
+intptr_t m = size[1], n = size[2];
 if (n == 1) {
     pair(x, g, m, r, d, back);
     *r += 0, *d += 0;
@@ -104,12 +107,16 @@ STRIPES(m, n, back, i, w) {
     rows(g + i, d + i, m, n, w);
 }
 }
-static void fold_mean(const T *x, const T *g, T *r, T *d, intptr_t m, intptr_t n, int back) {
-fold_sum(x, g, r, d, m, n, back);
-for (intptr_t j = 0; j < n; j++) r[j] /= (T)m, d[j] /= (T)m;
+static void fold_mean(
+    const T *x, const T *g, T *r, T *d, const intptr_t *size, int back
+) {
+fold_sum(x, g, r, d, size, back);
+for (intptr_t j = 0; j < size[2]; j++) r[j] /= (T)size[1], d[j] /= (T)size[1];
 }"""
 #: {better} is `>` or `<`. What NumPy is to do: NaN, which all is; zeros, whose signs depend on its
-#: order, be they greatest elements or tangents of them; and more that tie than it adds in order.
+#: order, be they greatest elements or tangents of them; and more that tie, of all elements, than it
+#: adds in order. Those that tie in a row of several are added with zeros for the others.
+#: NumPy divides by whole numbers, as counts are, in doubles.
 EXTREMES = """\
 #include <stdlib.h>
 #define WIDE 32
@@ -130,7 +137,20 @@ for (intptr_t from = 0; from < size; from += WIDE) {{
             }}
 }}
 }}
-static void peak_{name}(const T *x, const T *g, T *r, T *d, intptr_t m) {{
+static T tied_{name}(const T *x, const T *g, T best, intptr_t m) {{
+if (m > 128) {{
+    intptr_t half = m / 2 - m / 2 % 8;
+    return tied_{name}(x, g, best, half) + tied_{name}(x + half, g + half, best, m - half);
+}}
+intptr_t i = 0;
+T v[8] = {{0}}, a = 0;
+for (; i + 8 <= m; i += 8)
+    for (int k = 0; k < 8; k++) v[k] += x[i + k] == best ? g[i + k] : 0;
+if (i) a = ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+for (; i < m; i++) a += x[i] == best ? g[i] : 0;
+return a;
+}}
+static void peak_{name}(const T *x, const T *g, T *r, T *d, intptr_t m, intptr_t outer) {{
 T best = x[0], slope = 0;
 WORD nan = 0;
 intptr_t count = 0;
@@ -158,8 +178,9 @@ for (intptr_t from = 0; from < m; from += 1024) {{
     if (top {better} best) best = top, slope = 0, count = 0;
     if (top == best) take_{name}(y, g + from, &best, &slope, &count, 0, size);
 }}
-if (nan || best == 0 || count > 7) raised |= REFUSED;
-*r = best, *d = count == 1 ? slope : slope / count;
+if (nan || best == 0 || (outer == 1 && count > 7)) raised |= REFUSED;
+if (outer > 1 && count > 2) slope = tied_{name}(x, g, best, m);
+*r = best, *d = count == 1 ? slope : (double)slope / (double)count;
 }}
 static WORD best_{name}(
     const T *restrict x, T *restrict r, intptr_t m, intptr_t n, intptr_t w
@@ -181,9 +202,10 @@ for (; i < m; i++, x += n)
 return nan;
 }}
 static void fold_{name}(
-    const T *x, const T *g, T *r, T *d, intptr_t m, intptr_t n, int back
+    const T *x, const T *g, T *r, T *d, const intptr_t *size, int back
 ) {{
-if (n == 1) {{ peak_{name}(x, g, r, d, m); return; }}
+intptr_t m = size[1], n = size[2];
+if (n == 1) {{ peak_{name}(x, g, r, d, m, size[0]); return; }}
 intptr_t *count = calloc(n, sizeof(intptr_t));
 if (!count) {{ raised |= REFUSED; return; }}
 for (intptr_t j = 0; j < n; j++) d[j] = 0;
@@ -194,7 +216,7 @@ STRIPES(m, n, back, i, w) {{
 }}
 for (intptr_t j = 0; j < n; j++) {{
     if (r[j] == 0) raised |= REFUSED;
-    if (count[j] > 1) d[j] /= count[j];
+    if (count[j] > 1) d[j] = (double)d[j] / (double)count[j];
 }}
 free(count);
 }}"""

@@ -1,7 +1,7 @@
 """What ufuncs are in C: one expression per ufunc and kind of dtype.
 
 In an expression `{0}`, `{1}` are the operands, all of the type `{t}`; `{f}` is
-the suffix of C's functions for that type, and `{u}` its unsigned twin.
+the suffix of C's functions for that type, `{u}` its unsigned twin, and `{z}` a zero.
 
 NOTE [Equal bits]
 Expressions of `EXACT` give NumPy's bits, but for the sign and payload of a NaN
@@ -65,7 +65,7 @@ _FLOATS = {
     np.trunc: "__builtin_trunc{f}({0})",
     np.rint: "__builtin_rint{f}({0})",
     np.copysign: "__builtin_copysign{f}({0}, {1})",
-    np.sign: "{0} == 0 ? ({t})0 : {0} != {0} ? {0} : __builtin_copysign{f}(1, {0})",
+    np.sign: "{0} == 0 ? {z} : {0} != {0} ? {0} : __builtin_copysign{f}(1, {0})",
     np.maximum: "__builtin_isgreater({0}, {1}) | ({0} != {0}) ? {0} : {1}",
     np.minimum: "__builtin_isless({0}, {1}) | ({0} != {0}) ? {0} : {1}",
     np.isnan: "{0} != {0}",

@@ -2,7 +2,8 @@
 
 A file is found by what it was made of: source, flags, compiler and processor. It
 is written under another name and renamed, so that nobody sees half of one, and
-ends in a digest of itself, so that a damaged one is made anew and never loaded.
+ends in a digest of itself, so that a damaged one is made anew and never loaded. When
+a process makes its first one, it removes those that nobody used for longest (`pruning.py`).
 
 NOTE [Flags]
 Never `-ffast-math`: it links code into the library that flushes denormal numbers
@@ -20,11 +21,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from threading import RLock
 
+from polyop.compile.fused.pruning import MADE, MAKING, SOURCE, note_use, prune_once
 from polyop.errors import PolyopError, UsageError
 
 COMMON = [
@@ -91,13 +94,19 @@ def load_library(write: Callable[[bool], str]) -> ctypes.PyDLL:
 def _load(command: Sequence[str], sources: dict[bool, str], key: str) -> ctypes.PyDLL:
     folder = cache_folder() or _own_folder()
     path = folder / f"{key}.so"
-    if not _is_whole(path):
-        try:
-            _compile(command, sources, path)
-        except OSError:  # the folder cannot be written, or is full
-            path = _own_folder() / f"{key}.so"
-            _compile(command, sources, path)
-    return ctypes.PyDLL(str(path))
+    if _is_whole(path):
+        note_use(path)
+        with suppress(OSError):  # another process may just have removed it
+            return ctypes.PyDLL(str(path))
+    try:
+        _compile(command, sources, path)
+        found = ctypes.PyDLL(str(path))
+    except OSError:  # the folder cannot be written, or is full
+        path = _own_folder() / f"{key}.so"
+        _compile(command, sources, path)
+        return ctypes.PyDLL(str(path))
+    prune_once(folder)
+    return found
 
 
 def _key(command: Sequence[str], sources: dict[bool, str]) -> str:
@@ -166,10 +175,10 @@ def _is_whole(path: Path) -> bool:
 
 def _compile(command: Sequence[str], sources: dict[bool, str], path: Path) -> None:
     """Compile in the first way that works, and put the library at its place."""
-    with tempfile.TemporaryDirectory(prefix="making-", dir=path.parent) as made:
+    with tempfile.TemporaryDirectory(prefix=MAKING, dir=path.parent) as made:
         said = ""
         for vectors, flags, libraries in WAYS:
-            source, library = Path(made) / "loops.c", Path(made) / "loops.so"
+            source, library = Path(made) / SOURCE, Path(made) / MADE
             source.write_text(sources[vectors])
             words = [*command, *COMMON, *flags, *SHARED, str(source), "-o", str(library)]
             ran = subprocess.run([*words, *libraries], capture_output=True, text=True, check=False)  # noqa: S603 - our own text

@@ -8,11 +8,12 @@ copies: strided data is gathered, and what is repeated is written once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Protocol
 
 import numpy as np
 
+from polyop.compile.fused.choices import CHOOSING, folds_loudly, unheard
 from polyop.compile.fused.formula import Formula
 from polyop.compile.fused.formulas import CLOSE, FORMULAS, FUNCTIONS, KINDS, TYPES
 from polyop.compile.fused.symbols import Operand, Step, Symbol
@@ -51,6 +52,9 @@ static void gather_##T(T *to, const char *from, intptr_t step, intptr_t n) \\
 { for (intptr_t i = 0; i < n; i++) to[i] = *(const T *)(from + i * step); } \\
 static void scatter_##T(char *to, const T *from, intptr_t step, intptr_t n) \\
 { for (intptr_t i = 0; i < n; i++) *(T *)(to + i * step) = from[i]; }
+#define BITS(T, U) \\
+static inline U bits_##T(T x) { U found; __builtin_memcpy(&found, &x, sizeof x); return found; }
+BITS(float, uint32_t) BITS(double, uint64_t)
 MOVERS(uint8_t) MOVERS(int32_t) MOVERS(int64_t) MOVERS(float) MOVERS(double)
 """
 #: The flags of `raised`, from the lowest bit, by their names in `numpy.geterr`.
@@ -81,7 +85,11 @@ def source_of(groups: Sequence[Group], *, vectors: bool) -> str:
         vectors: declare that the C library has functions on vectors.
     """
     functions = [_vector_functions(groups)] if vectors else []
-    parts = [write(i, g) for i, g in enumerate(groups) for write in (body_of, loop_of)]
+    parts = [
+        text
+        for i, group in enumerate(groups)
+        for text in (body_of(i, group, unheard(group.members, group.outputs)), loop_of(i, group))
+    ]
     return "\n".join([PRELUDE, *functions, *parts])
 
 
@@ -106,26 +114,46 @@ def _vector_functions(groups: Sequence[Group]) -> str:
 # -- bodies ---------------------------------------------------------------------
 
 
-def body_of(number: object, group: Group) -> str:
-    """Write the function over contiguous data."""
+def body_of(number: object, group: Group, kept: Set[int] | None = None) -> str:
+    """Write the function over contiguous data.
+
+    Args:
+        number: of the loop.
+        group: what it computes.
+        kept: symbols, by `id`, that are computed whatever is chosen (NOTE [Kept] in `choices.py`);
+            None where nobody hears of what is not.
+    """
     inputs, outputs = signature(group)
     params = [f"const {TYPES[d][1]} *restrict a{i}" for i, d in enumerate(inputs)]
     params += [f"{TYPES[d][1]} *restrict r{i}" for i, d in enumerate(outputs)]
-    lines = [
-        f"BODY body_{number}({', '.join(params)}, intptr_t n) {{",
-        "#pragma omp simd",
-        "for (intptr_t i = 0; i < n; i++) {",
-        *_Lines(group).lines,
-        "} }",
+    lines = _Lines(group, kept)
+    disguised = [
+        f'{kind} m{name} = {text}; __asm__("" : "+m"(m{name})); const {kind} {name} = m{name};'
+        for (kind, text), name in lines.constants.items()
     ]
-    return "\n".join(lines)
+    sums = ", ".join(lines.kept.values())
+    text = [
+        f"BODY body_{number}({', '.join(params)}, intptr_t n) {{",
+        *[f"{kind} {name} = 0;" for kind, name in lines.kept.items()],
+        *disguised,
+        f"#pragma omp simd{f' reduction(|:{sums})' if sums else ''}",
+        "for (intptr_t i = 0; i < n; i++) {",
+        *lines.lines,
+        "}",
+        *[f'__asm__ volatile("" :: "r"({name}));' for name in lines.kept.values()],
+        "}",
+    ]
+    return "\n".join(text)
 
 
 class _Lines:
     """The lines of a body, made member by member: a symbol of each has one variable."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, kept: Set[int] | None) -> None:
         self.lines: list[str] = []
+        self.hides = kept is not None and folds_loudly(group.members)
+        self.kept: dict[str, str] = {}
+        self.constants: dict[tuple[str, str], str] = {}
         self.names: dict[int, str] = {}
         of_nodes = {node: f"x{i}" for i, node in enumerate(group.inputs)}
         for (i, _), dtype in zip(enumerate(group.inputs), signature(group)[0], strict=True):
@@ -134,7 +162,9 @@ class _Lines:
         for node, formula in group.members.items():
             for given, symbol in formula.inputs.items():
                 self.names[id(symbol)] = of_nodes[given]
-            self.lines += map(self.step, formula.steps)
+            for step in formula.steps:
+                self.lines.append(self.step(step))
+                self.lines += [self._keep(step)] if id(step.result) in (kept or ()) else []
             of_nodes[node] = self.names[id(formula.result)]
         for i, node in enumerate(group.outputs):
             self.lines.append(f"r{i}[i] = {of_nodes[node]};")
@@ -145,18 +175,34 @@ class _Lines:
         kind = TYPES[step.result.dtype][0]
         return f"{kind} {name} = ({kind})({self._expression(step)});"
 
+    def _keep(self, step: Step) -> str:
+        """Write that a value is computed, whoever reads it."""
+        kind = TYPES[step.result.dtype][0]
+        word = "uint32_t" if step.result.dtype.itemsize == 4 else "uint64_t"
+        name = self.kept.setdefault(word, f"kept_{kind}")
+        return f"{name} |= bits_{kind}({self.names[id(step.result)]});"
+
     def _expression(self, step: Step) -> str:
         if step.what == "cast":
             return self._given(step.operands[0], step.result.dtype)
         if step.what == "where":
             condition, *values = step.operands
-            a, b = (self._given(x, step.result.dtype) for x in values)
+            a, b = (self._chosen(x, step.result.dtype) for x in values)
             return f"{self._given(condition, np.dtype(bool))} ? {a} : {b}"
         assert step.loop is not None
-        given = [self._given(x, step.loop) for x in step.operands]
+        write = self._chosen if step.what in CHOOSING else self._given
+        given = [write(x, step.loop) for x in step.operands]
         kind, _, suffix, unsigned = TYPES[step.loop]
         text = FORMULAS[step.what, KINDS[step.loop]]
-        return text.format(*given, t=kind, f=suffix, u=unsigned)
+        zero = self._chosen(step.loop.type(0), step.loop) if "{z}" in text else ""
+        return text.format(*given, t=kind, f=suffix, u=unsigned, z=zero)
+
+    def _chosen(self, operand: Operand, dtype: DType) -> str:
+        """Write an operand that may be chosen, a constant in disguise where that has to be."""
+        text = self._given(operand, dtype)
+        if isinstance(operand, Symbol) or not self.hides:
+            return text
+        return self.constants.setdefault((TYPES[dtype][0], text), f"c{len(self.constants)}")
 
     def _given(self, operand: Operand, dtype: DType) -> str:
         """Write an operand, converted to a dtype as C and NumPy convert."""

@@ -31,6 +31,7 @@ from polyop.layers.autograd.mirror import (
 )
 from polyop.layers.autograd.node import Node, next_seq, result_node
 from polyop.layers.autograd.write import facts
+from polyop.layers.rule_notes import note_rule
 from polyop.schema.types import leaf_kind
 from polyop.tensor.tensor import Tensor, is_differentiable
 
@@ -115,14 +116,12 @@ class AuthorRecorder:
         ctx = Context()
         ctx.needs_input_grad = tuple(map(needs_of, specs))
         if self.setup is not None:
-            run_under(
-                word().without_grad,
-                self.setup,
-                ctx,
-                self._inputs(values),
-                self._keywords(values),
-                out,
-            )
+            given = self._inputs(values), self._keywords(values), out
+            try:
+                run_under(word().without_grad, self.setup, ctx, *given)
+            except Exception as error:
+                note_rule(error, self.op, "setup_context")
+                raise
         flat, shape = flatten_results(results, single=self.single)
         inner = flatten_results(out)[0]
         ctx.seal(list(zip(self.names, values, strict=True)), inner, inner if kept else None)
@@ -278,6 +277,9 @@ def call_backward(n: Node, ctx: Context, g: Any, shape: Any, rule: Callable[...,
     token = RUNNING.set(n.op)
     try:
         return rule(ctx, *given)
+    except Exception as error:
+        note_rule(error, n.op, "backward")
+        raise
     finally:
         RUNNING.reset(token)
 

@@ -13,6 +13,7 @@ from polyop.layers.autograd.arrays import cast_tensor
 from polyop.layers.autograd.author import AuthorRecorder, flatten_results
 from polyop.layers.autograd.context import Context, refuse
 from polyop.layers.autograd.mirror import describe, fields_of
+from polyop.layers.rule_notes import note_rule
 from polyop.tensor.tensor import Tensor, is_differentiable
 
 
@@ -59,9 +60,16 @@ class AuthorTangents:
         ctx = ForwardContext()
         ctx.needs_input_grad = tuple(map(needs, tangents))
         at = self.recorder
-        if at.setup is not None:
-            at.setup(ctx, at._inputs(values), at._keywords(values), out)
-        return out, laid_beside(self.author, ctx, out, self.jvp(ctx, *tangents))
+        running = "setup_context"
+        try:
+            if at.setup is not None:
+                at.setup(ctx, at._inputs(values), at._keywords(values), out)
+            running = "jvp"
+            given = self.jvp(ctx, *tangents)
+        except Exception as error:
+            note_rule(error, self.op, running)
+            raise
+        return out, laid_beside(self.author, ctx, out, given)
 
 
 def needs(tangent: Any) -> Any:

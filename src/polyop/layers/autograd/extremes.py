@@ -50,8 +50,12 @@ def _is_quick(x: Array, g: Array, axis: Any) -> bool:
         return False
     if not (x.flags.c_contiguous and g.flags.c_contiguous):
         return False
-    axes = () if axis is None else sorted(normal_axes("max", axis, x.ndim))
-    return axis is None or [*axes] == [*range(x.ndim - len(axes), x.ndim)]
+    if axis is None:
+        return True
+    axes = normal_axes("max", axis, x.ndim)
+    wide = [a for a, n in enumerate(x.shape) if n != 1]
+    gone = [a for a in wide if a in axes]
+    return wide[len(wide) - len(gone) :] == gone
 
 
 def _of_peaks(x: Array, g: Array, r: Array) -> Array | None:

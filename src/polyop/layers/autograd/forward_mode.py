@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from polyop import tree
-from polyop.dispatch.context import reset_word, set_word
+from polyop.dispatch.bits import NUMPY
+from polyop.dispatch.context import reset_word, set_word, word
 from polyop.errors import MissingGradientError, UsageError, UsageTypeError
 from polyop.layers.autograd.author_tangents import Author, ForwardContext, laid_beside, needs
 from polyop.layers.autograd.duals import Dual, JvpLevel
@@ -21,8 +22,9 @@ from polyop.layers.autograd.loans import lending
 from polyop.layers.autograd.tangents import pushed
 from polyop.layers.autograd.transforms import with_aux
 from polyop.layers.autograd.transpose import Called, transposed
+from polyop.layers.rule_notes import note_rule
 from polyop.ops.define import ON_TENSORS
-from polyop.tensor.tensor import Tensor, is_differentiable
+from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 
 Fn = Callable[..., Any]
 
@@ -64,10 +66,17 @@ def _pushed_through(
     ctx = ForwardContext()
     ctx.needs_input_grad = tuple(map(needs, tangents))
     assert traits.setup is not None
-    traits.setup(ctx, tuple(values), out)
-    if ctx._materialize:
-        tangents = [_materialized(v, t) for v, t in zip(values, tangents, strict=True)]
-    return out, laid_beside(Author(cls.__name__, traits.source), ctx, out, jvp(ctx, *tangents))
+    running = "setup_context"
+    try:
+        traits.setup(ctx, tuple(values), out)
+        if ctx._materialize:
+            tangents = [_materialized(v, t) for v, t in zip(values, tangents, strict=True)]
+        running = "jvp"
+        given = jvp(ctx, *tangents)
+    except Exception as error:
+        note_rule(error, traits, running)
+        raise
+    return out, laid_beside(Author(cls.__name__, traits.source), ctx, out, given)
 
 
 def _materialized(value: Any, tangent: Any) -> Any:
@@ -117,22 +126,75 @@ def jvp(func: Fn, primals: Any, tangents: Any, *, has_aux: bool = False) -> Any:
     aux = None
     if has_aux:
         out, aux = with_aux(out)
-    value, slope = _taken_apart(level, out)
+    value, slope = _taken_apart(level, leaves, given, out)
     return (value, slope, level.peel(aux)) if has_aux else (value, slope)
 
 
-def _taken_apart(level: JvpLevel, out: Any) -> tuple[Any, Any]:
+def _taken_apart(level: JvpLevel, primals: Row, given: Row, out: Any) -> tuple[Any, Any]:
     """Give the values and the tangents of results, as two trees."""
     record = out.payload if out.__class__ is Tensor else None
     if record.__class__ is Dual and record.level is level:
-        return record.value, level.slope(out) if record.tangent is None else record.tangent
+        value, slope = record.value, record.tangent
+        if slope is None:
+            return value, level.slope(out)
+        if _is_fresh(slope, given):
+            return value, slope
+        return value, own_tangents(primals, given, [value], [slope])[0]
     results, spec = tree.flatten(out)
     check_results(results)
-    values, slopes = map(level.peel, results), map(level.slope, results)
+    values, slopes = [*map(level.peel, results)], [*map(level.slope, results)]
+    slopes = own_tangents(primals, given, values, slopes)
     return tree.unflatten(spec, values), tree.unflatten(spec, slopes)
 
 
 Row = Sequence[Tensor]
+
+
+def own_tangents(primals: Row, given: Row, values: Row, slopes: Row) -> list[Tensor]:
+    """Give tangents that share memory only as their values do: any of them may be written.
+
+    Inside, the tangent of `x + 1` is that of `x`, which costs nothing.
+    """
+    seen = {_memory(t): primals[i] for i, t in enumerate(given)}
+    found = []
+    for i, slope in enumerate(slopes):
+        memory, value = _memory(slope), values[i]
+        beside = seen.setdefault(memory, value)
+        alike = beside is value or _memory(beside) == _memory(value)
+        found.append(slope if alike else _copied(slope))
+    return found
+
+
+def _is_fresh(slope: Tensor, given: Row) -> bool:
+    """Tell by a few looks whether an array is none of some others, nor of their memory."""
+    array = slope.payload
+    if array.__class__ is not np.ndarray:
+        return False
+    base = array.base
+    for t in given:
+        other = t.payload
+        if other is array or other.__class__ is not np.ndarray:
+            return False
+        if base is not None and (other is base or other.base is base):
+            return False
+    return True
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    if tensor.keys == NUMPY and not word():
+        return of_array(np.array(tensor.payload, order="K"))
+    copy: Tensor = ON_TENSORS["clone"](tensor)
+    return copy
+
+
+def _memory(tensor: Tensor) -> int:
+    """Give a number that tensors share whose memory is one."""
+    array = tensor.payload
+    if array.__class__ is np.ndarray:
+        return id(array if array.base is None else array.base)
+    while getattr(tensor, "view_of", None) is not None:
+        tensor = tensor.view_of[0]
+    return id(tensor.payload)
 
 
 def paired(primals: Any, tangents: Any) -> tuple[Row, Row, Callable[[Row], Any]]:
@@ -245,6 +307,6 @@ def linearize(func: Fn, *primals: Any) -> tuple[Any, Fn]:
             return jvp(func, primals, tangents)[1]
         pairs = zip(found, results, strict=True)
         filled = [ON_TENSORS["zeros_like"](r) if d is None else d for d, r in pairs]
-        return tree.unflatten(out_spec, filled)
+        return tree.unflatten(out_spec, own_tangents(leaves, given, results, filled))
 
     return out, push

@@ -21,6 +21,7 @@ from polyop.layers.autograd.packing import pack_results
 from polyop.layers.autograd.transforms import GradLevel
 from polyop.layers.autograd.write import facts
 from polyop.layers.levels import innermost
+from polyop.layers.rule_notes import note_rule
 from polyop.lazy import load
 from polyop.ops.define import ON_TENSORS
 from polyop.source import source_of
@@ -129,7 +130,11 @@ def _forward(traits: Traits, ctx: Context, args: Sequence[Any]) -> Any:
     if traits.setup is None:
         return cls.forward(ctx, *args)
     out = cls.forward(*args)
-    traits.setup(ctx, tuple(args), out)
+    try:
+        traits.setup(ctx, tuple(args), out)
+    except Exception as error:
+        note_rule(error, traits, "setup_context")
+        raise
     return out
 
 
@@ -228,7 +233,11 @@ def _apply_at_level(level: GradLevel, cls: type[Function], args: Sequence[Any]) 
         # Outer levels and plain autograd have the call as a `Function` of their own.
         out = cls.apply(*values)
         assert traits.setup is not None
-        run_under(word().without_grad, traits.setup, ctx, tuple(values), out)
+        try:
+            run_under(word().without_grad, traits.setup, ctx, tuple(values), out)
+        except Exception as error:
+            note_rule(error, traits, "setup_context")
+            raise
         results = level.wrap_all(out)
         nodes = tuple(node for spec in specs for node in nodes_in(spec))
         if recorded and nodes:

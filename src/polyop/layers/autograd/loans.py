@@ -41,14 +41,16 @@ Group = list[Loan]
 def lending(level: Any, func: Callable[..., Any], *args: Any) -> Any:
     """Run the function of a level, which may take over what it writes; results stay wrappers."""
     level.loans = []
-    out = None
     try:
         out = func(*args)
-        return out
-    finally:
-        if level.loans:
-            _give_all_back(level, out)
-        level.loans = None
+    except BaseException:  # its frames keep what they wrote alive: that this is refused is no news
+        _give_all_back(level, None)
+        raise
+    refused = _give_all_back(level, out) if level.loans else None
+    level.loans = None
+    if refused is not None:
+        raise refused
+    return out
 
 
 def borrow(level: Any, target: Tensor) -> Sequence[Tensor]:
@@ -126,26 +128,29 @@ def _copy_marks(source: Tensor, target: Tensor) -> None:
 # -- when the function is done ------------------------------------------------
 
 
-def _give_all_back(level: Any, out: Any) -> None:
+def _give_all_back(level: Any, out: Any) -> PolyopError | None:
+    """Give all tensors their bodies; give the first error of an outer level that refuses one."""
     groups: list[Group] = level.loans
     level.loans = None
     kept = {id(leaf) for leaf in tree.leaves(out)}
+    refused: PolyopError | None = None
     while groups:
-        run_under(level.outer, _give_back, groups.pop(), kept)
+        found = run_under(level.outer, _give_back, groups.pop(), kept)
+        refused = refused or found
+    return refused
 
 
-def _give_back(group: Group, kept: set[int]) -> None:
+def _give_back(group: Group, kept: set[int]) -> PolyopError | None:
     value, body = group[0].tensor.payload.value, group[0].body
     lent = [(weakref.ref(loan.tensor), loan.body) for loan in group]
     group.clear()  # now they live only where the program has them
     if not _put_back(lent, kept):
-        return
+        return None
     refused = _written(lent[0][0](), kept, body, value)
     if refused is None:
-        return
+        return None
     gc.collect()  # what only a cycle of dead objects holds is read by nobody
-    if _put_back(lent, kept):
-        raise refused
+    return refused if _put_back(lent, kept) else None
 
 
 def _put_back(lent: Sequence[tuple[weakref.ref[Tensor], Tensor]], kept: set[int]) -> bool:

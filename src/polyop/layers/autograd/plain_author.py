@@ -26,6 +26,7 @@ from polyop.layers.autograd.arrays import send
 from polyop.layers.autograd.author import AuthorRecorder, author_backward
 from polyop.layers.autograd.context import Context
 from polyop.layers.autograd.node import Node, next_seq
+from polyop.layers.rule_notes import note_rule
 from polyop.schema.types import leaf_kind
 from polyop.tensor.tensor import Tensor, is_differentiable
 
@@ -62,6 +63,7 @@ def quick_author(found: AuthorRecorder, kernel: Kernel) -> Handler | None:
         author_setup=found.rule.setup_context, ref=weakref.ref,
         owner=found, backward=plain_backward_of(found),
         more=(None, found, [0]), Inputs=found.inputs_class, general=general(found), NONE={},
+        note_rule=note_rule,
     )  # fmt: skip
     text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(_text(found, shape))])
     return make_function(text, scope, op._opname, found.names)
@@ -101,7 +103,8 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
     if found.setup is not None:
         ids = ", ".join(f"id({a})" for a in shape.names)
         lines += [
-            f"    {_setup_text(found, given)}",
+            f"    try: {_setup_text(found, given)}",
+            "    except Exception as _e: note_rule(_e, op, 'setup_context'); raise",
             f"    _c._ids = ({ids},)",
             "    for _s in _c._saved:",
             "        if _s is _r: _c.keep_twin(_r); break",
@@ -175,6 +178,7 @@ def plain_backward_of(found: AuthorRecorder) -> Callable[..., Any]:
         "t.keys = 1; t.version = 0",
         "token = set_word(word().without_grad)",
         "try: given = rule(n.s0, t)",
+        "except Exception as error: note_rule(error, n.op, 'backward'); raise",
         "finally: reset_word(token)",
         *unpack,
         *checks,
@@ -184,6 +188,7 @@ def plain_backward_of(found: AuthorRecorder) -> Callable[..., Any]:
     scope = {
         "Tensor": Tensor, "ndarray": np.ndarray, "asarray": np.asarray, "set_word": set_word,
         "reset_word": reset_word, "word": word, "rule": found.backward, "odd": odd_gradients,
+        "note_rule": note_rule,
     }  # fmt: skip
     made = make_function(text, scope, f"{found.op._opname}_backward", ())
     made.tensor = author_backward.tensor  # type: ignore[attr-defined]

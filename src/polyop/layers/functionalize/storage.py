@@ -19,7 +19,8 @@ from polyop.errors import MutationError
 from polyop.layers.levels import Level
 from polyop.ops.views import VIEW_INVERSES
 from polyop.tensor.meta import Shape
-from polyop.tensor.tensor import PRINTER, Tensor
+from polyop.tensor.printing import PRINTER
+from polyop.tensor.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,33 +73,45 @@ def make_fx(
     table = {as_operator(op): fn for op, fn in (decomposition_table or {}).items()}
 
     def trace(*args: Any) -> GraphModule:
-        leaves, spec = tree.flatten(args)
-        mode = _mode(tracing_mode, leaves)
-        outside = levels_outside(word())
-        if mode is None and any(is_outside(leaf, outside) for leaf in leaves):
-            mode = FakeTensorMode(allow_non_fake_inputs=True)
-        tracer = Tracer(table=table, outside=outside)
-        named = zip(leaf_names(f, args), leaves, strict=True)
-        parts = [part for pair in named for part in taken_apart(*pair)]
-        inputs = [_input(tracer, mode, *part) for part in parts]
-        given = tree.unflatten(spec, put_together(leaves, inputs))
-        # What the function makes is of the trace alone, also inside a functionalization.
-        plain = word().but(tracer=None, pre=(), fake=mode, functional=None, levels=())
-        under = plain.but(tracer=tracer)
-        proxy = ProxyMode(tracer) if pre_dispatch else None
-        if proxy is not None:
-            under = with_pre_dispatch(plain, proxy)
-        result = inside(run_under(under, f, *given))
-        if proxy is not None:
-            proxy.note_grad(plain.grad)
-        env = None if mode is None else mode.shape_env
-        module: GraphModule = run_under(plain, tracer.finish, result, env)
-        if proxy is not None:
-            module.__class__ = PreDispatchModule
-        module.__dict__["shape_env"] = env
-        return module
+        return _traced(f, args, tracing_mode, table, pre_dispatch=pre_dispatch)
 
     return trace
+
+
+def _traced(
+    f: Callable[..., Any],
+    args: tuple[Any, ...],
+    tracing_mode: str,
+    table: Mapping[Any, Callable[..., Any]],
+    *,
+    pre_dispatch: bool,
+) -> GraphModule:
+    """Run a function on stand-ins for its arguments, and give what it did as a graph."""
+    leaves, spec = tree.flatten(args)
+    mode = _mode(tracing_mode, leaves)
+    outside = levels_outside(word())
+    if mode is None and any(is_outside(leaf, outside) for leaf in leaves):
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+    tracer = Tracer(table=table, outside=outside)
+    named = zip(leaf_names(f, args), leaves, strict=True)
+    parts = [part for pair in named for part in taken_apart(*pair)]
+    inputs = [_input(tracer, mode, *part) for part in parts]
+    given = tree.unflatten(spec, put_together(leaves, inputs))
+    # What the function makes is of the trace alone, also inside a functionalization.
+    plain = word().but(tracer=None, pre=(), fake=mode, functional=None, levels=())
+    under = plain.but(tracer=tracer)
+    proxy = ProxyMode(tracer) if pre_dispatch else None
+    if proxy is not None:
+        under = with_pre_dispatch(plain, proxy)
+    result = inside(run_under(under, f, *given))
+    if proxy is not None:
+        proxy.note_grad(plain.grad)
+    env = None if mode is None else mode.shape_env
+    module: GraphModule = run_under(plain, tracer.finish, result, env)
+    if proxy is not None:
+        module.__class__ = PreDispatchModule
+    module.__dict__["shape_env"] = env
+    return module
 
 
 def _mode(tracing_mode: str, leaves: Sequence[Any]) -> FakeTensorMode | None:

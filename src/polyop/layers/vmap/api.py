@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import update_wrapper
 from typing import Any, NamedTuple
 
 from polyop.dispatch.bits import BATCHED, LEVELS
@@ -55,11 +55,15 @@ def vmap(
     """
     _check_options(func, randomness, chunk_size)
     spec = Spec(func, in_dims, out_dims, randomness)
+    mapped = _mapped(spec) if chunk_size is None else _chunked(spec, chunk_size)
+    return update_wrapper(mapped, func, updated=())
 
-    @wraps(func, updated=())
+
+def _mapped(spec: Spec) -> Callable[..., Any]:
+    """Make the function that runs the whole batch at once."""
+    func, in_dims, out_dims, randomness = spec
+
     def mapped(*args: Any, **kwargs: Any) -> Any:
-        if chunk_size is not None:
-            return _in_chunks(spec, chunk_size, args, kwargs)
         if in_dims == 0 and len(args) == 1 and not kwargs:
             x = args[0]
             if x.__class__ is Tensor and x.payload.shape:
@@ -90,12 +94,19 @@ def vmap(
                     if record.__class__ is Batch and record.level is level and record.axis == 0:
                         return record.value
                 return collect(spec, out, level)
-        dims = spec.in_dims if spec.in_dims.__class__ is tuple else (spec.in_dims,) * len(args)
+        dims = in_dims if in_dims.__class__ is tuple else (in_dims,) * len(args)
         size = _size_of_tensors(dims, args)
         if size is not None:
             return _run_tensors(spec, size, dims, args, kwargs)
         inputs, structure = spread_inputs(spec, args)
         return _run(spec, inputs, structure, kwargs)
+
+    return mapped
+
+
+def _chunked(spec: Spec, size: int) -> Callable[..., Any]:
+    def mapped(*args: Any, **kwargs: Any) -> Any:
+        return _in_chunks(spec, size, args, kwargs)
 
     return mapped
 

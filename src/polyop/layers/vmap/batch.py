@@ -20,7 +20,8 @@ from polyop.dispatch.operator import OpOverload
 from polyop.errors import VmapError
 from polyop.layers.levels import Level
 from polyop.tensor.meta import Shape, normal_strides
-from polyop.tensor.tensor import PRINTER, Tensor
+from polyop.tensor.printing import PRINTER
+from polyop.tensor.tensor import Tensor
 
 #: Runs a call at a level: all arguments are there, in schema order.
 Plan = Callable[["VmapLevel", OpOverload, Sequence[Any]], Any]

@@ -14,6 +14,7 @@ from polyop.dispatch.context import run_under
 from polyop.errors import MissingRuleError, VmapError
 from polyop.layers.autograd.function import APPLY, Function, traits_of
 from polyop.layers.levels import enter_level
+from polyop.layers.rule_notes import note_rule
 from polyop.layers.vmap.batch import VmapLevel, batched, peel
 from polyop.ops.broadcasting import expand_to
 from polyop.ops.reductions import sum as sum_of
@@ -53,7 +54,11 @@ def apply_at_vmap(level: VmapLevel, cls: type[Function], args: Sequence[Any]) ->
     if rule is None:
         return _generated(level, cls, args)
     in_dims = tuple(peel(x, level)[1] for x in args)
-    given = run_under(level.below(), rule, level.info, in_dims, *values)
+    try:
+        given = run_under(level.below(), rule, level.info, in_dims, *values)
+    except Exception as error:
+        note_rule(error, traits_of(cls), "vmap")
+        raise
     if not isinstance(given, tuple) or len(given) != 2:
         raise VmapError(
             f"{cls.__name__}.vmap gives two values",
@@ -126,8 +131,13 @@ def of_batches(cls: type[Function]) -> type[Function]:
             inner = batching.level()
             ctx.batching, ctx.sample = batching, Sample(ctx)
             results = tree.map_leaves(lambda y: batched(y, 0, inner), output)
-            with enter_level(inner):
-                cls.setup_context(ctx.sample, batching.taken(values, inner), results)  # type: ignore[attr-defined]
+            given = batching.taken(values, inner)
+            try:
+                with enter_level(inner):
+                    cls.setup_context(ctx.sample, given, results)  # type: ignore[attr-defined]
+            except Exception as error:
+                note_rule(error, traits_of(cls), "setup_context")
+                raise
             ctx.sample.keep(ctx, inner, tree.leaves(results), tree.leaves(output))
 
         @staticmethod
@@ -135,8 +145,12 @@ def of_batches(cls: type[Function]) -> type[Function]:
             inner = ctx.batching.level()
             given = [None if g is None else batched(g, 0, inner) for g in grads]
             ctx.sample.revive(ctx, inner)
-            with enter_level(inner):
-                found = cls.backward(ctx.sample, *given)
+            try:
+                with enter_level(inner):
+                    found = cls.backward(ctx.sample, *given)
+            except Exception as error:
+                note_rule(error, traits_of(cls), "backward")
+                raise
             found = found if isinstance(found, tuple) else (found,)
             pairs = zip(found, ctx.batching.axes, strict=False)
             return None, *[_gradient(g, axis, inner) for g, axis in pairs]
@@ -155,8 +169,12 @@ def _batched_jvp(cls: Any) -> Any:
         pairs = zip(tangents, ctx.batching.axes, strict=True)
         given = [t if t is None or axis is None else batched(t, axis, inner) for t, axis in pairs]
         ctx.sample.revive(ctx, inner)
-        with enter_level(inner):
-            found = cls.jvp(ctx.sample, *given)
+        try:
+            with enter_level(inner):
+                found = cls.jvp(ctx.sample, *given)
+        except Exception as error:
+            note_rule(error, traits_of(cls), "jvp")
+            raise
         return tree.map_leaves(lambda d: _whole(d, inner), found)
 
     return jvp

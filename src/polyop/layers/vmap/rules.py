@@ -13,6 +13,7 @@ from polyop.dispatch.context import run_under
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import describe
 from polyop.errors import VmapError
+from polyop.layers.rule_notes import note_rule
 from polyop.layers.vmap.batch import VmapInfo, VmapLevel, batched, peel_all
 from polyop.schema.tags import Tag
 from polyop.tensor.storage import share, shares_memory
@@ -30,14 +31,18 @@ def run_rule(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
 
 def _call(level: VmapLevel, op: OpOverload, values: Sequence[Any], dims: Sequence[Any]) -> Any:
     rule, n = op.rule("vmap"), len(op._schema.positional)
-    if op.is_builtin or n == len(values):
-        # Built-in rules are ours and take all by position, as kernels do.
-        return rule(level.info, tuple(dims), *values)
-    names = [a.name for a in op._schema.keyword_only]
-    kwarg_dims = dict(zip(names, dims[n:], strict=True))
-    info = VmapInfo(level.batch_size, level.randomness, kwarg_dims)
-    named = dict(zip(names, values[n:], strict=True))
-    return rule(info, tuple(dims[:n]), *values[:n], **named)
+    try:
+        if op.is_builtin or n == len(values):
+            # Built-in rules are ours and take all by position, as kernels do.
+            return rule(level.info, tuple(dims), *values)
+        names = [a.name for a in op._schema.keyword_only]
+        kwarg_dims = dict(zip(names, dims[n:], strict=True))
+        info = VmapInfo(level.batch_size, level.randomness, kwarg_dims)
+        named = dict(zip(names, values[n:], strict=True))
+        return rule(info, tuple(dims[:n]), *values[:n], **named)
+    except Exception as error:
+        note_rule(error, op, "vmap rule")
+        raise
 
 
 def wrap_results(
