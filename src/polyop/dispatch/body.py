@@ -11,7 +11,7 @@ nothing that it gives back may share storage undeclared (S47, S48).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from polyop.dispatch.write import Shape, bumps_text, call_text, indent, odd_text
 from polyop.schema.model import FunctionSchema
@@ -112,45 +112,90 @@ def tensor_body(shape: Shape, forms: Sequence[Form], *, guarded: bool, plain: bo
     return [*lines, *(_quick_text(shape, forms, check) if plain else [check])]
 
 
-#: Types of single results that one look may let pass.
+#: Types of results that one look may let pass.
 _NUMBERS = {"int", "SymInt", "float", "bool"}
 
 
 def _quick_text(shape: Shape, forms: Sequence[Form], check: str) -> list[str]:
     """Lines that return results of the common kinds, and check all others."""
-    if len(forms) == 1 and shape.results[0] in _NUMBERS:
-        return [f"if {odd_text('_r', shape.results[0])}: {check}", "return _r"]
-    if any(form != ("new", -1) for form in forms):
+    if shape.results == ("Tensor[]",) and forms[0] == ("list", -1):
+        return [*_list_text(shape, check), "return [*_r]"]
+    types = [
+        "Tensor" if form == ("new", -1) else text if text in _NUMBERS else ""
+        for form, text in zip(forms, shape.results, strict=True)
+    ]
+    if not all(types):
         return [check]
-    return [*looks_text(shape, check, len(forms)), "return _r"]
+    if len(types) == 1:
+        return [*_looks_text(shape, check, {"_r": types[0]}), "return _r"]
+    names = {f"_r{i}": text for i, text in enumerate(types)}
+    return [
+        f"if _r.__class__ is not tuple or len(_r) != {len(names)}: {check}",
+        f"{', '.join(names)} = _r",
+        *_looks_text(shape, check, names),
+        "return _r",
+    ]
 
 
-def looks_text(shape: Shape, check: str, count: int = 1) -> list[str]:
-    """Lines that let plain tensors with memory of their own pass, and check anything else.
+def looks_text(shape: Shape, check: str) -> list[str]:
+    """Lines that let a plain tensor `_r` with memory of its own pass, and check anything else.
 
-    An array's memory is its base's, or its own where there is none; what has another base (a
-    buffer, an array of another class) is checked. Of a single result `_p` is the array, of a single
-    argument `_q`.
+    They leave its array in `_p`, and that of a single argument in `_q`.
     """
-    found = ["_r"] if count == 1 else [f"_r{i}" for i in range(count)]
-    owners = [f"_o{i}" for i in range(count)]
-    lines = []
-    if count > 1:
-        lines += [f"if _r.__class__ is not tuple or len(_r) != {count}: {check}"]
-        lines += [f"{', '.join(found)} = _r"]
-    for i, (r, o) in enumerate(zip(found, owners, strict=True)):
-        lines += [
-            f"if {r}.__class__ is not Tensor or {r}.keys != 1: {check}",
-            f"_p = {r}.payload; {o} = _p.base",
-            f"if {o} is None: {o} = _p",
-            f"elif {o}.__class__ is not ndarray or {o}.base is not None: {check}",
-            *[f"if {o} is {other}: {check}" for other in owners[:i]],
-        ]
-    same = " or ".join(f"{{0}} is {o}" for o in owners)
+    return _looks_text(shape, check, {"_r": "Tensor"})
+
+
+def _looks_text(shape: Shape, check: str, types: Mapping[str, str]) -> list[str]:
+    """Lines that look at results, by the variables that they are in."""
+    lines: list[str] = []
+    owners: list[str] = []
+    for r, text in types.items():
+        if text != "Tensor":
+            lines.append(f"if {odd_text(r, text)}: {check}")
+            continue
+        o = f"_o{len(owners)}"
+        lines += _owner_text(r, o, check)
+        lines += [f"if {o} is {other}: {check}" for other in owners]
+        owners.append(o)
+    if not owners:
+        return lines
+    return lines + _apart_text(shape, check, " or ".join(f"{{0}} is {o}" for o in owners))
+
+
+def _owner_text(r: str, owner: str, check: str) -> list[str]:
+    """Lines that find the array whose memory a result has.
+
+    It is its base, or itself where it has none; what has another base (a buffer, an array of
+    another class) is checked.
+    """
+    return [
+        f"if {r}.__class__ is not Tensor or {r}.keys != 1: {check}",
+        f"_p = {r}.payload; {owner} = _p.base",
+        f"if {owner} is None: {owner} = _p",
+        f"elif {owner}.__class__ is not ndarray or {owner}.base is not None: {check}",
+    ]
+
+
+def _list_text(shape: Shape, check: str) -> list[str]:
+    """Lines that look at a list of results."""
+    return [
+        f"if _r.__class__ is not list: {check}",
+        "_ids = set()",
+        "for _x in _r:",
+        *indent(_owner_text("_x", "_o", check)),
+        "    _ids.add(id(_o))",
+        f"if len(_ids) != len(_r): {check}",
+        *_apart_text(shape, check, "id({0}) in _ids"),
+    ]
+
+
+def _apart_text(shape: Shape, check: str, same: str) -> list[str]:
+    """Lines that hold the arguments' memory to that of results; `same` tests an array for it."""
     shares = (
         f"{same.format('_q')} or (_b := _q.base) is not None "
         f"and ({same.format('_b')} or _b.__class__ is not ndarray or _b.base is not None)"
     )
+    lines = []
     for a in shape.of("tensor"):
         lines += [f"_q = {a}.payload", f"if {shares}: {check}"]
     for a in shape.of("tensor?"):

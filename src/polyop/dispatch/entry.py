@@ -131,7 +131,8 @@ def _first(
 def write_entry(op: OpOverload) -> None:
     """Write the code of an entry, be it called or not."""
     with LOCK:
-        op.entry.__globals__.update(scope_of(op))
+        defaults = tuple([a.default_value for a in op._schema.arguments])
+        op.entry.__globals__.update(scope_of(op, defaults=defaults))
         op.written = True
         rewrite_entry(op, op.entry)
 
@@ -227,9 +228,7 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
     body = [f"if _k == 1 or _k in {PLAIN!r}:", *indent(lines)] if lines else []
     given = _tuple(shape.names)
     rest, named = ("()", "{}") if op.is_builtin else ("_rest", "_named")
-    lines = (
-        [] if op.is_builtin else [f"if _named or _rest: return slow(op, {given}, _rest, _named)"]
-    )
+    by_name, constants = ([], {}) if op.is_builtin else _by_name_text(op, given)
     # What goes wrong later is raised outside of any `except`, so that a user's
     # traceback does not begin with how the entry found out.
     found = [
@@ -240,7 +239,8 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
         "if _h is None: _h = resolve(op, _k)",
         f"return _h({', '.join(shape.names)})",
     ]
-    lines += [
+    lines = [
+        *by_name,
         "try:",
         *indent(keys_text(shape)),
         *[f"    _k |= object_code(a{i})" for i in op.objects],
@@ -250,9 +250,26 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
         *_noted_text(shape),
         f"return slow(op, {given}, {rest}, {named})",
     ]
-    constants = {} if kernel is None else {KERNEL: kernel.fn, PLAIN: plain_codes(op, kernel)}
+    if kernel is not None:
+        constants |= {KERNEL: kernel.fn, PLAIN: plain_codes(op, kernel)}
     head = f"def f({_parameters(op, shape.names, shape.positional)}):"
     return "\n".join([head, *indent(lines)]), constants
+
+
+def _by_name_text(op: OpOverload, given: str) -> tuple[list[str], dict[str, Any]]:
+    """Lines that put arguments given by name into their places, and the constants in them.
+
+    The slow way says what is wrong with a name that is left.
+    """
+    lines = ["if _named or _rest:", f"    if _rest: return slow(op, {given}, _rest, _named)"]
+    constants = {}
+    for i, argument in enumerate(op._schema.positional):
+        name = f"<name {i}>"
+        constants[name] = argument.name
+        free = f"{name!r} in _named and a{i} is defaults[{i}]"
+        lines.append(f"    if {free}: a{i} = _named.pop({name!r})")
+    lines.append(f"    if _named: return slow(op, {given}, _rest, _named)")
+    return lines, constants
 
 
 def _noted_text(shape: Shape) -> list[str]:

@@ -120,6 +120,13 @@ def _check_text(i: int, kind: str, text: str) -> list[str]:
         return [f"{a} = [*{a}] if {a}.__class__ is list else convert(op, {i}, {a})"]
     if text.endswith("?"):
         return [f"if {a} is not None:", *indent(_check_text(i, kind, text[:-1]))]
+    if text == "float":
+        whole = f"{a}.__class__ is int and {-SMALL} < {a} < {SMALL}"
+        return [
+            f"if {odd_text(a, text)}:",
+            f"    if {whole}: {a} = float({a})",
+            f"    else: {convert}",
+        ]
     if text in EXACT:
         return [f"if {odd_text(a, text)}: {convert}"]
     if text == "Scalar":
