@@ -128,21 +128,27 @@ def _quick_text(shape: Shape, forms: Sequence[Form], check: str) -> list[str]:
         return [check]
     if len(types) == 1:
         return [*_looks_text(shape, check, {"_r": types[0]}), "return _r"]
+    return [*_several_text(shape, check, types), "return _r"]
+
+
+def looks_text(shape: Shape, check: str, count: int = 1) -> list[str]:
+    """Lines that let plain tensors with memory of their own pass, and check anything else.
+
+    The result is `_r`, or a tuple that they take apart into `_r0`, `_r1`, ... They leave the array
+    of a single result in `_p`, and that of a single argument in `_q`.
+    """
+    if count == 1:
+        return _looks_text(shape, check, {"_r": "Tensor"})
+    return _several_text(shape, check, ["Tensor"] * count)
+
+
+def _several_text(shape: Shape, check: str, types: Sequence[str]) -> list[str]:
     names = {f"_r{i}": text for i, text in enumerate(types)}
     return [
         f"if _r.__class__ is not tuple or len(_r) != {len(names)}: {check}",
         f"{', '.join(names)} = _r",
         *_looks_text(shape, check, names),
-        "return _r",
     ]
-
-
-def looks_text(shape: Shape, check: str) -> list[str]:
-    """Lines that let a plain tensor `_r` with memory of its own pass, and check anything else.
-
-    They leave its array in `_p`, and that of a single argument in `_q`.
-    """
-    return _looks_text(shape, check, {"_r": "Tensor"})
 
 
 def _looks_text(shape: Shape, check: str, types: Mapping[str, str]) -> list[str]:

@@ -332,7 +332,7 @@ def test_programs(
 ) -> None:
     """S134: a program gives NumPy's bits before its loops come and after, and PyTorch's numbers."""
     if kind in {"rows", "of rows"}:  # where not every sample has its own, writes are refused
-        lines = [("add" if what in WRITES else what, *places) for what, *places in lines]
+        lines = [("add" if what in WRITES else what, i, j, k) for what, i, j, k in lines]
     rng = np.random.default_rng(seed)
     arrays = [rng.normal(size=shape).astype(dtype) for _ in range(5)]
     before = [a.copy() for a in arrays]

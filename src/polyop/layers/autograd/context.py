@@ -129,6 +129,11 @@ class Context:
         """Keep no result itself; see NOTE [Saved results]."""
         self._saved = [twin(s, -1) if s is result else s for s in self._saved]
 
+    def keep_twins(self, results: Sequence[Any]) -> None:
+        """Do the same for several results, if one of them was saved."""
+        if any(s is r for s in self._saved for r in results):
+            self._saved = [_sealed(s, results, None) for s in self._saved]
+
     def running(self, node: Node) -> Context:
         """Give the context as backward sees it: the same attributes, and the node that runs."""
         made = type(self).__new__(type(self))

@@ -1,4 +1,4 @@
-"""The quick way of an author's gradient: plain tensors and static values in, one tensor out.
+"""The quick way of an author's gradient: plain tensors and static values in, new tensors out.
 
 `author.py` records any call; this file writes the forward of the common ones
 as text, with the kernel in it: one frame runs the kernel, then `setup_context`
@@ -10,7 +10,7 @@ every mistake, goes that way.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from polyop.dispatch.write import call_text, indent, make_function, shape_of
 from polyop.layers.autograd.arrays import send
 from polyop.layers.autograd.author import AuthorRecorder, author_backward
 from polyop.layers.autograd.context import Context
-from polyop.layers.autograd.node import Node, next_seq
+from polyop.layers.autograd.node import Node, collect, next_seq
 from polyop.layers.rule_notes import note_rule
 from polyop.schema.types import leaf_kind
 from polyop.tensor.tensor import Tensor, is_differentiable
@@ -46,12 +46,13 @@ def differentiable(dtype: Any) -> bool:
 def quick_author(found: AuthorRecorder, kernel: Kernel) -> Handler | None:
     """Write the handler of a call, or give None if its schema is not of the common form."""
     op = found.op
-    shape = shape_of(op._schema)
+    shape, forms = shape_of(op._schema), result_forms(op._schema)
     if (
         set(shape.kinds) - {"tensor", "static"}
         or shape.keywords
         or shape.written
-        or result_forms(op._schema) != (("new", -1),)
+        or not forms
+        or any(form != ("new", -1) for form in forms)
         or kernel.payload
         or kernel.with_keyset
         or kernel.takes_op
@@ -63,7 +64,7 @@ def quick_author(found: AuthorRecorder, kernel: Kernel) -> Handler | None:
         author_setup=found.rule.setup_context, ref=weakref.ref,
         owner=found, backward=plain_backward_of(found),
         more=(None, found, [0]), Inputs=found.inputs_class, general=general(found), NONE={},
-        note_rule=note_rule,
+        note_rule=note_rule, places=[*range(len(forms))], collect=collect,
     )  # fmt: skip
     text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(_text(found, shape))])
     return make_function(text, scope, op._opname, found.names)
@@ -91,13 +92,13 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
     one = len(tensors) == 1  # then it is the one that requires grad
     some = "True" if one else "{}.keys & GRAD != 0"
     needs = [some.format(a) if a in tensors else "False" for a in shape.names]
-    changed = f"_p.dtype is not {tensors[0]}.payload.dtype and " if one else ""
+    results = [f"_r{i}" for i in range(len(shape.results))] if len(shape.results) > 1 else ["_r"]
     lines = [
         "_token = set_word(word().in_kernel)",
         "try:",
         f"    _r = {call_text(shape, payloads=False)}",
-        *indent(looks_text(shape, odd)),
-        f"    if {changed}not differentiable(_p.dtype): return _r",
+        *indent(looks_text(shape, odd, len(results))),
+        *indent(_dtypes_text(results, tensors if one else [], odd)),
         f"    _c = Context(); _c.needs_input_grad = ({', '.join(needs)},)",
     ]
     if found.setup is not None:
@@ -106,13 +107,11 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
             f"    try: {_setup_text(found, given)}",
             "    except Exception as _e: note_rule(_e, op, 'setup_context'); raise",
             f"    _c._ids = ({ids},)",
-            "    for _s in _c._saved:",
-            "        if _s is _r: _c.keep_twin(_r); break",
+            *indent(_saved_text(results)),
         ]
-    lines += [
-        "finally: reset_word(_token)",
-        "if _c._without and id(_r) in _c._without: return _r",
-    ]
+    lines.append("finally: reset_word(_token)")
+    if len(results) == 1:
+        lines.append("if _c._without and id(_r) in _c._without: return _r")
     spec = "({0}.grad_node if {0}.keys & GRAD else None, {0}.payload.shape, {0}.payload.dtype)"
     spec = "({0}.grad_node, _q.shape, _q.dtype)" if one else spec
     specs = [spec.format(a) if a in tensors else "None" for a in shape.names]
@@ -123,13 +122,44 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
     )
     return [
         *lines,
-        "_n = Node(); _n.backward = backward; _n.seq = next_seq(); _n.op = op; _n.more = more",
+        "_n = Node(); _n.backward = backward; _n.seq = next_seq(); _n.op = op",
         f"_n.n0 = {nodes}; _n.s0 = _c; _n.s1 = ({', '.join(specs)},)",
         # A saved result needs its node again; weakly, since the node keeps the context.
         "_c._node = ref(_n) if _c._saved.__class__ is list else owner",
-        "_r.keys = 3; _r.grad_node = _n",
+        *_history_text(results),
         "return _r",
     ]
+
+
+def _dtypes_text(results: Sequence[str], one: Sequence[str], odd: str) -> list[str]:
+    """Lines that leave calls whose results have no gradient."""
+    if len(results) > 1:
+        some = " and ".join(f"differentiable({r}.payload.dtype)" for r in results)
+        return [f"if not ({some}): {odd}"]
+    changed = f"_p.dtype is not {one[0]}.payload.dtype and " if one else ""
+    return [f"if {changed}not differentiable(_p.dtype): return _r"]
+
+
+def _saved_text(results: Sequence[str]) -> list[str]:
+    """Lines that keep no result itself in the context."""
+    if len(results) > 1:
+        return [f"if _c._saved: _c.keep_twins(({', '.join(results)}))"]
+    return ["for _s in _c._saved:", "    if _s is _r: _c.keep_twin(_r); break"]
+
+
+def _history_text(results: Sequence[str]) -> list[str]:
+    """Lines that give results their node; of several each has its own, which collects."""
+    if len(results) == 1:
+        return ["_n.more = more; _r.keys = 3; _r.grad_node = _n"]
+    facts = ", ".join(f"({r}.payload.shape, {r}.payload.dtype)" for r in results)
+    lines = [f"_n.more = ([{facts}], owner, places)"]
+    for i, r in enumerate(results):
+        lines += [
+            f"if not (_c._without and id({r}) in _c._without):",
+            "    _m = Node(); _m.backward = collect; _m.seq = next_seq(); _m.op = op",
+            f"    _m.n0 = _n; _m.x0 = {i}; {r}.keys = 3; {r}.grad_node = _m",
+        ]
+    return lines
 
 
 def _setup_text(found: AuthorRecorder, given: str) -> str:
@@ -173,11 +203,12 @@ def plain_backward_of(found: AuthorRecorder) -> Callable[..., Any]:
             f"        grads[m{i}] = d{i}",
             f"        if m{i}.seq: push(m{i})",
         ]
+    count = len(found.op._schema.returns)
+    incoming = ["t"] if count == 1 else [f"t{i}" for i in range(count)]
     lines = [
-        "t = Tensor(); t.payload = g if g.__class__ is ndarray else asarray(g); "
-        "t.keys = 1; t.version = 0",
+        *_incoming_text(incoming),
         "token = set_word(word().without_grad)",
-        "try: given = rule(n.s0, t)",
+        f"try: given = rule(n.s0, {', '.join(incoming)})",
         "except Exception as error: note_rule(error, n.op, 'backward'); raise",
         "finally: reset_word(token)",
         *unpack,
@@ -188,11 +219,30 @@ def plain_backward_of(found: AuthorRecorder) -> Callable[..., Any]:
     scope = {
         "Tensor": Tensor, "ndarray": np.ndarray, "asarray": np.asarray, "set_word": set_word,
         "reset_word": reset_word, "word": word, "rule": found.backward, "odd": odd_gradients,
-        "note_rule": note_rule,
+        "note_rule": note_rule, "zeros": np.zeros,
     }  # fmt: skip
     made = make_function(text, scope, f"{found.op._opname}_backward", ())
     made.tensor = author_backward.tensor  # type: ignore[attr-defined]
     return made
+
+
+def _incoming_text(names: Sequence[str]) -> list[str]:
+    """Lines that make tensors of what comes in; of several, what nobody sent is zero, or None."""
+    if len(names) == 1:
+        return [_tensor_text(names[0], "g")]
+    lines = [f"{', '.join(f'g{i}' for i in range(len(names)))}, = g", "filled = n.s0._materialize"]
+    for i, t in enumerate(names):
+        lines += [
+            f"if g{i} is None and filled: g{i} = zeros(*n.more[0][{i}])",
+            f"if g{i} is None: {t} = None",
+            f"else: {_tensor_text(t, f'g{i}')}",
+        ]
+    return lines
+
+
+def _tensor_text(t: str, g: str) -> str:
+    array = f"{g} if {g}.__class__ is ndarray else asarray({g})"
+    return f"{t} = Tensor(); {t}.payload = {array}; {t}.keys = 1; {t}.version = 0"
 
 
 def odd_gradients(n: Node, given: Any, grads: dict[Node, Any], push: Callable[[Node], Any]) -> None:
