@@ -73,6 +73,10 @@ def _call_foreign(op: OpOverload, values: Sequence[Any], classes: Any) -> Any:
     known = op.notes.get(tuple([value.__class__ for value in bound]))
     if classes is not None and getattr(known, "converts", False):
         op.notes[classes] = known  # it takes other classes too of what is no tensor
+    elif classes is not None and classes not in op.notes:
+        made = PARTS.quick_call(op, classes)
+        if made is not None:
+            op.notes[classes] = made
     return answer
 
 

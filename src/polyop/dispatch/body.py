@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from polyop.dispatch.write import Shape, bumps_text, call_text, indent, odd_text
+from polyop.records import NamedTuple
 from polyop.schema.model import FunctionSchema
 from polyop.schema.tags import Tag
 
@@ -87,15 +88,13 @@ def _wrap_text(shape: Shape, form: Form, tags: Sequence[Tag], keys: int, r: str)
     return [*whole, f"if {shares}:", *indent(alias)]
 
 
-def tensor_body(shape: Shape, forms: Sequence[Form], *, guarded: bool, plain: bool) -> list[str]:
+def tensor_body(shape: Shape, forms: Sequence[Form], *, guarded: bool) -> list[str]:
     """Lines that run an author's kernel and check its results.
 
     Args:
         shape: of the schema.
         forms: of the results.
         guarded: whether layers acted before, which the kernel must not meet.
-        plain: whether all tensors are plain NumPy ones, so that a result that
-            is one too needs only a few looks.
     """
     call = f"_r = {call_text(shape, payloads=False)}"
     lines = [*bumps_text(shape), call]
@@ -109,106 +108,101 @@ def tensor_body(shape: Shape, forms: Sequence[Form], *, guarded: bool, plain: bo
     check = f"return results(op, _r, {arguments})"
     if not forms:
         return [*lines, f"if _r is not None: {check}", "return None"]
-    return [*lines, *(_quick_text(shape, forms, check) if plain else [check])]
+    return [*lines, *Looks(shape, check).common(forms)]
 
 
 #: Types of results that one look may let pass.
 _NUMBERS = {"int", "SymInt", "float", "bool"}
 
 
-def _quick_text(shape: Shape, forms: Sequence[Form], check: str) -> list[str]:
-    """Lines that return results of the common kinds, and check all others."""
-    if shape.results == ("Tensor[]",) and forms[0] == ("list", -1):
-        return [*_list_text(shape, check), "return [*_r]"]
-    types = [
-        "Tensor" if form == ("new", -1) else text if text in _NUMBERS else ""
-        for form, text in zip(forms, shape.results, strict=True)
-    ]
-    if not all(types):
-        return [check]
-    if len(types) == 1:
-        return [*_looks_text(shape, check, {"_r": types[0]}), "return _r"]
-    return [*_several_text(shape, check, types), "return _r"]
+class Looks(NamedTuple):
+    """Lines that let results of the common kinds pass by a few looks, and check all others.
 
-
-def looks_text(shape: Shape, check: str, count: int = 1) -> list[str]:
-    """Lines that let plain tensors with memory of their own pass, and check anything else.
-
-    The result is `_r`, or a tuple that they take apart into `_r0`, `_r1`, ... They leave the array
-    of a single result in `_p`, and that of a single argument in `_q`.
+    Attributes:
+        shape: of the schema.
+        check: returns the results, checked.
     """
-    if count == 1:
-        return _looks_text(shape, check, {"_r": "Tensor"})
-    return _several_text(shape, check, ["Tensor"] * count)
 
+    shape: Shape
+    check: str
 
-def _several_text(shape: Shape, check: str, types: Sequence[str]) -> list[str]:
-    names = {f"_r{i}": text for i, text in enumerate(types)}
-    return [
-        f"if _r.__class__ is not tuple or len(_r) != {len(names)}: {check}",
-        f"{', '.join(names)} = _r",
-        *_looks_text(shape, check, names),
-    ]
+    def common(self, forms: Sequence[Form]) -> list[str]:
+        """Lines that return results of these forms."""
+        if self.shape.results == ("Tensor[]",) and forms[0] == ("list", -1):
+            return [*self._of_list(), "return [*_r]"]
+        types = [
+            "Tensor" if form == ("new", -1) else text if text in _NUMBERS else ""
+            for form, text in zip(forms, self.shape.results, strict=True)
+        ]
+        return [*self.of_types(types), "return _r"] if all(types) else [self.check]
 
+    def of_types(self, types: Sequence[str]) -> list[str]:
+        """Lines that look at a result, or at several, each a number or a tensor of its own memory.
 
-def _looks_text(shape: Shape, check: str, types: Mapping[str, str]) -> list[str]:
-    """Lines that look at results, by the variables that they are in."""
-    lines: list[str] = []
-    owners: list[str] = []
-    for r, text in types.items():
-        if text != "Tensor":
-            lines.append(f"if {odd_text(r, text)}: {check}")
-            continue
-        o = f"_o{len(owners)}"
-        lines += _owner_text(r, o, check)
-        lines += [f"if {o} is {other}: {check}" for other in owners]
-        owners.append(o)
-    if not owners:
-        return lines
-    return lines + _apart_text(shape, check, " or ".join(f"{{0}} is {o}" for o in owners))
+        The result is `_r`, or a tuple that they take apart into `_r0`, `_r1`, ... They leave the
+        array of a single result in `_p`, and that of a single argument in `_q`.
+        """
+        if len(types) == 1:
+            return self._of_each({"_r": types[0]})
+        names = {f"_r{i}": text for i, text in enumerate(types)}
+        return [
+            f"if _r.__class__ is not tuple or len(_r) != {len(names)}: {self.check}",
+            f"{', '.join(names)} = _r",
+            *self._of_each(names),
+        ]
 
+    def _of_each(self, types: Mapping[str, str]) -> list[str]:
+        lines: list[str] = []
+        owners: list[str] = []
+        for r, text in types.items():
+            if text != "Tensor":
+                lines.append(f"if {odd_text(r, text)}: {self.check}")
+                continue
+            o = f"_o{len(owners)}"
+            lines += self._owner(r, o)
+            lines += [f"if {o} is {other}: {self.check}" for other in owners]
+            owners.append(o)
+        return (
+            lines + self._apart(" or ".join(f"{{0}} is {o}" for o in owners)) if owners else lines
+        )
 
-def _owner_text(r: str, owner: str, check: str) -> list[str]:
-    """Lines that find the array whose memory a result has.
+    def _owner(self, r: str, owner: str) -> list[str]:
+        """Lines that find the array whose memory a result has.
 
-    It is its base, or itself where it has none; what has another base (a buffer, an array of
-    another class) is checked.
-    """
-    return [
-        f"if {r}.__class__ is not Tensor or {r}.keys != 1: {check}",
-        f"_p = {r}.payload; {owner} = _p.base",
-        f"if {owner} is None: {owner} = _p",
-        f"elif {owner}.__class__ is not ndarray or {owner}.base is not None: {check}",
-    ]
+        It is its base, or itself where it has none; what has another base (a buffer, an array of
+        another class) is checked.
+        """
+        return [
+            f"if {r}.__class__ is not Tensor or {r}.keys != 1: {self.check}",
+            f"_p = {r}.payload; {owner} = _p.base",
+            f"if {owner} is None: {owner} = _p",
+            f"elif {owner}.__class__ is not ndarray or {owner}.base is not None: {self.check}",
+        ]
 
+    def _of_list(self) -> list[str]:
+        return [
+            f"if _r.__class__ is not list: {self.check}",
+            "_ids = set()",
+            "for _x in _r:",
+            *indent(self._owner("_x", "_o")),
+            "    _ids.add(id(_o))",
+            f"if len(_ids) != len(_r): {self.check}",
+            *self._apart("id({0}) in _ids"),
+        ]
 
-def _list_text(shape: Shape, check: str) -> list[str]:
-    """Lines that look at a list of results."""
-    return [
-        f"if _r.__class__ is not list: {check}",
-        "_ids = set()",
-        "for _x in _r:",
-        *indent(_owner_text("_x", "_o", check)),
-        "    _ids.add(id(_o))",
-        f"if len(_ids) != len(_r): {check}",
-        *_apart_text(shape, check, "id({0}) in _ids"),
-    ]
-
-
-def _apart_text(shape: Shape, check: str, same: str) -> list[str]:
-    """Lines that hold the arguments' memory to that of results; `same` tests an array for it."""
-    shares = (
-        f"{same.format('_q')} or (_b := _q.base) is not None "
-        f"and ({same.format('_b')} or _b.__class__ is not ndarray or _b.base is not None)"
-    )
-    lines = []
-    for a in shape.of("tensor"):
-        lines += [f"_q = {a}.payload", f"if {shares}: {check}"]
-    for a in shape.of("tensor?"):
-        lines += [f"if {a} is not None:", f"    _q = {a}.payload", f"    if {shares}: {check}"]
-    for a in shape.of("tensor[]", "tensor?[]"):
-        lines += [f"for _x in {a}:", "    if _x is not None:"]
-        lines += ["        _q = _x.payload", f"        if {shares}: {check}"]
-    if shape.of("tree"):
-        lines.append(check)
-    return lines
+    def _apart(self, same: str) -> list[str]:
+        """Lines that hold arguments' memory to that of results; `same` tests an array for it."""
+        shape, check = self.shape, self.check
+        shares = (
+            f"{same.format('_q')} or (_b := _q.base) is not None "
+            f"and ({same.format('_b')} or _b.__class__ is not ndarray or _b.base is not None)"
+        )
+        lines = []
+        for a in shape.of("tensor"):
+            lines += [f"_q = {a}.payload", f"if {shares}: {check}"]
+        for a in shape.of("tensor?"):
+            lines += [f"if {a} is not None:", f"    _q = {a}.payload", f"    if {shares}: {check}"]
+        for a in shape.of("tensor[]", "tensor?[]"):
+            lines += [f"for _x in {a}:", "    if _x is not None:"]
+            lines += ["        _q = _x.payload", f"        if {shares}: {check}"]
+        return [*lines, check] if shape.of("tree") else lines

@@ -311,7 +311,7 @@ def _body(
     forms = result_forms(op._schema)
     if kernel.payload:
         return payload_body(shape, forms, op.tags, keys)
-    return tensor_body(shape, forms, guarded=guarded, plain=keys == 1)
+    return tensor_body(shape, forms, guarded=guarded)
 
 
 # -- handlers of kernels ------------------------------------------------------

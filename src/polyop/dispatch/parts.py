@@ -36,6 +36,8 @@ class Parts:
     shares_memory: Callable[[Any, Any], bool]  # tensor/storage.py, of two tensors
     is_array: Callable[[Any], bool]  # tensor/libraries.py: an array that is no Tensor
     call_foreign: Callable[[Any, Sequence[Any]], Any]  # tensor/foreign.py: answer in kind
+    #: Of arguments of these classes, the call written out: tensor/foreign.py
+    quick_call: Callable[[Any, Sequence[type]], Any]
     no_backend: Callable[[Any, int], Any]  # tensor/foreign.py: a payload that is not NumPy's
     #: Lets an author's NumPy kernel serve other libraries' arrays: layers/payloads.py
     author_handler: Callable[..., Any]

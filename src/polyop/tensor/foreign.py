@@ -7,7 +7,7 @@ wrapped, not copied, so a mutable operator writes the caller's own array.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from polyop import tree
 from polyop.dispatch.bits import OTHER
 from polyop.dispatch.parts import PARTS
+from polyop.dispatch.write import base_scope, call_text, indent, make_function, shape_of
 from polyop.errors import MissingKernelError
 from polyop.lazy import load
 from polyop.tensor.tensor import Tensor, of_array
@@ -55,6 +56,38 @@ def call_foreign(op: Any, values: Sequence[Any]) -> Any:
     return tree.map_leaves(_bare, result) if in_kind else result
 
 
+#: What stands where tensors are declared, in calls that are written out.
+_PLAIN = {np.ndarray, Tensor, type(None)}
+
+
+def quick_call(op: Any, classes: Sequence[type]) -> Callable[..., Any] | None:
+    """Write the call with NumPy arrays among arguments of these classes; None for other forms."""
+    shape = shape_of(op._schema)
+    places = [i for i, kind in enumerate(shape.kinds) if kind != "static"]
+    given = {classes[i] for i in places}
+    tensors = {"tensor", "tensor?"}.issuperset(shape.kinds[i] for i in places)
+    if not tensors or not given <= _PLAIN or np.ndarray not in given:
+        return None
+    lines = [
+        f"_t = Tensor(); _t.payload = a{i}; _t.keys = 1; _t.version = 0; a{i} = _t"
+        for i in places
+        if classes[i] is np.ndarray
+    ]
+    call = call_text(shape, payloads=False, kernel="entry")
+    if Tensor in given:
+        lines.append(f"return {call}")
+    else:
+        lines += [
+            f"_r = {call}",
+            "if _r.__class__ is Tensor: return _r.numpy(force=True)",
+            "return map_leaves(bare, _r)",
+        ]
+    text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(lines)])
+    scope = base_scope(op, entry=op.entry, map_leaves=tree.map_leaves, bare=_bare)
+    names = [a.name for a in op._schema.arguments]
+    return make_function(text, scope, op._opname, names)
+
+
 def _wrapped(value: Any) -> Any:
     return of_array(value) if isinstance(value, np.ndarray) else value
 
@@ -74,4 +107,5 @@ def no_backend(op: Any, code: int) -> Any:
 
 PARTS.is_array = is_array
 PARTS.call_foreign = call_foreign
+PARTS.quick_call = quick_call
 PARTS.no_backend = no_backend

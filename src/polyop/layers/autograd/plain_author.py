@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from polyop.dispatch.bits import GRAD
-from polyop.dispatch.body import looks_text, result_forms
+from polyop.dispatch.body import Looks, result_forms
 from polyop.dispatch.context import reset_word, set_word, word
 from polyop.dispatch.entry import scope_of
 from polyop.dispatch.operator import Handler
@@ -97,7 +97,7 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
         "_token = set_word(word().in_kernel)",
         "try:",
         f"    _r = {call_text(shape, payloads=False)}",
-        *indent(looks_text(shape, odd, len(results))),
+        *indent(Looks(shape, odd).of_types(["Tensor"] * len(results))),
         *indent(_dtypes_text(results, tensors if one else [], odd)),
         f"    _c = Context(); _c.needs_input_grad = ({', '.join(needs)},)",
     ]
