@@ -152,3 +152,20 @@ def test_rules_that_change() -> None:
     lib.destroy()
     with pytest.raises(OperatorGoneError):
         overload(X)
+
+
+@pytest.mark.parametrize("kind", [np.memmap, np.matrix, Odd])
+def test_memory_of_arrays_of_other_classes(kind: Any, tmp_path: Any) -> None:
+    """S48: what shares memory with an array of a subclass is refused like any other."""
+    op = custom_op(
+        f"quick_arrays::same_{kind.__name__}",
+        lambda x: polyop.from_numpy(x.numpy()),
+        mutates_args=(),
+        schema="(Tensor x) -> Tensor",
+    )
+    array = np.ones((2, 3)).view(kind) if kind is not np.memmap else None
+    if array is None:
+        array = np.memmap(tmp_path / "numbers", dtype="f8", mode="w+", shape=(2, 3))
+    for _ in range(TIMES):
+        with pytest.raises(AliasError):
+            op(array)

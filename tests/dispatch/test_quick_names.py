@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import polyop
 from polyop import Tensor
-from polyop.errors import ArgumentError
+from polyop.errors import ArgumentError, IntegerRangeError
 from polyop.library import Library, custom_op
 
 SEEN: list[Any] = []
@@ -145,3 +145,18 @@ def test_arrays_of_numpy_by_name(by_name: bool) -> None:
     found = op(x=array, count=1) if by_name else op(array, 1)
     assert type(found) is np.ndarray
     np.testing.assert_array_equal(found, array * 2)
+
+
+def test_integers_for_lists_of_one() -> None:
+    """S63: one integer fills a list of one only if it has 64 bits, by place and by name."""
+    lib = Library("quick_filled", "DEF")
+    lib.define("f(Tensor x, int[1] n=0) -> int[]")
+    lib.impl("f", lambda x, n: n, "CPU")
+    f = polyop.ops.quick_filled.f
+    for number in (5, -(2**29), 2**31, 2**63 - 1, -(2**63)):
+        assert f(X, number) == f(X, n=number) == [number]
+    for number in (2**63, 2**64, -(2**63) - 1):
+        with pytest.raises(IntegerRangeError):
+            f(X, number)
+        with pytest.raises(IntegerRangeError):
+            f(X, n=number)

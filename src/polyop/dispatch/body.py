@@ -11,7 +11,9 @@ nothing that it gives back may share storage undeclared (S47, S48).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from keyword import iskeyword
 
 from polyop.dispatch.write import Shape, bumps_text, call_text, indent, odd_text
 from polyop.records import NamedTuple
@@ -113,6 +115,15 @@ def tensor_body(shape: Shape, forms: Sequence[Form], *, guarded: bool) -> list[s
 
 #: Types of results that one look may let pass.
 _NUMBERS = {"int", "SymInt", "float", "bool"}
+_TENSORS = {"Tensor", "Tensor?"}
+_KNOWN = _NUMBERS | _TENSORS
+_FIELD = r"(?:Tensor\??|int|SymInt|float|bool) [A-Za-z_]\w*"
+#: A record of such values.
+_RECORD = re.compile(rf"\{{{_FIELD}(?:, {_FIELD})*\}}", re.ASCII)
+
+
+def _is_record(text: str) -> bool:
+    return _RECORD.fullmatch(text) is not None and not any(map(iskeyword, re.split(r"\W+", text)))
 
 
 class Looks(NamedTuple):
@@ -131,9 +142,10 @@ class Looks(NamedTuple):
         if self.shape.results == ("Tensor[]",) and forms[0] == ("list", -1):
             return [*self._of_list(), "return [*_r]"]
         types = [
-            "Tensor" if form == ("new", -1) else text if text in _NUMBERS else ""
+            "Tensor" if form == ("new", -1) else text if form == ("value", -1) else ""
             for form, text in zip(forms, self.shape.results, strict=True)
         ]
+        types = [text if text in _KNOWN or _is_record(text) else "" for text in types]
         return [*self.of_types(types), "return _r"] if all(types) else [self.check]
 
     def of_types(self, types: Sequence[str]) -> list[str]:
@@ -142,24 +154,46 @@ class Looks(NamedTuple):
         The result is `_r`, or a tuple that they take apart into `_r0`, `_r1`, ... They leave the
         array of a single result in `_p`, and that of a single argument in `_q`.
         """
-        if len(types) == 1:
-            return self._of_each({"_r": types[0]})
         names = {f"_r{i}": text for i, text in enumerate(types)}
+        if len(types) == 1:
+            return self._of_all({"_r": types[0]})
         return [
             f"if _r.__class__ is not tuple or len(_r) != {len(names)}: {self.check}",
             f"{', '.join(names)} = _r",
-            *self._of_each(names),
+            *self._of_all(names),
         ]
+
+    def _of_all(self, types: Mapping[str, str]) -> list[str]:
+        """Lines that look at each result, and at each field of those that are records."""
+        lines: list[str] = []
+        single: dict[str, str] = {}
+        for i, (r, text) in enumerate(types.items()):
+            if text[0] != "{":
+                single[r] = text
+                continue
+            fields = [field.split() for field in text[1:-1].split(", ")]
+            opened = [f"{r}_{n}" for n in range(len(fields))]
+            reads = "; ".join(f"{x} = {r}.{f[1]}" for x, f in zip(opened, fields, strict=True))
+            # The first look finds an attribute that is missing: it gives None for the first.
+            missing = f"{opened[0]} = None" if fields[0][0] != "Tensor?" else f"{opened[0]} = 0"
+            lines += [f"if {r}.__class__ is not record{i}: {self.check}"]
+            lines += [f"try: {reads}", f"except AttributeError: {missing}"]
+            single |= {x: f[0] for x, f in zip(opened, fields, strict=True)}
+        return lines + self._of_each(single)
 
     def _of_each(self, types: Mapping[str, str]) -> list[str]:
         lines: list[str] = []
         owners: list[str] = []
         for r, text in types.items():
-            if text != "Tensor":
+            if text not in _TENSORS:
                 lines.append(f"if {odd_text(r, text)}: {self.check}")
                 continue
             o = f"_o{len(owners)}"
-            lines += self._owner(r, o)
+            if text == "Tensor?":  # None has a number in place of an owner, one of its own
+                lines += [f"if {r} is None: {o} = {len(owners)}", "else:"]
+                lines += indent(self._owner(r, o))
+            else:
+                lines += self._owner(r, o)
             lines += [f"if {o} is {other}: {self.check}" for other in owners]
             owners.append(o)
         return (
@@ -205,4 +239,8 @@ class Looks(NamedTuple):
         for a in shape.of("tensor[]", "tensor?[]"):
             lines += [f"for _x in {a}:", "    if _x is not None:"]
             lines += ["        _q = _x.payload", f"        if {shares}: {check}"]
-        return [*lines, check] if shape.of("tree") else lines
+        for a in shape.of("tree"):
+            tensors = f"_t{a[1:]}"
+            lines += [f"if {tensors} is None: {check}", f"for _x in {tensors}:"]
+            lines += ["    _q = _x.payload", f"    if {shares}: {check}"]
+        return lines

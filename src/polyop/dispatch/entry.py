@@ -40,6 +40,7 @@ from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import DENSE, Way, resolve, way_of
 from polyop.dispatch.results import answer_of, results, step_results, tensors_in
 from polyop.dispatch.table import Kernel
+from polyop.dispatch.trees import class_of, copies_text, readers_of, reads_text
 from polyop.dispatch.write import (
     BUILTINS,
     KERNEL,
@@ -193,6 +194,8 @@ def scope_of(op: OpOverload, **more: Any) -> dict[str, Any]:
         object_code=object_code,
         wrap=wrap,
         wrap_views=wrap_views,
+        **readers_of(op._schema),
+        **{f"record{i}": class_of(r.type) for i, r in enumerate(op._schema.returns)},
         **more,
     )
 
@@ -222,7 +225,7 @@ def wrap_views(base: Any, payloads: Any, keys: int, op: OpOverload, statics: Any
 
 def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
     """Give an entry's text, and its constants: the kernel that it runs itself, and when."""
-    kernel = fused_kernel(op) if op.alive else None
+    kernel = fused_kernel(op, trees=True) if op.alive else None
     lines = [] if kernel is None else [f"kernel = {KERNEL!r}", *_body(op, shape, kernel, 1)]
     # Without grad mode nothing is recorded either, whatever requires grad.
     body = [f"if _k == 1 or _k in {PLAIN!r}:", *indent(lines)] if lines else []
@@ -232,7 +235,7 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
     # What goes wrong later is raised outside of any `except`, so that a user's
     # traceback does not begin with how the entry found out.
     found = [
-        *checks_text(shape),
+        *checks_text(shape, read=True),
         *body,
         "try: _h = memo[_k]",
         "except KeyError: _h = None",
@@ -242,7 +245,7 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
     lines = [
         *by_name,
         "try:",
-        *indent(keys_text(shape)),
+        *indent([*copies_text(shape), *reads_text(shape), *keys_text(shape)]),
         *[f"    _k |= object_code(a{i})" for i in op.objects],
         "except (AttributeError, TypeError): pass",
         "else:",
@@ -291,13 +294,14 @@ def _parameters(op: OpOverload, names: Sequence[str], n: int) -> str:
     return ", ".join([*before, *mark, "*_rest", *after, "**_named"])
 
 
-def fused_kernel(op: OpOverload) -> Kernel | None:
+def fused_kernel(op: OpOverload, *, trees: bool = False) -> Kernel | None:
     """Give the kernel of a plain call, if nobody else acts on it.
 
-    Calls without tensors, and those whose tensors hide in trees, always take
-    the way of the memo.
+    Calls without tensors always take the way of the memo, and so do those whose
+    tensors hide in trees, unless `trees` says that these are read.
     """
-    if not any(kind.startswith("tensor") for kind in shape_of(op._schema).kinds):
+    kinds = shape_of(op._schema).kinds
+    if not any(kind.startswith("tensor") or (trees and kind == "tree") for kind in kinds):
         return None
     kernel = first_kernel(op, NUMPY)
     if kernel is None or kernel.fn is None or kernel.with_keyset or kernel.takes_op:
@@ -332,6 +336,7 @@ def kernel_handler(way: Way, key: DispatchKey, kernel: Kernel) -> Handler:
     else:
         keys = NUMPY | (INFERENCE_TENSOR if way.code & INFERENCE else 0)
         lines = _body(op, shape, kernel, keys, guarded=bool(way.acted or way.code & GRAD))
+        lines = [*reads_text(shape), *lines]
     text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(lines)])
     made = make_function(text, scope, op._opname, names)
     if way.code & OTHER and key in BACKEND_KEYS and not kernel.takes_op:

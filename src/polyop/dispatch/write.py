@@ -22,6 +22,8 @@ from keyword import iskeyword
 from types import CodeType, FunctionType
 from typing import Any
 
+import numpy as np
+
 from polyop.dispatch.context import reset_word, set_word, word
 from polyop.dispatch.counts import bump_in, bump_shared
 from polyop.dispatch.parts import PARTS
@@ -29,6 +31,8 @@ from polyop.records import NamedTuple
 from polyop.schema.model import MISSING, FunctionSchema
 from polyop.schema.types import leaf_kind
 
+#: The class of what needs no conversion to be a `ScalarType`.
+DTYPE = np.dtype
 #: Static types whose values need one look at their class.
 EXACT = {"int": "int", "SymInt": "int", "float": "float", "bool": "bool", "str": "str"}
 #: Types of lists of such values: `int[]`, `SymInt[2]`, ...
@@ -99,15 +103,26 @@ def keys_text(shape: Shape, *, context: bool = True) -> list[str]:
         lines += [f"for _x in {a}:", "    _k |= _x.keys"]
     for a in shape.of("tensor?[]"):
         lines += [f"for _x in {a}:", "    if _x is not None: _k |= _x.keys"]
-    lines += [f"_k |= keys_in({a})" for a in shape.of("tree")]
+    for a in shape.of("tree"):
+        tensors = f"_t{a[1:]}"
+        lines += [f"if {tensors} is None: _k |= keys_in({a})"]
+        lines += ["else:", f"    for _x in {tensors}: _k |= _x.keys"]
     return lines
 
 
-def checks_text(shape: Shape) -> list[str]:
-    """Lines that convert static values which are not of the plain class."""
+def checks_text(shape: Shape, *, read: bool = False) -> list[str]:
+    """Lines that convert static values which are not of the plain class.
+
+    Args:
+        shape: of the schema.
+        read: whether trees were read, so that those whose tensors are known pass as they are.
+    """
     lines = []
     for i, (kind, text) in enumerate(zip(shape.kinds, shape.types, strict=True)):
-        lines += _check_text(i, kind, text)
+        if kind == "tree" and read:
+            lines.append(f"if _t{i} is None: a{i} = convert(op, {i}, a{i})")
+        else:
+            lines += _check_text(i, kind, text)
     return lines
 
 
@@ -131,10 +146,12 @@ def _check_text(i: int, kind: str, text: str) -> list[str]:
         return [f"if {odd_text(a, text)}: {convert}"]
     if text == "Scalar":
         return [f"if {odd_text(a, 'float')} and ({odd_text(a, 'int')}): {convert}"]
+    if text == "ScalarType":
+        return [f"if not isinstance({a}, DType): {convert}"]
     found = _LIST.fullmatch(text)
     if found is None:
         return [convert]
-    single = [f"elif {a}.__class__ is {EXACT[found[1]]}: {a} = [{a}]"] if found[2] == "1" else []
+    single = [f"elif not ({odd_text(a, found[1])}): {a} = [{a}]"] if found[2] == "1" else []
     return [
         f"if {a}.__class__ is list or {a}.__class__ is tuple:",
         f"    {a} = [*{a}]",
@@ -276,6 +293,7 @@ def base_scope(op: Any, **more: Any) -> dict[str, Any]:
         "set_word": set_word,
         "reset_word": reset_word,
         "MISSING": MISSING,
+        "DType": DTYPE,
         "Tensor": PARTS.Tensor,
         "ndarray": PARTS.ndarray,
         "asarray": PARTS.asarray,

@@ -5,6 +5,7 @@ Filled tensors (`zeros`, ...) are in `ops/factories.py`, and can be had here too
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,10 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     Raises:
         UsageTypeError: the data is no array of numbers.
     """
-    if isinstance(data, Tensor):
+    array = _of_numbers(data) if dtype is None and device is None else None
+    if array is not None:
+        made: Any = constant(array)
+    elif isinstance(data, Tensor):
         made = _converted(detach(data), dtype, device, copy=True)
     else:
         made = _placed(np.array(_as_array(data, dtype)), device)
@@ -111,6 +115,10 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
     Raises:
         UsageError: `copy` is false, and the data cannot be shared.
     """
+    if dtype is None and device is None and copy is not False:
+        array = _of_numbers(obj)
+        if array is not None:
+            return constant(array)
     if isinstance(obj, Tensor):
         return _converted(obj, dtype, device, copy)
     if copy is not False and _holds_tensors(obj):
@@ -157,24 +165,50 @@ def on_device(x: Any, device: Any) -> Any:
     return on_cpu(device)
 
 
+def _of_numbers(data: Any) -> Array | None:
+    """Make an array of a list of Python's numbers, or of lists of them; None for other data."""
+    if data.__class__ is not list:
+        return None
+    kinds = set(map(type, data))
+    if list in kinds and len(kinds) == 1:
+        kinds = set(map(type, chain.from_iterable(data)))
+    if not kinds or not kinds <= _NUMBERS:
+        return None
+    array = np.asarray(data)
+    dtype = array.dtype
+    if dtype is _FLOAT64 and float in kinds:  # else integers that are too large
+        return array.astype(FLOAT32)
+    if dtype is _COMPLEX128:
+        return array.astype(COMPLEX64)
+    return array if dtype is INT64 or dtype is _BOOL else None
+
+
+_FLOAT64, _COMPLEX128, _BOOL = np.dtype(np.float64), np.dtype(np.complex128), np.dtype(np.bool_)
+
+
 def _as_array(data: Any, dtype: Any) -> Array:
     wanted = common_dtype(data) if dtype is None else as_dtype(dtype)
     if not isinstance(data, np.ndarray) and _holds_tensors(data):
         data = _bare(data)
     array = np.asarray(data) if wanted is None else np.asarray(data, wanted)
-    if wanted is None and array.dtype.name in _INEXACT and _is_beyond(data, array):
+    if wanted is None and _kind(array) in _INEXACT and _is_beyond(data, array):
         raise IntegerRangeError("an integer is outside 64 bits", seen=f"{data!r:.80}")
     if array.dtype.kind not in "biufcV" or array.dtype.names is not None:
         raise UsageTypeError(
             "the data is no array of numbers", seen=f"{type(data).__name__} of {array.dtype}"
         )
     if wanted is None and not _has_dtype(data):
-        array = array.astype(_DEFAULTS.get(array.dtype.name, array.dtype), copy=False)
+        array = array.astype(_DEFAULTS.get(_kind(array), array.dtype), copy=False)
     return array
 
 
 #: What NumPy makes of integers that have no dtype in common.
-_INEXACT = {"float64", "object"}
+_INEXACT = {("f", 8), ("O", 8)}
+
+
+def _kind(array: Array) -> tuple[str, int]:
+    """Give kind and size of the elements; to make the name of a dtype takes long."""
+    return array.dtype.kind, array.dtype.itemsize
 
 
 def _is_beyond(data: Any, array: Array) -> bool:
@@ -186,7 +220,7 @@ def _is_beyond(data: Any, array: Array) -> bool:
     return found <= {int, bool} and int in found
 
 
-_DEFAULTS = {"float64": FLOAT32, "complex128": COMPLEX64}
+_DEFAULTS = {("f", 8): FLOAT32, ("c", 16): COMPLEX64}
 #: What has neither a dtype nor memory of its own; NumPy's numbers are of these kinds too.
 _PLAIN = (int, float, complex, list, tuple)
 

@@ -38,11 +38,20 @@ COMPLEX64 = np.dtype(np.complex64)
 
 def dtype_of_number(*numbers: Any) -> DType:
     """Give the dtype of a tensor made of Python numbers: float32 and int64, not float64."""
+    known = _OF_CLASSES.get(tuple([n.__class__ for n in numbers]))
+    if known is not None:
+        return known
     if all(isinstance(n, bool) for n in numbers):
         return BOOL
     if all(isinstance(n, (int, SymInt)) for n in numbers):
         return INT64
     return COMPLEX64 if any(isinstance(n, complex) for n in numbers) else FLOAT32
+
+
+#: Of the commonest numbers.
+_OF_CLASSES: dict[tuple[type, ...], DType] = {
+    (float,): FLOAT32, (float, float): FLOAT32, (float, int): FLOAT32, (int,): INT64
+}  # fmt: skip
 
 
 def on_cpu(device: Device | None) -> None:
@@ -145,6 +154,24 @@ def _arange(start: Any, stop: Any, step: Any, dtype: DType | None) -> Array:
     return make(start, stop, step, found)[:length]
 
 
+def _linspace(start: Any, stop: Any, num: Any, endpoint: bool, dtype: DType | None) -> Array:
+    dtype = dtype or FLOAT32
+    if start.__class__ is not float or stop.__class__ is not float or dtype.kind != "f":
+        return np.linspace(start, stop, num, endpoint, dtype=dtype)
+    parts = num - 1 if endpoint else num
+    span = stop - start
+    step = span / parts if parts > 0 else 0.0
+    if step == 0.0 or not math.isfinite(span):
+        return np.linspace(start, stop, num, endpoint, dtype=dtype)
+    # What NumPy does with two numbers, without its looks at arrays of starts.
+    y = np.arange(0.0, num)
+    y *= step
+    y += start
+    if endpoint:
+        y[-1] = stop
+    return y.astype(dtype, copy=False)
+
+
 _zeros = _factory("zeros", "SymInt[] size", lambda size, d: np.zeros(*_sized(size, d)), _sized)
 _ones = _factory("ones", "SymInt[] size", lambda size, d: np.ones(*_sized(size, d)), _sized)
 _empty = _factory("empty", "SymInt[] size", lambda size, d: np.empty(*_sized(size, d)), _sized)
@@ -158,7 +185,7 @@ _range = _factory("arange", "Scalar start, Scalar stop, Scalar step", _arange, _
 _line = _factory(
     "linspace",
     "Scalar start, Scalar stop, SymInt num, bool endpoint",
-    lambda start, stop, num, end, d: np.linspace(start, stop, num, end, dtype=d or FLOAT32),
+    _linspace,
     lambda start, stop, num, _, d: ((num,), d or dtype_of_number(start + 0.0, stop)),
 )
 _eye = _factory(

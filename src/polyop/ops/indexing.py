@@ -69,12 +69,22 @@ def _out_of_range(op: str, shape: Shape, indices: Indices, error: Exception) -> 
     )
 
 
+def _names_one_axis(indices: Indices) -> bool:
+    """Tell whether places along a single axis are chosen, the last that is named."""
+    last = indices[-1] if indices else None
+    if last is None or last.dtype.kind == "b" or not last.ndim:
+        return False
+    return all(i is None for i in indices[:-1])
+
+
 def _index(x: Array, indices: Indices) -> Any:
     try:
         if len(indices) == 1 and indices[0] is not None and indices[0].dtype.kind != "b":
             if not x.ndim:
                 raise IndexError("1 index for 0 axes")
             return x.take(indices[0], 0) if indices[0].ndim else x[indices[0]].copy()
+        if _names_one_axis(indices) and len(indices) <= x.ndim and x.size:
+            return x.take(indices[-1], len(indices) - 1)
         return in_order(np.asarray(x[spelled(indices)]))
     except IndexError as error:
         _out_of_range("index", x.shape, indices, error)
@@ -283,14 +293,15 @@ index_put_: Fn = define(
 
 def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
     """Take the elements at some places of an axis; it may be left out for one axis."""
+    ndim = x.ndim
     if axis is None:
-        if x.ndim != 1:
+        if ndim != 1:
             refuse("take", "a tensor of several axes needs to know which", argument="axis")
         axis = 0
-    if not x.ndim:
+    if not ndim:
         normal_axis("take", axis, 0)
-        x = reshape(x, [1])
-    return index_select(x, axis, indices)
+        x, ndim = reshape(x, [1]), 1
+    return index(x, [*[None] * normal_axis("take", axis, ndim), indices])
 
 
 def index_select(x: Any, axis: int, index_: Any) -> Any:

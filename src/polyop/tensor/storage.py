@@ -67,7 +67,7 @@ def shares_memory(a: Any, b: Any) -> bool:
     if a is b:
         return True
     p, q = a.payload, b.payload
-    if p.__class__ is np.ndarray and q.__class__ is np.ndarray:
+    if isinstance(p, np.ndarray) and isinstance(q, np.ndarray):  # a memmap is one too
         return arrays_overlap(p, q)
     # Without data, sharing is what was declared: one version for all aliases.
     return a.version.__class__ is Version and a.version is b.version

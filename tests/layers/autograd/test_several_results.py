@@ -13,7 +13,7 @@ import pytest
 import polyop
 from polyop import Tensor
 from polyop.autograd import gradcheck, gradgradcheck
-from polyop.errors import AutogradError
+from polyop.errors import AutogradError, MissingGradientError, MutationError
 from polyop.layers.autograd import plain_author
 from polyop.library import custom_op
 
@@ -175,3 +175,122 @@ def test_one_result_twice() -> None:
     u, v = (t.numpy(force=True) for t in (x, y))
     np.testing.assert_allclose(x.grad.numpy(), e * u * v * 2 + e * v * 2 + e)
     np.testing.assert_allclose(y.grad.numpy(), e * u * 2 + 2)  # c is added to each of two rows
+
+
+#: What a kernel may take of a tensor of its own: it is a view, and a result like any other.
+TAKEN: dict[str, Any] = {
+    "itself": lambda t: t.clone(),
+    "a row": lambda t: polyop.stack([t, t])[0],
+    "reshaped": lambda t: polyop.reshape(polyop.reshape(t.clone(), (3, 1)), (3,)),
+}
+
+
+@pytest.mark.parametrize("way", TAKEN)
+@pytest.mark.parametrize("writes", ["whole", "part"])
+def test_writes_to_views_that_kernels_made(way: str, writes: str) -> None:
+    """S131: a write to a result that is a view of the kernel's own tensor keeps the history."""
+    take = TAKEN[way]
+    name = f"several::taken_{way.replace(' ', '_')}_{writes}"
+    one = custom_op(
+        f"{name}_one", lambda x: take(x), mutates_args=(), schema="(Tensor x) -> Tensor"
+    )
+    one.register_autograd(lambda ctx, g: g * 3)
+    two = custom_op(
+        f"{name}_two",
+        lambda x: (take(x), take(x)),
+        mutates_args=(),
+        schema="(Tensor x) -> (Tensor, Tensor)",
+    )
+    two.register_autograd(lambda ctx, g, h: g * 3 + h)
+    many = custom_op(
+        f"{name}_many",
+        lambda x: [take(x), take(x)],
+        mutates_args=(),
+        schema="(Tensor x) -> Tensor[]",
+    )
+    many.register_autograd(lambda ctx, gs: gs[0] * 3 + gs[1])
+
+    class Own(polyop.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return take(x)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            return grads[0] * 3
+
+    factors = np.array([2.0, 2.0, 2.0] if writes == "whole" else [1.0, 2.0, 2.0])
+    for call, rest in ((one, 0), (Own.apply, 0), (two, 1), (many, 1)):
+        x = tensor(np.arange(3.0)).requires_grad_()
+        found = call(x)
+        first, *others = found if isinstance(found, (tuple, list)) else [found]
+        (first if writes == "whole" else first[1:]).mul_(2.0)
+        sum((t.sum() for t in others), first.sum()).backward()
+        np.testing.assert_array_equal(first.numpy(force=True), np.arange(3.0) * factors)
+        np.testing.assert_array_equal(x.grad.numpy(), 3 * factors + rest)
+
+
+def test_missing_gradients_are_missed_after_writes() -> None:
+    """S129: a write to a view that a kernel made hides no missing gradient."""
+    op = custom_op(
+        "several::without",
+        lambda x: polyop.stack([x, x])[0],
+        mutates_args=(),
+        schema="(Tensor x) -> Tensor",
+    )
+    x = tensor(np.arange(3.0)).requires_grad_()
+    y = op(x)
+    y.mul_(2.0)
+    with pytest.raises(MissingGradientError):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("give", [lambda x: x, lambda x: x[...], lambda x: polyop.reshape(x, (3,))])
+@pytest.mark.parametrize("part", [False, True])
+def test_writes_past_a_function(give: Any, part: bool) -> None:
+    """S131: a write to a view that a Function gave of its argument is refused, before it is done.
+
+    Its history is that of the argument, which knows nothing of the Function's backward.
+    """
+
+    class Given(polyop.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return give(x)  # type: ignore[no-any-return]
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            return grads[0] * 3
+
+    x = tensor(np.arange(3.0)).requires_grad_()
+    y = Given.apply(x * 1)
+    with pytest.raises(MutationError, match="a view that a Function gave of its argument"):
+        (y[1:] if part else y).mul_(2.0)
+    np.testing.assert_array_equal(y.numpy(force=True), np.arange(3.0))
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [3.0] * 3)
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_writes_below_a_function(part: bool) -> None:
+    """S131: a Function's view of what was written since has no gradient, and says so."""
+
+    class Seen(polyop.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x[...]
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            return grads[0] * 3
+
+    x = tensor(np.arange(3.0)).requires_grad_()
+    y = x * 1
+    seen = Seen.apply(y)
+    later = seen[1:]
+    (y[1:] if part else y).mul_(2.0)
+    for view in (seen, later, seen * 2):
+        with pytest.raises(MutationError, match="Seen gave is a view of its argument"):
+            view.sum().backward(retain_graph=True)
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [1.0 if part else 2.0, 2.0, 2.0])

@@ -287,12 +287,13 @@ def _call_text(op: OpOverload, shape: Shape, plan: Translation) -> list[str]:
     lines = [f"if {' or '.join(rare)}: return again({given})"]
     recorded = " or ".join(_some(shape, a, f"{a}.requires_grad") for a in tensors)
     mutable = op._schema.is_mutable
-    unseen = "True" if mutable else "transforms()"
+    one = not mutable and len(shape.results) == 1  # as `recorded` has them
+    unseen = "transforms()" if one else "True"
     watched = [f"if {unseen}: return again({given})"]
     lines += [f"if grads() and ({recorded}):", *indent(watched)] if recorded else []
     converts = checks_text(shape)
     converts += [f"a{i} = g{i}(a{i})" for i, p in enumerate(plan.places) if p.given is not None]
-    if recorded and not mutable:
+    if recorded and one:
         lines += [*indent(converts), f"    return apply({given})"]
     lines += converts
     if not mutable or plan.results:

@@ -75,6 +75,7 @@ class AuthorRecorder:
         self.names = [a.name for a in op._schema.arguments]
         self.positional = len(op._schema.positional)
         self.single = len(op._schema.returns) == 1
+        self.fresh = all(r.alias_info is None for r in op._schema.returns)
         self.inputs_class: type[Inputs] = type(
             "Inputs",
             (AllInputs if op._schema.keyword_only else Inputs,),
@@ -133,6 +134,8 @@ class AuthorRecorder:
         node.s0 = ctx
         node.s1 = specs
         node.more = ([facts(t) for t in flat], self, shape)
+        if self.fresh:
+            own_history(flat)
         give_node(node, flat, inner, ctx._without)
 
     def _inputs(self, values: Sequence[Any]) -> Inputs:
@@ -148,7 +151,7 @@ class AuthorRecorder:
     def matched(self, n: Node, given: Any) -> Iterator[tuple[Node, Any]]:
         """Give each gradient that backward returned, with the node that it is for."""
         # The quick way keeps a tuple of plain facts.
-        specs = n.s1 if n.s1.__class__ is list else [s and make_spec(*s) for s in n.s1]
+        specs = n.s1 if n.s1.__class__ is list else [*map(_made, n.s1)]
         if len(specs) == 1 and isinstance(given, tuple) and specs[0].__class__ in {list, dict}:
             # The one argument is a container: a tuple may be its mirror, or hold it.
             single = given.__class__ is tuple and len(given) == 1
@@ -187,6 +190,13 @@ class AuthorRecorder:
                 fix="return one value per argument, None where there is no gradient",
             )
         return values
+
+
+def _made(fact: Any) -> Any:
+    """Make the spec of an argument of its plain facts."""
+    if fact.__class__ is list:
+        return [_made(item) for item in fact]
+    return None if fact is None else make_spec(*fact)
 
 
 class Laid(NamedTuple):
@@ -240,6 +250,16 @@ def placed(place: Any, flat: Sequence[Any]) -> Any:
     if place.__class__ is list:
         return [placed(item, flat) for item in place]
     return tree.unflatten(place.spec, [flat[i] for i in place.numbers])
+
+
+def own_history(results: Sequence[Any]) -> None:
+    """Let results be no views: the tensors that a kernel took them of have no history.
+
+    A write to such a view would be recorded on its base, past the author's backward.
+    """
+    for result in results:
+        if isinstance(result, Tensor) and hasattr(result, "view_of"):
+            del result.view_of
 
 
 def give_node(

@@ -13,7 +13,12 @@ from polyop.dispatch.results import tensors_in
 from polyop.errors import AutogradError, MissingGradientError, MutationError
 from polyop.layers.autograd.anomaly import note_results
 from polyop.layers.autograd.arrays import adapted, send
-from polyop.layers.autograd.author import call_backward, flatten_results, give_node
+from polyop.layers.autograd.author import (
+    call_backward,
+    flatten_results,
+    give_node,
+    own_history,
+)
 from polyop.layers.autograd.context import Context, refuse
 from polyop.layers.autograd.mirror import describe, matched, needs_of, nodes_in, spec_of
 from polyop.layers.autograd.node import SUBCLASS_NODES, Node, next_seq, node_of
@@ -121,6 +126,9 @@ def _apply(traits: Traits, args: Sequence[Any]) -> Any:
     if not nodes or not word().grad:
         return out
     out = _no_inputs(ctx, args, out)
+    shared = {id(t.version) for t in tensors_in(tuple(args))}
+    # Others are views of what `forward` made; a write to a view of an argument is refused.
+    own_history([t for t in tensors_in(out) if id(t.version) not in shared])
     attach(traits, ctx, specs, nodes, args, out=out, results=out, kept=False)
     return out
 

@@ -55,6 +55,8 @@ def writing(op: OpOverload, below: Handler) -> Handler:
             refuse_leaf(op, tensor)
         if found is None or not written:
             return below(*args)
+        for tensor in written:
+            _refuse_bypass(op, tensor)
         if len(written) > 1:
             return _write_many(found, below, args, written)
         return _write(found, below, args, written[0])
@@ -176,6 +178,29 @@ def _twins_in(node: Node | None, version: Any) -> int:
     return sum(x.__class__ is Twin and x.tensor.version is version for x in items)
 
 
+def _refuse_bypass(op: OpOverload, x: Any) -> None:
+    """Refuse a write to a view that a Function gave: its base would not know of the backward.
+
+    Raises:
+        MutationError: it is one, or a view of one.
+    """
+    while getattr(x, "view_of", None) is not None:
+        if _by_function(x):
+            raise MutationError(
+                f"{op.name()} writes a view that a Function gave of its argument",
+                op=op._schema,
+                seen=f"shape {tuple(x.shape)}, of {x.grad_node.name()}",
+                fix="write to a clone, or let forward give one",
+            )
+        x = x.view_of[0]
+
+
+def _by_function(x: Any) -> bool:
+    """Tell whether a view has the history that a Function gave it, which no operator can renew."""
+    op = getattr(x.grad_node, "op", None) if x.keys & GRAD else None
+    return op is not None and not isinstance(op, OpOverload)
+
+
 def _read_by(found: Recorder) -> set[int]:
     """Give the places of the arguments whose values the gradient reads."""
     if not isinstance(found, FormulaRecorder):
@@ -216,10 +241,10 @@ def _renew(x: Tensor, node: Node | None) -> None:
             keep_grad(node)
 
 
-def _end(op: Any) -> Node:
+def _end(op: Any, backward: Any = None) -> Node:
     """Make the node of a value that depends on nothing, which still requires grad."""
     node = Node()
-    node.backward = _stop
+    node.backward = backward or _stop
     node.op, node.seq, node.n0 = op, next_seq(), ()
     return node
 
@@ -228,7 +253,15 @@ def _stop(node: Node, g: Any, grads: Any, push: Any) -> None:
     pass
 
 
+def _lost(node: Node, g: Any, grads: Any, push: Any) -> None:
+    raise MutationError(
+        f"what {node.name()} gave is a view of its argument, which was written since",
+        fix="let forward give a clone, or write before the Function is called",
+    )
+
+
 _stop.tensor = _stop  # type: ignore[attr-defined]
+_lost.tensor = _lost  # type: ignore[attr-defined]
 
 
 def _write_many(
@@ -318,6 +351,9 @@ def refresh(root: Tensor, x: Tensor, twins: int = 0) -> None:
     if not root.keys & GRAD:
         return
     for view in sorted(_views(root, x, twins), key=lambda v: len(history(v)[1])):
+        if _by_function(view):
+            view.grad_node = _end(view.grad_node.op, _lost)
+            continue
         fresh = take(history(view)[1][-1:], view.view_of[0])
         view.grad_node = fresh.grad_node
         view.keys |= GRAD

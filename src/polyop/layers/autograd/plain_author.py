@@ -1,4 +1,4 @@
-"""The quick way of an author's gradient: plain tensors and static values in, new tensors out.
+"""The quick way of an author's gradient: tensors, lists and static values in, new tensors out.
 
 `author.py` records any call; this file writes the forward of the common ones
 as text, with the kernel in it: one frame runs the kernel, then `setup_context`
@@ -23,13 +23,15 @@ from polyop.dispatch.operator import Handler
 from polyop.dispatch.table import Kernel
 from polyop.dispatch.write import call_text, indent, make_function, shape_of
 from polyop.layers.autograd.arrays import send
-from polyop.layers.autograd.author import AuthorRecorder, author_backward
+from polyop.layers.autograd.author import AuthorRecorder, author_backward, own_history
 from polyop.layers.autograd.context import Context
 from polyop.layers.autograd.node import Node, collect, next_seq
 from polyop.layers.rule_notes import note_rule
 from polyop.schema.types import leaf_kind
 from polyop.tensor.tensor import Tensor, is_differentiable
 
+#: Arguments that hold several tensors.
+LISTS = {"tensor[]", "tensor?[]"}
 #: Dtypes that gradients flow through, as seen so far.
 DIFFERENTIABLE: dict[Any, bool] = {}
 
@@ -48,7 +50,7 @@ def quick_author(found: AuthorRecorder, kernel: Kernel) -> Handler | None:
     op = found.op
     shape, forms = shape_of(op._schema), result_forms(op._schema)
     if (
-        set(shape.kinds) - {"tensor", "static"}
+        "tree" in shape.kinds
         or shape.keywords
         or shape.written
         or not forms
@@ -65,6 +67,7 @@ def quick_author(found: AuthorRecorder, kernel: Kernel) -> Handler | None:
         owner=found, backward=plain_backward_of(found),
         more=(None, found, [0]), Inputs=found.inputs_class, general=general(found), NONE={},
         note_rule=note_rule, places=[*range(len(forms))], collect=collect,
+        own_history=own_history,
     )  # fmt: skip
     text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(_text(found, shape))])
     return make_function(text, scope, op._opname, found.names)
@@ -87,19 +90,23 @@ def _node_of(tensor: Any) -> Node | None:
 
 def _text(found: AuthorRecorder, shape: Any) -> list[str]:
     given = f"({', '.join(shape.names)},)"
-    tensors = [f"a{i}" for i, kind in enumerate(shape.kinds) if kind == "tensor"]
     odd = f"return general({given}, results(op, _r, {given}))"
-    one = len(tensors) == 1  # then it is the one that requires grad
-    some = "True" if one else "{}.keys & GRAD != 0"
-    needs = [some.format(a) if a in tensors else "False" for a in shape.names]
+    kinds = dict(zip(shape.names, shape.kinds, strict=True))
+    one = [a for a in shape.names if kinds[a] != "static"]
+    one = one if [kinds[a] for a in one] == ["tensor"] else []  # it is what requires grad
     results = [f"_r{i}" for i in range(len(shape.results))] if len(shape.results) > 1 else ["_r"]
+    facts = _facts_text(shape, one)
+    first = not LISTS.isdisjoint(shape.kinds)  # a kernel may change its list
     lines = [
+        *(facts if first else []),
         "_token = set_word(word().in_kernel)",
         "try:",
         f"    _r = {call_text(shape, payloads=False)}",
         *indent(Looks(shape, odd).of_types(["Tensor"] * len(results))),
-        *indent(_dtypes_text(results, tensors if one else [], odd)),
-        f"    _c = Context(); _c.needs_input_grad = ({', '.join(needs)},)",
+        *indent(_dtypes_text(results, one, odd)),
+        # Somebody else knows the memory: the result may be a view.
+        *[f"    if {r}.version.__class__ is not int: own_history(({r},))" for r in results],
+        *indent([] if first else facts),
     ]
     if found.setup is not None:
         ids = ", ".join(f"id({a})" for a in shape.names)
@@ -112,22 +119,44 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
     lines.append("finally: reset_word(_token)")
     if len(results) == 1:
         lines.append("if _c._without and id(_r) in _c._without: return _r")
-    spec = "({0}.grad_node if {0}.keys & GRAD else None, {0}.payload.shape, {0}.payload.dtype)"
-    spec = "({0}.grad_node, _q.shape, _q.dtype)" if one else spec
-    specs = [spec.format(a) if a in tensors else "None" for a in shape.names]
-    nodes = (
-        f"{tensors[0]}.grad_node"
-        if one
-        else f"tuple([_x.grad_node for _x in ({', '.join(tensors)},) if _x.keys & GRAD])"
-    )
     return [
         *lines,
         "_n = Node(); _n.backward = backward; _n.seq = next_seq(); _n.op = op",
-        f"_n.n0 = {nodes}; _n.s0 = _c; _n.s1 = ({', '.join(specs)},)",
+        "_n.n0 = _m; _n.s0 = _c; _n.s1 = _s1",
         # A saved result needs its node again; weakly, since the node keeps the context.
         "_c._node = ref(_n) if _c._saved.__class__ is list else owner",
         *_history_text(results),
         "return _r",
+    ]
+
+
+#: What backward must know of a tensor: its node, shape and dtype.
+FACTS = "({0}.grad_node if {0}.keys & GRAD else None, {0}.payload.shape, {0}.payload.dtype)"
+
+
+def _facts_text(shape: Any, one: Sequence[str]) -> list[str]:
+    """Lines that leave the context in `_c`, the nodes of arguments in `_m`, facts in `_s1`."""
+    needs, facts, nodes = [], [], []
+    for a, kind in zip(shape.names, shape.kinds, strict=True):
+        need, fact = f"{a}.keys & GRAD != 0", FACTS.format(a)
+        if kind in LISTS:
+            empty = "None if _x is None else " if "?" in kind else ""
+            need = f"[{'_x is not None and ' if empty else ''}_x.keys & GRAD != 0 for _x in {a}]"
+            fact = f"[{empty}{FACTS.format('_x')} for _x in {a}]"
+        elif kind == "tensor?":
+            need, fact = f"{a} is not None and {need}", f"None if {a} is None else {fact}"
+        elif kind == "static":
+            need, fact = "False", "None"
+        needs.append("True" if a in one else need)
+        facts.append(f"({a}.grad_node, _q.shape, _q.dtype)" if a in one else fact)
+        if kind != "static":
+            some = "if _x is not None and _x.keys & GRAD" if "?" in kind else "if _x.keys & GRAD"
+            nodes.append(f"*[_x.grad_node for _x in {a if kind in LISTS else f'({a},)'} {some}]")
+    made = f"{one[0]}.grad_node" if one else f"({', '.join(nodes)},)"
+    return [
+        f"_m = {made}",
+        f"_c = Context(); _c.needs_input_grad = ({', '.join(needs)},)",
+        f"_s1 = ({', '.join(facts)},)",
     ]
 
 
@@ -172,37 +201,17 @@ def _setup_text(found: AuthorRecorder, given: str) -> str:
 def plain_backward_of(found: AuthorRecorder) -> Callable[..., Any]:
     """Write the backward on bare arrays; anything odd that an author returns goes the long way."""
     kinds = [leaf_kind(a.type) for a in found.op._schema.arguments]
-    n = len(kinds)
-    names = [f"d{i}" for i in range(n)]
-    if n == 1:
-        unpack = ["d0 = given[0] if given.__class__ is tuple and len(given) == 1 else given"]
-    else:
-        unpack = [
-            f"if given.__class__ is not tuple or len(given) != {n}:",
-            "    return odd(n, given, grads, push)",
-            f"{', '.join(names)} = given",
-        ]
+    odd = "return odd(n, given, grads, push)"
     checks, sends = [], []
     for i, kind in enumerate(kinds):
-        if kind != "tensor":
-            checks.append(f"if d{i} is not None: return odd(n, given, grads, push)")
-            continue
-        checks += [
-            f"if d{i} is not None:",
-            f"    m{i}, shape, dtype = n.s1[{i}]",
-            f"    if d{i}.__class__ is not Tensor or d{i}.keys & -3 != 1: "
-            "return odd(n, given, grads, push)",
-            f"    d{i} = d{i}.payload",
-            f"    if d{i}.shape != shape or d{i}.dtype is not dtype: "
-            "return odd(n, given, grads, push)",
-        ]
-        sends += [
-            f"if d{i} is not None and m{i} is not None:",
-            f"    if m{i} in grads: grads[m{i}] = grads[m{i}] + d{i}",
-            "    else:",
-            f"        grads[m{i}] = d{i}",
-            f"        if m{i}.seq: push(m{i})",
-        ]
+        if kind == "static":
+            checks.append(f"if d{i} is not None: {odd}")
+        elif kind in LISTS:
+            checks += _list_check_text(i, odd)
+            sends += _list_send_text(i)
+        else:
+            checks += _check_text(i, kind, odd)
+            sends += [f"if d{i} is not None and m{i} is not None:", *_send_text(f"m{i}", f"d{i}")]
     count = len(found.op._schema.returns)
     incoming = ["t"] if count == 1 else [f"t{i}" for i in range(count)]
     lines = [
@@ -211,7 +220,7 @@ def plain_backward_of(found: AuthorRecorder) -> Callable[..., Any]:
         f"try: given = rule(n.s0, {', '.join(incoming)})",
         "except Exception as error: note_rule(error, n.op, 'backward'); raise",
         "finally: reset_word(token)",
-        *unpack,
+        *_unpack_text(kinds, odd),
         *checks,
         *sends,
     ]
@@ -224,6 +233,69 @@ def plain_backward_of(found: AuthorRecorder) -> Callable[..., Any]:
     made = make_function(text, scope, f"{found.op._opname}_backward", ())
     made.tensor = author_backward.tensor  # type: ignore[attr-defined]
     return made
+
+
+def _unpack_text(kinds: Sequence[str], odd: str) -> list[str]:
+    """Lines that leave the gradient of each argument in `d0`, `d1`, ..."""
+    n = len(kinds)
+    if n > 1:
+        return [
+            f"if given.__class__ is not tuple or len(given) != {n}: {odd}",
+            f"{', '.join(f'd{i}' for i in range(n))} = given",
+        ]
+    alone = "given.__class__ is tuple and len(given) == 1"
+    if kinds[0] in LISTS:  # a tuple may be the mirror of the list, or hold it
+        alone += " and (given[0] is None or given[0].__class__ is list)"
+    return [f"d0 = given[0] if {alone} else given"]
+
+
+def _check_text(i: int, kind: str, odd: str) -> list[str]:
+    """Lines that look at the gradient of a tensor, and leave its node in `m0`, `m1`, ..."""
+    absent = [f"    if n.s1[{i}] is None: {odd}"] if kind == "tensor?" else []
+    return [
+        f"if d{i} is not None:",
+        *absent,
+        f"    m{i}, shape, dtype = n.s1[{i}]",
+        f"    if d{i}.__class__ is not Tensor or d{i}.keys & -3 != 1: {odd}",
+        f"    d{i} = d{i}.payload",
+        f"    if d{i}.shape != shape or d{i}.dtype is not dtype: {odd}",
+    ]
+
+
+def _list_check_text(i: int, odd: str) -> list[str]:
+    """Lines that look at the gradients of a list, each beside the facts of its tensor."""
+    several = f"(d{i}.__class__ is list or d{i}.__class__ is tuple)"
+    return [
+        f"if d{i} is not None:",
+        f"    s{i} = n.s1[{i}]",
+        f"    if not {several} or len(d{i}) != len(s{i}): {odd}",
+        f"    d{i} = [*zip(d{i}, s{i})]",
+        f"    for d, s in d{i}:",
+        "        if d is None: continue",
+        f"        if s is None or d.__class__ is not Tensor or d.keys & -3 != 1: {odd}",
+        "        p = d.payload",
+        f"        if p.shape != s[1] or p.dtype is not s[2]: {odd}",
+    ]
+
+
+def _list_send_text(i: int) -> list[str]:
+    return [
+        f"if d{i} is not None:",
+        f"    for d, s in d{i}:",
+        "        if d is not None and s[0] is not None:",
+        "            m = s[0]; p = d.payload",
+        *indent(_send_text("m", "p"), 2),
+    ]
+
+
+def _send_text(m: str, d: str) -> list[str]:
+    """Lines that add a gradient to a node's."""
+    return [
+        f"    if {m} in grads: grads[{m}] = grads[{m}] + {d}",
+        "    else:",
+        f"        grads[{m}] = {d}",
+        f"        if {m}.seq: push({m})",
+    ]
 
 
 def _incoming_text(names: Sequence[str]) -> list[str]:

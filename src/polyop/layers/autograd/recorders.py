@@ -15,7 +15,13 @@ from polyop.dispatch.bits import GRAD
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.rules import AutogradRule
 from polyop.errors import MissingGradientError, PolyopWarning, UsageError, nearest
-from polyop.layers.autograd.author import RUNNING, AuthorRecorder, flatten_results, give_node
+from polyop.layers.autograd.author import (
+    RUNNING,
+    AuthorRecorder,
+    flatten_results,
+    give_node,
+    own_history,
+)
 from polyop.layers.autograd.mirror import NodeOf, nodes_in, spec_of
 from polyop.layers.autograd.node import Node, next_seq
 from polyop.layers.autograd.plan import Plan
@@ -178,6 +184,8 @@ class MissingRecorder:
         node.n0 = nodes
         node.s0 = RUNNING.get()
         node.more = ([facts(t) for t in flat], None)
+        if all(r.alias_info is None for r in self.op._schema.returns):
+            own_history(flat)
         give_node(node, flat, flat)
 
 
