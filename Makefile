@@ -43,6 +43,7 @@ laws: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/calls.py
 	$(BIN)/python bench/bridges_torch.py --keep
 	$(BIN)/python bench/bridges_jax.py
 	$(BIN)/python bench/fused.py
