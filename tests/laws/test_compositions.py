@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, Phase, example, given, seed, settings
 from hypothesis import strategies as st
 from tests.conftest import FIRST_SEED
 from tests.laws import transforms
@@ -111,6 +111,10 @@ def test_other_transforms(chain: Chain, calls: Any, where: int) -> None:
 
 @seed(FIRST_SEED)
 @few(40)
+@example(
+    calls=[Call("unary", i, i, 0) for i in (1, 2, 3)],
+    chain=["grad", "trace", "pre_dispatch", "fake"], where=0,
+)  # fmt: skip
 @given(
     calls=programs(least=3, most=8),
     chain=st.lists(st.sampled_from(NAMES + OTHERS), min_size=3, max_size=5),
