@@ -21,6 +21,7 @@ FLOORS = {
         "numbers",
         "small_floats",
         "warn",
+        "forks",
         "late_names",
         "lazy",
         "records",

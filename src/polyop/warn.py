@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import warnings
-from _thread import RLock
 from weakref import WeakKeyDictionary
 
 from polyop.errors import PolyopWarning
+from polyop.forks import process_lock
 from polyop.source import PACKAGE
 
 _given: set[object] = set()
-_lock = RLock()
+_lock = process_lock()
 _given_of: WeakKeyDictionary[object, set[object]] = WeakKeyDictionary()
 
 

@@ -10,15 +10,17 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
-from threading import RLock, get_ident
+from threading import get_ident
 from types import ModuleType
 from typing import Any
+
+from polyop.forks import process_lock
 
 #: By module: what is to be done.
 PENDING: dict[str, list[Callable[[], None]]] = {}
 #: Modules that are complete, though the import system may still be at it.
 COMPLETE: set[str] = set()
-_LOCK = RLock()
+_LOCK = process_lock()
 
 
 def is_ready(module: str) -> bool:

@@ -7,7 +7,6 @@ largest that it may be, the rest is filled, and how many there really are is one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import RLock
 from typing import Any, NamedTuple, NoReturn
 from weakref import WeakKeyDictionary
 
@@ -25,6 +24,7 @@ from polyop.errors import (
     MissingFakeError,
     RegistrationError,
 )
+from polyop.forks import process_lock
 from polyop.layers.autograd.recorders import recorder_of
 from polyop.layers.fake.handlers import plan_of
 from polyop.layers.fake.mode import FakeTensorMode
@@ -33,7 +33,7 @@ from polyop.tensor.meta import Meta
 from polyop.tensor.tensor import Tensor, of_array, of_meta
 
 _MADE: WeakKeyDictionary[OpOverload, CustomOpDef] = WeakKeyDictionary()
-_LOCK = RLock()
+_LOCK = process_lock()
 
 
 def padded(op: Any) -> CustomOpDef:

@@ -20,7 +20,7 @@ from polyop.errors import ArgumentError, IntegerRangeError, nearest
 from polyop.schema.base_values import INT_MIN, OUTSIDE, UINT_MAX
 from polyop.schema.model import MISSING, Argument
 from polyop.schema.types import leaf_kind
-from polyop.schema.values import Mismatch, convert
+from polyop.schema.values import Mismatch, convert, opened
 
 #: What answers a call that gives a built-in operator its first argument alone.
 ALONE: dict[OpOverload, Callable[[Any], Any]] = {}
@@ -37,6 +37,9 @@ def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[
     if op in ALONE and not named and all(value is MISSING for value in given[1:]):
         return ALONE[op](given[0])
     values = _bind_names(op, list(given), rest, named)
+    for i, argument in enumerate(op._schema.arguments):
+        if leaf_kind(argument.type) in _CONTAINERS:
+            values[i] = opened(argument.type, values[i])
     if _has_arrays(op, values):
         return _call_foreign(op, values, None if named or rest else classes)
     try:
@@ -50,6 +53,10 @@ def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[
             op.notes[classes] = other[0].entry
         return dispatch(*other)
     return dispatch(op, values)
+
+
+#: Kinds of arguments whose tensors stand in a container.
+_CONTAINERS = frozenset(("tensor[]", "tensor?[]", "tree"))
 
 
 def _has_arrays(op: OpOverload, values: Sequence[Any]) -> bool:
@@ -136,7 +143,7 @@ def _bind_names(
                 fix="leave it out, or give it by its declared name",
             )
         i = places[name]
-        if given[i] is not MISSING and given[i] is not arguments[i].default_value:
+        if given[i] is not MISSING:
             _refuse(
                 op,
                 f"{op.name()} got argument {name!r} twice",
@@ -280,15 +287,19 @@ def keys_in(value: Any) -> int:
     """OR the codes of the tensors in a tree.
 
     Raises:
-        TypeError: there is another library's array; the entry takes the slow way then.
+        TypeError: there is another library's array, or a container that becomes one of ours when it
+            is converted; the entry takes the slow way then.
     """
     code = 0
     for leaf in tree.leaves(value):
         if isinstance(leaf, PARTS.Tensor):
             code |= leaf.keys
-        elif PARTS.is_array(leaf):
+        elif leaf.__class__ not in _ATOMS and (PARTS.is_array(leaf) or tree.is_container(leaf)):
             raise TypeError
     return code
+
+
+_ATOMS = frozenset((int, float, bool, complex, str))
 
 
 def code_of(values: Sequence[Any]) -> int:

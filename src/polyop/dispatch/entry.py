@@ -110,6 +110,8 @@ def _make_form(op: OpOverload) -> Form:
     )
     names = [a.name for a in arguments]
     values = [a.default_value for a in arguments]  # `MISSING` where there is none
+    if not op.is_builtin:  # the entry tells what was not given from what is the default
+        values[:n] = [MISSING] * n
     code = renamed(text, "f", names)
     return Form(arguments, code, tuple(values[:n]), dict(zip(names[n:], values[n:], strict=True)))
 
@@ -132,8 +134,7 @@ def _first(
 def write_entry(op: OpOverload) -> None:
     """Write the code of an entry, be it called or not."""
     with LOCK:
-        defaults = tuple([a.default_value for a in op._schema.arguments])
-        op.entry.__globals__.update(scope_of(op, defaults=defaults))
+        op.entry.__globals__.update(scope_of(op, MISSING=MISSING))
         op.written = True
         rewrite_entry(op, op.entry)
 
@@ -262,17 +263,19 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
 def _by_name_text(op: OpOverload, given: str) -> tuple[list[str], dict[str, Any]]:
     """Lines that put arguments given by name into their places, and the constants in them.
 
-    The slow way says what is wrong with a name that is left.
+    The slow way says what is wrong with a name that is left. What was not given is the default.
     """
     lines = ["if _named or _rest:", f"    if _rest: return slow(op, {given}, _rest, _named)"]
-    constants = {}
+    constants, filled = {}, []
     for i, argument in enumerate(op._schema.positional):
-        name = f"<name {i}>"
+        name, default = f"<name {i}>", f"<default {i}>"
         constants[name] = argument.name
-        free = f"{name!r} in _named and a{i} is defaults[{i}]"
-        lines.append(f"    if {free}: a{i} = _named.pop({name!r})")
+        lines.append(f"    if a{i} is MISSING and {name!r} in _named: a{i} = _named.pop({name!r})")
+        if argument.default_value is not MISSING:
+            constants[default] = argument.default_value
+            filled.append(f"if a{i} is MISSING: a{i} = {default!r}")
     lines.append(f"    if _named: return slow(op, {given}, _rest, _named)")
-    return lines, constants
+    return [*lines, *filled], constants
 
 
 def _noted_text(shape: Shape) -> list[str]:

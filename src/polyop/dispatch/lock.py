@@ -8,9 +8,11 @@ finalizer does waits until its thread is out of the lock.
 
 from __future__ import annotations
 
-from _thread import RLock  # `threading` takes long to import, and many programs need it not
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
+
+from polyop.forks import process_lock
 
 
 class RegistryLock:
@@ -19,10 +21,12 @@ class RegistryLock:
     __slots__ = ("_after", "_depth", "_late", "_lock")
 
     def __init__(self) -> None:
-        self._lock = RLock()
+        self._lock = process_lock()
         self._depth = 0
         self._late: deque[Callable[[], None]] = deque()
         self._after: list[Callable[[], None]] = []  # of the thread that holds it
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -44,6 +48,12 @@ class RegistryLock:
         if outermost and self._late:
             with self:  # for what came while this one left
                 pass
+
+    def _renew(self) -> None:
+        """Forget, in a child, a thread that held the lock for longer than the fork waited."""
+        mine: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # no stub names it
+        if self._depth and not mine:
+            self._depth, self._after = 0, []
 
     def afterwards(self, action: Callable[[], None]) -> None:
         """Do something as soon as this thread does not hold the lock any more."""

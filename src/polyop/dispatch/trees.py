@@ -7,12 +7,13 @@ that is to pass as it is, and None for any other, which is walked and converted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from keyword import iskeyword
 from typing import Any
 
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.write import EXACT, Shape, indent, make_function, odd_text
+from polyop.records import NamedTuple
 from polyop.schema.model import FunctionSchema
 from polyop.schema.types import (
     OPT_TENSOR,
@@ -46,13 +47,36 @@ def copies_text(shape: Shape) -> list[str]:
     return [f"if {a}.__class__ is dict: {a} = {{**{a}}}" for a in shape.of("tree") if a in dicts]
 
 
-def record_fields(schema_type: Type) -> list[tuple[str, str]] | None:
-    """Give names and types of a record's fields if all are tensors and numbers, else None."""
+class TreeForm(NamedTuple):
+    """A container whose tensors are found without a walk.
+
+    Attributes:
+        optional: whether None may stand in its place.
+        cls: its class; dict for a record whose class is one, or that has none.
+        fields: names and types of a record's fields; empty for a dict with any keys.
+        absent: whether a dict's values may be None.
+    """
+
+    optional: bool
+    cls: type
+    fields: tuple[tuple[str, str], ...] = ()
+    absent: bool = False
+
+
+def form_of(schema_type: Type) -> TreeForm | None:
+    """Give the form of a type's values, or None if they are found by a walk."""
+    optional = isinstance(schema_type, OptionalType)
+    if isinstance(schema_type, OptionalType):
+        schema_type = schema_type.elem
+    if isinstance(schema_type, DictType):
+        if schema_type.key != STR or schema_type.value not in {TENSOR, OPT_TENSOR}:
+            return None
+        return TreeForm(optional, dict, (), schema_type.value != TENSOR)
     if not isinstance(schema_type, RecordType):
         return None
-    fields = [(name, str(t)) for name, t in schema_type.fields]
+    fields = tuple([(name, str(t)) for name, t in schema_type.fields])
     if all(_is_plain(text) and name.isascii() and not iskeyword(name) for name, text in fields):
-        return fields
+        return TreeForm(optional, class_of(schema_type) or dict, fields)
     return None
 
 
@@ -67,42 +91,37 @@ def _is_plain(text: str) -> bool:
 
 
 def _reader(schema_type: Type) -> Reader:
-    if isinstance(schema_type, OptionalType):
-        lines = _lines(schema_type.elem)
-        lines = lines and ["if v is None: return []", *lines]
-        cls = class_of(schema_type.elem)
-    else:
-        lines, cls = _lines(schema_type), class_of(schema_type)
-    text = "\n".join(["def f(v):", *indent(lines or ["return None"])])
-    return make_function(text, {"Tensor": PARTS.Tensor, "cls": cls}, "tensors_in", ())
+    form = form_of(schema_type)
+    if form is None:
+        return _unread
+    lines = _record_lines(form) if form.fields else _dict_lines(form)
+    if form.optional:
+        lines = ["if v is None: return []", *lines]
+    text = "\n".join(["def f(v):", *indent(lines)])
+    return make_function(text, {"Tensor": PARTS.Tensor, "cls": form.cls}, "tensors_in", ())
 
 
-def _lines(schema_type: Type) -> list[str]:
-    if isinstance(schema_type, DictType) and schema_type.key == STR:
-        return _dict_lines(schema_type)
-    fields = record_fields(schema_type)
-    return [] if fields is None else _record_lines(schema_type, fields)
+def _unread(value: Any) -> None:
+    """Leave any value to the walk."""
 
 
-def _dict_lines(schema_type: DictType) -> list[str]:
-    if schema_type.value not in {TENSOR, OPT_TENSOR}:
-        return []
-    optional = schema_type.value != TENSOR
-    odd = f"x.__class__ is not Tensor{' and x is not None' if optional else ''}"
+def _dict_lines(form: TreeForm) -> list[str]:
+    odd = f"x.__class__ is not Tensor{' and x is not None' if form.absent else ''}"
+    present = "return [x for x in v.values() if x is not None]"
     return [
         "if v.__class__ is not dict: return None",
         "for k, x in v.items():",
         f"    if k.__class__ is not str or {odd}: return None",
-        "return [x for x in v.values() if x is not None]" if optional else "return [*v.values()]",
+        present if form.absent else "return [*v.values()]",
     ]
 
 
-def _record_lines(schema_type: Type, fields: Sequence[tuple[str, str]]) -> list[str]:
-    if class_of(schema_type) is None:
-        is_odd, field = f"v.__class__ is not dict or len(v) != {len(fields)}", "v[{!r}]"
+def _record_lines(form: TreeForm) -> list[str]:
+    if form.cls is dict:
+        is_odd, field = f"v.__class__ is not dict or len(v) != {len(form.fields)}", "v[{!r}]"
     else:
         is_odd, field = "v.__class__ is not cls", "v.{}"
-    reads = [f"x{i} = {field.format(name)}" for i, (name, _) in enumerate(fields)]
+    reads = [f"x{i} = {field.format(name)}" for i, (name, _) in enumerate(form.fields)]
     lines = [
         f"if {is_odd}: return None",
         "try:",
@@ -110,12 +129,12 @@ def _record_lines(schema_type: Type, fields: Sequence[tuple[str, str]]) -> list[
         "except (AttributeError, KeyError): return None",
     ]
     optional = []
-    for i, (_, text) in enumerate(fields):
+    for i, (_, text) in enumerate(form.fields):
         x, plain = f"x{i}", text.removesuffix("?")
         odd = f"{x}.__class__ is not Tensor" if plain == "Tensor" else odd_text(x, plain)
         here = f"{x} is not None and ({odd})" if text != plain else odd
         lines.append(f"if {here}: return None")
         optional += [i] if text == "Tensor?" else []
-    tensors = ", ".join(f"x{i}" for i, (_, text) in enumerate(fields) if text == "Tensor")
+    tensors = ", ".join(f"x{i}" for i, (_, text) in enumerate(form.fields) if text == "Tensor")
     more = [f"if x{i} is not None: t.append(x{i})" for i in optional]
     return [*lines, f"t = [{tensors}]", *more, "return t"]

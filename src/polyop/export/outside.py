@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from threading import RLock
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from polyop import tree
+from polyop.forks import process_lock
 from polyop.objects.fakes import FakeObject, stays_real
 from polyop.schema.opaque import is_reference
 from polyop.tensor.tensor import Tensor
@@ -23,7 +23,7 @@ from polyop.tensor.tensor import Tensor
 #: How many objects deep they are looked for, and among how many.
 DEEPEST = 4
 MOST = 20_000
-LOCK = RLock()
+LOCK = process_lock()
 _LEAVES = (ModuleType, type, Tensor, str, bytes, int, float, complex, type(None))
 
 

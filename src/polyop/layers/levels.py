@@ -53,6 +53,21 @@ class Level:
         """Give the word that the transformed function runs under."""
         return self.outer.but(levels=(*self.outer.levels, self), below=False)
 
+    def watched_word(self, like: Word) -> Word:
+        """Give the word inside, whose calls autograd sees, from a word like the one outside.
+
+        What `Word.within` says holds in the new word too, so nested levels work it out once.
+        """
+        code, fields = within = like.within
+        inner = Word(code)
+        if fields:
+            inner.__dict__.update(fields)
+        inner.levels = (*like.levels, self)
+        inner.within = within
+        if not like.below:  # the word below this level is the one outside
+            self._below = (inner, self.outer)
+        return inner
+
     def below(self) -> Word:
         """Give the current word with this level, and deeper ones, off."""
         now, cached = word(), self._below
@@ -65,6 +80,10 @@ class Level:
     def below_of(self, now: Word) -> Word:
         """Make the word for `below`; cold."""
         return now.but(levels=now.levels[: self.depth])
+
+    def end(self) -> None:
+        """Note that the transform is over, and let go of its words: they hold the level."""
+        self.alive, self._below = False, None
 
     def run(self, op: OpOverload, args: Sequence[Any]) -> Any:
         """Run a call whose innermost level is this one; all arguments in schema order."""
@@ -86,7 +105,7 @@ def enter_level(level: Level) -> Iterator[Level]:
     try:
         yield level
     finally:
-        level.alive = False
+        level.end()
         reset_word(token)
 
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from threading import RLock
 from typing import Any
 
 from polyop.dispatch.context import PLAIN, run_under, word
 from polyop.errors import CaptureError, ObjectError
+from polyop.forks import process_lock
 from polyop.objects.fake_classes import FAKE_CLASSES, vars_of
 from polyop.objects.fakes import refuse_changed, stays_real
 from polyop.schema.opaque import opaque_type, reference_classes
@@ -25,7 +25,7 @@ from polyop.source import caller
 #: What anybody may ask: it tells nothing of the state.
 FREE = frozenset({"__class__", "__obj_flatten__", "tracing_mode"})
 GUARDED = ("__getattribute__", "__setattr__", "__init__")
-_LOCK = RLock()
+_LOCK = process_lock()
 #: Per guarded class, how many captures watch it, and what it has itself.
 _guarded: dict[type, tuple[int, dict[str, Any]]] = {}
 

@@ -54,13 +54,22 @@ def real_in_formulas(x: Any, real: Fn) -> Any:
     return real(x) if kind == "c" else x
 
 
-def number_log(x: Any) -> Any:
-    """Take the logarithm of a Python number, which stays one: an array's would have a dtype."""
-    if x.__class__ is complex:
+def number_log(x: Any, power: Any) -> Any:
+    """Take the logarithm of a Python number, which stays one: an array's would have a dtype.
+
+    Where powers of it are complex numbers, so is that of a negative number.
+    """
+    if x.__class__ is complex or (x < 0 and power.dtype.kind == "c"):
         return load("cmath:log")(x)
     if x == 0:
         return -math.inf
     return math.log(x) if x > 0 else math.nan
+
+
+def beside(x: Any, power: Any) -> Any:
+    """Make numbers complex where powers of them are."""
+    dtype = power.dtype
+    return x.astype(dtype) if dtype.kind == "c" and x.dtype.kind != "c" else x
 
 
 def power_slope(x: Any, exponent: Any) -> Any:
@@ -154,11 +163,12 @@ pow = binary(
     np.power,
     (
         "where(b == 0, 0, g * conj(b * a ** where(b == 0, 1, b - 1)))",
-        f"where({_FLAT}, 0, g * conj(r * log(where({_FLAT}, 1, a))))",
+        f"where({_FLAT}, 0, g * conj(r * log(beside(where({_FLAT}, 1, a), r))))",
     ),
     (
         "g * conj(power_slope(a, b)) if b != 0 else g * 0",
-        "g * conj(r * number_log(a)) if a != 0 else where(real(b) >= 0, 0, g * r * number_log(a))",
+        "g * conj(r * number_log(a, r)) if a != 0 "
+        "else where(real(b) >= 0, 0, g * r * number_log(a, r))",
     ),
 )
 negative = unary("negative", np.negative, "-g")
@@ -252,4 +262,5 @@ ON_TENSORS["conj"] = partial(conj_in_formulas, conjugate=conj)
 ON_ARRAYS["real"] = partial(real_in_formulas, real=np.real)
 ON_TENSORS["real"] = partial(real_in_formulas, real=real)
 ON_ARRAYS["number_log"] = ON_TENSORS["number_log"] = number_log
+ON_ARRAYS["beside"] = ON_TENSORS["beside"] = beside
 ON_ARRAYS["power_slope"] = ON_TENSORS["power_slope"] = power_slope

@@ -29,10 +29,19 @@ def matmul_kernel(a: Array, b: Array) -> Array:
     """Multiply matrices, or a matrix and a vector."""
     try:
         # NumPy would keep the order of batches in memory, which fakes need not know.
-        return np.matmul(a, b, order="C")
+        return _kept(np.matmul(a, b, order="C"), a, b)
     except ValueError:
         matmul_shape(a.shape, b.shape)
         raise
+
+
+def _kept(product: Array, a: Array, b: Array) -> Array:
+    """Keep the factors' dtype: NumPy gives the products of small floats in float32."""
+    dtype = product.dtype
+    if dtype is a.dtype or dtype is b.dtype:
+        return product
+    wanted = promote(a.dtype, b.dtype)
+    return product if dtype == wanted else product.astype(wanted)
 
 
 def matmul_shape(a: Shape, b: Shape) -> Shape:
@@ -78,7 +87,7 @@ def matmul_left_kernel(x: Array, b: Array, shape: Sequence[int]) -> Array:
         x, b = x[..., None], b[:, None]
     if len(shape) == 1:
         x = x[..., None, :]
-    product = np.matmul(x, b.conj().swapaxes(-1, -2), order="C")
+    product = _kept(np.matmul(x, b.conj().swapaxes(-1, -2), order="C"), x, b)
     return _fresh(product[..., 0, :] if len(shape) == 1 else product, shape)
 
 
@@ -88,7 +97,7 @@ def matmul_right_kernel(a: Array, x: Array, shape: Sequence[int]) -> Array:
         x = x[..., None]
     if a.ndim == 1:
         x, a = x[..., None, :], a[None, :]
-    product = np.matmul(a.conj().swapaxes(-1, -2), x, order="C")
+    product = _kept(np.matmul(a.conj().swapaxes(-1, -2), x, order="C"), a, x)
     return _fresh(product[..., 0] if len(shape) == 1 else product, shape)
 
 
@@ -214,7 +223,7 @@ def vecdot_kernel(a: Array, b: Array, axis: int = -1) -> Array:
     if axis >= 0:
         vecdot_shape(a.shape, b.shape, axis)
     try:
-        found = _vecdot(a, b, axis=axis)
+        found = _kept(_vecdot(a, b, axis=axis), a, b)
     except ValueError:
         vecdot_shape(a.shape, b.shape, axis)
         raise

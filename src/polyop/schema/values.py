@@ -7,12 +7,14 @@ int for a float as float, one scalar for `T[N]` as a list of N (SPEC S64).
 from __future__ import annotations
 
 import math
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 import numpy as np
 
+from polyop import tree
 from polyop.devices import DTYPES, Device
 from polyop.lazy import load
 from polyop.schema.base_values import (
@@ -44,6 +46,7 @@ __all__ = [
     "default_matches",
     "fit_default",
     "fits",
+    "opened",
     "record_values",
     "register_generator",
     "register_symbolic",
@@ -148,6 +151,24 @@ def _union(schema_type: UnionType, value: Any) -> Any:
     return next((v for v in found if type(v) is type(value)), found[0])
 
 
+def opened(schema_type: Type, value: Any) -> Any:
+    """Make the containers of a value those that kernels get, whatever stands in them yet."""
+    match schema_type:
+        case OptionalType():
+            return None if value is None else opened(schema_type.elem, value)
+        case ListType() if not isinstance(value, np.ndarray):
+            values = _sequence(value)
+            return value if values is None else [opened(schema_type.elem, v) for v in values]
+        case DictType() if isinstance(value, Mapping):
+            return {k: opened(schema_type.value, v) for k, v in value.items()}
+        case RecordType() if isinstance(value, Mapping) and _takes_mappings(schema_type.cls):
+            types = dict(schema_type.fields)
+            return {k: opened(types[k], v) if k in types else v for k, v in value.items()}
+        case RecordType():
+            tree.learn_record(value.__class__)
+    return value
+
+
 def _literal(schema_type: LiteralType, value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
@@ -178,6 +199,8 @@ def _class(schema_type: ClassType, value: Any) -> Any:
 def _record(schema_type: RecordType, value: Any) -> Any:
     old = record_values(schema_type, value)
     new = {name: convert(t, old[name]) for name, t in schema_type.fields}
+    if isinstance(value, Mapping) and value.__class__ not in _DICTS:
+        return new  # of another class its tensors would not be seen
     if all(new[name] is old[name] for name in new):
         return value  # the author's own object, as it came
     if isinstance(value, Mapping):
@@ -186,6 +209,10 @@ def _record(schema_type: RecordType, value: Any) -> Any:
     if isinstance(value, tuple):
         return record._replace(**new)
     return load("dataclasses:replace")(record, **new)
+
+
+#: Dicts whose tensors are seen.
+_DICTS = frozenset((dict, OrderedDict, defaultdict))
 
 
 def record_values(schema_type: RecordType, value: Any) -> dict[str, Any]:
@@ -201,6 +228,8 @@ def record_values(schema_type: RecordType, value: Any) -> dict[str, Any]:
         return {name: value[name] for name in names}
     if not _is_record(schema_type.cls, value) or not all(hasattr(value, n) for n in names):
         raise Mismatch(schema_type, value)
+    if value.__class__ is not schema_type.cls:
+        tree.learn_record(value.__class__)
     return {name: getattr(value, name) for name in names}
 
 

@@ -6,7 +6,8 @@ they are known (a record of a schema registers its class here).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, TypeAlias
 
 import optree
@@ -63,24 +64,41 @@ def outline(tree: Any) -> str:
     return text.removesuffix(f", namespace={NAMESPACE!r}")
 
 
-def register_record(cls: type, fields: tuple[str, ...]) -> None:
+def register_record(cls: type, names: tuple[str, ...]) -> None:
     """Make a class with named fields a container of trees."""
 
     def explode(record: Any) -> tuple[tuple[Any, ...], None, tuple[str, ...]]:
-        return tuple(getattr(record, name) for name in fields), None, fields
+        return tuple(getattr(record, name) for name in names), None, names
 
     def build(_: Hashable | None, children: Iterable[Any]) -> Any:
         return build_record(cls, *children)
 
     if cls not in _records:
         optree.register_pytree_node(cls, explode, build, namespace=NAMESPACE)
-        _records[cls] = fields
+        _records[cls] = names
+
+
+def is_container(leaf: Any) -> bool:
+    """Tell whether a leaf is a container all the same, of a class that was not known as one."""
+    if learn_record(leaf.__class__):
+        return True
+    return isinstance(leaf, (Mapping, Sequence)) and not isinstance(leaf, (str, bytes))
+
+
+def learn_record(cls: type) -> bool:
+    """Register the subclass of a known record, with its own fields; tell whether it was new."""
+    if cls in _records or not hasattr(cls, "__dataclass_fields__"):
+        return False
+    if not any(base in _records for base in cls.__mro__):
+        return False
+    register_record(cls, tuple(f.name for f in fields(cls) if f.init))
+    return True
 
 
 def record_values(value: Any) -> tuple[Any, ...] | None:
     """Give the values of a record's fields, or None for anything else."""
-    fields = _records.get(value.__class__)
-    return None if fields is None else tuple(getattr(value, name) for name in fields)
+    names = _records.get(value.__class__)
+    return None if names is None else tuple(getattr(value, name) for name in names)
 
 
 def build_record(cls: type, *values: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -352,3 +353,34 @@ def test_products_that_lose_digits_on_their_way() -> None:
         np.testing.assert_allclose(jvp(polyop.prod, (x,), (g,))[1].numpy(), 1e181, rtol=1e-14)
     with np.errstate(under="raise"), pytest.raises(FloatingPointError, match="underflow"):
         jvp(polyop.prod, (x,), (g,))
+
+
+# -- negative bases of complex exponents ------------------------------------------
+
+BASES: dict[str, Any] = {
+    "number": -2.0,
+    "whole number": -2,
+    "array": np.array([-2.0, 3.0, -0.5]),
+    "whole array": np.array([-1, 2, -3]),
+    "zero": np.array([0.0, -1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_negative_bases_of_complex_exponents(name: str) -> None:
+    """S134: where a power is complex, so is the logarithm of its negative base, as in PyTorch."""
+    base = BASES[name]
+    z, t = np.array([1 + 1j, 2.5 + 0j, 0.5 - 1j]), np.array([1 - 2j, 0.5j, 3 + 0j])
+    ours = polyop.from_numpy(base) if isinstance(base, np.ndarray) else base
+    theirs = torch.from_numpy(base) if isinstance(base, np.ndarray) else base
+    x, y = polyop.from_numpy(z).requires_grad_(), torch.tensor(z, requires_grad=True)
+    (found,) = polyop.autograd.grad(ours**x, x, grad_outputs=polyop.from_numpy(t))
+    (expected,) = torch.autograd.grad(theirs**y, y, grad_outputs=torch.from_numpy(t))
+    assert found is not None
+    other = np.broadcast_to(base != 0, z.shape)  # zero stays zero, of which PyTorch says nan
+    np.testing.assert_allclose(found.numpy()[other], expected.numpy()[other], rtol=1e-12)
+    step = 1e-6
+    slope = jvp(lambda x: ours**x, (polyop.from_numpy(z),), (polyop.from_numpy(t),))[1].numpy()
+    exponent = np.asarray(base, complex)
+    differences = (exponent ** (z + step * t) - exponent ** (z - step * t)) / (2 * step)
+    np.testing.assert_allclose(slope, differences, rtol=1e-6, atol=1e-8)

@@ -7,7 +7,6 @@ if both mean the same call: `1`, `1.0` and `True` differ, as `0.0` and `-0.0` do
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,6 +17,7 @@ from polyop import tree
 from polyop.bridges.told import told
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.parts import PARTS
+from polyop.forks import process_lock
 from polyop.payloads.held import Held, of_held
 from polyop.payloads.libraries import LIBRARIES
 from polyop.payloads.library import Library
@@ -96,7 +96,7 @@ shaped: Any = jax.ShapeDtypeStruct
 
 #: By operator: its frames, by what they mean.
 FRAMES: WeakKeyDictionary[OpOverload, dict[Any, Frame]] = WeakKeyDictionary()
-LOCK = RLock()
+LOCK = process_lock()
 
 
 def split(

@@ -147,13 +147,7 @@ def _set_up(  # noqa: PLR0917 - what was called, and what came
     results = [tensor_over(x) for x in flat]
     if recorder.setup is not None:
         values = frame.values(map(tensor_over, primals))
-        out = tree.unflatten(spec, results)
-        given = recorder._inputs(values), recorder._keywords(values), out
-        try:
-            run_under(QUIET, recorder.setup, ctx, *given)
-        except Exception as error:
-            note_rule(error, frame.op, "setup_context")
-            raise
+        run_under(QUIET, recorder.set_up, ctx, values, tree.unflatten(spec, results))
     return ctx, {i for i, t in enumerate(results) if id(t) in ctx._without}
 
 

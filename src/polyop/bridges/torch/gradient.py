@@ -118,13 +118,7 @@ def _author_setup(  # noqa: PLR0917 - what `setup` got
     own = BridgeContext()
     own.needs_input_grad = tuple(call.mirrored([bool(n) for n in needs], absent=False))
     if recorder.setup is not None:
-        values = call.ours(row)
-        given = recorder._inputs(values), recorder._keywords(values), out
-        try:
-            run_under(QUIET, recorder.setup, own, *given)
-        except Exception as error:
-            note_rule(error, call.op, "setup_context")
-            raise
+        run_under(QUIET, recorder.set_up, own, call.ours(row), out)
     constant = frozenset(i for i, r in enumerate(results) if id(r) in own._without)
     if constant:
         ctx.mark_non_differentiable(*[outs[i] for i in constant])

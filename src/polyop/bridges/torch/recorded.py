@@ -96,7 +96,7 @@ class Ready:
 
     Attributes:
         recorder: calls the author's functions.
-        setup: the author's, of `ctx`, all arguments and the result; None if there is none.
+        setup: runs the author's, of `ctx`, all arguments and the result; None if there is none.
         backward: the author's.
     """
 
@@ -105,17 +105,7 @@ class Ready:
     def __init__(self, recorder: AuthorRecorder) -> None:
         self.recorder = recorder
         self.backward = recorder.backward
-        self.setup: Any = None
-        fn, made = recorder.rule.setup_context, recorder.inputs_class
-        if recorder.setup_is_plain and fn is not None:
-            self.setup = lambda own, values, out: fn(own, made(values), out)
-        elif recorder.setup is not None:
-            self.setup = self._setup
-
-    def _setup(self, own: Any, values: Sequence[Any], out: Any) -> None:
-        recorder = self.recorder
-        assert recorder.setup is not None
-        recorder.setup(own, recorder._inputs(values), recorder._keywords(values), out)
+        self.setup = None if recorder.setup is None else recorder.set_up
 
 
 def _ready(op: OpOverload) -> Ready | None:
@@ -199,7 +189,6 @@ def _forward_text(shape: Shape) -> list[str]:
         "    if _ready.setup is not None:",
         "        _token = set_word(QUIET)",
         "        try: _ready.setup(_own, _values, _r)",
-        "        except Exception as _e: note_rule(_e, op, 'setup_context'); raise",
         "        finally: reset_word(_token)",
         "    _kept, _more = [], None",
         "    for _t in _own._saved:",

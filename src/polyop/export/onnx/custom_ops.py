@@ -13,7 +13,6 @@ import itertools
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from threading import RLock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from polyop.dispatch.operator import OpOverload
 from polyop.errors import AliasError, DelegateError, PolyopError, ReturnError
 from polyop.export.onnx.c_api import VERSION, Address, Api, shim
 from polyop.export.onnx.calls import CALL, Input, from_text, op_type
+from polyop.forks import process_lock
 from polyop.schema.types import leaf_kind
 from polyop.tensor.tensor import Tensor, of_array
 
@@ -127,7 +127,7 @@ class Runtime:
 
     def __init__(self) -> None:
         self.api: Api | None = None
-        self.lock = RLock()
+        self.lock = process_lock()
         self.wanted: dict[str, list[OpOverload]] = {}
         self.error: BaseException | None = None
         self._numbers = itertools.count(1)

@@ -235,7 +235,8 @@ def _accumulate(node: Node, g: Tensor) -> None:
     if node.seq:
         raise UsageError("only leaves have a .grad to add to", fix="use polyop.autograd.grad")
     g = call_hooks(node.hooks, g)
-    node.kept = g if node.kept is None else ON_TENSORS["add"](node.kept, g)
+    # Alone it may be what was given to backward, or what an author or a hook keeps.
+    node.kept = ON_TENSORS["clone"](g) if node.kept is None else ON_TENSORS["add"](node.kept, g)
     run_after(node)
 
 

@@ -83,10 +83,15 @@ class AuthorRecorder:
         )
         self.setup = None if rule.setup_context is None else setup_caller(rule.setup_context)
         self.setup_is_plain = _parameters(rule.setup_context) == ["ctx", "inputs", "output"]
+        #: The author's own, where it is called with positional arguments alone.
+        self.alone = rule.setup_context if self.setup_is_plain else None
+        if op._schema.keyword_only:
+            self.alone = None
         assert rule.backward is not None
         self.backward = rule.backward
-        kinds = [leaf_kind(a.type) for a in op._schema.keyword_only]
-        self.keywords_count = any(kind != "static" for kind in kinds)
+        kinds = [leaf_kind(a.type) for a in op._schema.arguments]
+        self.holds_containers = not {"static", "tensor", "tensor?"}.issuperset(kinds)
+        self.keywords_count = any(kind != "static" for kind in kinds[self.positional :])
 
     def record(
         self,
@@ -116,16 +121,49 @@ class AuthorRecorder:
             return
         ctx = Context()
         ctx.needs_input_grad = tuple(map(needs_of, specs))
-        if self.setup is not None:
-            given = self._inputs(values), self._keywords(values), out
-            try:
-                run_under(word().without_grad, self.setup, ctx, *given)
-            except Exception as error:
-                note_rule(error, self.op, "setup_context")
-                raise
-        flat, shape = flatten_results(results, single=self.single)
+        run_under(word().without_grad, self.set_up, ctx, values, out)
         inner = flatten_results(out)[0]
         ctx.seal(list(zip(self.names, values, strict=True)), inner, inner if kept else None)
+        self.give_history(ctx, specs, nodes, inner, results)
+
+    def set_up(self, ctx: Any, values: Sequence[Any], out: Any) -> None:
+        """Run the author's `setup_context`, if there is one; its errors are noted.
+
+        Args:
+            ctx: what it fills.
+            values: all arguments, keyword-only ones last.
+            out: the results.
+        """
+        setup = self.setup
+        if setup is None:
+            return
+        try:
+            if self.alone is not None:
+                self.alone(ctx, self.inputs_class(values), out)
+            else:
+                setup(ctx, self._inputs(values), self._keywords(values), out)
+        except Exception as error:
+            note_rule(error, self.op, "setup_context")
+            raise
+
+    def give_history(
+        self,
+        ctx: Context,
+        specs: Sequence[Any],
+        nodes: tuple[Node, ...],
+        inner: Sequence[Any],
+        results: Any,
+    ) -> None:
+        """Make the node of a call, and give it to the results.
+
+        Args:
+            ctx: as `setup_context` filled it.
+            specs: what backward is to give for each argument.
+            nodes: all that are in `specs`.
+            inner: the results in a row as the author saw them.
+            results: the results that get the history.
+        """
+        flat, shape = flatten_results(results, single=self.single)
         node = Node()
         node.backward = author_backward
         node.op = self.op
@@ -196,7 +234,16 @@ def _made(fact: Any) -> Any:
     """Make the spec of an argument of its plain facts."""
     if fact.__class__ is list:
         return [_made(item) for item in fact]
+    if fact.__class__ is dict:
+        return {k: _made(item) for k, item in fact.items()}
     return None if fact is None else make_spec(*fact)
+
+
+def copied(value: Any) -> Any:
+    """Copy lists and dicts, down to the leaves: a kernel may take things out of its own."""
+    if value.__class__ is list:
+        return [*map(copied, value)]
+    return {k: copied(v) for k, v in value.items()} if value.__class__ is dict else value
 
 
 class Laid(NamedTuple):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
+
 from polyop import tree
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.operator import Handler, OpOverload
@@ -59,17 +61,25 @@ class AuthorTangents:
     ) -> tuple[Any, Sequence[Any]]:
         ctx = ForwardContext()
         ctx.needs_input_grad = tuple(map(needs, tangents))
-        at = self.recorder
-        running = "setup_context"
+        self.recorder.set_up(ctx, values, out)
         try:
-            if at.setup is not None:
-                at.setup(ctx, at._inputs(values), at._keywords(values), out)
-            running = "jvp"
             given = self.jvp(ctx, *tangents)
         except Exception as error:
-            note_rule(error, self.op, running)
+            note_rule(error, self.op, "jvp")
             raise
+        if _is_plain_pair(out, given) and not ctx._without:
+            return out, (given,)
         return out, laid_beside(self.author, ctx, out, given)
+
+
+def _is_plain_pair(out: Any, tangent: Any) -> bool:
+    """Tell whether a tangent is an array of its result's shape and dtype, as nearly all are."""
+    if not out.__class__ is tangent.__class__ is Tensor:
+        return False
+    r, d = out.payload, tangent.payload
+    if not r.__class__ is d.__class__ is np.ndarray or r.shape != d.shape:
+        return False
+    return r.dtype is d.dtype and r.dtype.kind in "fc"
 
 
 def needs(tangent: Any) -> Any:

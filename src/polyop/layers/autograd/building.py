@@ -1,8 +1,8 @@
 """One thread that builds what calls can do without, while they go on as they are.
 
 It lives only while there is work: a program that forks, or ends, then finds none. While there is,
-a fork waits for the piece under way, so that no lock is left behind in the child; the end of the
-program waits as well, so that the piece is whole. Both wait for two seconds at most.
+a fork waits for the piece under way (`forks.py`); the end of the program waits as well, so that the
+piece is whole, for two seconds at most.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock, Thread
 
+from polyop.forks import PATIENCE, process_lock
+
 Job = Callable[[], None]
-#: The longest that a fork or the end of the program waits, in seconds.
-PATIENCE = 2.0
 
 
 class Builder:
@@ -26,8 +26,7 @@ class Builder:
         self.jobs: deque[Job] = deque()
         self.thread: Thread | None = None
         self.lock = Lock()  # of the two above
-        self.busy = Lock()  # held while a job runs
-        self.held = False
+        self.busy = process_lock()  # held while a job runs
         self.watches = self.ended = False
 
     def put(self, job: Job) -> None:
@@ -51,9 +50,7 @@ class Builder:
             self.watches = True
             atexit.register(self._end)
             if hasattr(os, "register_at_fork"):
-                os.register_at_fork(
-                    before=self._hold, after_in_parent=self._release, after_in_child=self._renew
-                )
+                os.register_at_fork(after_in_child=self._renew)
         thread = Thread(target=self._run, name="polyop-builder", daemon=True)
         try:
             thread.start()
@@ -80,17 +77,9 @@ class Builder:
             self.jobs.clear()
         self.wait(PATIENCE)
 
-    def _hold(self) -> None:
-        self.held = self.busy.acquire(timeout=PATIENCE)
-
-    def _release(self) -> None:
-        if self.held:
-            self.held = False
-            self.busy.release()
-
     def _renew(self) -> None:
         """Begin anew in a child, which has no thread but the one that forked."""
-        self.lock, self.busy, self.thread, self.held = Lock(), Lock(), None, False
+        self.lock, self.thread = Lock(), None
 
 
 BUILDER = Builder()

@@ -81,19 +81,12 @@ class JvpLevel(Level):
 
     def inner_word(self) -> Word:
         """Give the word of the function."""
-        outer = self.outer
-        code, fields = outer.within
-        inner = Word(code)
-        if fields:
-            inner.__dict__.update(fields)
-        inner.levels = (*outer.levels, self)
-        if not outer.below:  # the word below this one is the outer word itself
-            self._below = (inner, outer)
-        return inner
+        return self.watched_word(self.outer)
 
     def end(self) -> None:
         """Note that the transform is over; inputs are let go at once, not by a collection."""
-        self.alive, self.inputs, self._below = False, (), None
+        super().end()
+        self.inputs = ()
 
     def below_of(self, now: Word) -> Word:
         """Make the word below."""

@@ -13,7 +13,7 @@ from polyop.dispatch.results import tensors_in
 from polyop.dispatch.table import Kernel
 from polyop.errors import AutogradError
 from polyop.layers.autograd.anomaly import noting
-from polyop.layers.autograd.author import AuthorRecorder
+from polyop.layers.autograd.author import AuthorRecorder, copied
 from polyop.layers.autograd.inplace import writing
 from polyop.layers.autograd.node import SUBCLASS_NODES, node_of
 from polyop.layers.autograd.packing import packing
@@ -76,6 +76,13 @@ def recording(found: Recorder, below: Handler, *, plain: bool) -> Handler:
         found.record(args, args, out, out, kept=False, node_of=node_of, plain=plain)
         return out
 
+    def run_on_copies(*args: Any) -> Any:
+        out = below(*map(copied, args))
+        found.record(args, args, out, out, kept=False, node_of=node_of, plain=plain)
+        return out
+
+    if isinstance(found, AuthorRecorder) and found.holds_containers:
+        return run_on_copies
     return run
 
 

@@ -137,7 +137,7 @@ def _taken_apart(level: JvpLevel, primals: Row, given: Row, out: Any) -> tuple[A
         value, slope = record.value, record.tangent
         if slope is None:
             return value, level.slope(out)
-        if _is_fresh(slope, given):
+        if _is_fresh(slope, given) and _is_fresh(slope, (*primals, value)):
             return value, slope
         return value, own_tangents(primals, given, [value], [slope])[0]
     results, spec = tree.flatten(out)
@@ -155,12 +155,14 @@ def own_tangents(primals: Row, given: Row, values: Row, slopes: Row) -> list[Ten
 
     Inside, the tangent of `x + 1` is that of `x`, which costs nothing.
     """
-    seen = {_memory(t): primals[i] for i, t in enumerate(given)}
+    seen: dict[int, Any] = {_memory(t): primals[i] for i, t in enumerate(given)}
+    # An author's `jvp` may give what it kept: the memory of an argument, or of a result.
+    seen |= dict.fromkeys(map(_memory, (*primals, *values)))
     found = []
     for i, slope in enumerate(slopes):
         memory, value = _memory(slope), values[i]
         beside = seen.setdefault(memory, value)
-        alike = beside is value or _memory(beside) == _memory(value)
+        alike = beside is value or (beside is not None and _memory(beside) == _memory(value))
         found.append(slope if alike else _copied(slope))
     return found
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from polyop import tree
 from polyop.dispatch.bits import OTHER
+from polyop.layers.autograd.chosen import Argnums, Fn, by_leaves
 from polyop.layers.autograd.forward_mode import check_results, jvp
-from polyop.layers.autograd.transforms import places_of, vjp, with_aux
+from polyop.layers.autograd.transforms import recorded
+from polyop.layers.rows import taken_apart
 from polyop.layers.vmap import vmap
 from polyop.ops.define import ON_TENSORS
 from polyop.tensor.tensor import Tensor
-
-Fn = Callable[..., Any]
-Argnums = int | tuple[int, ...]
 
 
 def jacfwd(
@@ -45,27 +43,25 @@ def jacfwd(
     """
 
     def jacobian(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = _of_chosen(func, argnums, args, kwargs)
-        leaves, spec = tree.flatten(chosen)
+        of_leaves, leaves, build = by_leaves(func, argnums, args, kwargs)
+        primals = tuple(leaves)
         seen: list[Any] = []
 
         def column(*basis: Any) -> Any:
-            tangents = tree.unflatten(spec, list(basis))
-            _, slope, *aux = jvp(of_chosen, chosen, tangents, has_aux=has_aux)
+            _, slope, *aux = jvp(of_leaves, primals, basis, has_aux=has_aux)
             seen[:] = aux
             return slope
 
         check_inputs(leaves)
         mapped = vmap(column, 0, 0, randomness, chunk_size=chunk_size)
-        columns, out_spec = tree.flatten(mapped(*basis_of(leaves)))
+        columns, build_out = taken_apart(mapped(*basis_of(leaves)))
         sizes = [prod(x.shape) for x in leaves]
 
         def parts(whole: Tensor) -> list[Tensor]:
             rows = zip(_split(whole, sizes), leaves, strict=True)
             return [_columns_last(part, x) for part, x in rows]
 
-        done = [_as_asked(tree.unflatten(spec, parts(c)), argnums) for c in columns]
-        found = _nested(out_spec, done)
+        found = build_out([build(parts(c)) for c in columns])
         return (found, seen[0]) if has_aux else found
 
     return jacobian
@@ -95,29 +91,21 @@ def jacrev(
     """
 
     def jacobian(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = _of_chosen(func, argnums, args, kwargs)
-        spec = tree.structure(chosen)
-
-        def checked(*values: Any) -> Any:
-            out = of_chosen(*values)
-            check_results(tree.leaves(with_aux(out)[0] if has_aux else out))
-            return out
-
-        out, pull, *aux = vjp(checked, *chosen, has_aux=has_aux)
-        results, out_spec = tree.flatten(out)
+        of_leaves, leaves, build = by_leaves(func, argnums, args, kwargs)
+        ran = recorded(of_leaves, leaves, tuple, has_aux=has_aux)
+        check_results(ran.results)
+        results = ran.values()
         sizes = [prod(r.shape) for r in results]
 
-        def row(*basis: Any) -> list[Any]:
-            return tree.leaves(pull(tree.unflatten(out_spec, list(basis))))
+        def row(*basis: Tensor) -> tuple[Tensor, ...]:
+            return tuple(ran.pulled(basis, retain=True))
 
         rows = vmap(row, chunk_size=chunk_size)(*basis_of(results))
         split = [_split(whole, sizes) for whole in rows]
-        done = [
-            _as_asked(tree.unflatten(spec, [_rows_first(s[i], r) for s in split]), argnums)
-            for i, r in enumerate(results)
-        ]
-        found = _nested(out_spec, done)
-        return (found, aux[0]) if has_aux else found
+        found = ran.build(
+            [build([_rows_first(s[i], r) for s in split]) for i, r in enumerate(results)]
+        )
+        return (found, ran.level.peel(ran.aux)) if has_aux else found
 
     return jacobian
 
@@ -136,21 +124,6 @@ def hessian(func: Fn, argnums: Argnums = 0) -> Fn:
     return jacfwd(jacrev(func, argnums), argnums)
 
 
-def _of_chosen(
-    func: Fn, argnums: Argnums, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Fn, tuple[Any, ...]]:
-    """Give the function of the chosen arguments, and these."""
-    places = places_of(argnums, len(args))
-
-    def of_chosen(*values: Any) -> Any:
-        full = list(args)
-        for i, value in zip(places, values, strict=True):
-            full[i] = value
-        return func(*full, **kwargs)
-
-    return of_chosen, tuple(args[i] for i in places)
-
-
 def check_inputs(leaves: Sequence[Any]) -> None:
     """Refuse inputs that have no derivative, before a basis is made of them."""
     if any(not isinstance(x, Tensor) for x in leaves):
@@ -166,13 +139,15 @@ def basis_of(leaves: Sequence[Tensor]) -> list[Tensor]:
         eye = ON_TENSORS["eye"](total, n, k=-start, dtype=x.dtype, device=x.device)
         if x.keys & OTHER:  # of the library of what it goes with
             eye = ON_TENSORS["add"](eye, ON_TENSORS["zero_of"](x, []))
-        made.append(ON_TENSORS["reshape"](eye, [total, *x.shape]))
+        made.append(_reshaped(eye, [total, *x.shape], x))
         start += n
     return made
 
 
 def _split(whole: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     """Cut axis 0 into parts of given sizes."""
+    if len(sizes) == 1:
+        return [whole]
     found, start = [], 0
     for n in sizes:
         found.append(ON_TENSORS["slice"](whole, 0, start, start + n, 1))
@@ -183,20 +158,15 @@ def _split(whole: Tensor, sizes: Sequence[int]) -> list[Tensor]:
 def _columns_last(part: Tensor, x: Tensor) -> Tensor:
     """Bring columns, along axis 0, behind the axes of the result."""
     moved = ON_TENSORS["moveaxis"](part, 0, -1)
-    found: Tensor = ON_TENSORS["reshape"](moved, [*moved.shape[:-1], *x.shape])
-    return found
+    return _reshaped(moved, [*moved.shape[:-1], *x.shape], x)
 
 
 def _rows_first(part: Tensor, result: Tensor) -> Tensor:
     """Give rows, along axis 0, the axes of the result."""
-    found: Tensor = ON_TENSORS["reshape"](part, [*result.shape, *part.shape[1:]])
+    return _reshaped(part, [*result.shape, *part.shape[1:]], result)
+
+
+def _reshaped(tensor: Tensor, shape: Sequence[Any], x: Tensor) -> Tensor:
+    """Give the axis that counts the elements of `x` the axes of `x`; it is that of a vector."""
+    found: Tensor = tensor if len(x.shape) == 1 else ON_TENSORS["reshape"](tensor, shape)
     return found
-
-
-def _as_asked(parts: tuple[Any, ...], argnums: Argnums) -> Any:
-    return parts if isinstance(argnums, tuple) else parts[0]
-
-
-def _nested(spec: Any, parts: Sequence[Any]) -> Any:
-    """Put a tree in the place of each leaf of another."""
-    return tree.unflatten(spec, list(parts))

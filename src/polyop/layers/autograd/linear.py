@@ -41,7 +41,7 @@ class LinearTangents:
             return self._both(call, values, tangents)
         out = call(*values)
         dtype = out.payload.dtype
-        if dtype.kind not in "fc":
+        if dtype.kind not in "fc" and not is_differentiable(dtype):  # a bfloat16 has its own kind
             return out, (None,)
         given = [*values]
         given[i] = tangents[i]

@@ -1,4 +1,4 @@
-"""The quick way of an author's gradient: tensors, lists and static values in, new tensors out.
+"""The quick way of an author's gradient: tensors, lists, trees, static values in, new tensors out.
 
 `author.py` records any call; this file writes the forward of the common ones
 as text, with the kernel in it: one frame runs the kernel, then `setup_context`
@@ -21,17 +21,28 @@ from polyop.dispatch.context import reset_word, set_word, word
 from polyop.dispatch.entry import scope_of
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.table import Kernel
-from polyop.dispatch.write import call_text, indent, make_function, shape_of
+from polyop.dispatch.write import Shape, call_text, indent, make_function, shape_of
 from polyop.layers.autograd.arrays import send
 from polyop.layers.autograd.author import AuthorRecorder, author_backward, own_history
 from polyop.layers.autograd.context import Context
 from polyop.layers.autograd.node import Node, collect, next_seq
+from polyop.layers.autograd.plain_trees import (
+    FACTS,
+    Trees,
+    at_length,
+    classes_of,
+    tree_alone_text,
+    tree_check_text,
+    tree_facts_text,
+    trees_of,
+)
 from polyop.layers.rule_notes import note_rule
 from polyop.schema.types import leaf_kind
 from polyop.tensor.tensor import Tensor, is_differentiable
 
 #: Arguments that hold several tensors.
 LISTS = {"tensor[]", "tensor?[]"}
+CONTAINERS = {*LISTS, "tree"}
 #: Dtypes that gradients flow through, as seen so far.
 DIFFERENTIABLE: dict[Any, bool] = {}
 
@@ -48,9 +59,9 @@ def differentiable(dtype: Any) -> bool:
 def quick_author(found: AuthorRecorder, kernel: Kernel) -> Handler | None:
     """Write the handler of a call, or give None if its schema is not of the common form."""
     op = found.op
-    shape, forms = shape_of(op._schema), result_forms(op._schema)
+    shape, forms, trees = shape_of(op._schema), result_forms(op._schema), trees_of(op._schema)
     if (
-        "tree" in shape.kinds
+        trees is None
         or shape.keywords
         or shape.written
         or not forms
@@ -60,16 +71,17 @@ def quick_author(found: AuthorRecorder, kernel: Kernel) -> Handler | None:
         or kernel.takes_op
     ):
         return None
+    record = general(found)
     scope = scope_of(
         op, kernel=kernel.fn, Context=Context, Node=Node, next_seq=next_seq, GRAD=GRAD,
         differentiable=differentiable, setup=found.setup,
         author_setup=found.rule.setup_context, ref=weakref.ref,
-        owner=found, backward=plain_backward_of(found),
-        more=(None, found, [0]), Inputs=found.inputs_class, general=general(found), NONE={},
+        owner=found, backward=plain_backward_of(found, trees),
+        more=(None, found, [0]), Inputs=found.inputs_class, general=record, NONE={},
         note_rule=note_rule, places=[*range(len(forms))], collect=collect,
-        own_history=own_history,
+        own_history=own_history, at_length=at_length(kernel, record, found), **classes_of(trees),
     )  # fmt: skip
-    text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(_text(found, shape))])
+    text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(_text(found, shape, trees))])
     return make_function(text, scope, op._opname, found.names)
 
 
@@ -88,20 +100,23 @@ def _node_of(tensor: Any) -> Node | None:
     return found
 
 
-def _text(found: AuthorRecorder, shape: Any) -> list[str]:
+def _text(found: AuthorRecorder, shape: Shape, trees: Trees) -> list[str]:
     given = f"({', '.join(shape.names)},)"
     odd = f"return general({given}, results(op, _r, {given}))"
     kinds = dict(zip(shape.names, shape.kinds, strict=True))
     one = [a for a in shape.names if kinds[a] != "static"]
     one = one if [kinds[a] for a in one] == ["tensor"] else []  # it is what requires grad
     results = [f"_r{i}" for i in range(len(shape.results))] if len(shape.results) > 1 else ["_r"]
-    facts = _facts_text(shape, one)
-    first = not LISTS.isdisjoint(shape.kinds)  # a kernel may change its list
+    facts = _facts_text(shape, one, trees, f"return at_length({', '.join(shape.names)})")
+    first = not CONTAINERS.isdisjoint(shape.kinds)  # a kernel may change its list
+    kept, put_back = _kept_text(shape, trees)
     lines = [
         *(facts if first else []),
+        *kept,
         "_token = set_word(word().in_kernel)",
         "try:",
         f"    _r = {call_text(shape, payloads=False)}",
+        *indent(put_back),
         *indent(Looks(shape, odd).of_types(["Tensor"] * len(results))),
         *indent(_dtypes_text(results, one, odd)),
         # Somebody else knows the memory: the result may be a view.
@@ -130,34 +145,55 @@ def _text(found: AuthorRecorder, shape: Any) -> list[str]:
     ]
 
 
-#: What backward must know of a tensor: its node, shape and dtype.
-FACTS = "({0}.grad_node if {0}.keys & GRAD else None, {0}.payload.shape, {0}.payload.dtype)"
+def _kept_text(shape: Shape, trees: Trees) -> tuple[list[str], list[str]]:
+    """Lines that copy lists and dicts before the kernel, and put the copies back after it.
+
+    A kernel may take things out of its own; what is recorded is the call as it came.
+    """
+    copies = {f"a{i}": f"[*a{i}]" for i, kind in enumerate(shape.kinds) if kind in LISTS}
+    for i, form in trees.items():
+        if form.cls is dict:
+            copies[f"a{i}"] = f"{{**a{i}}} if a{i}.__class__ is dict else a{i}"
+    kept = [f"_k{a} = {copy}" for a, copy in copies.items()]
+    return kept, [f"{a} = _k{a}" for a in copies]
 
 
-def _facts_text(shape: Any, one: Sequence[str]) -> list[str]:
+def _facts_text(shape: Shape, one: Sequence[str], trees: Trees, odd: str) -> list[str]:
     """Lines that leave the context in `_c`, the nodes of arguments in `_m`, facts in `_s1`."""
-    needs, facts, nodes = [], [], []
-    for a, kind in zip(shape.names, shape.kinds, strict=True):
-        need, fact = f"{a}.keys & GRAD != 0", FACTS.format(a)
-        if kind in LISTS:
-            empty = "None if _x is None else " if "?" in kind else ""
-            need = f"[{'_x is not None and ' if empty else ''}_x.keys & GRAD != 0 for _x in {a}]"
-            fact = f"[{empty}{FACTS.format('_x')} for _x in {a}]"
-        elif kind == "tensor?":
-            need, fact = f"{a} is not None and {need}", f"None if {a} is None else {fact}"
-        elif kind == "static":
-            need, fact = "False", "None"
+    opened, needs, facts, nodes = [], [], [], []
+    for i, (a, kind) in enumerate(zip(shape.names, shape.kinds, strict=True)):
+        need, fact, node = _facts_of(i, kind)
+        if kind == "tree":
+            opened += tree_facts_text(i, trees[i], odd)
         needs.append("True" if a in one else need)
         facts.append(f"({a}.grad_node, _q.shape, _q.dtype)" if a in one else fact)
-        if kind != "static":
-            some = "if _x is not None and _x.keys & GRAD" if "?" in kind else "if _x.keys & GRAD"
-            nodes.append(f"*[_x.grad_node for _x in {a if kind in LISTS else f'({a},)'} {some}]")
+        nodes += [node] if node else []
     made = f"{one[0]}.grad_node" if one else f"({', '.join(nodes)},)"
     return [
+        *opened,
         f"_m = {made}",
         f"_c = Context(); _c.needs_input_grad = ({', '.join(needs)},)",
         f"_s1 = ({', '.join(facts)},)",
     ]
+
+
+def _facts_of(i: int, kind: str) -> tuple[str, str, str]:
+    """Spell which parts of an argument require grad, what is known of them, and their nodes."""
+    a = f"a{i}"
+    if kind == "static":
+        return "False", "None", ""
+    if kind == "tree":
+        return f"_w{i}", f"_f{i}", f"*_m{i}"
+    some = "_x is not None and " if "?" in kind else ""
+    xs = a if kind in LISTS else f"({a},)"
+    nodes = f"*[_x.grad_node for _x in {xs} if {some}_x.keys & GRAD]"
+    x = "_x" if kind in LISTS else a
+    need, fact = f"{x}.keys & GRAD != 0", FACTS.format(x)
+    if "?" in kind:
+        need, fact = f"{x} is not None and {need}", f"None if {x} is None else {fact}"
+    if kind in LISTS:
+        return f"[{need} for _x in {a}]", f"[{fact} for _x in {a}]", nodes
+    return need, fact, nodes
 
 
 def _dtypes_text(results: Sequence[str], one: Sequence[str], odd: str) -> list[str]:
@@ -198,7 +234,7 @@ def _setup_text(found: AuthorRecorder, given: str) -> str:
     return f"setup(_c, Inputs({given}), NONE, _r)"
 
 
-def plain_backward_of(found: AuthorRecorder) -> Callable[..., Any]:
+def plain_backward_of(found: AuthorRecorder, trees: Trees) -> Callable[..., Any]:
     """Write the backward on bare arrays; anything odd that an author returns goes the long way."""
     kinds = [leaf_kind(a.type) for a in found.op._schema.arguments]
     odd = "return odd(n, given, grads, push)"
@@ -209,33 +245,38 @@ def plain_backward_of(found: AuthorRecorder) -> Callable[..., Any]:
         elif kind in LISTS:
             checks += _list_check_text(i, odd)
             sends += _list_send_text(i)
+        elif kind == "tree":
+            checks += tree_check_text(i, trees[i], odd)
+            sends += [f"for m, p in e{i}:", *_send_text("m", "p")]
         else:
             checks += _check_text(i, kind, odd)
             sends += [f"if d{i} is not None and m{i} is not None:", *_send_text(f"m{i}", f"d{i}")]
     count = len(found.op._schema.returns)
     incoming = ["t"] if count == 1 else [f"t{i}" for i in range(count)]
     lines = [
+        "facts = n.s1",
         *_incoming_text(incoming),
         "token = set_word(word().without_grad)",
         f"try: given = rule(n.s0, {', '.join(incoming)})",
         "except Exception as error: note_rule(error, n.op, 'backward'); raise",
         "finally: reset_word(token)",
-        *_unpack_text(kinds, odd),
+        *_unpack_text(kinds, trees, odd),
         *checks,
         *sends,
     ]
     text = "\n".join(["def f(n, g, grads, push):", *indent(lines)])
     scope = {
         "Tensor": Tensor, "ndarray": np.ndarray, "asarray": np.asarray, "set_word": set_word,
-        "reset_word": reset_word, "word": word, "rule": found.backward, "odd": odd_gradients,
-        "note_rule": note_rule, "zeros": np.zeros,
+        "reset_word": reset_word, "word": word, "rule": found.backward,
+        "odd": odd_gradients, "note_rule": note_rule, "zeros": np.zeros,
+        "argument": found.names[0], **classes_of(trees),
     }  # fmt: skip
     made = make_function(text, scope, f"{found.op._opname}_backward", ())
     made.tensor = author_backward.tensor  # type: ignore[attr-defined]
     return made
 
 
-def _unpack_text(kinds: Sequence[str], odd: str) -> list[str]:
+def _unpack_text(kinds: Sequence[str], trees: Trees, odd: str) -> list[str]:
     """Lines that leave the gradient of each argument in `d0`, `d1`, ..."""
     n = len(kinds)
     if n > 1:
@@ -243,6 +284,8 @@ def _unpack_text(kinds: Sequence[str], odd: str) -> list[str]:
             f"if given.__class__ is not tuple or len(given) != {n}: {odd}",
             f"{', '.join(f'd{i}' for i in range(n))} = given",
         ]
+    if trees:
+        return tree_alone_text(odd)
     alone = "given.__class__ is tuple and len(given) == 1"
     if kinds[0] in LISTS:  # a tuple may be the mirror of the list, or hold it
         alone += " and (given[0] is None or given[0].__class__ is list)"
@@ -251,11 +294,11 @@ def _unpack_text(kinds: Sequence[str], odd: str) -> list[str]:
 
 def _check_text(i: int, kind: str, odd: str) -> list[str]:
     """Lines that look at the gradient of a tensor, and leave its node in `m0`, `m1`, ..."""
-    absent = [f"    if n.s1[{i}] is None: {odd}"] if kind == "tensor?" else []
+    absent = [f"    if facts[{i}] is None: {odd}"] if kind == "tensor?" else []
     return [
         f"if d{i} is not None:",
         *absent,
-        f"    m{i}, shape, dtype = n.s1[{i}]",
+        f"    m{i}, shape, dtype = facts[{i}]",
         f"    if d{i}.__class__ is not Tensor or d{i}.keys & -3 != 1: {odd}",
         f"    d{i} = d{i}.payload",
         f"    if d{i}.shape != shape or d{i}.dtype is not dtype: {odd}",
@@ -267,7 +310,7 @@ def _list_check_text(i: int, odd: str) -> list[str]:
     several = f"(d{i}.__class__ is list or d{i}.__class__ is tuple)"
     return [
         f"if d{i} is not None:",
-        f"    s{i} = n.s1[{i}]",
+        f"    s{i} = facts[{i}]",
         f"    if not {several} or len(d{i}) != len(s{i}): {odd}",
         f"    d{i} = [*zip(d{i}, s{i})]",
         f"    for d, s in d{i}:",
@@ -321,4 +364,7 @@ def odd_gradients(n: Node, given: Any, grads: dict[Node, Any], push: Callable[[N
     """Look at what backward returned: convert it, or raise the error that says what is wrong."""
     recorder: AuthorRecorder = n.more[1]
     for node, d in recorder.matched(n, given):
-        send(node, d.payload, grads, push)
+        payload = d.payload
+        if payload.__class__ is not np.ndarray:  # another library's
+            payload = payload.look("backward")
+        send(node, payload, grads, push)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from heapq import heappop, heappush
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -28,10 +28,13 @@ from polyop.dispatch.operator import Handler, OpOverload
 from polyop.errors import PolyopError
 from polyop.layers.autograd.arrays import send
 from polyop.layers.autograd.author import AuthorRecorder
+from polyop.layers.autograd.context import Context
 from polyop.layers.autograd.engine import owned_array
+from polyop.layers.autograd.mirror import make_spec
 from polyop.layers.autograd.node import SUBCLASS_NODES, Node, edges, leaf_node, next_seq
 from polyop.layers.autograd.recorders import FormulaRecorder, recorder_of
 from polyop.layers.autograd.transpose import Called, at_a_level
+from polyop.layers.rule_notes import note_rule
 from polyop.ops.define import ON_TENSORS
 from polyop.schema.tags import Tag
 from polyop.tensor.tensor import Tensor, is_differentiable, of_array
@@ -87,72 +90,145 @@ class AuthorTransposed:
         self, call: Handler, values: Sequence[Any], tangents: Tangents
     ) -> tuple[Any, Sequence[Any]]:
         """Do the same where all tensors are plain arrays, and nobody watches."""
-        moving = [i for i, t in enumerate(tangents) if t is not None]
-        leaves = {id(values[i]): leaf_node(values[i].payload.dtype) for i in moving}
-        if len(leaves) < len(moving):  # one tensor, and more than one tangent
-            return self(values, tangents)
         out = call(*values)
         if not is_differentiable(out.payload.dtype):
             return out, (None,)
-        twin = of_array(out.payload)
-        self.recorder.record(
-            values, values, out, twin,
-            kept=True, node_of=lambda x: leaves.get(id(x)), plain=False,
-        )  # fmt: skip
-        if not twin.keys & GRAD:
-            return out, (None,)
-        nodes = [leaves[id(values[i])] for i in moving]
-        slopes = [tangents[i] for i in moving]
-        if self.diagonal and _are_alike(out, slopes):
-            return out, (_along_diagonal(twin.grad_node, nodes, slopes),)
+        recorder = self.recorder
+        ctx = Context()
+        ctx.needs_input_grad = tuple([t is not None for t in tangents])
+        ctx._node = recorder  # who runs, in errors
+        if recorder.setup is not None:
+            token = set_word(word().without_grad)
+            try:
+                recorder.set_up(ctx, values, out)
+            finally:
+                reset_word(token)
+            if id(out) in ctx._without:
+                return out, (None,)
+        call_of = Going(
+            self, ctx, values, out, [i for i, t in enumerate(tangents) if t is not None]
+        )
+        slopes = [tangents[i] for i in call_of.moving]
         try:
-            return out, (_tangent(twin, nodes, slopes),)
+            if self.diagonal and _are_alike(out, slopes):
+                return out, (call_of.along_diagonal(slopes),)
+            return out, (call_of.tangent(slopes),)
         except (Looked, PolyopError):
-            linear = at_a_level(self.who, [(twin.grad_node, out)], nodes)
-        return out, linear(slopes, retain=False)
+            return out, call_of.at_a_level(slopes)
+
+
+class Going(NamedTuple):
+    """One call whose gradient runs.
+
+    Attributes:
+        of: the rule.
+        ctx: as the author's `setup_context` filled it.
+        values: the arguments; the same tensor may stand at several places, moving at one of them.
+        out: the result.
+        moving: the places of the arguments that have a tangent.
+    """
+
+    of: AuthorTransposed
+    ctx: Context
+    values: Sequence[Any]
+    out: Tensor
+    moving: Sequence[int]
+
+    def gradients(self, g: Tensor) -> list[Tensor | None]:
+        """Run the gradient, and give what it says of each argument that has a tangent.
+
+        Raises:
+            Looked: it is not in the plainest form.
+        """
+        values, recorder = self.values, self.of.recorder
+        try:
+            given = recorder.backward(self.ctx, g)
+        except Exception as error:
+            note_rule(error, recorder.op, "backward")
+            raise
+        given = given if given.__class__ is tuple else (given,)
+        if len(given) != len(values):
+            raise Looked
+        for value, d in zip(values, given, strict=True):
+            if d is not None and not _fits(d, value):
+                raise Looked
+        return [given[i] for i in self.moving]
+
+    def along_diagonal(self, tangents: Sequence[Tensor]) -> Tensor | None:
+        """Run the gradient on the tangents: a diagonal matrix is its own transpose."""
+        total = None
+        for i, tangent in enumerate(tangents):
+            d = self.gradients(tangent)[i]
+            if d is not None:
+                total = d if total is None else ON_TENSORS["add"](total, d)
+        return total
+
+    def tangent(self, tangents: Sequence[Tensor]) -> Tensor | None:
+        """Run the gradient at a probe, and go back to it from the tangents.
+
+        Raises:
+            Looked: the level is to decide.
+        """
+        out = self.out
+        alone = len(tangents) == 1 and _are_alike(out, tangents)
+        probe = of_array(tangents[0].payload if alone else _ones_like(out.payload))
+        leaf = leaf_node(probe.payload.dtype)
+        probe.keys, probe.grad_node = _RECORDED, leaf
+        start = next_seq()
+        token = set_word(_probing(word()))
+        try:
+            gradients = self.gradients(probe)
+        finally:
+            reset_word(token)
+        d = gradients[0] if alone else None
+        if d is not None and _is_diagonal(d, probe):
+            array = d.payload
+            del gradients[:], d  # who else holds the gradient shares the array
+            return owned_array(leaf, array)
+        return _gone_back(leaf, start, gradients, tangents)
+
+    def at_a_level(self, tangents: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """Let a level transpose the gradient, or say why that cannot be."""
+        recorder, values = self.of.recorder, self.values
+        leaves = {i: leaf_node(values[i].payload.dtype) for i in self.moving}
+        specs = [
+            make_spec(leaves.get(i), v.payload.shape, v.payload.dtype)
+            if isinstance(v, Tensor)
+            else None
+            for i, v in enumerate(values)
+        ]
+        twin = of_array(self.out.payload)
+        named = list(zip(recorder.names, values, strict=True))
+        self.ctx.seal(named, [self.out], [self.out])
+        nodes = [*leaves.values()]
+        recorder.give_history(self.ctx, specs, tuple(nodes), [self.out], twin)
+        return at_a_level(self.of.who, [(twin.grad_node, self.out)], nodes)(tangents, retain=False)
+
+
+def _fits(d: Any, value: Any) -> bool:
+    """Tell whether a gradient is a plain tensor of its argument's shape and dtype."""
+    if not d.__class__ is value.__class__ is Tensor:
+        return False
+    a, b = d.payload, value.payload
+    return a.__class__ is np.ndarray and a.shape == b.shape and a.dtype is b.dtype
 
 
 def _are_alike(out: Tensor, tangents: Sequence[Tensor]) -> bool:
     """Tell whether a result is real, and of the shape and dtype of all tangents."""
     r = out.payload
-    arrays = [t.payload for t in tangents]
-    return r.dtype.kind == "f" and all(a.shape == r.shape and a.dtype is r.dtype for a in arrays)
+    if r.dtype.kind != "f":
+        return False
+    for t in tangents:
+        a = t.payload
+        if a.shape != r.shape or a.dtype is not r.dtype:
+            return False
+    return True
 
 
-def _along_diagonal(
-    node: Node, leaves: Sequence[Node], tangents: Sequence[Tensor]
+def _gone_back(
+    leaf: Node, start: int, gradients: Sequence[Tensor | None], tangents: Sequence[Tensor]
 ) -> Tensor | None:
-    """Run the gradient on the tangents: a diagonal matrix is its own transpose."""
-    total = None
-    for leaf, tangent in zip(leaves, tangents, strict=True):
-        grads: dict[Node, Any] = {}
-        node.backward.tensor(node, tangent, grads, _nothing)
-        d = grads.get(leaf)
-        if d is not None:
-            total = d if total is None else ON_TENSORS["add"](total, d)
-    return total
-
-
-def _tangent(twin: Tensor, leaves: Sequence[Node], tangents: Sequence[Tensor]) -> Tensor | None:
-    """Run the gradient at a probe, and go back to it from the tangents.
-
-    Raises:
-        Looked: the level is to decide.
-    """
-    alone = len(tangents) == 1 and _are_alike(twin, tangents)
-    probe = of_array(tangents[0].payload if alone else _ones_like(twin.payload))
-    leaf = leaf_node(probe.payload.dtype)
-    probe.keys, probe.grad_node = _RECORDED, leaf
-    start, gradients = next_seq(), dict[Node, Any]()
-    node = twin.grad_node
-    token = set_word(_probing(word()))
-    try:
-        node.backward.tensor(node, probe, gradients, _nothing)
-    finally:
-        reset_word(token)
-    if alone and _is_diagonal(gradients.get(leaves[0]), probe):
-        result = gradients.pop(leaves[0]).payload
-        return owned_array(leaf, result)
+    """Go back from the tangents of arguments to the probe, by what was recorded since `start`."""
     grads: dict[Node, Any] = {}
     heap: list[tuple[int, Node]] = []
 
@@ -160,8 +236,7 @@ def _tangent(twin: Tensor, leaves: Sequence[Node], tangents: Sequence[Tensor]) -
         if n.seq > start:  # what is older was there before the probe, so the probe is not in it
             heappush(heap, (-n.seq, n))
 
-    for moved, tangent in zip(leaves, tangents, strict=True):
-        gradient = gradients.get(moved)
+    for gradient, tangent in zip(gradients, tangents, strict=True):
         if gradient is not None:
             if gradient.keys != _RECORDED:
                 raise Looked
@@ -172,7 +247,7 @@ def _tangent(twin: Tensor, leaves: Sequence[Node], tangents: Sequence[Tensor]) -
             raise Looked
         n.backward(n, grads.pop(n), grads, push)
     found = grads.pop(leaf, None)
-    if grads or (found is None and any(moved in gradients for moved in leaves)):
+    if grads or (found is None and any(d is not None for d in gradients)):
         raise Looked  # it is made of other tensors that require grad, or of nothing that came in
     return None if found is None else owned_array(leaf, found)
 
@@ -183,12 +258,12 @@ def _ones_like(array: Any) -> Any:
     return made
 
 
-def _is_diagonal(gradient: Tensor | None, probe: Tensor) -> bool:
+def _is_diagonal(gradient: Tensor, probe: Tensor) -> bool:
     """Tell whether a gradient was made of a probe by diagonal operators alone.
 
     They give no smaller shape than they are given, so where the gradient has the probe's, all have.
     """
-    if gradient is None or gradient.keys != _RECORDED or gradient.grad_node is probe.grad_node:
+    if gradient.keys != _RECORDED or gradient.grad_node is probe.grad_node:
         return False
     if gradient.payload.shape != probe.payload.shape:
         return False
@@ -214,10 +289,6 @@ def _has_diagonal(node: Node) -> bool:
             if written is not None and node.backward is written:
                 return node not in SUBCLASS_NODES
     return False
-
-
-def _nothing(node: Node) -> None:
-    pass
 
 
 def _probing(now: Word) -> Word:

@@ -8,26 +8,27 @@ the level below, so second gradients, batches and traces need no code here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from polyop import tree
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import ANOMALY, GRAD, LIFTED
 from polyop.dispatch.context import AUTOGRAD, Word, reset_word, set_word, word
 from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.resolve import resolve
 from polyop.errors import AutogradError, UsageError, UsageTypeError
 from polyop.layers.autograd.aliases import Views, note_views, write
 from polyop.layers.autograd.anomaly import note_results
+from polyop.layers.autograd.chosen import Argnums, Fn, by_leaves
 from polyop.layers.autograd.engine import run
 from polyop.layers.autograd.loans import lending
 from polyop.layers.autograd.node import Node, leaf_node, next_seq
 from polyop.layers.autograd.recorders import recorder_of
-from polyop.layers.levels import Level, enter_level
+from polyop.layers.levels import Level, tensor_places
+from polyop.layers.rows import Build, taken_apart
 from polyop.ops.define import ON_TENSORS
 from polyop.tensor.tensor import Tensor, is_differentiable
-
-Fn = Callable[..., Any]
 
 
 class Lifted:
@@ -94,8 +95,8 @@ class GradLevel(Level):
 
     def inner_word(self) -> Word:
         """Give the word of the function: recorded, whatever is so outside."""
-        levels, exclude = (*self.outer.levels, self), self.outer.exclude - AUTOGRAD
-        return self.outer.but(levels=levels, grad=True, below=False, exclude=exclude)
+        outer = self.outer
+        return self.watched_word(outer if outer.grad else outer.with_grad)
 
     def below_of(self, now: Word) -> Word:
         """Make the word below, where grad mode is what it is outside."""
@@ -109,13 +110,13 @@ class GradLevel(Level):
         """Run a call on what is inside the wrappers, and record it."""
         if op._schema.is_mutable:
             return write(self, op, args, _is_leaf)
+        now = word()
         # Found before the call, which may take the operator's rules away.
-        found = recorder_of(op) if word().grad else None
-        before = next_seq() if word() & ANOMALY else 0
+        found = recorder_of(op) if now.grad else None
+        before = next_seq() if now & ANOMALY else 0
         token = set_word(self.below())
         try:
-            values = [self.peel(a) for a in args]
-            out = dispatch(op, values)
+            values, out = self.run_below(op, args)
             results = self.wrap_all(out)
             if found is not None:
                 found.record(
@@ -127,6 +128,24 @@ class GradLevel(Level):
             reset_word(token)
         note_views(self, op, args, out, results)
         return results
+
+    def run_below(self, op: OpOverload, args: Sequence[Any]) -> tuple[list[Any], Any]:
+        """Call an operator on what is inside the wrappers; give that, and what comes of it."""
+        try:
+            places = op.notes["lowered"]
+        except KeyError:
+            places = op.note("lowered", _places)
+        if places is None:
+            values = [*map(self.peel, args)]
+            return values, dispatch(op, values)
+        code, values = int(word()), [*args]  # as `dispatch` does it, in the same loop
+        for i in places:
+            x = args[i]
+            if x is not None:
+                if x.keys & LIFTED and x.payload.level is self:
+                    values[i] = x = x.payload.value
+                code |= x.keys
+        return values, (op.memo.get(code) or resolve(op, code))(*values)
 
     def node_of(self, tensor: Tensor) -> Node | None:
         """Give the node of a tensor of this level."""
@@ -172,6 +191,11 @@ class GradLevel(Level):
         return t
 
 
+def _places(op: OpOverload) -> tuple[int, ...] | None:
+    """Give the places of tensors, if nothing else of a call's arguments is in its code."""
+    return None if op.objects else tensor_places(op)
+
+
 def _is_leaf(tensor: Tensor) -> bool:
     """Tell whether a tensor is an input of its level."""
     return tensor.keys & GRAD != 0 and tensor.grad_node.seq == 0
@@ -194,29 +218,94 @@ def vjp(func: Fn, *primals: Any, has_aux: bool = False) -> Any:
     Raises:
         UsageTypeError: an input has no gradient.
     """
-    level = GradLevel()
-    leaves, spec = tree.flatten(primals)
-    lifted = [_watch(level, i, leaf) for i, leaf in enumerate(leaves)]
-    with enter_level(level):
-        out = lending(level, func, *tree.unflatten(spec, lifted))
-    aux = None
-    if has_aux:
-        out, aux = with_aux(out)
-    results, out_spec = tree.flatten(out)
+    leaves, build = taken_apart(primals)
+    ran = recorded(func, leaves, build, has_aux=has_aux)
 
     def pull(cotangents: Any, *, retain_graph: bool = True) -> Any:
-        given = tree.leaves(cotangents)
-        if len(given) != len(results):
+        given = taken_apart(cotangents)[0]
+        if len(given) != len(ran.results):
             raise UsageError(
                 "there must be one gradient per result",
-                declared=f"{len(results)} results", seen=f"{len(given)} gradients",
+                declared=f"{len(ran.results)} results", seen=f"{len(given)} gradients",
             )  # fmt: skip
-        grads = _pull(level, results, given, lifted, leaves, retain=retain_graph)
-        found = tree.unflatten(spec, grads)
-        return found
+        return build(ran.pulled(given, retain=retain_graph))
 
-    value = tree.unflatten(out_spec, [level.peel(r) for r in results])
-    return (value, pull, level.peel(aux)) if has_aux else (value, pull)
+    value = ran.build(ran.values())
+    return (value, pull, ran.level.peel(ran.aux)) if has_aux else (value, pull)
+
+
+class Recorded(NamedTuple):
+    """One run of a function at a level of its own.
+
+    Attributes:
+        level: that it was recorded at.
+        leaves: the inputs in a row.
+        lifted: the same at the level.
+        results: what it gave, at the level, in a row.
+        build: makes of a row what the function gave.
+        aux: what it gave beside.
+    """
+
+    level: GradLevel
+    leaves: Sequence[Tensor]
+    lifted: Sequence[Tensor]
+    results: Sequence[Any]
+    build: Build
+    aux: Any
+
+    def values(self) -> list[Any]:
+        """Give the results, below the level."""
+        return [*map(self.level.peel, self.results)]
+
+    def pulled(self, given: Sequence[Tensor], *, retain: bool) -> list[Tensor]:
+        """Give the gradients of the inputs from those of the results.
+
+        Raises:
+            UsageTypeError: a result is no tensor.
+            AutogradError: a gradient has not its result's shape.
+        """
+        nodes = map(self._node, range(len(given)), given)
+        roots = [(n, g) for n, g in zip(nodes, given, strict=True) if n is not None]
+        # A level has no other leaves than its inputs, so nothing has to be left out on the way.
+        found = run(roots, retain=retain, create_graph=True, under=word())
+        return [
+            found[t.grad_node] if t.grad_node in found else ON_TENSORS["zeros_like"](leaf)
+            for t, leaf in zip(self.lifted, self.leaves, strict=True)
+        ]
+
+    def _node(self, i: int, g: Tensor) -> Node | None:
+        """Give the node of a result, which its gradient must fit."""
+        result = self.results[i]
+        if not isinstance(result, Tensor):
+            raise UsageTypeError(
+                f"result {i} of a differentiated function is no Tensor",
+                seen=type(result).__name__, fix="return it as aux, with has_aux=True",
+            )  # fmt: skip
+        if tuple(g.shape) != tuple(result.shape):
+            raise AutogradError(
+                "a gradient has the wrong shape",
+                declared=f"shape {tuple(result.shape)}", seen=f"shape {tuple(g.shape)}",
+            )  # fmt: skip
+        return self.level.node_of(result)
+
+
+def recorded(func: Fn, leaves: Sequence[Any], build: Build, *, has_aux: bool) -> Recorded:
+    """Run a function of what `build` makes of the leaves, and keep the way back.
+
+    Raises:
+        UsageTypeError: an input has no gradient.
+    """
+    level = GradLevel()
+    lifted = [_watch(level, i, leaf) for i, leaf in enumerate(leaves)]
+    # As `enter_level` does it, whose block costs more than a small call.
+    token = set_word(level.inner_word())
+    try:
+        out = lending(level, func, *build(lifted))
+    finally:
+        level.end()
+        reset_word(token)
+    out, aux = with_aux(out) if has_aux else (out, None)
+    return Recorded(level, leaves, lifted, *taken_apart(out), aux)
 
 
 def _watch(level: GradLevel, i: int, leaf: Any) -> Tensor:
@@ -238,34 +327,7 @@ def with_aux(out: Any) -> tuple[Any, Any]:
     return out
 
 
-def _pull(
-    level: GradLevel,
-    results: Sequence[Tensor],
-    given: Sequence[Tensor],
-    lifted: Sequence[Tensor],
-    leaves: Sequence[Tensor],
-    *,
-    retain: bool,
-) -> list[Tensor]:
-    roots = []
-    for result, g in zip(results, given, strict=True):
-        node = level.node_of(result)
-        if tuple(g.shape) != tuple(result.shape):
-            raise AutogradError(
-                "a gradient has the wrong shape",
-                declared=f"shape {tuple(result.shape)}", seen=f"shape {tuple(g.shape)}",
-            )  # fmt: skip
-        if node is not None:
-            roots.append((node, g))
-    wanted = [t.grad_node for t in lifted]
-    found = run(roots, retain=retain, create_graph=True, wanted=frozenset(wanted), under=word())
-    return [
-        found[node] if node in found else ON_TENSORS["zeros_like"](leaf)
-        for node, leaf in zip(wanted, leaves, strict=True)
-    ]
-
-
-def grad_and_value(func: Fn, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Fn:
+def grad_and_value(func: Fn, argnums: Argnums = 0, has_aux: bool = False) -> Fn:
     """Give the function of the gradient and the value of a scalar function.
 
     Args:
@@ -275,33 +337,13 @@ def grad_and_value(func: Fn, argnums: int | tuple[int, ...] = 0, has_aux: bool =
     """
 
     def both(*args: Any, **kwargs: Any) -> Any:
-        places = places_of(argnums, len(args))
-        chosen = tuple(args[i] for i in places)
-
-        def of_chosen(*values: Any) -> Any:
-            full = list(args)
-            for i, value in zip(places, values, strict=True):
-                full[i] = value
-            return func(*full, **kwargs)
-
-        value, pull, *aux = vjp(of_chosen, *chosen, has_aux=has_aux)
-        grads = pull(_one_of(value), retain_graph=False)
-        grads = grads if isinstance(argnums, tuple) else grads[0]
-        return grads, ((value, aux[0]) if has_aux else value)
+        of_leaves, leaves, build = by_leaves(func, argnums, args, kwargs)
+        ran = recorded(of_leaves, leaves, tuple, has_aux=has_aux)
+        value = ran.build(ran.values())
+        grads = build(ran.pulled([_one_of(value)], retain=False))
+        return grads, ((value, ran.level.peel(ran.aux)) if has_aux else value)
 
     return both
-
-
-def places_of(argnums: int | tuple[int, ...], count: int) -> list[int]:
-    """Give the places of the chosen arguments, counted from the front."""
-    places = list(argnums) if isinstance(argnums, tuple) else [argnums]
-    for i in places:
-        if not isinstance(i, int) or not -count <= i < count:
-            raise UsageError(
-                f"argnums {argnums} does not fit {count} arguments",
-                declared=f"{-count} to {count - 1}", seen=repr(i),
-            )  # fmt: skip
-    return [i % count for i in places]
 
 
 def _one_of(value: Any) -> Tensor:
@@ -319,7 +361,7 @@ def _one_of(value: Any) -> Tensor:
     return one
 
 
-def value_and_grad(func: Fn, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Fn:
+def value_and_grad(func: Fn, argnums: Argnums = 0, has_aux: bool = False) -> Fn:
     """Give the function of the value and the gradient; see `grad_and_value`."""
     both = grad_and_value(func, argnums, has_aux)
 
@@ -330,7 +372,7 @@ def value_and_grad(func: Fn, argnums: int | tuple[int, ...] = 0, has_aux: bool =
     return swapped
 
 
-def grad(func: Fn, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Fn:
+def grad(func: Fn, argnums: Argnums = 0, has_aux: bool = False) -> Fn:
     """Give the gradient of a scalar function, as a function.
 
     Args:

@@ -37,7 +37,7 @@ from polyop.layers.autograd.node import Node, next_seq
 from polyop.layers.autograd.plan import FACTS, Part, Plan, Read, load, store
 from polyop.layers.autograd.saved import Twin, check, count_of, revive, stale, twin
 from polyop.ops.define import ON_ARRAYS, ON_TENSORS
-from polyop.tensor.tensor import Tensor
+from polyop.tensor.tensor import Tensor, is_differentiable
 
 C64, C128 = np.dtype(np.complex64), np.dtype(np.complex128)
 VERSION = "{v} = {a}.version; {v} = {v} if {v}.__class__ is int else {v}.n"
@@ -84,7 +84,7 @@ def record_lines(
     lines += store("v", versions, 2) if versions else []
     if plan.broadcasts:
         lines += store("x", [f"a{i}.payload.shape" for i in part.needs], 2)
-    return lines + _choose(plan, part, results, prefix)
+    return lines + _choose(plan, part, results, prefix, quick=quick)
 
 
 def _kept(
@@ -107,7 +107,9 @@ def _kept(
     }.get(read.kind, (a, ""))
 
 
-def _choose(plan: Plan, part: Part, results: Sequence[str], prefix: str) -> list[str]:
+def _choose(
+    plan: Plan, part: Part, results: Sequence[str], prefix: str, *, quick: bool
+) -> list[str]:
     dtypes = [_dtypes_of(plan, i) for i in part.needs]
     dtypes_text = f"({', '.join(dtypes)},)"
     general = [f"_n.backward = {prefix}general"]
@@ -118,10 +120,13 @@ def _choose(plan: Plan, part: Part, results: Sequence[str], prefix: str) -> list
     if any(plan.shape.kinds[i] == "tensor[]" for i in part.needs):
         return [*general, more]
     tests = [f"{d} is not _d" for d in dtypes]
+    r = results[0]
+    # Nobody has looked yet whether gradients flow through the result: integers have none.
+    constant = [f"if not differentiable(_d): {r}.keys = 1; return {r}"] if quick else []
     return [
-        f"_d = {results[0]}.payload.dtype",
+        f"_d = {r}.payload.dtype",
         f"if {' or '.join(tests)} or _d is c64 or _d is c128:",
-        *indent([*general, more]),
+        *indent([*constant, *general, more]),
         f"else: _n.backward = {prefix}plain",
     ]
 
@@ -176,6 +181,7 @@ def _scope(plan: Plan, needs: tuple[int, ...]) -> dict[str, Any]:
     return {
         "op": plan.op, "Node": Node, "Tensor": Tensor, "next_seq": next_seq, "twin": twin,
         "count_of": count_of, "facts": facts, "c64": C64, "c128": C128,
+        "differentiable": is_differentiable,
         **{v: backward(plan, needs, v) for v in VARIANTS},
     }  # fmt: skip
 

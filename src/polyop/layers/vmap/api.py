@@ -18,6 +18,8 @@ from polyop.tree import TreeSpec, unflatten
 RANDOMNESS = ("error", "different", "same")
 #: Makes a level whose attributes the caller sets: its `__init__` would be a frame.
 _bare = object.__new__
+#: What holds in every word inside of one level alone.
+_WITHIN = PLAIN.within
 
 
 class Spec(NamedTuple):
@@ -71,13 +73,14 @@ def _mapped(spec: Spec) -> Callable[..., Any]:
                 # in this frame are a tenth of the budget (PERFORMANCE section 11).
                 outer = word()
                 level = _bare(VmapLevel)
-                level.outer, level.depth, level.alive = outer, len(outer.levels), True
+                level.outer, level.alive = outer, True
                 level.batch_size, level.randomness = x.payload.shape[0], randomness
-                level._below = None
                 if outer is PLAIN:
                     inside = Word(LEVELS)
-                    inside.levels = (level,)
+                    inside.levels, inside.within = (level,), _WITHIN
+                    level.depth, level._below = 0, (inside, outer)
                 else:
+                    level.depth, level._below = len(outer.levels), None
                     inside = level.inner_word()
                 record = Batch()
                 record.value, record.axis, record.level = x, 0, level
@@ -87,7 +90,7 @@ def _mapped(spec: Spec) -> Callable[..., Any]:
                 try:
                     out = func(given)
                 finally:
-                    level.alive = False
+                    level.alive, level._below = False, None
                     reset_word(token)
                 if out.__class__ is Tensor and out_dims == 0:
                     record = out.payload
@@ -156,7 +159,7 @@ def _run_tensors(
     try:
         out = spec.func(*given, **kwargs)
     finally:
-        level.alive = False
+        level.end()
         reset_word(token)
     return _given(spec, out, level)
 
@@ -168,7 +171,7 @@ def _run(spec: Spec, inputs: list[Input], structure: TreeSpec, kwargs: dict[str,
     try:
         out = spec.func(*unflatten(structure, leaves), **kwargs)
     finally:
-        level.alive = False
+        level.end()
         reset_word(token)
     return _given(spec, out, level)
 

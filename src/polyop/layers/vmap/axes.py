@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
 from polyop import tree
 from polyop.errors import VmapError
+from polyop.layers.rows import taken_apart
 from polyop.ops.joining import concat
 from polyop.ops.views import slice_axis
 from polyop.tensor.tensor import Tensor, of_array
@@ -28,13 +29,30 @@ class Asked(Protocol):
         """The axes of the arguments."""
 
 
+class Path(NamedTuple):
+    """The way to a leaf, which is spelled only where an error names it.
+
+    Attributes:
+        start: the way to the tree that the leaf is in.
+        values: the tree.
+        number: which of its leaves it is.
+    """
+
+    start: str
+    values: Any
+    number: int
+
+    def __str__(self) -> str:
+        return self.start + tree.paths(self.values)[self.number]
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """A leaf of the arguments, its axis from 0 or None, and its path."""
 
     value: Any
     axis: int | None
-    path: str
+    path: Path
 
 
 def spread_inputs(spec: Asked, args: tuple[Any, ...]) -> tuple[list[Input], tree.TreeSpec]:
@@ -61,15 +79,15 @@ def spread_inputs(spec: Asked, args: tuple[Any, ...]) -> tuple[list[Input], tree
     return inputs, structure
 
 
-def spread(dims: Any, values: Any, path: str, what: str) -> Iterator[tuple[Any, str]]:
+def spread(dims: Any, values: Any, path: str, what: str) -> Iterator[tuple[Any, Path]]:
     """Give the axis and the path of each leaf of `values`; `dims` is a tree above it.
 
     Raises:
         VmapError: the structures do not fit.
     """
     if dims is None or type(dims) is int:
-        for name in tree.paths(values):
-            yield dims, path + name
+        for i in range(len(taken_apart(values)[0])):
+            yield dims, Path(path, values, i)
         return
     names, parts = tree.children(values)
     dim_names, dim_parts = tree.children(dims)
@@ -97,14 +115,14 @@ def _names(func: Callable[..., Any], n: int) -> list[str]:
     return [*parameters[:n], *(f"args[{i}]" for i in range(len(parameters), n))]
 
 
-def where(spec: Asked, path: str) -> str:
+def where(spec: Asked, path: Path) -> str:
     """Name a leaf of the arguments by its parameter and place; for errors."""
-    head, _, rest = path[1:].partition("]")
+    head, _, rest = str(path)[1:].partition("]")
     names = _names(spec.func, int(head) + 1)
     return f"{names[int(head)]}{rest} (position {head})"
 
 
-def _input(spec: Asked, leaf: Any, dim: int | None, path: str) -> Input:
+def _input(spec: Asked, leaf: Any, dim: int | None, path: Path) -> Input:
     if isinstance(leaf, np.ndarray):
         leaf = of_array(leaf)
     if dim is None:

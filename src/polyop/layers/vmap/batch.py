@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, NoReturn
 
 from polyop import tree
 from polyop.devices import Device, DType
 from polyop.dispatch.bits import BATCHED, LEVELS
-from polyop.dispatch.context import PLAIN, Word, word
+from polyop.dispatch.context import AUTOGRAD, PLAIN, Word, word
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import VmapError
 from polyop.layers.levels import Level
@@ -109,7 +110,8 @@ class VmapLevel(Level):
 
     kind = "vmap"
     escape_error = VmapError
-    __slots__ = ("batch_size", "randomness")
+    __slots__ = ("_info", "batch_size", "randomness")
+    _info: VmapInfo
 
     def __init__(self, batch_size: Any, randomness: str) -> None:
         # Without the base's `__init__`, a frame that every mapped call would pay.
@@ -123,22 +125,23 @@ class VmapLevel(Level):
     @property
     def info(self) -> VmapInfo:
         """What rules get to know."""
-        return VmapInfo(self.batch_size, self.randomness)
+        try:
+            return self._info
+        except AttributeError:
+            self._info = VmapInfo(self.batch_size, self.randomness)
+            return self._info
 
     def inner_word(self) -> Word:
         """Give the word that the function runs under."""
-        if self.outer is not PLAIN:
-            return super().inner_word()
-        # The word of most calls, without the detour over all fields.
-        inside = Word(LEVELS)
-        inside.levels = (self,)
-        return inside
-
-    def below_of(self, now: Word) -> Word:
-        """Make the word without this level."""
-        if self.outer is PLAIN and now == LEVELS and now.levels == (self,):
-            return PLAIN
-        return super().below_of(now)
+        outer = self.outer
+        if outer is PLAIN:  # the word of most calls, in this frame
+            inside = Word(LEVELS)
+            inside.levels, inside.within = (self,), PLAIN.within
+            self._below = (inside, PLAIN)
+            return inside
+        # What autograd must not see outside, it does not see inside.
+        unwatched = outer.exclude.bits & AUTOGRAD.bits
+        return super().inner_word() if unwatched else self.watched_word(outer)
 
     def run(self, op: OpOverload, args: Sequence[Any]) -> Any:
         """Run a call once for the whole batch."""
@@ -186,24 +189,29 @@ def peel(x: Any, level: VmapLevel, op: OpOverload | None = None) -> tuple[Any, i
 
 def peel_all(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Peel every argument; the axes of lists and records are nested alike."""
-    values, dims = [], []
-    for arg in args:
-        value, dim = _peel_argument(arg, level, op)
-        values.append(value)
-        dims.append(dim)
+    values: list[Any] = [*args]
+    dims: list[Any] = [None] * len(values)
+    for i, arg in enumerate(values):
+        kind = arg.__class__
+        if kind in _NUMBERS:
+            continue
+        record = arg.payload if kind is Tensor else None
+        if record.__class__ is Batch and record.level is level:  # as in `peel`, in this frame
+            values[i], dims[i] = record.value, record.axis
+        else:
+            values[i], dims[i] = _peel_argument(arg, level, op)
     return values, dims
 
 
 def _peel_argument(arg: Any, level: VmapLevel, op: OpOverload) -> tuple[Any, Any]:
     if isinstance(arg, Tensor):
         return peel(arg, level, op)
-    if arg is None or arg.__class__ in _NUMBERS:
-        return arg, None
+    kind = arg.__class__
+    if kind is list or kind is tuple:
+        values, dims = peel_all(level, op, arg)
+        return kind(values), dims
     if not isinstance(arg, (list, tuple, dict)) and not _is_record(arg):
         return arg, None
-    if arg.__class__ in {list, tuple}:
-        pairs = [_peel_argument(x, level, op) for x in arg]
-        return arg.__class__([v for v, _ in pairs]), [d for _, d in pairs]
     if isinstance(arg, dict):
         named = {k: _peel_argument(x, level, op) for k, x in arg.items()}
         return {k: v for k, (v, _) in named.items()}, {k: d for k, (_, d) in named.items()}
@@ -211,7 +219,7 @@ def _peel_argument(arg: Any, level: VmapLevel, op: OpOverload) -> tuple[Any, Any
     return value, tree.map_leaves(lambda x: peel(x, level, op)[1], arg)
 
 
-_NUMBERS = {int, float, bool, str}
+_NUMBERS = {int, float, bool, str, NoneType}
 
 
 def _is_record(arg: Any) -> bool:

@@ -132,12 +132,7 @@ def of_batches(cls: type[Function]) -> type[Function]:
             ctx.batching, ctx.sample = batching, Sample(ctx)
             results = tree.map_leaves(lambda y: batched(y, 0, inner), output)
             given = batching.taken(values, inner)
-            try:
-                with enter_level(inner):
-                    cls.setup_context(ctx.sample, given, results)  # type: ignore[attr-defined]
-            except Exception as error:
-                note_rule(error, traits_of(cls), "setup_context")
-                raise
+            _run(cls, "setup_context", inner, ctx.sample, given, results)
             ctx.sample.keep(ctx, inner, tree.leaves(results), tree.leaves(output))
 
         @staticmethod
@@ -145,12 +140,7 @@ def of_batches(cls: type[Function]) -> type[Function]:
             inner = ctx.batching.level()
             given = [None if g is None else batched(g, 0, inner) for g in grads]
             ctx.sample.revive(ctx, inner)
-            try:
-                with enter_level(inner):
-                    found = cls.backward(ctx.sample, *given)
-            except Exception as error:
-                note_rule(error, traits_of(cls), "backward")
-                raise
+            found = _run(cls, "backward", inner, ctx.sample, *given)
             found = found if isinstance(found, tuple) else (found,)
             pairs = zip(found, ctx.batching.axes, strict=False)
             return None, *[_gradient(g, axis, inner) for g, axis in pairs]
@@ -161,7 +151,17 @@ def of_batches(cls: type[Function]) -> type[Function]:
     return Batches
 
 
-def _batched_jvp(cls: Any) -> Any:
+def _run(cls: type[Function], name: str, level: VmapLevel, *args: Any) -> Any:
+    """Run a method of one sample under a vmap; what it raises says which method it was."""
+    try:
+        with enter_level(level):
+            return getattr(cls, name)(*args)
+    except Exception as error:
+        note_rule(error, traits_of(cls), name)
+        raise
+
+
+def _batched_jvp(cls: type[Function]) -> Any:
     """Give the `jvp` of whole batches."""
 
     def jvp(ctx: Any, _: Any, *tangents: Any) -> Any:
@@ -169,12 +169,7 @@ def _batched_jvp(cls: Any) -> Any:
         pairs = zip(tangents, ctx.batching.axes, strict=True)
         given = [t if t is None or axis is None else batched(t, axis, inner) for t, axis in pairs]
         ctx.sample.revive(ctx, inner)
-        try:
-            with enter_level(inner):
-                found = cls.jvp(ctx.sample, *given)
-        except Exception as error:
-            note_rule(error, traits_of(cls), "jvp")
-            raise
+        found = _run(cls, "jvp", inner, ctx.sample, *given)
         return tree.map_leaves(lambda d: _whole(d, inner), found)
 
     return jvp

@@ -16,7 +16,7 @@ from polyop.dispatch.body import result_forms
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.write import Shape, base_scope, call_text, indent, make_function, shape_of
 from polyop.layers.vmap.batch import Batch, VmapLevel, batched, peel_all
-from polyop.ops.views import expand_dims, moveaxis
+from polyop.ops.views import broadcast_to, expand_dims, moveaxis
 from polyop.tensor.tensor import Tensor
 
 
@@ -28,10 +28,34 @@ def front(value: Any, axis: int) -> Any:
 def run_pointwise(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
     """Run a pointwise operator on lined-up values."""
     values, dims = peel_all(level, op, args)
+    if not op.is_builtin:
+        values, dims = spread(values, dims)
     result = dispatch(op, line_up(values, dims))
     if result.__class__ is tuple:
         return tuple([batched(r, 0, level) for r in result])
     return batched(result, 0, level)
+
+
+def spread(values: Sequence[Any], dims: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Give tensors without a batch one, where all samples have one shape.
+
+    An author's rules are written for such samples: its gradient need not sum over a batch that only
+    some arguments have, and its fake rule may read any of them.
+    """
+    pairs = [*zip(values, dims, strict=True)]
+    shapes = [_sample(v.payload.shape, d) for v, d in pairs if isinstance(v, Tensor)]
+    if all(shape == shapes[0] for shape in shapes):
+        size = next(v.payload.shape[d] for v, d in pairs if d is not None)
+        whole = [size, *shapes[0]]
+        pairs = [
+            (broadcast_to(v, whole), 0) if d is None and isinstance(v, Tensor) else (v, d)
+            for v, d in pairs
+        ]
+    return [v for v, _ in pairs], [d for _, d in pairs]
+
+
+def _sample(shape: Any, dim: int | None) -> tuple[Any, ...]:
+    return tuple(shape) if dim is None else (*shape[:dim], *shape[dim + 1 :])
 
 
 def line_up(values: Sequence[Any], dims: Sequence[Any], at_least: int = 0) -> list[Any]:
@@ -66,11 +90,13 @@ def fast_pointwise(op: OpOverload, general: Handler) -> Handler | None:
     if not plain or result_forms(op._schema) != (("new", -1),):
         return None
     scope = base_scope(op, general=general, entry=op.entry, Batch=Batch, BATCHED=BATCHED)
-    text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(_text(shape, tensors))])
+    text = "\n".join(
+        [f"def f({', '.join(shape.names)}):", *indent(_text(shape, tensors, op.is_builtin))]
+    )
     return make_function(text, scope, op._opname, [a.name for a in op._schema.arguments])
 
 
-def _text(shape: Shape, tensors: Sequence[str]) -> list[str]:
+def _text(shape: Shape, tensors: Sequence[str], builtin: bool) -> list[str]:
     first, others = tensors[0], tensors[1:]
     lines = [f"_x{a} = {a}.payload" for a in tensors]
     tests = [f"_x{first}.__class__ is Batch", f"_x{first}.level.alive"]
@@ -86,7 +112,7 @@ def _text(shape: Shape, tensors: Sequence[str]) -> list[str]:
         ]
         inner = [f"if {' and '.join(ranks)}:", *indent(inner)]
     lines += [f"if {' and '.join(tests)}:", *indent([*body, *inner])]
-    if len(tensors) == 2:
+    if len(tensors) == 2 and builtin:
         lines += [*_one_batched(shape, first, others[0]), *_one_batched(shape, others[0], first)]
     return [*lines, f"return general({', '.join(shape.names)})"]
 

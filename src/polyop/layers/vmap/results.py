@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NoReturn, Protocol
 
-from polyop import tree
 from polyop.errors import VmapError
-from polyop.layers.vmap.axes import spread
+from polyop.layers.rows import taken_apart
+from polyop.layers.vmap.axes import Path, spread
 from polyop.layers.vmap.batch import VmapLevel, peel
 from polyop.ops.broadcasting import expand_to
 from polyop.ops.views import expand_dims, moveaxis
@@ -27,16 +27,15 @@ def collect(spec: Asked, out: Any, level: VmapLevel) -> Any:
     Raises:
         VmapError: `out_dims` does not fit the results.
     """
-    leaves, structure = tree.flatten(out)
+    leaves, build = taken_apart(out)
     places = list(spread(spec.out_dims, out, "", "out_dims"))
     done = [
-        _result(leaf, dim, path or "the result", level)
-        for leaf, (dim, path) in zip(leaves, places, strict=True)
+        _result(leaf, dim, path, level) for leaf, (dim, path) in zip(leaves, places, strict=True)
     ]
-    return tree.unflatten(structure, done)
+    return build(done)
 
 
-def _result(leaf: Any, dim: int | None, where: str, level: VmapLevel) -> Any:
+def _result(leaf: Any, dim: int | None, where: Path, level: VmapLevel) -> Any:
     if not isinstance(leaf, Tensor):
         if dim is not None:
             _refuse("a mapped function returns Tensors, and this result is none", where,
@@ -44,12 +43,12 @@ def _result(leaf: Any, dim: int | None, where: str, level: VmapLevel) -> Any:
                     "return a tensor, or give this result None in out_dims")  # fmt: skip
         return leaf
     value, axis = peel(leaf, level)
-    if dim is None:
-        if axis is not None:
-            _refuse("this result differs from sample to sample, and out_dims says that it "
-                    "does not", where, "out_dims None", f"a batched tensor of shape {leaf.shape}",
-                    "give this result an axis in out_dims")  # fmt: skip
+    if axis == dim:  # as nearly all are
         return value
+    if dim is None:
+        _refuse("this result differs from sample to sample, and out_dims says that it "
+                "does not", where, "out_dims None", f"a batched tensor of shape {leaf.shape}",
+                "give this result an axis in out_dims")  # fmt: skip
     rank = len(leaf.payload.shape) + 1
     if not -rank <= dim < rank:
         _refuse(
@@ -72,5 +71,6 @@ def _repeated(value: Tensor, axis: int, size: Any) -> Tensor:
     return made
 
 
-def _refuse(problem: str, where: str, declared: object, seen: object, fix: str) -> NoReturn:
-    raise VmapError(problem, argument=where, declared=declared, seen=seen, fix=fix)
+def _refuse(problem: str, where: Path, declared: object, seen: object, fix: str) -> NoReturn:
+    argument = str(where) or "the result"
+    raise VmapError(problem, argument=argument, declared=declared, seen=seen, fix=fix)

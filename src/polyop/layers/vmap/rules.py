@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from polyop import tree
 from polyop.dispatch.bits import BATCHED
 from polyop.dispatch.body import result_forms
-from polyop.dispatch.context import run_under
+from polyop.dispatch.context import reset_word, set_word
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import describe
 from polyop.errors import VmapError
@@ -20,29 +20,60 @@ from polyop.tensor.storage import share, shares_memory
 from polyop.tensor.tensor import Tensor
 
 
+class Known(NamedTuple):
+    """What is known of an operator's batching rule, until something is registered.
+
+    Attributes:
+        rule: the rule.
+        named: the keyword-only arguments that it takes by name.
+        single: whether the operator gives one new tensor.
+    """
+
+    rule: Callable[..., Any]
+    named: tuple[str, ...]
+    single: bool
+
+
+def _known(op: OpOverload) -> Known:
+    # Built-in rules are ours and take all by position, as kernels do.
+    named = () if op.is_builtin else tuple([a.name for a in op._schema.keyword_only])
+    return Known(op.rule("vmap"), named, result_forms(op._schema) == _ONE_NEW)
+
+
 def run_rule(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
     """Run the operator's batching rule with the level off, and wrap its results."""
-    values, dims = peel_all(level, op, args)
-    given = run_under(level.below(), _call, level, op, values, dims)
-    if not isinstance(given, tuple) or len(given) != 2:
-        _refuse(op, "must return two values", "(output, out_dims)", describe(given))
-    return wrap_results(level, op, args, *given)
-
-
-def _call(level: VmapLevel, op: OpOverload, values: Sequence[Any], dims: Sequence[Any]) -> Any:
-    rule, n = op.rule("vmap"), len(op._schema.positional)
     try:
-        if op.is_builtin or n == len(values):
-            # Built-in rules are ours and take all by position, as kernels do.
-            return rule(level.info, tuple(dims), *values)
-        names = [a.name for a in op._schema.keyword_only]
-        kwarg_dims = dict(zip(names, dims[n:], strict=True))
-        info = VmapInfo(level.batch_size, level.randomness, kwarg_dims)
-        named = dict(zip(names, values[n:], strict=True))
-        return rule(info, tuple(dims[:n]), *values[:n], **named)
+        known = op.notes["vmap rule"]
+    except KeyError:
+        known = op.note("vmap rule", _known)
+    values, dims = peel_all(level, op, args)
+    token = set_word(level.below())
+    try:
+        if known.named:
+            given = _called(known, level, values, dims)
+        else:
+            given = known.rule(level.info, tuple(dims), *values)
     except Exception as error:
         note_rule(error, op, "vmap rule")
         raise
+    finally:
+        reset_word(token)
+    if not isinstance(given, tuple) or len(given) != 2:
+        _refuse(op, "must return two values", "(output, out_dims)", describe(given))
+    output, out_dims = given
+    if known.single and output.__class__ is Tensor and out_dims.__class__ is int:
+        return batched(output, check_axis(level, op, "result 0", output, out_dims), level)
+    return wrap_results(level, op, args, output, out_dims)
+
+
+def _called(known: Known, level: VmapLevel, values: Sequence[Any], dims: Sequence[Any]) -> Any:
+    """Call a rule that takes arguments by name."""
+    n = len(values) - len(known.named)
+    info = VmapInfo(
+        level.batch_size, level.randomness, dict(zip(known.named, dims[n:], strict=True))
+    )
+    named = dict(zip(known.named, values[n:], strict=True))
+    return known.rule(info, tuple(dims[:n]), *values[:n], **named)
 
 
 def wrap_results(
@@ -56,8 +87,6 @@ def wrap_results(
     forms = op.notes.get("vmap forms")
     if forms is None:
         forms = op.notes["vmap forms"] = result_forms(op._schema)
-    if forms == _ONE_NEW and isinstance(output, Tensor) and out_dims.__class__ is int:
-        return batched(output, check_axis(level, op, "result 0", output, out_dims), level)
     if not forms:
         return None
     outputs = [output] if len(forms) == 1 else _several(op, output, len(forms), "results")

@@ -1,0 +1,118 @@
+"""Forks beside threads: what a thread held when another forked is free and whole in the child."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+BEGIN = """
+import os, signal, sys, threading, time, warnings
+import polyop, polyop.forks
+from polyop.dispatch.lock import LOCK
+from polyop.library import Library
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
+def fork(child):
+    pid = os.fork()
+    if not pid:
+        signal.alarm(20)  # a child that hangs is killed
+        try:
+            child()
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(3)
+    return os.waitpid(pid, 0)[1]
+def define(name):
+    library = Library(name, "FRAGMENT")
+    library.define("f(Tensor x) -> Tensor")
+    library.impl("f", lambda x: x * 2.0, "CPU")
+    assert getattr(polyop.ops, name).f(polyop.ones(2)).tolist() == [2.0, 2.0]
+    return library
+"""
+HELD = """
+in_it, out = threading.Event(), threading.Event()
+def hold():
+    with LOCK:
+        in_it.set()
+        {how}
+thread = threading.Thread(target=hold)
+thread.start()
+in_it.wait()
+start = time.monotonic()
+print(fork(lambda: define("forked")), time.monotonic() - start < 60)
+out.set()
+thread.join()
+define("parent")
+done = []
+LOCK.between(lambda: done.append(1))
+print(done)
+"""
+MANY = """
+stop = threading.Event()
+def define_all(k):
+    n = 0
+    while not stop.is_set():
+        library = define(f"many_{k}_{n}")
+        library._destroy()
+        polyop.multiply.op.changed()
+        n += 1
+threads = [threading.Thread(target=define_all, args=(k,)) for k in range(3)]
+for one in threads:
+    one.start()
+found = []
+def forks():
+    for n in range(8):
+        found.append(fork(lambda: define("child")))
+forking = [threading.Thread(target=forks) for _ in range(2)]
+for one in forking:
+    one.start()
+for one in forking:
+    one.join()
+stop.set()
+for one in threads:
+    one.join()
+print(found == [0] * 16, polyop.forks._held)
+"""
+
+
+def ran(program: str) -> str:
+    """Run a program in a process of its own, and give what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_fork_waits_for_a_registration() -> None:
+    """S4: a child that is forked while another thread registers finds the registry free."""
+    assert ran(HELD.format(how="time.sleep(0.3)")) == "0 True\n[1]\n"
+
+
+def test_a_fork_does_not_wait_for_ever() -> None:
+    """S4: where a thread keeps the lock, the fork goes on, and the child's lock is a new one."""
+    program = "polyop.forks.PATIENCE = 0.2\n" + HELD.format(how="out.wait()")
+    assert ran(program) == "0 True\n[1]\n"
+
+
+def test_many_forks_beside_many_registrations() -> None:
+    """S4: threads that fork and threads that register at the same time lose nothing."""
+    assert ran(MANY) == "True {}\n"
+
+
+def test_a_fork_inside_a_registration() -> None:
+    """S4: a thread that forks while it registers goes on, in both processes."""
+    program = """
+done = []
+with LOCK:
+    status = fork(lambda: (define("inside"), LOCK.between(lambda: done.append(1))))
+    define("outside")
+    LOCK.between(lambda: done.append(2))
+print(status, done)
+"""
+    assert ran(program) == "0 [2]\n"
