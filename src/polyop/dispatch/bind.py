@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+import numpy as np
+
 from polyop import tree
 from polyop.dispatch.context import word
 from polyop.dispatch.objects import object_code
@@ -214,6 +216,26 @@ def _refuse_beyond(op: OpOverload, values: Sequence[Any]) -> None:
     for i, (argument, value) in enumerate(zip(op._schema.arguments, values, strict=True)):
         if type(value) is int and not INT_MIN <= value <= UINT_MAX:
             _misfit(op, i, argument, value, Mismatch(argument.type, value, OUTSIDE))
+
+
+def refuse_beyond_dtype(op: OpOverload, values: Sequence[Any]) -> None:
+    """Say of a number whether it is beyond the integers of the dtype that is asked for.
+
+    Without one, it is beyond those of a tensor beside it.
+    """
+    asked = [v for v in values if isinstance(v, np.dtype)]
+    dtypes = asked or [v.dtype for v in values if isinstance(v, PARTS.Tensor)]
+    for i, value in enumerate(values):
+        for dtype in [d for d in dtypes if d.kind in "iu"] if type(value) is int else ():
+            size = 8 * dtype.itemsize
+            low, high = (0, 1 << size) if dtype.kind == "u" else (-1 << size - 1, 1 << size - 1)
+            if not low <= value < high:
+                raise IntegerRangeError(
+                    f"{op.name()} cannot take {value}: it is no integer of {dtype.name}",
+                    op=op._schema, source=op.source, argument=_where(op, i),
+                    declared=f"an integer from {low} to {high - 1}", seen=value,
+                    fix="take a wider dtype, such as polyop.int64",
+                ) from None  # fmt: skip
 
 
 def _where(op: OpOverload, i: int) -> str:

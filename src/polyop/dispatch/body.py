@@ -54,8 +54,8 @@ def payload_body(shape: Shape, forms: Sequence[Form], tags: Sequence[Tag], keys:
     call = call_text(shape, payloads=True)
     if all(form == "argument" for form, _ in forms):
         given = ", ".join(f"a{i}" for _, i in forms)
-        return [*lines, call, f"return {given or None}"]
-    lines.append(f"_r = {call}")
+        return [*lines, *_in_range(shape, call), f"return {given or None}"]
+    lines += _in_range(shape, f"_r = {call}")
     if len(forms) == 1:
         return [*lines, *_wrap_text(shape, forms[0], tags, keys, "_r"), "return _t"]
     names = [f"_r{i}" for i in range(len(forms))]
@@ -63,6 +63,13 @@ def payload_body(shape: Shape, forms: Sequence[Form], tags: Sequence[Tag], keys:
     for name, form in zip(names, forms, strict=True):
         lines += [*_wrap_text(shape, form, tags, keys, name), f"{name} = _t"]
     return [*lines, f"return {', '.join(names)}"]
+
+
+def _in_range(shape: Shape, call: str) -> list[str]:
+    """Lines that call a kernel; a number that its tensor's dtype does not hold is told by name."""
+    if not any(text.startswith("Scalar") for text in shape.types):
+        return [call]
+    return [f"try: {call}", f"except OverflowError: beyond(op, ({', '.join(shape.names)},)); raise"]
 
 
 def _wrap_text(shape: Shape, form: Form, tags: Sequence[Tag], keys: int, r: str) -> list[str]:

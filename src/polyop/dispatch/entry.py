@@ -18,7 +18,13 @@ from functools import partial
 from types import CodeType, FunctionType
 from typing import Any, NoReturn
 
-from polyop.dispatch.bind import convert_argument, keys_in, payloads_in, slow
+from polyop.dispatch.bind import (
+    convert_argument,
+    keys_in,
+    payloads_in,
+    refuse_beyond_dtype,
+    slow,
+)
 from polyop.dispatch.bits import (
     BELOW,
     GRAD,
@@ -134,7 +140,7 @@ def _first(
 def write_entry(op: OpOverload) -> None:
     """Write the code of an entry, be it called or not."""
     with LOCK:
-        op.entry.__globals__.update(scope_of(op, MISSING=MISSING))
+        op.entry.__globals__.update(scope_of(op))
         op.written = True
         rewrite_entry(op, op.entry)
 
@@ -188,6 +194,7 @@ def scope_of(op: OpOverload, **more: Any) -> dict[str, Any]:
         notes=op.notes,
         resolve=resolve,
         slow=slow,
+        beyond=refuse_beyond_dtype,
         convert=convert_argument,
         results=results,
         keys_in=keys_in,

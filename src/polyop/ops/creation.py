@@ -190,7 +190,11 @@ def _as_array(data: Any, dtype: Any) -> Array:
     wanted = common_dtype(data) if dtype is None else as_dtype(dtype)
     if not isinstance(data, np.ndarray) and _holds_tensors(data):
         data = _bare(data)
-    array = np.asarray(data) if wanted is None else np.asarray(data, wanted)
+    try:
+        array = np.asarray(data) if wanted is None else np.asarray(data, wanted)
+    except OverflowError as error:
+        seen = f"{data!r:.80}"
+        raise IntegerRangeError(f"an integer is outside {wanted}", seen=seen) from error
     if wanted is None and _kind(array) in _INEXACT and _is_beyond(data, array):
         raise IntegerRangeError("an integer is outside 64 bits", seen=f"{data!r:.80}")
     if array.dtype.kind not in "biufcV" or array.dtype.names is not None:

@@ -115,6 +115,37 @@ def test_tangents_are_no_saved_tensors(what: str) -> None:
     assert (x.tolist(), values[0].tolist()) == ([1.0] * 3, [2.0] * 3)
 
 
+def _doubled_in_place(ctx: Any, g: Tensor) -> Tensor:
+    array = g.numpy()
+    array *= 2.0
+    return polyop.from_numpy(array)
+
+
+def _doubled_by_operator(ctx: Any, g: Tensor) -> Tensor:
+    return g.mul_(2.0)
+
+
+@pytest.mark.parametrize("backward", [_doubled_in_place, _doubled_by_operator, lambda ctx, g: g])
+def test_a_backward_that_writes_what_it_gets(backward: Callable[..., Any]) -> None:
+    """S132: the tangent that a caller gives is not written, whatever a diagonal gradient does."""
+    op: Any = polyop.custom_op(
+        "own_memory::writes",
+        lambda x: polyop.from_numpy(x.numpy() * 2.0),
+        mutates_args=(),
+        schema="(Tensor x) -> Tensor",
+        tags="pointwise",
+    )
+    op.register_autograd(backward)
+    x, t = polyop.ones(3, dtype=polyop.float64), polyop.ones(3, dtype=polyop.float64)
+    factor = 1.0 if backward.__name__ == "<lambda>" else 2.0
+    slope = jvp(op, (x,), (t,))[1]
+    assert slope.tolist() == [factor] * 3
+    slope.zero_()
+    assert t.tolist() == [1.0] * 3
+    assert jvp(lambda x: op(x).mul_(3.0), (x,), (t,))[1].tolist() == [factor * 3.0] * 3
+    assert t.tolist() == [1.0] * 3
+
+
 # -- kernels that take their containers apart ---------------------------------------
 
 

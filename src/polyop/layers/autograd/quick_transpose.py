@@ -25,7 +25,7 @@ import numpy as np
 from polyop.dispatch.bits import GRAD, NUMPY
 from polyop.dispatch.context import Word, reset_word, set_word, word
 from polyop.dispatch.operator import Handler, OpOverload
-from polyop.errors import PolyopError
+from polyop.errors import MutationError, PolyopError
 from polyop.layers.autograd.arrays import send
 from polyop.layers.autograd.author import AuthorRecorder
 from polyop.layers.autograd.context import Context
@@ -158,9 +158,14 @@ class Going(NamedTuple):
         """Run the gradient on the tangents: a diagonal matrix is its own transpose."""
         total = None
         for i, tangent in enumerate(tangents):
-            d = self.gradients(tangent)[i]
+            try:
+                d = self.gradients(_guarded(tangent.payload))[i]
+            except (ValueError, MutationError):  # it writes to what it gets: a copy, then
+                d = self.gradients(of_array(tangent.payload.copy()))[i]
             if d is not None:
                 total = d if total is None else ON_TENSORS["add"](total, d)
+        if total is not None and not total.payload.flags.writeable:
+            return of_array(total.payload.copy())
         return total
 
     def tangent(self, tangents: Sequence[Tensor]) -> Tensor | None:
@@ -203,6 +208,13 @@ class Going(NamedTuple):
         nodes = [*leaves.values()]
         recorder.give_history(self.ctx, specs, tuple(nodes), [self.out], twin)
         return at_a_level(self.of.who, [(twin.grad_node, self.out)], nodes)(tangents, retain=False)
+
+
+def _guarded(array: Any) -> Tensor:
+    """Give the caller's tangent so that nobody can write to it."""
+    view = array.view()
+    view.flags.writeable = False
+    return of_array(view)
 
 
 def _fits(d: Any, value: Any) -> bool:

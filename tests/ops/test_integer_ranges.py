@@ -1,0 +1,75 @@
+"""Numbers that a dtype does not hold are refused by name, and nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import polyop
+from polyop.errors import IntegerRangeError
+from polyop.func import vmap
+
+BYTES = polyop.asarray([1, 2], dtype=polyop.uint8)
+REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
+    "add": (lambda: BYTES + 300, "b (position 1)", "an integer from 0 to 255"),
+    "from the left": (lambda: 300 - BYTES, "a (position 0)", "an integer from 0 to 255"),
+    "negative": (lambda: polyop.maximum(BYTES, -1), "b (position 1)", "an integer from 0 to 255"),
+    "signed": (
+        lambda: polyop.asarray([1], dtype=polyop.int8) * 1000,
+        "b (position 1)",
+        "an integer from -128 to 127",
+    ),
+    "where": (
+        lambda: polyop.where(BYTES > 1, BYTES, -1),
+        "b (position 2)",
+        "an integer from 0 to 255",
+    ),
+    "in place": (lambda: BYTES.add_(300), "b (position 1)", "an integer from 0 to 255"),
+    "batched": (
+        lambda: vmap(lambda x: x + 300)(BYTES),
+        "b (position 1)",
+        "an integer from 0 to 255",
+    ),
+    "full": (
+        lambda: polyop.full(2, 300, dtype=polyop.int8),
+        "value (position 1)",
+        "an integer from -128 to 127",
+    ),
+    "full_like": (
+        lambda: polyop.full_like(polyop.ones(2), 300, dtype=polyop.int8),
+        "fill_value (position 1)",
+        "an integer from -128 to 127",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_numbers_outside_of_a_dtype(name: str) -> None:
+    """S1: the error names operator, argument, range and number, and is an `OverflowError` too."""
+    call, argument, declared = REFUSED[name]
+    with pytest.raises(IntegerRangeError) as caught:
+        call()
+    assert isinstance(caught.value, OverflowError)
+    words = str(caught.value)
+    assert f"argument: {argument}" in words
+    assert f"declared: {declared}" in words
+    assert BYTES.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("make", [polyop.asarray, polyop.tensor])
+@pytest.mark.parametrize("data", [[300], -1, [[2**70]]])
+def test_data_outside_of_a_dtype(make: Callable[..., Any], data: Any) -> None:
+    """S1: so it is where a tensor is made of numbers."""
+    with pytest.raises(IntegerRangeError, match="an integer is outside uint8"):
+        make(data, dtype=polyop.uint8)
+
+
+def test_numbers_at_the_ends() -> None:
+    """S64: the least and the greatest integer of a dtype pass."""
+    assert (BYTES * 0 + 255).tolist() == [255, 255]
+    small = polyop.asarray([0], dtype=polyop.int8)
+    assert ((small + 127).tolist(), (small + -128).tolist()) == ([127], [-128])
+    assert (BYTES == 300).tolist() == [False, False]
+    assert polyop.clip(BYTES, -5, 300).tolist() == [1, 2]
