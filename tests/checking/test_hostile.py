@@ -316,6 +316,29 @@ def batch_of_both_or_none(fault: bool) -> Made:
 
 
 @hostile("test_vmap")
+def gradient_of_what_has_no_batch(fault: bool) -> Made:
+    def rule(info: Any, in_dims: Any, x: Tensor, y: Tensor) -> Any:
+        xs, ys = (t if d is None else t.movedim(d, 0) for t, d in zip((x, y), in_dims, strict=True))
+        return op(xs, ys), 0
+
+    def fitted(d: Tensor, given: Tensor) -> Tensor:
+        if d.ndim == given.ndim:
+            return d
+        return d[0] if fault else polyop.sum(d, axis=0)
+
+    def backward(ctx: Any, g: Tensor) -> Any:
+        x, y = ctx.saved_tensors
+        return fitted(g * y, x), fitted(g * x, y)
+
+    def fake(x: Tensor, y: Tensor) -> Tensor:
+        return x.new_empty((x if x.ndim >= y.ndim else y).shape)
+
+    op = differentiable(define(TWO, multiply, fake), backward)
+    op.register_vmap(rule)
+    return op, (values(2, 3).requires_grad_(), (values(2, 3) + 1).requires_grad_())
+
+
+@hostile("test_vmap")
 def batch_of_third_argument(fault: bool) -> Made:
     def kernel(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         return of_array(x.numpy() * y.numpy() + z.numpy())

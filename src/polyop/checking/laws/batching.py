@@ -15,6 +15,7 @@ from polyop.checking.sample import Array, Sample, array_of
 from polyop.errors import OpCheckError, PolyopError
 from polyop.layers.autograd.api import grad
 from polyop.layers.vmap import vmap
+from polyop.schema.tags import Tag
 from polyop.tensor.tensor import Tensor, of_array
 
 Dims = tuple[int | None, ...]
@@ -30,7 +31,7 @@ OTHER_BATCHES = (1, 3)
 @law("test_vmap", "A vmap gives what a loop over the batch gives, for every in_dims and nested.")
 def batching_law(case: Case) -> None:
     """Compare a batched call with the loop, for each pattern of in_dims."""
-    if case.op.rule("vmap") is None:
+    if case.op.rule("vmap") is None and Tag.pointwise not in case.op.tags:
         raise DoesNotApply("there is no vmap rule, so vmap is the loop")
     case.needs_repeats()
     if not case.sample.tensors():
@@ -43,7 +44,9 @@ def batching_law(case: Case) -> None:
         compare_batch(case, [*variants, variants[0]][:size], front)
     compare_nested(case, variants)
     if gradient_source(case) is not None and not case.op._schema.is_mutable:
-        compare_gradients(case, variants)
+        compare_gradients(case, variants, front)
+        for k in range(len(front) if len(front) > 1 else 0):
+            compare_gradients(case, variants, (*front[:k], None, *front[k + 1 :]))
 
 
 def variants_of(case: Case) -> list[list[Array]]:
@@ -98,8 +101,13 @@ def stack(columns: Sequence[Array], dim: int) -> Array:
 
 
 def _single(case: Case, variants: Sequence[Sequence[Array]], dims: Dims, i: int) -> Leaves:
-    chosen = [variants[0 if d is None else i][k] for k, d in enumerate(dims)]
-    return _tensors(outcome(case, case.sample.rebuilt([of_array(a.copy()) for a in chosen])))
+    arrays = _chosen(variants, dims, i)
+    return _tensors(outcome(case, case.sample.rebuilt([of_array(a.copy()) for a in arrays])))
+
+
+def _chosen(variants: Sequence[Sequence[Array]], dims: Dims, i: int) -> list[Array]:
+    """Give the arrays of one sample of a batch."""
+    return [variants[0 if d is None else i][k] for k, d in enumerate(dims)]
 
 
 def flat_function(case: Case) -> Any:
@@ -140,8 +148,10 @@ def compare_nested(case: Case, variants: Sequence[Sequence[Array]]) -> None:
     _compare(case, said, got, stacked([stacked(runs), stacked(runs[::-1])]))
 
 
-def compare_gradients(case: Case, variants: Sequence[Sequence[Array]]) -> None:
+def compare_gradients(case: Case, variants: Sequence[Sequence[Array]], dims: Dims) -> None:
     """Compare gradients through a vmap with those of a loop.
+
+    What has no batch gets the sum of what each sample gives it.
 
     Raises:
         OpCheckError: they differ.
@@ -149,13 +159,20 @@ def compare_gradients(case: Case, variants: Sequence[Sequence[Array]]) -> None:
     targets = targets_of(case.sample)
     if not targets or not any(t.requires_grad for t in _results(case, variants[0], targets)[1]):
         return
-    columns = [np.stack(column) for column in zip(*variants, strict=True)]
-    given = [of_array(column) for column in columns]
+    given = [
+        of_array(columns[0].copy() if dim is None else np.stack(columns))
+        for columns, dim in zip(zip(*variants, strict=True), dims, strict=True)
+    ]
     inputs = [given[i].requires_grad_() for i in targets]
-    said = "in_dims=0, under grad"
-    got = _attempt(case, said, flat_function(case), (0,) * len(given), given)
-    runs = [_loop_gradients(case, variant, targets) for variant in variants]
-    wanted = [(name, of_array(np.stack(column))) for name, column in _columns(case, targets, runs)]
+    said = f"in_dims={dims if None in dims else 0}, under grad"
+    got = _attempt(case, said, flat_function(case), dims, given)
+    runs = [
+        _loop_gradients(case, _chosen(variants, dims, i), targets) for i in range(len(variants))
+    ]
+    wanted = [
+        (name, of_array(np.stack(column) if dims[i] is not None else np.sum(column, axis=0)))
+        for i, (name, column) in zip(targets, _columns(case, targets, runs), strict=True)
+    ]
     _compare(case, said, _gradients(got, inputs, BATCH), wanted)
 
 
