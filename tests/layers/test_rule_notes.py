@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -254,6 +255,16 @@ def test_rules_of_ours_have_no_note() -> None:
     assert caught(lambda: made(leaf()).sum().backward()) == []
 
 
+@contextmanager
+def cloning(name: str, backward: Callable[..., Any]) -> Iterator[Any]:
+    """Give an operator that copies, with a gradient, for as long as the block lasts."""
+    with polyop.scoped_library("notestest", "FRAGMENT") as lib:
+        lib.define(f"{name}(Tensor x) -> Tensor")
+        lib.impl(name, lambda x: x.clone(), "CPU")
+        polyop.library.register_autograd(f"notestest::{name}", backward, lib=lib)
+        yield getattr(polyop.ops.notestest, name)
+
+
 def test_an_error_that_is_raised_again_has_one_note() -> None:
     """One exception object that a rule raises at each call gathers no notes."""
     error = MineError("always the same")
@@ -261,13 +272,10 @@ def test_an_error_that_is_raised_again_has_one_note() -> None:
     def backward(ctx: Any, g: Any) -> Any:
         raise error
 
-    with polyop.scoped_library("notestest", "FRAGMENT") as lib:
-        lib.define("same(Tensor x) -> Tensor")
-        lib.impl("same", lambda x: x.clone(), "CPU")
-        polyop.library.register_autograd("notestest::same", backward, lib=lib)
+    with cloning("same", backward) as same:
         for _ in range(3):
             with pytest.raises(MineError):
-                polyop.ops.notestest.same(leaf()).sum().backward()
+                same(leaf()).sum().backward()
     assert len(error.__notes__) == 1
 
 
@@ -277,12 +285,8 @@ def test_what_is_no_error_is_left_alone() -> None:
     def backward(ctx: Any, g: Any) -> Any:
         raise KeyboardInterrupt
 
-    with polyop.scoped_library("notestest", "FRAGMENT") as lib:
-        lib.define("stop(Tensor x) -> Tensor")
-        lib.impl("stop", lambda x: x.clone(), "CPU")
-        polyop.library.register_autograd("notestest::stop", backward, lib=lib)
-        with pytest.raises(KeyboardInterrupt) as info:
-            polyop.ops.notestest.stop(leaf()).sum().backward()
+    with cloning("stop", backward) as stop, pytest.raises(KeyboardInterrupt) as info:
+        stop(leaf()).sum().backward()
     assert not hasattr(info.value, "__notes__")
     odd: Any = MineError("odd")
     odd.__notes__ = "a text"
@@ -292,11 +296,8 @@ def test_what_is_no_error_is_left_alone() -> None:
 
 def test_a_graph_that_outlives_its_operator_raises_the_author_s_error() -> None:
     """S86: where nobody knows the place any more, none is told."""
-    with polyop.scoped_library("notestest", "FRAGMENT") as lib:
-        lib.define("gone(Tensor x) -> Tensor")
-        lib.impl("gone", lambda x: x.clone(), "CPU")
-        polyop.library.register_autograd("notestest::gone", fails, lib=lib)
-        y = polyop.ops.notestest.gone(leaf()).sum()
+    with cloning("gone", fails) as gone:
+        y = gone(leaf()).sum()
     assert caught(y.backward) == []
 
 

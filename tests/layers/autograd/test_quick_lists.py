@@ -11,7 +11,6 @@ import polyop
 from polyop import Tensor
 from polyop.autograd import gradcheck, gradgradcheck
 from polyop.errors import AutogradError
-from polyop.layers.autograd import plain_author
 from polyop.library import custom_op
 
 GIVEN: list[Any] = []
@@ -88,25 +87,6 @@ def emptied(xs: list[Tensor]) -> Tensor:
 
 
 emptied.register_autograd(lambda ctx, g: [g * 1.0, g * 2.0])
-
-
-@pytest.fixture
-def long_way(monkeypatch: Any) -> list[Any]:
-    """The calls that were recorded at length, and the gradients that were looked at closely."""
-    seen: list[Any] = []
-    record, matched = plain_author.AuthorRecorder.record, plain_author.AuthorRecorder.matched
-
-    def recorded(self: Any, *given: Any, **named: Any) -> None:
-        seen.append(self.op.name())
-        record(self, *given, **named)
-
-    def looked(self: Any, *given: Any) -> Any:
-        seen.append(self.op.name())
-        return matched(self, *given)
-
-    monkeypatch.setattr(plain_author.AuthorRecorder, "record", recorded)
-    monkeypatch.setattr(plain_author.AuthorRecorder, "matched", looked)
-    return seen
 
 
 def test_lists_are_recorded_at_once(long_way: list[Any]) -> None:
