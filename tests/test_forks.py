@@ -105,6 +105,21 @@ def test_many_forks_beside_many_registrations() -> None:
     assert ran(MANY) == "True {}\n"
 
 
+def test_a_fork_waits_for_an_import() -> None:
+    """S4: a child that is forked while another thread brings in a part of the package goes on."""
+    program = """
+def first():
+    polyop.compile(lambda x: x + 1.0)(polyop.ones(3))
+    polyop.vmap(lambda x: x * 2.0)(polyop.ones(3))
+thread = threading.Thread(target=first)
+thread.start()
+time.sleep(0.01)
+print(fork(first))
+thread.join()
+"""
+    assert ran(program) == "0\n"
+
+
 def test_a_fork_inside_a_registration() -> None:
     """S4: a thread that forks while it registers goes on, in both processes."""
     program = """

@@ -1,15 +1,18 @@
 """Locks of the whole process, and processes that fork.
 
 A child has no thread but the one that forked: what another thread held then would stay locked, and
-what it was changing half changed. So a fork waits until these locks are free, two seconds at most;
-a lock that is not free by then begins anew in the child.
+what it was changing half changed. So a fork waits until these locks are free, and no part of the
+package is being imported, two seconds at most; a lock that is not free by then begins anew in the
+child.
 """
 
 from __future__ import annotations
 
 import os
 from _thread import RLock, get_ident
-from time import monotonic
+from time import monotonic, sleep
+
+from polyop.lazy import LOADING
 
 #: The longest that a fork waits, in seconds.
 PATIENCE = 2.0
@@ -27,11 +30,16 @@ def process_lock() -> RLock:
 
 
 def _hold() -> None:
-    held = _held[get_ident()] = []
-    end = monotonic() + PATIENCE
-    for lock in reversed(_LOCKS):
-        if lock.acquire(timeout=max(0.0, end - monotonic())):
-            held.append(lock)
+    me, end = get_ident(), monotonic() + PATIENCE
+    while True:
+        held = _held[me] = []
+        for lock in reversed(_LOCKS):
+            if lock.acquire(timeout=max(0.0, end - monotonic())):
+                held.append(lock)
+        if all(thread == me for thread in LOADING) or monotonic() > end:
+            return
+        _release()  # who imports may want a lock
+        sleep(0.001)
 
 
 def _release() -> None:

@@ -7,15 +7,25 @@ programs use.
 from __future__ import annotations
 
 import sys
+from _thread import get_ident
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
+
+#: The thread of each module that is being brought in: the lock of its import would stay locked in a
+#: child that another thread forks meanwhile.
+LOADING: list[int] = []
 
 
 def load(place: str) -> Any:
     """Give what `module:name` names, or a module."""
     module, _, name = place.partition(":")
-    return getattr(import_module(module), name) if name else import_module(module)
+    me = get_ident()
+    LOADING.append(me)
+    try:
+        return getattr(import_module(module), name) if name else import_module(module)
+    finally:
+        LOADING.remove(me)
 
 
 def lazily(

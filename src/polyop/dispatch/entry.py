@@ -38,6 +38,7 @@ from polyop.dispatch.bits import (
     TENSOR_BITS,
 )
 from polyop.dispatch.body import payload_body, result_forms, tensor_body
+from polyop.dispatch.by_name import by_name_text
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.objects import object_code
@@ -239,7 +240,7 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
     body = [f"if _k == 1 or _k in {PLAIN!r}:", *indent(lines)] if lines else []
     given = _tuple(shape.names)
     rest, named = ("()", "{}") if op.is_builtin else ("_rest", "_named")
-    by_name, constants = ([], {}) if op.is_builtin else _by_name_text(op, given)
+    by_name, constants = ([], {}) if op.is_builtin else by_name_text(op, given)
     # What goes wrong later is raised outside of any `except`, so that a user's
     # traceback does not begin with how the entry found out.
     found = [
@@ -265,24 +266,6 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
         constants |= {KERNEL: kernel.fn, PLAIN: plain_codes(op, kernel)}
     head = f"def f({_parameters(op, shape.names, shape.positional)}):"
     return "\n".join([head, *indent(lines)]), constants
-
-
-def _by_name_text(op: OpOverload, given: str) -> tuple[list[str], dict[str, Any]]:
-    """Lines that put arguments given by name into their places, and the constants in them.
-
-    The slow way says what is wrong with a name that is left. What was not given is the default.
-    """
-    lines = ["if _named or _rest:", f"    if _rest: return slow(op, {given}, _rest, _named)"]
-    constants, filled = {}, []
-    for i, argument in enumerate(op._schema.positional):
-        name, default = f"<name {i}>", f"<default {i}>"
-        constants[name] = argument.name
-        lines.append(f"    if a{i} is MISSING and {name!r} in _named: a{i} = _named.pop({name!r})")
-        if argument.default_value is not MISSING:
-            constants[default] = argument.default_value
-            filled.append(f"if a{i} is MISSING: a{i} = {default!r}")
-    lines.append(f"    if _named: return slow(op, {given}, _rest, _named)")
-    return [*lines, *filled], constants
 
 
 def _noted_text(shape: Shape) -> list[str]:

@@ -225,7 +225,8 @@ class Decoder:
         if kind == "slice":
             return slice(*[self.value(item, nodes) for item in held])
         if kind == "record":
-            return loaded_class(held)(*[self.value(item, nodes) for item in data["fields"]])
+            cls, values = loaded_class(held), [self.value(item, nodes) for item in data["fields"]]
+            return cls(*values) if issubclass(cls, tuple) else tree.made_record(cls, None, values)
         if kind in {"wrapper", "argument"}:
             return wrapper_of(data, lambda item: self.value(item, nodes))
         if kind == "object":

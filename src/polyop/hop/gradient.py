@@ -18,7 +18,8 @@ from polyop.graph.node import CALL_FUNCTION
 from polyop.graph.text import line_of
 from polyop.hop.rules import below_autograd
 from polyop.layers.autograd.function import APPLY, Function
-from polyop.layers.autograd.transforms import GradLevel, vjp
+from polyop.layers.autograd.grad_level import GradLevel
+from polyop.layers.autograd.transforms import vjp
 from polyop.layers.levels import innermost
 from polyop.ops.rounding import clone
 from polyop.tensor.tensor import Tensor, is_differentiable

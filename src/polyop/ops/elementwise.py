@@ -66,6 +66,11 @@ def number_log(x: Any, power: Any) -> Any:
     return math.log(x) if x > 0 else math.nan
 
 
+def kind_of(x: Any, dtype: Any, *, real: Any) -> Any:
+    """Leave imaginary parts out where a dtype that was asked for has none."""
+    return real(x) if x.dtype.kind == "c" and dtype.kind != "c" else x
+
+
 def beside(x: Any, power: Any) -> Any:
     """Make numbers complex where powers of them are."""
     dtype = power.dtype
@@ -168,7 +173,7 @@ pow = binary(
     (
         "g * conj(power_slope(a, b)) if b != 0 else g * 0",
         "g * conj(r * number_log(a, r)) if a != 0 "
-        "else where(real(b) >= 0, 0, g * r * number_log(a, r))",
+        "else g * where(real(b) >= 0, 0, r * number_log(a, r))",
     ),
 )
 negative = unary("negative", np.negative, "-g")
@@ -261,6 +266,8 @@ ON_ARRAYS["conj"] = partial(conj_in_formulas, conjugate=np.conjugate)
 ON_TENSORS["conj"] = partial(conj_in_formulas, conjugate=conj)
 ON_ARRAYS["real"] = partial(real_in_formulas, real=np.real)
 ON_TENSORS["real"] = partial(real_in_formulas, real=real)
+ON_ARRAYS["kind_of"] = partial(kind_of, real=np.real)
+ON_TENSORS["kind_of"] = partial(kind_of, real=real)
 ON_ARRAYS["number_log"] = ON_TENSORS["number_log"] = number_log
 ON_ARRAYS["beside"] = ON_TENSORS["beside"] = beside
 ON_ARRAYS["power_slope"] = ON_TENSORS["power_slope"] = power_slope

@@ -120,7 +120,10 @@ def stacks(name: str, results: int = 1) -> Fn:
     """Give the batching rule of a function that takes stacks of matrices anyway."""
 
     def batched(info: Any, in_dims: Sequence[Any], x: Any, *rest: Any) -> Any:
-        out = call(name, batch_first(x, in_dims[0]), *rest)
+        x = batch_first(x, in_dims[0])
+        if len(x.shape) < 3:  # the batch is no row
+            require_matrix(name, tuple(x.shape[1:]), x.dtype)
+        out = call(name, x, *rest)
         return out, 0 if results == 1 else (0,) * results
 
     return batched

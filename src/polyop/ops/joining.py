@@ -251,12 +251,18 @@ def _triangle(name: str, keep: Fn) -> Fn:
             refuse(name, "a matrix has at least two axes", seen=x.shape)
         return x.space.meta(x.shape, x.dtype, None, x.device)
 
+    def batched(info: Any, in_dims: Sequence[Any], x: Any, k: int) -> Any:
+        x = in_front(info, in_dims[0], x)
+        if x.ndim < 3:  # the batch is no row
+            refuse(name, "a matrix has at least two axes", seen=tuple(x.shape[1:]))
+        return entry(x, k), 0
+
     entry: Fn = define(
         f"{name}(Tensor x, int k=0) -> Tensor",
         kernel,
         fake=fake,
         grad={"x": f"{name}(g, k)"},
-        vmap=lambda info, in_dims, x, k: (entry(in_front(info, in_dims[0], x), k), 0),
+        vmap=batched,
     )
     return entry
 

@@ -79,7 +79,9 @@ def stack_vmap(name: str) -> Fn:
     """Give the batching rule of a function that takes stacks of matrices anyway."""
 
     def batched(info: Any, in_dims: Sequence[Any], x: Any) -> Any:
-        return ON_TENSORS[name](batch_first(x, in_dims[0])), 0
+        x = batch_first(x, in_dims[0])
+        require_square(name, tuple(x.shape[1:]))  # of a sample: the batch is no row
+        return ON_TENSORS[name](x), 0
 
     return batched
 

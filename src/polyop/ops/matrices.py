@@ -103,6 +103,8 @@ def _pinv_fake(x: Meta, rtol: Meta | None) -> Meta:
 
 def _pinv_vmap(info: Any, in_dims: Sequence[Any], x: Any, rtol: Any) -> Any:
     x, rtol = batch_first(x, in_dims[0]), batch_first(rtol, in_dims[1])
+    if in_dims[0] is not None and len(x.shape) < 3:  # the batch is no row
+        require_matrix("pinv", tuple(x.shape[1:]), x.dtype)
     if in_dims[0] is None:
         x = views.broadcast_to(x, [info.batch_size, *x.shape])
     if in_dims[1] is not None:  # numbers for each matrix of a stack, as many axes as that has

@@ -386,6 +386,6 @@ prod_pairs = define(
 prod = reduction(
     "prod",
     prod_kernel,
-    "spread(g, x.shape, axis, keepdims, x.dtype) * conj(prod_others(x, axis))",
+    "spread(g, x.shape, axis, keepdims, r.dtype) * conj(prod_others(kind_of(x, r.dtype), axis))",
     option="ScalarType? dtype=None",
 )

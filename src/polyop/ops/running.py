@@ -214,7 +214,9 @@ cumulative_sum = _running(
     "suffix_sum(g, axis=axis, dtype=x.dtype, skip_first=include_initial)",
 )
 cumulative_prod = _running(
-    "cumulative_prod", cumulative_prod_kernel, "running_prod_grad(g, x, axis, include_initial)"
+    "cumulative_prod",
+    cumulative_prod_kernel,
+    "running_prod_grad(g, kind_of(x, r.dtype), axis, include_initial)",
 )
 
 announce(globals())

@@ -16,7 +16,6 @@ import numpy as np
 
 from polyop import tree
 from polyop.devices import DTYPES, Device
-from polyop.lazy import load
 from polyop.schema.base_values import (
     Known,
     Mismatch,
@@ -208,7 +207,7 @@ def _record(schema_type: RecordType, value: Any) -> Any:
     record: Any = value
     if isinstance(value, tuple):
         return record._replace(**new)
-    return load("dataclasses:replace")(record, **new)
+    return tree.with_fields(record, new)
 
 
 #: Dicts whose tensors are seen.

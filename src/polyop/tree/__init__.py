@@ -22,24 +22,37 @@ if TYPE_CHECKING:
         paths,
         record_values,
         register_record,
+        remake_record,
         structure,
         unflatten,
     )
+    from polyop.tree.records import bare_record, fields_of, made_record, rest_of, with_fields
 
 __all__ = [
     "TreeSpec",
+    "bare_record",
     "build_record",
     "children",
+    "fields_of",
     "flatten",
     "is_container",
     "learn_record",
     "leaves",
+    "made_record",
     "map_leaves",
     "outline",
     "paths",
     "record_values",
     "register_record",
+    "remake_record",
+    "rest_of",
     "structure",
     "unflatten",
+    "with_fields",
 ]
-__getattr__, __dir__ = lazily(__name__, dict.fromkeys(__all__, "polyop.tree.containers"))
+_RECORDS = dict.fromkeys(
+    ("bare_record", "fields_of", "made_record", "rest_of", "with_fields"), "polyop.tree.records"
+)
+__getattr__, __dir__ = lazily(
+    __name__, {**dict.fromkeys(__all__, "polyop.tree.containers"), **_RECORDS}
+)

@@ -6,11 +6,12 @@ they are known (a record of a schema registers its class here).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import optree
+
+from polyop.tree.records import Rest, fields_of, made_record, note_record, rest_of
 
 NAMESPACE = "polyop"
 TreeSpec: TypeAlias = optree.PyTreeSpec
@@ -67,15 +68,20 @@ def outline(tree: Any) -> str:
 def register_record(cls: type, names: tuple[str, ...]) -> None:
     """Make a class with named fields a container of trees."""
 
-    def explode(record: Any) -> tuple[tuple[Any, ...], None, tuple[str, ...]]:
-        return tuple(getattr(record, name) for name in names), None, names
+    def explode(record: Any) -> tuple[tuple[Any, ...], Rest | None, tuple[str, ...]]:
+        return tuple(getattr(record, name) for name in names), rest_of(record), names
 
-    def build(_: Hashable | None, children: Iterable[Any]) -> Any:
-        return build_record(cls, *children)
+    def build(rest: Any, children: Iterable[Any]) -> Any:
+        return made_record(cls, rest, children)
 
-    if cls not in _records:
+    if cls not in _known:
+        _known.add(cls)
+        note_record(cls, names)
         optree.register_pytree_node(cls, explode, build, namespace=NAMESPACE)
-        _records[cls] = names
+
+
+#: The classes that are containers.
+_known: set[type] = set()
 
 
 def is_container(leaf: Any) -> bool:
@@ -87,23 +93,26 @@ def is_container(leaf: Any) -> bool:
 
 def learn_record(cls: type) -> bool:
     """Register the subclass of a known record, with its own fields; tell whether it was new."""
-    if cls in _records or not hasattr(cls, "__dataclass_fields__"):
+    if cls in _known or not hasattr(cls, "__dataclass_fields__"):
         return False
-    if not any(base in _records for base in cls.__mro__):
+    if not any(base in _known for base in cls.__mro__):
         return False
-    register_record(cls, tuple(f.name for f in fields(cls) if f.init))
+    register_record(cls, fields_of(cls))
     return True
 
 
 def record_values(value: Any) -> tuple[Any, ...] | None:
     """Give the values of a record's fields, or None for anything else."""
-    names = _records.get(value.__class__)
-    return None if names is None else tuple(getattr(value, name) for name in names)
+    if value.__class__ not in _known:
+        return None
+    return tuple(getattr(value, name) for name in fields_of(value.__class__))
 
 
 def build_record(cls: type, *values: Any) -> Any:
     """Make a record of the values of its fields, in order."""
-    return cls(**dict(zip(_records[cls], values, strict=True)))
+    return made_record(cls, None, values)
 
 
-_records: dict[type, tuple[str, ...]] = {}
+def remake_record(cls: type, rest: Rest, *values: Any) -> Any:
+    """Make a record with what it had beside its fields."""
+    return made_record(cls, rest, values)

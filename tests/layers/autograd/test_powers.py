@@ -20,7 +20,7 @@ from polyop import Tensor
 from polyop.compile.fused import library
 from polyop.compile.fused.powers import make_power
 from polyop.dispatch.bind import dispatch
-from polyop.func import grad, jvp, vmap
+from polyop.func import grad, jvp, linearize, vjp, vmap
 from polyop.layers.autograd import powers
 from polyop.layers.autograd.building import BUILDER
 from polyop.layers.autograd.paired import LARGE, PATIENT, Loop
@@ -384,3 +384,14 @@ def test_negative_bases_of_complex_exponents(name: str) -> None:
     exponent = np.asarray(base, complex)
     differences = (exponent ** (z + step * t) - exponent ** (z - step * t)) / (2 * step)
     np.testing.assert_allclose(slope, differences, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c16"])
+def test_powers_of_zero(dtype: str) -> None:
+    """S134: all ways give `0 ** x` the same derivative, zero where `x` is positive."""
+    x = polyop.from_numpy(np.array([1.0, 2.0], dtype))
+    t = polyop.ones(2, dtype=x.dtype)
+    for f in (lambda x: 0**x, lambda x: polyop.pow(0.0, x)):
+        with np.errstate(all="ignore"):  # the logarithm of zero, which is left out
+            found = [jvp(f, (x,), (t,))[1], linearize(f, x)[1](t), vjp(f, x)[1](t)[0]]
+        assert [d.tolist() for d in found] == [[0.0, 0.0]] * 3

@@ -121,13 +121,16 @@ def test_nothing_is_left_for_the_collector(name: str) -> None:
     x = of_array(X)
     for _ in range(3):  # handlers are made by the first calls
         LEAVES[name](x)
-    gc.collect()
+    left = []
     gc.disable()
     try:
-        LEAVES[name](x)
-        assert gc.collect() == 0
+        for _ in range(5):  # others may leave something meanwhile, such as a thread that ends
+            gc.collect()
+            LEAVES[name](x)
+            left.append(gc.collect())
     finally:
         gc.enable()
+    assert min(left) == 0
 
 
 # -- rows ---------------------------------------------------------------------

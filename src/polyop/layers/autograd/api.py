@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -231,7 +232,14 @@ def _one(i: int, output: Tensor) -> Tensor:
     return one
 
 
+#: The nodes of leaves that were told to require no grad: graphs still lead to them.
+FROZEN: WeakSet[Node] = WeakSet()
+_frozen = FROZEN.data  # type: ignore[attr-defined]  # the set inside, whose truth takes no call
+
+
 def _accumulate(node: Node, g: Tensor) -> None:
+    if node in FROZEN:
+        return
     if node.seq:
         raise UsageError("only leaves have a .grad to add to", fix="use polyop.autograd.grad")
     g = call_hooks(node.hooks, g)
@@ -242,6 +250,8 @@ def _accumulate(node: Node, g: Tensor) -> None:
 
 def _add_array(node: Node, g: Any) -> None:
     kept = node.kept
+    if _frozen and node in FROZEN:
+        return
     if node.hooks or (kept is not None and kept.keys != NUMPY):
         _accumulate(node, owned_array(node, g))
     elif kept is None:
@@ -266,6 +276,7 @@ def requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
             raise AutogradError(
                 "a tensor that was computed cannot stop requiring grad", fix="use .detach()"
             )
+        FROZEN.add(self.grad_node)
         self.keys &= ~GRAD
         return self
     if not is_differentiable(self.dtype):
@@ -282,7 +293,11 @@ def requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
             "a tensor made under inference_mode cannot require grad",
             fix="clone it outside of inference_mode",
         )
-    self.grad_node = leaf_node(self.dtype)
+    node: Node | None = getattr(self, "grad_node", None)
+    if node is not None and node in FROZEN:  # the graphs of before lead to it again
+        FROZEN.discard(node)
+    else:
+        self.grad_node = leaf_node(self.dtype)
     self.keys |= GRAD
     return self
 
@@ -328,7 +343,7 @@ def _backward(
         grads = run_scalar(self, bool(retain_graph))
         while grads:
             node, g = grads.popitem()
-            if node.kept is None and not node.hooks:
+            if node.kept is None and not node.hooks and not _frozen:
                 node.kept = owned_array(node, g)
             else:
                 _add_array(node, g)

@@ -97,7 +97,8 @@ def laid_beside(who: Author, ctx: Context, out: Any, given: Any) -> list[Any]:
     Raises:
         AutogradError: what the author returned does not fit the results.
     """
-    several = out.__class__ is tuple and len(who.schema.returns) != 1
+    # A `Function` has no schema: a tuple is several results.
+    several = out.__class__ is tuple and len(getattr(who.schema, "returns", ())) != 1
     results = out if several else (out,)
     flat = flatten_results(out)[0]
     if not several:

@@ -38,4 +38,10 @@ def places_of(argnums: Argnums, count: int) -> list[int]:
                 f"argnums {argnums} does not fit {count} arguments",
                 declared=f"{-count} to {count - 1}", seen=repr(i),
             )  # fmt: skip
-    return [i % count for i in places]
+    found = [i % count for i in places]
+    if len(set(found)) < len(found):
+        raise UsageError(
+            f"argnums {argnums} names an argument twice", declared="each argument once",
+            seen=repr(argnums), fix="give each number once; -1 is the last argument",
+        )  # fmt: skip
+    return found

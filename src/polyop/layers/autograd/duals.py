@@ -21,8 +21,8 @@ from polyop.dispatch.resolve import resolve
 from polyop.dispatch.results import tensors_in
 from polyop.errors import AutogradError
 from polyop.layers.autograd.aliases import note_views, write
+from polyop.layers.autograd.grad_level import Lifted
 from polyop.layers.autograd.tangents import AtOnce, tangent_rule
-from polyop.layers.autograd.transforms import Lifted
 from polyop.layers.levels import Level, tensor_places
 from polyop.ops.define import ON_TENSORS
 from polyop.tensor.tensor import Tensor

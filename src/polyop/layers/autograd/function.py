@@ -20,10 +20,10 @@ from polyop.layers.autograd.author import (
     own_history,
 )
 from polyop.layers.autograd.context import Context, refuse
+from polyop.layers.autograd.grad_level import GradLevel
 from polyop.layers.autograd.mirror import describe, matched, needs_of, nodes_in, spec_of
 from polyop.layers.autograd.node import SUBCLASS_NODES, Node, next_seq, node_of
 from polyop.layers.autograd.packing import pack_results
-from polyop.layers.autograd.transforms import GradLevel
 from polyop.layers.autograd.write import facts
 from polyop.layers.levels import innermost
 from polyop.layers.rule_notes import note_rule

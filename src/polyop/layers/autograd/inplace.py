@@ -165,8 +165,7 @@ def _write(found: Recorder, below: Handler, args: Sequence[Any], x: Tensor) -> A
     if not steps:
         _renew(x, inner)
     elif inner is not None or root.keys & GRAD:
-        root.grad_node = region_node(root, x, steps, inner, capture)
-        root.keys |= GRAD
+        _renew(root, region_node(root, x, steps, inner, capture))
     refresh(root, x, twins)
     return out
 
@@ -355,8 +354,7 @@ def refresh(root: Tensor, x: Tensor, twins: int = 0) -> None:
             view.grad_node = _end(view.grad_node.op, _lost)
             continue
         fresh = take(history(view)[1][-1:], view.view_of[0])
-        view.grad_node = fresh.grad_node
-        view.keys |= GRAD
+        _renew(view, fresh.grad_node)
 
 
 #: References to a version that are always there: its base's, and this function's two.

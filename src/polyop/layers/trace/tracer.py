@@ -154,6 +154,11 @@ class Tracer:
             return self.record_node(value) or (
                 self.object_node(value) if is_input(value) else value
             )
+        if value.__class__ is dict:
+            return {k: self.value(v) for k, v in value.items()}
+        if isinstance(value, tuple):
+            parts = [self.value(v) for v in value]
+            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
         return tree.map_leaves(self.value, value)
 
     def record_node(self, value: Any) -> Node | None:
@@ -164,8 +169,10 @@ class Tracer:
         collect(given, found)
         if not found:
             return None
+        rest = tree.rest_of(value)
+        target, head = (tree.build_record, ()) if rest is None else (tree.remake_record, (rest,))
         node = self.graph.create_node(
-            CALL_FUNCTION, tree.build_record, (value.__class__, *(given or ()))
+            CALL_FUNCTION, target, (value.__class__, *head, *(given or ()))
         )
         node.val = described(value)
         return node

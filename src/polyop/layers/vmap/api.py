@@ -12,6 +12,7 @@ from polyop.errors import UsageError, UsageTypeError, nearest
 from polyop.layers.vmap.axes import Input, batch_size, join_chunks, spread_inputs, take
 from polyop.layers.vmap.batch import Batch, VmapLevel, batched
 from polyop.layers.vmap.results import collect
+from polyop.layers.vmap.same import CHUNKS, Chunk
 from polyop.tensor.tensor import Tensor
 from polyop.tree import TreeSpec, unflatten
 
@@ -164,8 +165,16 @@ def _run_tensors(
     return _given(spec, out, level)
 
 
-def _run(spec: Spec, inputs: list[Input], structure: TreeSpec, kwargs: dict[str, Any]) -> Any:
+def _run(
+    spec: Spec,
+    inputs: list[Input],
+    structure: TreeSpec,
+    kwargs: dict[str, Any],
+    chunk: Chunk | None = None,
+) -> Any:
     level = VmapLevel(batch_size(spec, inputs), spec.randomness)
+    if chunk is not None:
+        CHUNKS[id(level)] = chunk
     leaves = [x.value if x.axis is None else batched(x.value, x.axis, level) for x in inputs]
     token = set_word(level.inner_word())
     try:
@@ -173,6 +182,7 @@ def _run(spec: Spec, inputs: list[Input], structure: TreeSpec, kwargs: dict[str,
     finally:
         level.end()
         reset_word(token)
+        CHUNKS.pop(id(level), None)
     return _given(spec, out, level)
 
 
@@ -189,8 +199,9 @@ def _in_chunks(spec: Spec, size: int, args: tuple[Any, ...], kwargs: dict[str, A
     inputs, structure = spread_inputs(spec, args)
     total = int(batch_size(spec, inputs))
     starts = range(0, total, size) if total else [0]
+    drawn: dict[Any, Any] = {}
     outs = [
-        _run(spec, [take(x, start, start + size) for x in inputs], structure, kwargs)
-        for start in starts
+        _run(spec, [take(x, i, i + size) for x in inputs], structure, kwargs, Chunk(drawn))
+        for i in starts
     ]
     return join_chunks(spec.out_dims, outs)

@@ -208,13 +208,17 @@ def _peel_argument(arg: Any, level: VmapLevel, op: OpOverload) -> tuple[Any, Any
         return peel(arg, level, op)
     kind = arg.__class__
     if kind is list or kind is tuple:
-        values, dims = peel_all(level, op, arg)
-        return kind(values), dims
+        items, dims = peel_all(level, op, arg)
+        return kind(items), dims
     if not isinstance(arg, (list, tuple, dict)) and not _is_record(arg):
         return arg, None
     if isinstance(arg, dict):
         named = {k: _peel_argument(x, level, op) for k, x in arg.items()}
         return {k: v for k, (v, _) in named.items()}, {k: d for k, (_, d) in named.items()}
+    if _is_record(arg):
+        parts = {k: _peel_argument(getattr(arg, k), level, op) for k in tree.fields_of(kind)}
+        values = tree.with_fields(arg, {k: v for k, (v, _) in parts.items()})
+        return values, tree.bare_record(kind, {k: d for k, (_, d) in parts.items()})
     value = tree.map_leaves(lambda x: peel(x, level, op)[0], arg)
     return value, tree.map_leaves(lambda x: peel(x, level, op)[1], arg)
 

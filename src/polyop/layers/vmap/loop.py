@@ -55,9 +55,16 @@ def loop(level: VmapLevel, op: OpOverload, args: Sequence[Any], call: Call = dis
     return wrap_results(level, op, args, output, tuple(map(_stacked_axis, output or ())))
 
 
-def _stacked_axis(value: Any) -> int | None:
-    """Give the axis of the samples: the first, of whatever holds tensors."""
-    return 0 if any(isinstance(t, Tensor) for t in tree.leaves(value)) else None
+def _stacked_axis(value: Any) -> Any:
+    """Give the axis of the samples, the first, for whatever holds tensors."""
+    if isinstance(value, Tensor):
+        return 0
+    parts = named_parts(value)
+    if parts is not None:
+        return {key: _stacked_axis(part) for key, part in parts.items()}
+    if value.__class__ in {list, tuple}:
+        return [_stacked_axis(part) for part in value]
+    return None
 
 
 def _stacked(
@@ -88,9 +95,10 @@ def _pick(value: Any, dim: Any, i: int) -> Any:
 
 def _beside(value: Any, dims: Any, fn: Callable[[Any, Any], Any]) -> Any:
     """Apply `fn` to the parts of a container, and of the axes that mirror it."""
-    if dims.__class__ is list:
+    parts = named_parts(value)
+    if parts is None:
         return value.__class__(map(fn, value, dims))
-    parts, axes = named_parts(value) or {}, named_parts(dims) or {}
+    axes = named_parts(dims) or {}
     return with_parts(value, {key: fn(part, axes[key]) for key, part in parts.items()})
 
 

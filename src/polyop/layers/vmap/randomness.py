@@ -15,7 +15,7 @@ from polyop.layers.levels import innermost
 from polyop.layers.vmap.batch import VmapLevel, dims_in, peel_all
 from polyop.layers.vmap.loop import loop
 from polyop.layers.vmap.rules import run_rule
-from polyop.layers.vmap.same import same_draws
+from polyop.layers.vmap.same import draw_again, same_draws
 from polyop.layers.vmap.writes import check_written, given_back, loop_of_writes
 from polyop.schema.tags import Tag
 from polyop.tensor.tensor import Tensor
@@ -57,6 +57,7 @@ def _all_batched(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> bool:
 
 def _same(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
     values, dims = peel_all(level, op, args)
+    draw_again(level, values)
     if not dims_in(dims):
         return run_under(level.below(), dispatch, op, values)
     return loop(level, op, args, same_draws(values))
@@ -65,6 +66,7 @@ def _same(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
 def _write(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
     values, dims = peel_all(level, op, args)
     if level.randomness == "same":
+        draw_again(level, values)
         if dims_in(dims):
             return loop_of_writes(level, op, args, same_draws(values))
         run_under(level.below(), dispatch, op, values)

@@ -200,7 +200,9 @@ def named_parts(value: Any) -> dict[Any, Any] | None:
 
 def with_parts(value: Any, parts: dict[Any, Any]) -> Any:
     """Give a record or dict like another, with other parts."""
-    return parts if isinstance(value, dict) else type(value)(**parts)
+    if isinstance(value, dict):
+        return parts
+    return type(value)(**parts) if isinstance(value, tuple) else tree.with_fields(value, parts)
 
 
 def check_axis(level: VmapLevel, op: OpOverload, where: str, value: Tensor, dim: int) -> int:
