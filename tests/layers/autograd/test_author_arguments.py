@@ -355,3 +355,33 @@ def test_a_written_field_of_a_record() -> None:
     before = x.clone()
     op(Box(x), 2.0)
     same(x, before * 2.0)
+
+
+def test_a_part_that_has_its_argument_s_name() -> None:
+    """S127: the mirror of a lone container is seen as one, also where it looks like its holder."""
+    kept: list[Any] = [None]
+
+    def of_dict(w: dict[str, Tensor]) -> Tensor:
+        return polyop.from_numpy(w["w"].numpy() * 2.0)
+
+    def of_tuple(p: tuple[dict[str, Tensor]]) -> Tensor:
+        return polyop.from_numpy(p[0]["a"].numpy() * 2.0)
+
+    one: Any = polyop.custom_op("lone::of_dict", of_dict, mutates_args=())
+    two: Any = polyop.custom_op("lone::of_tuple", of_tuple, mutates_args=())
+    for op in (one, two):
+        op.register_autograd(lambda ctx, g: kept[0](g * 2.0))
+    forms = [
+        (one, lambda x: {"w": x}, lambda d: {"w": d}),
+        (one, lambda x: {"w": x}, lambda d: {"w": {"w": d}}),
+        (one, lambda x: {"w": x}, lambda d: ({"w": d},)),
+        (two, lambda x: ({"a": x},), lambda d: ({"a": d},)),
+        (two, lambda x: ({"a": x},), lambda d: (({"a": d},),)),
+        (two, lambda x: ({"a": x},), lambda d: {"p": ({"a": d},)}),
+    ]
+    for op, make, mirror in forms:
+        kept[0] = mirror
+        x = polyop.ones(2).requires_grad_()
+        op(make(x)).sum().backward()
+        assert x.grad is not None
+        assert x.grad.tolist() == [2.0, 2.0]

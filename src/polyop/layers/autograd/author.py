@@ -193,7 +193,11 @@ class AuthorRecorder:
         if len(specs) == 1 and isinstance(given, tuple) and specs[0].__class__ in {list, dict}:
             # The one argument is a container: a tuple may be its mirror, or hold it.
             single = given.__class__ is tuple and len(given) == 1
-            given = given if single and _holds(given[0]) else (given,)
+            given = given if single and _holds(given[0], specs[0]) else (given,)
+        elif len(specs) == 1 and isinstance(given, dict) and set(given) == set(self.names):
+            # So may a dict: a part of the argument may have the argument's name.
+            held = specs[0].__class__ is not dict or _holds(given[self.names[0]], specs[0])
+            given = given if held else (given,)
         for name, spec, value in zip(self.names, specs, self.laid_out(given), strict=True):
             yield from matched(self.op, self.source, name, spec, value)
 
@@ -253,9 +257,13 @@ class Laid(NamedTuple):
     numbers: range
 
 
-def _holds(value: Any) -> bool:
+def _holds(value: Any, spec: Any) -> bool:
     """Tell whether a gradient may mirror a container."""
-    return value is None or not isinstance(value, Tensor)
+    if value is None or not isinstance(value, (Tensor, list, tuple, dict)):
+        return True
+    if spec.__class__ is list:
+        return value.__class__ in {list, tuple}
+    return isinstance(value, dict) or hasattr(value, "_fields")
 
 
 def flatten_results(results: Any, *, single: bool = False) -> tuple[list[Any], list[Any]]:
