@@ -316,12 +316,18 @@ def keys_in(value: Any) -> int:
     for leaf in tree.leaves(value):
         if isinstance(leaf, PARTS.Tensor):
             code |= leaf.keys
-        elif leaf.__class__ not in _ATOMS and (PARTS.is_array(leaf) or tree.is_container(leaf)):
+        elif leaf.__class__ not in _ATOMS and _is_more(leaf):
             raise TypeError
     return code
 
 
 _ATOMS = frozenset((int, float, bool, complex, str))
+
+
+def _is_more(leaf: Any) -> bool:
+    """Tell whether a leaf is, or may hold, another library's array or a tensor."""
+    known = tree.learn_record(leaf.__class__) or PARTS.is_array(leaf)
+    return known or tree.is_unopened(leaf)
 
 
 def code_of(values: Sequence[Any]) -> int:

@@ -84,10 +84,8 @@ def register_record(cls: type, names: tuple[str, ...]) -> None:
 _known: set[type] = set()
 
 
-def is_container(leaf: Any) -> bool:
-    """Tell whether a leaf is a container all the same, of a class that was not known as one."""
-    if learn_record(leaf.__class__):
-        return True
+def is_unopened(leaf: Any) -> bool:
+    """Tell whether a leaf is a container that trees do not open: a mapping or a sequence."""
     return isinstance(leaf, (Mapping, Sequence)) and not isinstance(leaf, (str, bytes))
 
 

@@ -239,6 +239,20 @@ def test_looks_at_saved_data(levels: list[Any]) -> None:
     assert RUNS == ["op"]
 
 
+def test_a_first_try_leaves_no_trace(levels: list[Any]) -> None:
+    """S125: what backward sets on its context is gone where the level runs it again."""
+
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        x, _ = ctx.saved_tensors
+        ctx.runs = getattr(ctx, "runs", 0) + 1
+        return g * float(x.sum()) * float(ctx.runs)  # the look stops the first try
+
+    op = made(lambda x: x * x.sum(), backward)
+    for _ in range(2):
+        np.testing.assert_allclose(jvp(op, (X,), (T,))[1].numpy(), T.numpy())
+    assert levels == ["turned::op"] * 2
+
+
 LOOKS: dict[str, Callable[[Tensor], Any]] = {
     "item": lambda g: g[0].item(),
     "bool": lambda g: bool(g[0] > 0),

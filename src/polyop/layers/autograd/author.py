@@ -23,6 +23,7 @@ from polyop.layers.autograd.context import Context, refuse
 from polyop.layers.autograd.mirror import (
     NodeOf,
     describe,
+    held,
     make_spec,
     matched,
     needs_of,
@@ -190,14 +191,8 @@ class AuthorRecorder:
         """Give each gradient that backward returned, with the node that it is for."""
         # The quick way keeps a tuple of plain facts.
         specs = n.s1 if n.s1.__class__ is list else [*map(_made, n.s1)]
-        if len(specs) == 1 and isinstance(given, tuple) and specs[0].__class__ in {list, dict}:
-            # The one argument is a container: a tuple may be its mirror, or hold it.
-            single = given.__class__ is tuple and len(given) == 1
-            given = given if single and _holds(given[0], specs[0]) else (given,)
-        elif len(specs) == 1 and isinstance(given, dict) and set(given) == set(self.names):
-            # So may a dict: a part of the argument may have the argument's name.
-            held = specs[0].__class__ is not dict or _holds(given[self.names[0]], specs[0])
-            given = given if held else (given,)
+        if len(specs) == 1:
+            given = held(self.names[0], specs[0], given)
         for name, spec, value in zip(self.names, specs, self.laid_out(given), strict=True):
             yield from matched(self.op, self.source, name, spec, value)
 
@@ -255,15 +250,6 @@ class Laid(NamedTuple):
 
     spec: Any
     numbers: range
-
-
-def _holds(value: Any, spec: Any) -> bool:
-    """Tell whether a gradient may mirror a container."""
-    if value is None or not isinstance(value, (Tensor, list, tuple, dict)):
-        return True
-    if spec.__class__ is list:
-        return value.__class__ in {list, tuple}
-    return isinstance(value, dict) or hasattr(value, "_fields")
 
 
 def flatten_results(results: Any, *, single: bool = False) -> tuple[list[Any], list[Any]]:

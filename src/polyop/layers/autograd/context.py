@@ -8,7 +8,6 @@ from typing import Any
 
 from polyop.dispatch.bits import INFERENCE_TENSOR
 from polyop.errors import AutogradError, UsageTypeError
-from polyop.layers.autograd.node import Node
 from polyop.layers.autograd.saved import Twin, check, count_of, revive, twin
 from polyop.tensor.tensor import Tensor
 
@@ -134,8 +133,11 @@ class Context:
         if any(s is r for s in self._saved for r in results):
             self._saved = [_sealed(s, results, None) for s in self._saved]
 
-    def running(self, node: Node) -> Context:
-        """Give the context as backward sees it: the same attributes, and the node that runs."""
+    def running(self, node: Any) -> Context:
+        """Give the context as backward sees it: the same attributes, and who runs.
+
+        What backward changes on it is gone with it, so that backward may run again.
+        """
         made = type(self).__new__(type(self))
         made.__dict__.update(self.__dict__)
         made._node = node

@@ -21,9 +21,9 @@ from polyop.dispatch.resolve import resolve
 from polyop.dispatch.results import tensors_in
 from polyop.errors import AutogradError
 from polyop.layers.autograd.aliases import note_views, write
-from polyop.layers.autograd.grad_level import Lifted
+from polyop.layers.autograd.lifted import Lifted, LiftingLevel
 from polyop.layers.autograd.tangents import AtOnce, tangent_rule
-from polyop.layers.levels import Level, tensor_places
+from polyop.layers.levels import tensor_places
 from polyop.ops.define import ON_TENSORS
 from polyop.tensor.tensor import Tensor
 
@@ -56,7 +56,6 @@ class Dual(Lifted):
 
     __slots__ = ("tangent",)
     tangent: Tensor | None
-    level: JvpLevel  # type: ignore[assignment]  # the payload of another kind of level
 
     def look(self, what: str) -> Any:
         """Look at the data; taking them as an array would lose the tangent."""
@@ -71,7 +70,7 @@ class Dual(Lifted):
         return f"<jvp level {self.level.depth}: {self.value!r}, tangent {self.tangent!r}>"
 
 
-class JvpLevel(Level):
+class JvpLevel(LiftingLevel):
     """One running forward derivative."""
 
     kind = "func.jvp"
@@ -155,22 +154,6 @@ class JvpLevel(Level):
 
     # -- wrapping -------------------------------------------------------------
 
-    def owns(self, value: Any) -> bool:
-        """Tell whether a value is a tensor of this level."""
-        return (
-            isinstance(value, Tensor) and value.keys & LIFTED != 0 and value.payload.level is self
-        )
-
-    def peel(self, value: Any) -> Any:
-        """Take this level's wrapper off, wherever it is in a value."""
-        if isinstance(value, Tensor):
-            return value.payload.value if self.owns(value) else value
-        if value.__class__ is list or value.__class__ is tuple:
-            return value.__class__(map(self.peel, value))
-        if value is None or isinstance(value, (int, float, str, complex)):
-            return value
-        return tree.map_leaves(lambda x: self.peel(x) if isinstance(x, Tensor) else x, value)
-
     def tangent(self, value: Any) -> Any:
         """Give the tangent of an argument, mirrored; None if it has none at all."""
         if isinstance(value, Tensor):
@@ -191,16 +174,6 @@ class JvpLevel(Level):
         t = Tensor()
         t.payload, t.keys, t.version = record, LIFTED, 0
         return t
-
-    def wrap_all(self, out: Any) -> Any:
-        """Wrap results that have no tangent."""
-        if isinstance(out, Tensor):
-            return self.wrap(out)
-        if out.__class__ is list or out.__class__ is tuple:
-            return out.__class__(map(self.wrap_all, out))
-        if out is None or isinstance(out, (int, float, str, complex)):
-            return out
-        return tree.map_leaves(lambda x: self.wrap(x) if isinstance(x, Tensor) else x, out)
 
     def wrap_with(self, out: Any, tangents: Sequence[Any]) -> Any:
         """Wrap results, with their tangents in a row."""

@@ -80,6 +80,32 @@ def nodes_in(spec: Any) -> Iterator[Node]:
             yield from nodes_in(inner)
 
 
+def held(name: str, spec: Any, given: Any) -> Any:
+    """Give what backward returned for its one argument, so that it holds the gradient.
+
+    Where the argument is a container, a tuple may be its mirror, or hold it, and so may a dict:
+    a part of the argument may have the argument's name.
+    """
+    if spec.__class__ not in {list, dict}:
+        return given
+    if isinstance(given, tuple):
+        holds = given.__class__ is tuple and len(given) == 1 and _may_mirror(given[0], spec)
+    elif isinstance(given, dict) and set(given) == {name}:
+        holds = spec.__class__ is list or _may_mirror(given[name], spec)
+    else:
+        return given
+    return given if holds else (given,)
+
+
+def _may_mirror(given: Any, spec: Any) -> bool:
+    """Tell whether a gradient may be that of a container."""
+    if given is None or not isinstance(given, (Tensor, list, tuple, dict)):
+        return True
+    if spec.__class__ is list:
+        return given.__class__ in {list, tuple}
+    return isinstance(given, dict) or hasattr(given, "_fields")
+
+
 Found = Iterator[tuple[Node, Any]]
 
 

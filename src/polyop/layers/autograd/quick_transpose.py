@@ -105,30 +105,29 @@ class AuthorTransposed:
                 reset_word(token)
             if id(out) in ctx._without:
                 return out, (None,)
-        call_of = Going(
-            self, ctx, values, out, [i for i, t in enumerate(tangents) if t is not None]
-        )
-        slopes = [tangents[i] for i in call_of.moving]
+        moving = [i for i, t in enumerate(tangents) if t is not None]
+        called = Forwarded(self, ctx, values, out, moving)
+        slopes = [tangents[i] for i in moving]
         try:
             if self.diagonal and _are_alike(out, slopes):
-                return out, (call_of.along_diagonal(slopes),)
-            return out, (call_of.tangent(slopes),)
+                return out, (called.along_diagonal(slopes),)
+            return out, (called.tangent(slopes),)
         except (Looked, PolyopError):
-            return out, call_of.at_a_level(slopes)
+            return out, called.at_a_level(slopes)
 
 
-class Going(NamedTuple):
-    """One call whose gradient runs.
+class Forwarded(NamedTuple):
+    """One call that ran, whose gradient is to be transposed.
 
     Attributes:
-        of: the rule.
+        by: the rule.
         ctx: as the author's `setup_context` filled it.
         values: the arguments; the same tensor may stand at several places, moving at one of them.
         out: the result.
         moving: the places of the arguments that have a tangent.
     """
 
-    of: AuthorTransposed
+    by: AuthorTransposed
     ctx: Context
     values: Sequence[Any]
     out: Tensor
@@ -140,9 +139,9 @@ class Going(NamedTuple):
         Raises:
             Looked: it is not in the plainest form.
         """
-        values, recorder = self.values, self.of.recorder
+        values, recorder = self.values, self.by.recorder
         try:
-            given = recorder.backward(self.ctx, g)
+            given = recorder.backward(self.ctx.running(recorder), g)
         except Exception as error:
             note_rule(error, recorder.op, "backward")
             raise
@@ -194,7 +193,7 @@ class Going(NamedTuple):
 
     def at_a_level(self, tangents: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """Let a level transpose the gradient, or say why that cannot be."""
-        recorder, values = self.of.recorder, self.values
+        recorder, values = self.by.recorder, self.values
         leaves = {i: leaf_node(values[i].payload.dtype) for i in self.moving}
         specs = [
             make_spec(leaves.get(i), v.payload.shape, v.payload.dtype)
@@ -207,7 +206,7 @@ class Going(NamedTuple):
         self.ctx.seal(named, [self.out], [self.out])
         nodes = [*leaves.values()]
         recorder.give_history(self.ctx, specs, tuple(nodes), [self.out], twin)
-        return at_a_level(self.of.who, [(twin.grad_node, self.out)], nodes)(tangents, retain=False)
+        return at_a_level(self.by.who, [(twin.grad_node, self.out)], nodes)(tangents, retain=False)
 
 
 def _guarded(array: Any) -> Tensor:

@@ -45,11 +45,13 @@ def vjp(func: Fn, *primals: Any, has_aux: bool = False) -> Any:
             raise UsageError(
                 "there must be one gradient per result",
                 declared=f"{len(ran.results)} results", seen=f"{len(given)} gradients",
+                fix="lay the gradients out as the function's result",
             )  # fmt: skip
         if laid is not ran.build and tree.structure(cotangents) != tree.structure(value):
             raise UsageError(
                 "gradients have another structure than results",
                 declared=tree.outline(value), seen=tree.outline(cotangents),
+                fix="lay the gradients out as the function's result",
             )  # fmt: skip
         return build(ran.pulled(given, retain=retain_graph))
 
@@ -113,6 +115,7 @@ class Recorded(NamedTuple):
             raise AutogradError(
                 "a gradient has the wrong shape",
                 declared=f"shape {tuple(result.shape)}", seen=f"shape {tuple(g.shape)}",
+                fix="give a gradient of the result's shape",
             )  # fmt: skip
         if g.dtype.kind == "c" and result.dtype.kind != "c":
             raise AutogradError(

@@ -17,7 +17,8 @@ from polyop.dispatch.context import word
 from polyop.errors import AutogradError, MissingGradientError
 from polyop.layers.autograd.author import RUNNING
 from polyop.layers.autograd.engine import run
-from polyop.layers.autograd.grad_level import GradLevel, Lifted
+from polyop.layers.autograd.grad_level import GradLevel
+from polyop.layers.autograd.lifted import Lifted
 from polyop.layers.autograd.node import Node
 from polyop.layers.levels import enter_level
 from polyop.ops.define import ON_TENSORS
