@@ -160,8 +160,10 @@ def arguments(rule: TextTangents, which: int, dtype: Any) -> tuple[list[Any], li
 
 
 @pytest.mark.parametrize("dtype", ["f8", "f4"])
-def test_loops_give_numpys_bits(dtype: str) -> None:
+@pytest.mark.parametrize("half", [True, False], ids=["half vectors", "whole vectors"])
+def test_loops_give_numpys_bits(half: bool, dtype: str, monkeypatch: Any) -> None:
     """S134: a loop gives result and tangent as NumPy's kernels do, at the edges of numbers too."""
+    monkeypatch.setattr(pairs, "is_of_intel", lambda: half)
     names = set()
     for rule, which, loop in all_loops(dtype):
         values, tangents = arguments(rule, which, dtype)

@@ -121,16 +121,23 @@ def _key(command: Sequence[str], sources: dict[bool, str]) -> str:
 @cache
 def _processor() -> str:
     """Describe the processor, as far as `-march=native` looks at it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-    except OSError:
-        lines = []
     words = ("model", "cpu family", "stepping", "flags", "Features", "CPU part", "CPU impl", "isa")
-    return repr((platform.machine(), platform.processor(), [x for x in lines if _has(x, words)]))
+    facts = [line for line in _facts() if line.startswith(words)]
+    return repr((platform.machine(), platform.processor(), facts))
 
 
-def _has(line: str, words: Sequence[str]) -> bool:
-    return line.startswith(tuple(words))
+def is_of_intel() -> bool:
+    """Tell whether the processor is one of Intel's."""
+    return any(x.startswith("vendor_id") and x.endswith("GenuineIntel") for x in _facts())
+
+
+@cache
+def _facts() -> Sequence[str]:
+    """Give what the system says of the first processor; nothing where it does not."""
+    try:
+        return Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return ()
 
 
 # -- the folder -------------------------------------------------------------------
