@@ -1,7 +1,7 @@
 """How families of pointwise operators are defined: one tensor, two, or one and a number.
 
 A number has no dtype of its own and takes part in promotion as NumPy's Python
-numbers do.
+numbers do; beside `bfloat16`, of which NumPy knows nothing, as beside its own floats.
 
 NOTE [The kernel knows its dtypes]
 The dtype of a fake result is asked from the kernel, once for each combination
@@ -13,6 +13,7 @@ those of `ml_dtypes`, and would drift from what the kernel does.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -84,11 +85,42 @@ def pointwise(
         steps: for a kernel of several ufuncs, the positions of the tensors in the order in
             which they join the result: each step may lay out its result anew.
     """
-    name = signature.partition("(")[0]
+    name, _, arguments = signature.rstrip(")").partition("(")
+    if "Scalar" in arguments and "Tensor" in arguments:
+        kernel = with_numbers(kernel, arguments)
     fake = pointwise_meta(name, dtype_of_kernel(name, kernel))
     if steps:
         fake = _in_steps(fake, pointwise_meta(name, promote), steps)
     return define(f"{signature} -> Tensor", kernel, fake=fake, grad=grad, tags=POINTWISE)
+
+
+def with_numbers(kernel: Fn, arguments: str) -> Fn:
+    """Have numbers leave a small float what it is, as NumPy has them leave floats of its own.
+
+    Args:
+        kernel: on bare arrays and numbers.
+        arguments: of the schema.
+    """
+    if arguments == "Tensor a, Scalar b":
+        return lambda a, b: kernel(a, b if a.dtype.kind != "V" else _fitted(b, a.dtype))
+    if arguments == "Scalar a, Tensor b":
+        return lambda a, b: kernel(a if b.dtype.kind != "V" else _fitted(a, b.dtype), b)
+
+    @wraps(kernel)
+    def on_several(*args: Any) -> Any:
+        dtypes = [a.dtype for a in args if hasattr(a, "dtype")]
+        if all(dtype.kind != "V" for dtype in dtypes):
+            return kernel(*args)
+        dtype = np.result_type(*dtypes)
+        return kernel(*[_fitted(a, dtype) for a in args])
+
+    return on_several
+
+
+def _fitted(value: Any, dtype: DType) -> Any:
+    """Give a number in the dtype of a small float; anything else as it is."""
+    fits = dtype.kind == "V" and (value.__class__ is float or value.__class__ is int)
+    return dtype.type(value) if fits else value
 
 
 def pointwise_meta(name: str, dtype_of: Fn) -> Fn:

@@ -1,0 +1,113 @@
+"""Python's numbers beside `bfloat16` and its kin: they leave an array's dtype what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import polyop
+from polyop import Tensor, errors
+from polyop.dispatch.bind import dispatch
+from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.registry import DEFINITIONS
+from polyop.func import grad, jvp, vmap
+
+SMALL = [polyop.bfloat16, polyop.float8_e4m3fn]
+NUMBERS = [0.1, 3, -2.7]
+
+
+def with_numbers() -> Iterator[OpOverload]:
+    """Give the pointwise operators of tensors and numbers that write nothing."""
+    for found in DEFINITIONS.values():
+        op = found.op
+        types = [str(a.type) for a in op._schema.arguments]
+        plain = {"Tensor", "Scalar", "Scalar?", "str"}.issuperset(types)
+        if op.is_builtin and polyop.Tag.pointwise in op.tags and plain:
+            number = any(t.startswith("Scalar") for t in types) and "Tensor" in types
+            fits = "bitwise" not in op.name() and op.name() != "core::where.Scalars"
+            if number and fits and not op._schema.is_mutable:
+                yield op
+
+
+def arguments(op: OpOverload, dtype: Any, number: Any) -> list[Any]:
+    """Give tensors and the number, and where there is a choice, bools."""
+    x = polyop.asarray([0.5, 1.5, 3.0]).astype(dtype)
+    given: list[Any] = []
+    for a in op._schema.arguments:
+        choice = a.name in {"condition", "mask"}
+        tensor = polyop.asarray([True, False, True]) if choice else x
+        given.append(tensor if str(a.type) == "Tensor" else number)
+        if str(a.type) == "str":
+            given[-1] = "inside"
+    return given
+
+
+@pytest.mark.parametrize("dtype", SMALL, ids=str)
+@pytest.mark.parametrize("op", list(with_numbers()), ids=lambda op: op.name())
+def test_a_number_is_one_of_the_dtype(op: OpOverload, dtype: Any) -> None:
+    """S134: beside a small float a number is what an array of that dtype would hold."""
+    for number in NUMBERS:
+        given = arguments(op, dtype, number)
+        with np.errstate(all="ignore"):
+            found: Tensor = dispatch(op, given)
+            assert found.dtype in {dtype, polyop.bool}
+            if op._opname not in {"masked_fill", "fill"} and not op._schema.keyword_only:
+                as_array = polyop.asarray(number).astype(dtype)
+                wanted = getattr(polyop.ops.core, op._opname)(
+                    *[as_array if x is number else x for x in given]
+                )
+                assert wide(found) == pytest.approx(wide(wanted), nan_ok=True)
+        with polyop.fake.FakeTensorMode() as mode:
+            fakes = [mode.from_tensor(x) if isinstance(x, Tensor) else x for x in given]
+            assert dispatch(op, fakes).dtype == found.dtype
+
+
+def wide(x: Tensor) -> Any:
+    return x.astype(polyop.float32).tolist()
+
+
+@pytest.mark.parametrize(
+    "name", ["add", "multiply", "subtract", "maximum", "divide", "pow", "atan2"]
+)
+def test_as_jax_has_it(name: str) -> None:
+    """S134: dtype and values of JAX, whose numbers are weak as well, from both sides."""
+    mine = getattr(polyop, name)
+    theirs = getattr(jnp, {"pow": "power"}.get(name, name))
+    x, y = polyop.asarray([0.5, 1.5]).astype(polyop.bfloat16), jnp.asarray([0.5, 1.5], jnp.bfloat16)
+    for number in NUMBERS:
+        for a, b in (((x, number), (y, number)), ((number, x), (number, y))):
+            with np.errstate(all="ignore"):
+                found, wanted = mine(*a), theirs(*b)
+            assert (found.dtype.name, wanted.dtype.name) == ("bfloat16", "bfloat16")
+            np.testing.assert_allclose(
+                found.astype(polyop.float32).numpy(), np.asarray(wanted, "f4"), rtol=1e-2
+            )
+
+
+def test_transforms_keep_it() -> None:
+    """S134: gradients, tangents and batches of such a call are of the small dtype."""
+    x = polyop.asarray([0.5, 1.5]).astype(polyop.bfloat16)
+
+    def scaled(x: Tensor) -> Tensor:
+        return polyop.where(x > 1, x * 0.5, 0.1) + polyop.clip(x, 0.0, 1.0) ** 2.0
+
+    assert grad(lambda x: scaled(x).sum())(x).dtype is polyop.bfloat16
+    assert grad(lambda x: scaled(x).sum())(x).astype(polyop.float32).tolist() == [1.0, 0.5]
+    assert {t.dtype for t in jvp(scaled, (x,), (x,))} == {polyop.bfloat16}
+    assert vmap(scaled)(x).dtype is polyop.bfloat16
+    assert polyop.compile(scaled)(x).dtype is polyop.bfloat16
+
+
+def test_other_dtypes_are_numpys() -> None:
+    """S134: numbers beside integers and complex numbers promote as NumPy says."""
+    whole = polyop.asarray([1, 2])
+    assert (whole * 0.5).dtype is polyop.float64
+    assert (whole * 2).dtype is polyop.int64
+    x = polyop.asarray([0.5]).astype(polyop.bfloat16)
+    assert (x * 1j).dtype.kind == "c"
+    with pytest.raises((TypeError, errors.PolyopError)):
+        polyop.bitwise_and(x, 1.5)
