@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -112,6 +115,23 @@ def test_truths_are_close_if_they_are_equal():
     """S147: `isclose` takes bools."""
     a, b = np.array([True, False]), np.array([True, True])
     assert P.isclose(of_array(a), of_array(b)).tolist() == [True, False]
+
+
+def test_narrow_of_no_axes() -> None:
+    """A tensor without axes has none to narrow, by name."""
+    with pytest.raises(ArgumentError, match="without axes has none to narrow"):
+        P.narrow(P.tensor(1.0), 0, 0, 1)
+    with pytest.raises(RuntimeError):
+        torch.tensor(1.0).narrow(0, 0, 1)
+
+
+@pytest.mark.parametrize("library", [np, torch, jnp], ids=["numpy", "torch", "jax"])
+def test_floats_are_converted_before_they_are_added_to_integers(library: Any) -> None:
+    """Once, as where they replace, whatever library the arrays are of."""
+    x = P.from_array(library.asarray([1, 2, 3]))
+    at, floats = P.asarray([0, 0, 1]), P.asarray([1.6, 1.6, -2.5])
+    at, floats = (P.from_array(library.asarray(a.numpy())) for a in (at, floats))
+    assert P.index_add(x, 0, at, floats).tolist() == [3, 0, 3]
 
 
 @pytest.mark.parametrize("include_initial", [False, True])

@@ -120,7 +120,8 @@ def _index_put(x: Array, indices: Indices, values: Array, accumulate: bool = Fal
 def _index_put_(x: Array, indices: Indices, values: Array, accumulate: bool) -> Array:
     try:
         if accumulate:
-            np.add.at(x, spelled(indices), values)
+            # Converted first, as where it replaces: NumPy would cut each sum anew.
+            np.add.at(x, spelled(indices), values.astype(x.dtype, copy=False))
         else:
             x[spelled(indices)] = values
     except (IndexError, ValueError, TypeError) as error:

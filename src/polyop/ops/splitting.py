@@ -79,8 +79,10 @@ def narrow(x: Any, axis: int, start: int, length: int) -> Any:
     """Give `length` elements along an axis, from `start` on; a negative one counts from the end.
 
     Raises:
-        ArgumentError: there are not so many elements.
+        ArgumentError: there are not so many elements, or no axes at all.
     """
+    if not x.ndim:
+        refuse("narrow", "a tensor without axes has none to narrow", argument="x")
     size = x.shape[normal_axis("narrow", axis, x.ndim)]
     start, length = (n.item() if isinstance(n, Tensor) else n for n in (start, length))
     first = start + size if isinstance(start, int) and start < 0 else start
