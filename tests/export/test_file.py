@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.export.things import Formless, Mode, Pair, Scale, formless, press, scaled
+from tests.export.things import Formless, Mode, Pair, Scale, Weights, dense, formless, press, scaled
 
 import polyop
 from polyop import Tensor, errors
@@ -104,6 +104,22 @@ def test_enums_and_objects_have_their_own_form(tmp_path: Path) -> None:
     assert same(load(path).module()(rand(3)), f(rand(3)))
     edited(path, lambda c: None, replace=('"HARD"', '"HARDEST"'))
     with pytest.raises(errors.ProgramFileError, match=r"no member 'HARDEST'; did you mean 'HARD'"):
+        load(path)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_record_of_computed_tensors(bias: bool, tmp_path: Path) -> None:
+    """S214: it is made anew at each run, of a class that is imported already."""
+
+    def run(x: Tensor) -> Tensor:
+        return dense(x, Weights(x.mT * 2.0, x[:, 0] if bias else None, 0.5))
+
+    path = tmp_path / "p"
+    save(export(run, (rand(3, 3),)), path)
+    x = rand(3, 3, seed=1)
+    np.testing.assert_allclose(load(path).module()(x).numpy(), run(x).numpy(), rtol=1e-6)
+    edited(path, lambda c: None, replace=("things:Weights", "things:press"))
+    with pytest.raises(errors.ProgramFileError, match="record of the class press, which is not"):
         load(path)
 
 

@@ -20,6 +20,15 @@ class Pair(NamedTuple):
     right: Tensor
 
 
+@dataclass
+class Weights:
+    """A record of tensors, and what is none."""
+
+    matrix: Tensor
+    bias: Tensor | None
+    factor: float
+
+
 @dataclass(frozen=True)
 class Scale:
     """A value with a flat form."""
@@ -59,6 +68,17 @@ def press(x: Tensor, mode: Mode) -> Tensor:
 @press.register_fake
 def _(x, mode):
     return polyop.empty_like(x)
+
+
+@polyop.custom_op("test_file::dense", mutates_args=())
+def dense(x: Tensor, weights: Weights) -> Tensor:
+    product = x @ weights.matrix * weights.factor
+    return product if weights.bias is None else product + weights.bias
+
+
+@dense.register_fake
+def _(x, weights):
+    return x @ weights.matrix
 
 
 @polyop.custom_op("test_file::scaled", mutates_args=())

@@ -247,6 +247,8 @@ class Decoder:
             return self.arrays(held)
         if kind == "ellipsis":
             return Ellipsis
+        if kind == "class":
+            return loaded_class(held)
         if kind == "enum":
             return member_of(held, data["member"])
         if kind == "tensor":

@@ -44,7 +44,7 @@ from polyop.tensor.tensor import Tensor
 PLAIN_FUNCTIONS: dict[str, Callable[..., Any]] = {
     **FUNCTIONS, "sym_size": sym_size, "assert": assert_holds, "getitem": operator.getitem,
     "sub": operator.sub, "neg": operator.neg, "assert_answer": assert_answer,
-    "assert_state": assert_state, "inner_object": inner_object,
+    "assert_state": assert_state, "inner_object": inner_object, "record": tree.build_record,
 }  # fmt: skip
 _NAMES = {fn: name for name, fn in PLAIN_FUNCTIONS.items()}
 _PLAIN = (bool, int, str, type(None))
@@ -241,6 +241,8 @@ class Encoder:
             return {"ellipsis": True}
         if isinstance(value, (Wrapped, Given)):
             return wrapper_form(value, inner)
+        if isinstance(value, type) and hasattr(value, "__dataclass_fields__"):
+            return {"class": class_path(value)}
         if isinstance(value, Enum):
             return {"enum": _enum_name(type(value)), "member": value.name}
         fields = getattr(value, "_fields", None)
