@@ -26,6 +26,7 @@ from polyop.compile.quick import Quick, quick_of
 from polyop.compile.wrappers import can_go_inside, refuse_wrappers, run_inside
 from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
 from polyop.dispatch.context import word
+from polyop.dispatch.own_call import CAPTURED_CHANGES
 from polyop.errors import (
     CaptureError,
     FakeError,
@@ -135,6 +136,7 @@ class CompiledFunction:
         self._quick: Quick | None = None
         self._cut: dict[Any, Way] = {}
         self._tries: dict[Any, int] = {}
+        self._changes = CAPTURED_CHANGES[0]
         self._lock = RLock()
         update_wrapper(self, fn, updated=())  # what `fn` keeps on itself is not ours
 
@@ -163,6 +165,9 @@ class CompiledFunction:
         odd = next((leaf for leaf in leaves if isinstance(leaf, ODD)), None)
         if odd is not None:
             return self._with_odd(odd, fn, args, kwargs)
+        changes = CAPTURED_CHANGES[0]
+        if changes != self._changes:
+            self._forget(changes)
         key, shapes = describe_inputs(leaves, spec, fn)
         program = self._find(key, shapes)
         if program is None:
@@ -171,8 +176,15 @@ class CompiledFunction:
             except _Cut as cut:
                 return cut.way(fn, args, kwargs)
         if not kwargs and fn is self.fn:
-            self._quick = quick_of(program, args, spec)
+            self._quick = quick_of(program, args, spec, changes)
         return run_program(program, fn, leaves, spec)
+
+    def _forget(self, changes: int) -> None:
+        """Let go of all programs: they may hold former rules of operators, which now are others."""
+        with self._lock:
+            for kept in (self.programs, self.insides, self._cut, self._tries):
+                kept.clear()
+            self._quick, self._changes = None, changes
 
     def _with_odd(self, odd: Any, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self.fullgraph:
@@ -199,6 +211,7 @@ class CompiledFunction:
             found = self._find(key, shapes)
             if found is not None:
                 return found
+            before = CAPTURED_CHANGES[0]
             symbolic = bool(self.programs.get(key)) if self.dynamic is None else self.dynamic
             reads = environment(fn, leaves)
             make = partial(_capture_once, fn, leaves, spec, reads)
@@ -208,6 +221,8 @@ class CompiledFunction:
                 symbolic = False
                 captured = self._captured(make, key, symbolic=False)
             program = self._program(captured, symbolic, shapes, reads)
+            if CAPTURED_CHANGES[0] != before:  # it may hold a former rule, as a call under way does
+                return program
             if sum(map(len, self.programs.values())) >= self.limit:
                 self.programs.clear()
             self.programs.setdefault(key, []).append(program)

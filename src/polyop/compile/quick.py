@@ -14,6 +14,7 @@ import numpy as np
 
 from polyop.compile.program import Program, run_program
 from polyop.dispatch.context import run_under, word
+from polyop.dispatch.own_call import CAPTURED_CHANGES
 from polyop.tensor.tensor import Tensor
 
 
@@ -26,6 +27,7 @@ class Quick(NamedTuple):
         program: what ran.
         spec: the structure of the arguments.
         direct: whether the program's only result is the function's.
+        changes: how many changes of captured operators there were.
     """
 
     code: int
@@ -33,10 +35,13 @@ class Quick(NamedTuple):
     program: Program
     spec: Any
     direct: bool
+    changes: int
 
     def fits(self, args: tuple[Any, ...]) -> bool:
         """Tell whether the program is right for a call by position."""
         if len(args) != len(self.facts) or word() != self.code:
+            return False
+        if CAPTURED_CHANGES[0] != self.changes:
             return False
         for x, (dtype, shape, keys) in zip(args, self.facts, strict=True):
             if x.__class__ is not Tensor or x.keys != keys:
@@ -60,14 +65,14 @@ class Quick(NamedTuple):
         return run_program(self.program, fn, args, self.spec)
 
 
-def quick_of(program: Program, args: Sequence[Any], spec: Any) -> Quick | None:
+def quick_of(program: Program, args: Sequence[Any], spec: Any, changes: int) -> Quick | None:
     """Remember a call; None if it is one to be described each time."""
     if len({id(x) for x in args}) != len(args) or not all(map(_is_simple, args)):
         return None
     facts = tuple([(x.payload.dtype, x.payload.shape, x.keys) for x in args])
     captured = program.captured
     direct = captured.backward is None and not captured.passed and captured.spec.is_leaf()
-    return Quick(int(word()), facts, program, spec, direct)
+    return Quick(int(word()), facts, program, spec, direct, changes)
 
 
 def _is_simple(x: Any) -> bool:

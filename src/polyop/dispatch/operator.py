@@ -19,7 +19,7 @@ from polyop.dispatch.implementations import BY_PY_IMPL, Implementations
 from polyop.dispatch.keys import DispatchKey, is_alias_key, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.lock import LOCK
-from polyop.dispatch.own_call import first_call, tell_changed
+from polyop.dispatch.own_call import first_call, note_captured, tell_changed
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.table import Entry, Kernel, Places, Table, fallthrough_kernel
 from polyop.dispatch.told import Told
@@ -240,6 +240,7 @@ class OpOverload(OperatorBase):
         """Forget what was decided; a call under way ends with what it began with."""
         if not self.alive or self.__dict__.keys() & BY_PY_IMPL:
             self._restore()
+        note_captured(self.memo)
         self.memo.clear()
         self.notes.clear()
         CHANGES[0] += 1

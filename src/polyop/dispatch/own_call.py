@@ -7,9 +7,11 @@ that forwards, but not such a class: one that cannot be told of them lets all ob
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakSet
+
+from polyop.dispatch.bits import TRACE
 
 #: The objects that have a class of their own.
 QUICK: WeakSet[Any] = WeakSet()
@@ -19,6 +21,8 @@ FORWARDING: list[bool] = [False]
 TELL: list[Callable[[Any], None]] = []
 #: Who is told of each operator that changes, and each packet.
 CHANGED: list[Callable[[Any], None]] = []
+#: How many changes there were of operators that a capture has met: its program may hold them.
+CAPTURED_CHANGES: list[int] = [0]
 
 
 def first_call(caller: Any, base: type, op: Any) -> Callable[..., Any]:
@@ -44,6 +48,12 @@ def tell_changed(one: Any) -> None:
     """Tell of an operator whose rules are others now, or of a packet whose operators are."""
     for tell in CHANGED:
         tell(one)
+
+
+def note_captured(codes: Iterable[int]) -> None:
+    """Count the change of an operator that was called with some codes, if one was of a capture."""
+    if any(code & TRACE for code in codes):
+        CAPTURED_CHANGES[0] += 1
 
 
 def renew(caller: Any) -> None:

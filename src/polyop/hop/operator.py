@@ -22,6 +22,7 @@ from polyop.dispatch.keyset import DispatchKeySet, full_keyset
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.namespaces import ops
 from polyop.dispatch.operator import OperatorBase
+from polyop.dispatch.own_call import note_captured
 from polyop.dispatch.pre_dispatch import chain as pre_dispatch_chain
 from polyop.dispatch.resolve import excluded, keyset_of
 from polyop.dispatch.table import fallthrough_kernel, resolve_key
@@ -333,6 +334,7 @@ class HigherOrderOperator(OperatorBase):
 
     def changed(self) -> None:
         """Forget what was decided."""
+        note_captured(self._memo)
         self._memo.clear()
         self._forget()
 
