@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import polyop as P
-from polyop.errors import ArgumentError
+from polyop.errors import ArgumentError, CaptureError, UsageError
 from polyop.tensor.tensor import of_array
 
 X = np.arange(12.0).reshape(3, 4) - 5
@@ -123,6 +123,23 @@ def test_narrow_of_no_axes() -> None:
         P.narrow(P.tensor(1.0), 0, 0, 1)
     with pytest.raises(RuntimeError):
         torch.tensor(1.0).narrow(0, 0, 1)
+
+
+def test_narrow_of_symbolic_sizes() -> None:
+    """S150, S152: a range that does not fit is refused by programs as it is in eager mode."""
+    export, dim = P.export.export, P.export.Dim
+    with pytest.raises(CaptureError, match="all sizes of the dimension n"):
+        export(lambda x: x.narrow(0, 2, 2), (P.arange(6),), dynamic_shapes=({0: dim("n")},))
+    moved = P.compile(lambda x, start: x.narrow(0, start, 2), dynamic=True)
+    for start in (2, 4, -2):
+        assert moved(P.arange(6), start).tolist() == P.arange(6).narrow(0, start, 2).tolist()
+    for start in (5, 9, -1, -7):
+        with pytest.raises(ArgumentError, match="has no 2 from"):
+            moved(P.arange(6), start)
+    counted = export(lambda x: x.narrow(0, P.argwhere(x).shape[0], 2), (P.tensor([1, 0, 0]),))
+    assert counted.module()(P.tensor([1, 0, 0])).tolist() == [0, 0]
+    with pytest.raises(UsageError, match="an axis of 3 elements has no 2 from u0 on"):
+        counted.module()(P.tensor([1, 1, 0]))
 
 
 @pytest.mark.parametrize("library", [np, torch, jnp], ids=["numpy", "torch", "jax"])

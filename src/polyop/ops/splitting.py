@@ -15,6 +15,8 @@ from polyop.ops import views
 from polyop.ops.shapes import normal_axis
 from polyop.ops.view_metas import moved_order, refuse
 from polyop.ops.views import broadcast_to, expand_dims, permute_dims, reshape, select, slice_axis
+from polyop.symbolic import SymBool, SymInt
+from polyop.symbolic.check import holds
 from polyop.tensor.tensor import Tensor
 
 # -- lists of views -----------------------------------------------------------
@@ -85,15 +87,21 @@ def narrow(x: Any, axis: int, start: int, length: int) -> Any:
         refuse("narrow", "a tensor without axes has none to narrow", argument="x")
     size = x.shape[normal_axis("narrow", axis, x.ndim)]
     start, length = (n.item() if isinstance(n, Tensor) else n for n in (start, length))
-    first = start + size if isinstance(start, int) and start < 0 else start
-    known = all(isinstance(n, int) for n in (first, length, size))
-    if known and not 0 <= first <= first + length <= size:
-        refuse(
-            "narrow",
-            f"an axis of {size} elements has no {length} from {start} on",
-            seen=(start, length),
-        )
+    first = start + size if _counts_from_the_end(start) else start
+    if all(isinstance(n, (int, SymInt)) for n in (first, length, size)):
+        message = f"an axis of {size} elements has no {length} from {start} on"
+        # Conditions on sizes become guards, and those that only a run can tell are checked there.
+        if not all(holds(c, message) for c in (first >= 0, length >= 0, first + length <= size)):
+            refuse("narrow", message, seen=(start, length))
     return slice_axis(x, axis, first, first + length)
+
+
+def _counts_from_the_end(start: Any) -> bool:
+    """Tell whether a place is negative; one that only a run can tell is not."""
+    negative = isinstance(start, (int, SymInt)) and start < 0
+    if isinstance(negative, SymBool) and negative.env.is_unbacked(negative.condition):
+        return False
+    return bool(negative)
 
 
 # -- other spellings ----------------------------------------------------------
