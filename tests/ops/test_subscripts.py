@@ -149,3 +149,28 @@ def test_broadcast_tensors_are_not_written():
     wide = broadcast_to(tensor([1.0]), [3])
     with pytest.raises(MutationError, match="only repeats"):
         wide[0] = 2.0
+
+
+@pytest.mark.parametrize("key", ["[...]", "[:2]", "[[0, 1]]", "[x > 1]", "[0]"])
+def test_axes_of_one_element_in_front_of_what_is_written(key):
+    """They are left out, on any payload, and gradients have them again, as PyTorch's."""
+
+    def written(wrap):
+        x, v = wrap(np.array([1.0, 2.0, 3.0])), wrap(np.full((1, 1, 1), 5.0))
+        v.requires_grad_()
+        y = x * 1
+        exec(f"y{key} = v", {"y": y, "x": x, "v": v})  # noqa: S102 - the key is the case
+        (y * y).sum().backward()
+        return y.tolist(), v.grad.tolist()
+
+    ours = written(from_numpy)
+    assert ours == written(torch.from_numpy)
+    assert ours == written(lambda a: polyop.from_array(torch.from_numpy(a)))
+
+
+def test_a_copy_has_no_more_axes():
+    """`copy_` itself refuses them, as PyTorch does; fakes too."""
+    with pytest.raises(ArgumentError, match="copy_"):
+        polyop.ones(3).copy_(polyop.ones(1, 3))
+    with polyop.fake.FakeTensorMode() as mode, pytest.raises(ArgumentError, match="more axes"):
+        mode.from_tensor(polyop.ones(3)).copy_(polyop.ones(1, 3))

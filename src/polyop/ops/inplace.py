@@ -202,6 +202,8 @@ def _copy(x: Array, src: Array) -> Array:
 
 def _copy_(x: Array, src: Array) -> None:
     try:
+        if src.ndim > x.ndim:
+            raise ValueError("it has more axes")
         np.copyto(x, src, casting="unsafe")
     except ValueError as error:
         refuse_write("copy_", x, (src,), error)
@@ -223,6 +225,16 @@ def _same_meta(x: Meta, *args: Any) -> Meta:
     return x.space.meta(broadcast("copy_", x.shape, *shapes), x.dtype, None, x.device)
 
 
+def _copied_meta(x: Meta, src: Meta) -> Meta:
+    if len(src.shape) > len(x.shape):
+        raise ArgumentError(
+            "a tensor takes no copy of one with more axes",
+            op="core::copy_", argument="src", declared=f"at most {len(x.shape)} axes",
+            seen=f"shape {tuple(src.shape)}", fix="take the axes of one element off: src.reshape",
+        )  # fmt: skip
+    return _same_meta(x, src)
+
+
 def _copy_batched(info: Any, in_dims: Any, x: Any, src: Any) -> Any:
     """Give `x` the batch too: the result has its shape, whatever `src` has."""
     x = in_front(info, in_dims[0], x)
@@ -233,12 +245,18 @@ def _copy_batched(info: Any, in_dims: Any, x: Any, src: Any) -> Any:
 
 
 def _define_twins(
-    name: str, signature: str, kernels: tuple[Fn, Fn], grad: Any, vmap: Fn | None = None
+    name: str,
+    signature: str,
+    kernels: tuple[Fn, Fn],
+    grad: Any,
+    vmap: Fn | None = None,
+    *,
+    fake: Fn = _same_meta,
 ) -> tuple[Fn, Fn]:
     functional: Fn = define(
         f"{name}(Tensor x{signature}) -> Tensor",
         kernels[0],
-        fake=_same_meta,
+        fake=fake,
         grad=grad,
         vmap=vmap,
         tags=(Tag.pointwise,),
@@ -246,7 +264,7 @@ def _define_twins(
     writing: Fn = define(
         f"{name}_(Tensor(a!) x{signature}) -> Tensor(a!)",
         kernels[1],
-        fake=_same_meta,
+        fake=fake,
         tags=WRITES,
     )
     INPLACE_TWINS[operator_of(writing).name()] = operator_of(functional)
@@ -254,7 +272,9 @@ def _define_twins(
 
 
 #: `copy(x, src)` is `src` in the shape and dtype of `x`.
-copy, copy_ = _define_twins("copy", ", Tensor src", (_copy, _copy_), {"src": "g"}, _copy_batched)
+copy, copy_ = _define_twins(
+    "copy", ", Tensor src", (_copy, _copy_), {"src": "g"}, _copy_batched, fake=_copied_meta
+)
 fill, fill_ = _define_twins("fill", ", Scalar value", (_fill, _fill_), {})
 zero_ = define("zero_(Tensor(a!) x) -> Tensor(a!)", _zero_, fake=lambda x: x, tags=WRITES)
 INPLACE_TWINS["core::zero_"] = operator_of(zero_like)

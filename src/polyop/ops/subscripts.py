@@ -21,7 +21,7 @@ from polyop.ops.indexing import index, index_put_
 from polyop.ops.inplace import copy_, fill_
 from polyop.ops.sets import argwhere
 from polyop.ops.view_metas import refuse
-from polyop.ops.views import alias, expand_dims, select, slice_axis
+from polyop.ops.views import alias, expand_dims, reshape, select, slice_axis
 from polyop.symbolic import SymInt
 from polyop.tensor.tensor import Tensor
 
@@ -50,13 +50,22 @@ def set_item(x: Any, key: Any, value: Any, /) -> None:
     """Do `x[key] = value`."""
     view, indices = parts(x, key)
     if indices:
-        index_put_(view, indices, _as_tensor(value, x))
+        index_put_(view, indices, _without_ones(_as_tensor(value, x)))
     elif isinstance(value, Tensor):
-        copy_(view, value)
+        copy_(view, value if value.ndim <= view.ndim else _without_ones(value))
     elif isinstance(value, (int, float, complex)):
         fill_(view, value)
     else:
-        copy_(view, _as_tensor(value, x))
+        copy_(view, _without_ones(_as_tensor(value, x)))
+
+
+def _without_ones(value: Any) -> Any:
+    """Take off the axes of one element in front: they say nothing of what is written where."""
+    shape = value.shape
+    ones = 0
+    while ones < len(shape) and shape[ones].__class__ is int and shape[ones] == 1:
+        ones += 1
+    return reshape(value, shape[ones:]) if ones else value
 
 
 def _as_tensor(value: Any, x: Any) -> Any:
