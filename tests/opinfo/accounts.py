@@ -12,8 +12,8 @@ PARTS = {
     "matmul_left": "matmul", "matmul_right": "matmul", "mean_grad": "mean",
     "mean_or_zero": "mean", "peaks": "max", "prod_others": "prod", "prod_pairs": "prod",
     "running_prod_grad": "cumulative_prod", "select_grad": "select", "slice_grad": "slice",
-    "spread": "sum", "suffix_sum": "cumulative_sum", "zero_like": "index_put",
-    "zero_of": "index in a batch",
+    "spread": "sum", "suffix_sum": "cumulative_sum", "uniform": "uniform_",
+    "zero_like": "index_put", "zero_of": "index in a batch",
 }  # fmt: skip
 
 #: Operators of PyTorch's too, without published samples.

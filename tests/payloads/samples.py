@@ -136,7 +136,7 @@ MORE: dict[str, list[tuple[Any, ...]]] = {
     "std": [(np.arange(6).reshape(2, 3), None, 1.0, False)],
 }  # fmt: skip
 #: Whose results are random, or whatever memory held.
-FACTS = {"bernoulli", "empty_like", "normal_", "uniform_"}
+FACTS = {"bernoulli", "empty_like", "normal", "normal_", "uniform", "uniform_"}
 
 
 def others(op: Any) -> Iterator[Sample]:
@@ -148,7 +148,7 @@ def others(op: Any) -> Iterator[Sample]:
         yield Sample(op, (np.full((3,), 0.5), None), "facts")
     if name == "empty_like":
         yield Sample(op, (F34, None, None), "facts")
-    if name in {"normal_", "uniform_"}:
+    if name.rstrip("_") in {"normal", "uniform"}:
         yield Sample(op, (F34.copy(), 0.0, 1.0, None), "facts")
     if name == "index_put_":
         yield Sample(op, (F34.copy(), [np.array([0, 2])], np.float32([1, 2, 3, 4]), True))

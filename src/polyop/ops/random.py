@@ -18,8 +18,8 @@ from polyop.dispatch.bits import FAKE_MODE
 from polyop.dispatch.context import word
 from polyop.errors import ArgumentError
 from polyop.ops.creation import FLOAT32, INT64, on_cpu
-from polyop.ops.define import define
-from polyop.ops.inplace import refuse_write
+from polyop.ops.define import define, operator_of
+from polyop.ops.inplace import INPLACE_TWINS, refuse_write
 from polyop.ops.splitting import sizes_of
 from polyop.schema.tags import Tag
 from polyop.schema.values import register_generator
@@ -287,28 +287,45 @@ bernoulli = define(
 
 
 def _define_writing(name: str, signature: str, kernel: Fn) -> Fn:
-    def on_arrays(x: Array, *args: Any) -> None:
+    """Define an operator that fills a tensor, and its twin that gives another; both end history."""
+    signature = f"{signature}, *, Generator? generator=None"
+
+    def filled(x: Array, *args: Any) -> Array:
+        made = np.empty(x.shape, x.dtype)
+        fill(made, *args)
+        return made
+
+    def fill(x: Array, *args: Any) -> None:
         *statics, generator = args
         try:
             np.copyto(x, kernel(generator, x.shape, *statics), casting="same_kind")
         except (TypeError, ValueError) as error:
-            refuse_write(name, x, tuple(statics), error)
+            refuse_write(f"{name}_", x, tuple(statics), error)
 
-    return define(
-        f"{name}(Tensor(a!) x{signature}, *, Generator? generator=None) -> Tensor(a!)",
-        on_arrays,
+    functional = define(
+        f"{name}(Tensor x{signature}) -> Tensor",
+        filled,
+        fake=lambda x, *_: x.space.meta(x.shape, x.dtype, None, x.device),
+        grad={},
+        tags=SEEDED,
+    )
+    writing = define(
+        f"{name}_(Tensor(a!) x{signature}) -> Tensor(a!)",
+        fill,
         fake=lambda x, *_: x,
         tags=(*SEEDED, Tag.inplace),
     )
+    INPLACE_TWINS[operator_of(writing).name()] = operator_of(functional)
+    return writing
 
 
 uniform_ = _define_writing(
-    "uniform_",
+    "uniform",
     ", float low=0.0, float high=1.0",
     lambda g, shape, low, high: draw(g, "uniform", low, high, shape),
 )
 normal_ = _define_writing(
-    "normal_",
+    "normal",
     ", float mean=0.0, float std=1.0",
     lambda g, shape, mean, std: draw(g, "normal", mean, std, shape),
 )

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import polyop
+from polyop import Tensor, func
 
 Program = Callable[[Any, Any], Any]
 
@@ -114,3 +115,52 @@ def test_backward_is_torchs(program: Program) -> None:
 def test_func_grad_is_torchs(program: Program) -> None:
     """S134, S135: the same under `func.grad`."""
     np.testing.assert_allclose(by_func(program, polyop), by_func(program, torch))
+
+
+JOINS: dict[str, Callable[[Any, Any], Any]] = {
+    "concat": lambda xp, a: xp.concat([a, a * 2]),
+    "along": lambda xp, a: xp.concat([xp.stack([a, a]), xp.stack([a * 3])], 0),
+    "stack": lambda xp, a: xp.stack([a, a * 2], 1),
+    "hstack": lambda xp, a: xp.hstack([a, a]),
+    "roll": lambda xp, a: xp.roll(a, 2),
+    "flat": lambda xp, a: xp.concat([a, a[:2]]),
+}
+
+
+@pytest.mark.parametrize("join", JOINS.values(), ids=JOINS)
+def test_what_is_joined_may_be_written(join: Any) -> None:
+    """S125: joining keeps no tensor for its gradient, so a later write to one is no matter."""
+
+    def gradient(xp: Any) -> Any:
+        a = xp.asarray(np.arange(1.0, 6)).requires_grad_()
+        x = a * 1
+        joined = join(xp, x)
+        x *= 2.0
+        (joined * joined.detach()).sum().backward()
+        return np.asarray(a.grad)
+
+    np.testing.assert_array_equal(gradient(polyop), gradient(torch))
+
+
+@pytest.mark.parametrize("fill", ["uniform_", "normal_"])
+def test_random_numbers_end_the_history(fill: str) -> None:
+    """S135: what is filled at random depends on nothing, in each mode and under each transform."""
+
+    def drawn(x: Tensor) -> Tensor:
+        polyop.manual_seed(3)
+        return (x * getattr(x.detach().clone(), fill)()).sum()
+
+    def filled(x: Tensor) -> Tensor:
+        return (getattr(x * 1.0, fill)() + x).sum()
+
+    x = polyop.ones(3, requires_grad=True)
+    drawn(x).backward()
+    wanted = x.grad.tolist()
+    plain = x.detach()
+    assert func.grad(drawn)(plain).tolist() == wanted
+    assert func.jvp(drawn, (plain,), (plain,))[1].item() == pytest.approx(sum(wanted))
+    assert func.grad(filled)(plain).tolist() == [1.0, 1.0, 1.0]
+    assert func.jvp(filled, (plain,), (plain,))[1].item() == 3.0
+    x.grad = None
+    filled(x).backward()
+    assert x.grad.tolist() == [1.0, 1.0, 1.0]
