@@ -117,12 +117,20 @@ def test_truths_are_close_if_they_are_equal():
     assert P.isclose(of_array(a), of_array(b)).tolist() == [True, False]
 
 
-def test_narrow_of_no_axes() -> None:
-    """A tensor without axes has none to narrow, by name."""
-    with pytest.raises(ArgumentError, match="without axes has none to narrow"):
-        P.narrow(P.tensor(1.0), 0, 0, 1)
-    with pytest.raises(RuntimeError):
-        torch.tensor(1.0).narrow(0, 0, 1)
+@pytest.mark.parametrize(
+    "divide",
+    [
+        lambda x: x.narrow(0, 0, 1),
+        lambda x: x.split(1),
+        lambda x: x.chunk(2),
+        lambda x: x.unflatten(-1, (-1, 1)),
+    ],
+    ids=["narrow", "split", "chunk", "unflatten"],
+)
+def test_no_axes_to_divide(divide: Any) -> None:
+    """A tensor without axes has none to divide, by name."""
+    with pytest.raises(ArgumentError, match="without axes has none to divide"):
+        divide(P.tensor(1.0))
 
 
 def test_narrow_of_symbolic_sizes() -> None:

@@ -28,7 +28,7 @@ def split(x: Any, split_size_or_sections: int | Sequence[int], axis: int = 0) ->
     Raises:
         ArgumentError: the given sizes do not add up to that of the axis.
     """
-    at = normal_axis("split", axis, x.ndim)
+    at = _own_axis("split", axis, x)
     size = x.shape[at]
     sizes = split_size_or_sections
     if isinstance(sizes, Sequence):
@@ -39,6 +39,13 @@ def split(x: Any, split_size_or_sections: int | Sequence[int], axis: int = 0) ->
         refuse("split", "the size of a part is positive", seen=sizes)
     starts = range(0, max(int(size), 1), sizes)
     return [slice_axis(x, at, i, min(i + sizes, size)) for i in starts]
+
+
+def _own_axis(name: str, axis: int, x: Any) -> int:
+    """Give an axis as a number from 0, which a tensor without axes has not."""
+    if not x.ndim:
+        refuse(name, "a tensor without axes has none to divide", argument="x")
+    return normal_axis(name, axis, x.ndim)
 
 
 def narrow_all(x: Any, axis: int, sizes: Sequence[int]) -> list[Any]:
@@ -54,7 +61,7 @@ def chunk(x: Any, chunks: int, axis: int = 0) -> list[Any]:
     """Give at most `chunks` parts of equal size along an axis, the last perhaps smaller."""
     if chunks <= 0:
         refuse("chunk", "there is at least one chunk", seen=chunks)
-    size = int(x.shape[normal_axis("chunk", axis, x.ndim)])
+    size = int(x.shape[_own_axis("chunk", axis, x)])
     return split(x, max(-(-size // chunks), 1), axis)
 
 
@@ -83,9 +90,7 @@ def narrow(x: Any, axis: int, start: int, length: int) -> Any:
     Raises:
         ArgumentError: there are not so many elements, or no axes at all.
     """
-    if not x.ndim:
-        refuse("narrow", "a tensor without axes has none to narrow", argument="x")
-    size = x.shape[normal_axis("narrow", axis, x.ndim)]
+    size = x.shape[_own_axis("narrow", axis, x)]
     start, length = (n.item() if isinstance(n, Tensor) else n for n in (start, length))
     first = start + size if _counts_from_the_end(start) else start
     if all(isinstance(n, (int, SymInt)) for n in (first, length, size)):
@@ -128,9 +133,16 @@ def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Any:
 
 def unflatten(x: Any, axis: int, sizes: Sequence[int]) -> Any:
     """Make several axes of one."""
-    at = normal_axis("unflatten", axis, x.ndim)
+    at = _own_axis("unflatten", axis, x)
+    if not isinstance(sizes, Sequence):
+        refuse("unflatten", "the sizes are a sequence of integers", argument="sizes (position 2)",
+               declared="SymInt[]", seen=repr(sizes), fix=f"write ({sizes!r},)")  # fmt: skip
     if -1 in sizes:
         known = -math.prod(sizes)
+        if known == 0:
+            refuse("unflatten", "a size cannot be found beside a size of 0",
+                   argument="sizes (position 2)", declared="no 0 beside a -1",
+                   seen=tuple(sizes), fix="write out every size")  # fmt: skip
         sizes = [x.shape[at] // known if n == -1 else n for n in sizes]
     return reshape(x, [*x.shape[:at], *sizes, *x.shape[at + 1 :]])
 
