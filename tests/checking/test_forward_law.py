@@ -72,3 +72,45 @@ def test_a_jvp_alone_is_checked() -> None:
     op = cube("alone", lambda ctx, t, k: t * 0, with_backward=False)
     with pytest.raises(OpCheckError, match="forward derivative"):
         opcheck(op, GIVEN, test_utils="test_gradient")
+
+
+def product(name: str, jvp: Any) -> Any:
+    """Define `x y` with a `jvp`."""
+
+    @custom_op(f"forward_law::{name}", mutates_args=())
+    def op(x: Tensor, y: Tensor) -> Tensor:
+        return of_array(x.numpy() * y.numpy())
+
+    def setup(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    def backward(ctx: Any, g: Tensor) -> Any:
+        x, y = ctx.saved_tensors
+        return g * y, g * x
+
+    op.register_fake(lambda x, y: x.new_empty(x.shape))
+    op.register_autograd(backward, setup_context=setup)
+    op.register_jvp(jvp)
+    return op
+
+
+def product_rule(ctx: Any, t: Tensor | None, u: Tensor | None) -> Any:
+    """Give the tangent of a product."""
+    x, y = ctx.saved_tensors
+    if t is None or u is None:
+        return u * x if t is None else t * y
+    return t * y + u * x
+
+
+def forgets_the_second(ctx: Any, t: Tensor | None, u: Tensor | None) -> Any:
+    """Give the tangent of a product for one moving factor."""
+    return product_rule(ctx, t, None if t is not None else u)
+
+
+def test_tangents_are_given_together() -> None:
+    """S132: a `jvp` that is right for each tangent alone must be so for all at once."""
+    given = GIVEN * 2
+    right_one = product("product", product_rule)
+    assert opcheck(right_one, given, test_utils="test_gradient") == {"test_gradient": "SUCCESS"}
+    with pytest.raises(OpCheckError, match="for 'x' and 'y' together is wrong"):
+        opcheck(product("forgets", forgets_the_second), given, test_utils="test_gradient")

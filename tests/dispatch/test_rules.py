@@ -342,6 +342,9 @@ def test_bad_autocast() -> None:
         register_autocast(op, "meta", "float16")
     with refused(UsageTypeError, "no dtype"):
         register_autocast(op, "cpu", "float17")
+    for value in ({}, [], (1,), 3.5):
+        with refused(UsageTypeError, "not a dtype"):
+            register_autocast(op, "cpu", value)
     with refused(UsageError, "meta"):
         autocast("meta")
 

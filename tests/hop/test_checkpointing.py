@@ -126,3 +126,59 @@ def test_gradients_of_gradients() -> None:
 
     same(second(once), second(block))
     same(second(nested), second(lambda x: block(block(x))))
+
+
+def squared(x: Tensor) -> Tensor:
+    """Square, without keeping the factor."""
+    return checkpoint(lambda x: x * x, x)
+
+
+CHOSEN: dict[str, tuple[Callable[[Tensor], Any], list[float]]] = {
+    "cond": (lambda x: polyop.cond(x > 0, squared, lambda x: x * 5, (x,)), [2.0, 4.0, 5.0]),
+    "while_loop": (
+        lambda x: polyop.while_loop(
+            lambda x: x * x < 4, lambda x: (checkpoint(lambda x: x * 3, x),), (x,)
+        )[0],
+        [3.0, 1.0, 1.0],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_gradients_flow_through_a_checkpoint_that_some_samples_choose(name: str) -> None:
+    """S134, S179: a function that runs for all samples keeps the history of its checkpoints."""
+    fn, slope = CHOSEN[name]
+    x = polyop.tensor([1.0, 2.0, -3.0])
+    same(func.vmap(func.grad(fn))(x), polyop.tensor(slope))
+    same(func.grad(lambda x: func.vmap(fn)(x).sum())(x), polyop.tensor(slope))
+    same(func.vmap(lambda x: func.jvp(fn, (x,), (polyop.ones(()),))[1])(x), polyop.tensor(slope))
+    z = x.clone().requires_grad_()
+    func.vmap(fn)(z).sum().backward()
+    same(z.grad, polyop.tensor(slope))
+
+
+def test_a_checkpoint_that_some_samples_choose_draws_the_same_numbers_again() -> None:
+    """S160, S179: backward of a batched `cond` meets the numbers of its forward."""
+
+    def noisy(x: Tensor) -> Tensor:
+        return checkpoint(lambda x: polyop.rand(3) * x, x)
+
+    z = polyop.ones(2, 3).requires_grad_()
+    out = func.vmap(
+        lambda x: polyop.cond(x.sum() > 0, noisy, lambda x: x, (x,)), randomness="different"
+    )(z)
+    out.sum().backward()
+    same(z.grad, out.detach())
+
+
+def test_all_chunks_draw_the_same_in_a_checkpoint() -> None:
+    """S160: `randomness="same"` is one draw for all samples, however they are run."""
+
+    def noisy(x: Tensor) -> Tensor:
+        return checkpoint(lambda x: polyop.rand(3) * x, x)
+
+    z = polyop.ones(4, 3).requires_grad_()
+    out = func.vmap(noisy, randomness="same", chunk_size=2)(z)
+    out.sum().backward()
+    assert np.array_equal(out.detach().numpy(), np.tile(out[0].detach().numpy(), (4, 1)))
+    same(z.grad, out.detach())

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import polyop.assembly  # noqa: F401
+from polyop.errors import ArgumentError
 from polyop.ops.creation import from_numpy, tensor
 from polyop.ops.elementwise import add
 from polyop.tensor.tensor import Tensor
@@ -67,3 +68,10 @@ def test_other_libraries():
     assert np.asarray(x).tolist() == np.from_dlpack(x).tolist() == [1.0, 2.0]
     assert [t.item() for t in x] == [1.0, 2.0] and 2.0 in x and len(x) == 2
     assert x.allclose(x + 1e-9) and x.isclose(tensor([1.0, 3.0])).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(6, (0, -1)), (0, (0, -1)), (6, 3)])
+def test_unflatten_refuses_sizes_that_say_nothing(size: int, sizes: object) -> None:
+    """S63: a size beside a 0 cannot be found, and is refused by our error, with the way out."""
+    with pytest.raises(ArgumentError, match=r"core::unflatten[\s\S]*fix: "):
+        from_numpy(np.ones((2, size))).unflatten(1, sizes)

@@ -184,7 +184,7 @@ def test_devices() -> None:
 
 def test_what_is_no_array() -> None:
     """Numbers, strings and arrays of objects are refused by name."""
-    for value in ([1, 2], "x", 3, None, np.ma.masked_less([1, 2], 2)):
+    for value in ([1, 2], "x", 3, None):
         with pytest.raises(UsageTypeError, match="takes an array of a library"):
             polyop.from_array(value)
     with pytest.raises(ArgumentError, match="no array"):

@@ -16,6 +16,7 @@ from polyop.checking.sample import Sample, sample_of
 from polyop.dispatch.custom_op import CustomOpDef
 from polyop.dispatch.operator import OpOverload, OpOverloadPacket
 from polyop.dispatch.registry import DEFINITIONS, as_operator
+from polyop.dispatch.rules import check_samples
 from polyop.errors import PolyopError, UsageError
 
 
@@ -176,8 +177,19 @@ def samples_of(op: OpOverload, module: ModuleType) -> list[Any]:
     """Give an operator's samples: its rule, or a list in the module that defines it."""
     for given in (op.rule("samples"), *_beside(op, module)):
         if given is not None:
-            return list(given() if callable(given) else given)
+            return sample_list(op, given)
     return []
+
+
+def sample_list(op: OpOverload, given: Any) -> list[Any]:
+    """Give the samples of a list, or of a function that gives one.
+
+    Raises:
+        UsageTypeError: they are no list.
+    """
+    found = given() if callable(given) else given
+    check_samples(op, found, op.rule_source("samples"))
+    return list(found)
 
 
 def _beside(op: OpOverload, module: ModuleType) -> list[Any]:

@@ -8,6 +8,7 @@ made input that the operator refuses says nothing about the operator.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -174,6 +175,41 @@ def cast(sample: Sample, dtype: str) -> Sample:
         return of_array(array.astype(wanted, order="C")) if is_floating(array.dtype) else t
 
     return sample.map(converted)
+
+
+def mixed(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give the sample with its last floating tensor in another precision."""
+    named = list(sample.named())
+    floating = [i for i, (_, t) in enumerate(named) if t.dtype.name in _OTHER]
+    if len(floating) > 1:
+        name, t = named[floating[-1]]
+        dtype = _OTHER[t.dtype.name]
+        tensors = sample.tensors()
+        tensors[floating[-1]] = of_array(array_of(t).astype(dtype))
+        yield f"{name} of dtype {dtype}", sample.rebuilt(tensors)
+
+
+_OTHER = {"float32": "float64", "float64": "float32"}
+
+
+# -- numbers ------------------------------------------------------------------
+
+
+def flipped(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give the sample with each flag turned over."""
+    for i, name, value in _plain(sample, bool):
+        yield f"{name}={not value}", sample.replaced(i, not value)
+
+
+def counted_on(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give the sample with each integer one larger."""
+    for i, name, value in _plain(sample, int):
+        yield f"{name}={value + 1}", sample.replaced(i, value + 1)
+
+
+def _plain(sample: Sample, kind: type) -> list[tuple[int, str, Any]]:
+    pairs = zip(sample.schema.arguments, sample.values, strict=True)
+    return [(i, a.name, value) for i, (a, value) in enumerate(pairs) if value.__class__ is kind]
 
 
 # -- optionals ----------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 import polyop.checking.laws  # noqa: F401 - registers the laws
 from polyop.checking.derived import derived_samples
-from polyop.checking.find import split
+from polyop.checking.find import sample_list, split
 from polyop.checking.law import LAWS, Case, Law, Verdict, judge, law_named
 from polyop.checking.laws.index import FOLLOWING
 from polyop.checking.sample import Sample, sample_of
@@ -90,7 +90,16 @@ def _samples(
             seen=type(given).__name__,
             fix="write opcheck(op, (x,)) where a call is op(x)",
         )
-    return [sample_of(op, given, kwargs or {})]
+    named = {} if kwargs is None else kwargs
+    if not isinstance(named, Mapping):
+        raise UsageTypeError(
+            "opcheck takes arguments by name as one dict",
+            op=op._schema,
+            declared="a dict of arguments by name",
+            seen=type(named).__name__,
+            fix='write opcheck(op, (x,), {"k": 2}) where a call is op(x, k=2)',
+        )
+    return [sample_of(op, given, named)]
 
 
 def own_samples(op: OpOverload) -> list[Sample]:
@@ -101,8 +110,7 @@ def own_samples(op: OpOverload) -> list[Sample]:
     """
     given = op.rule("samples")
     if given is not None:
-        every = list(given() if callable(given) else given)
-        found = [sample_of(op, *split(one)) for one in every]
+        found = [sample_of(op, *split(one)) for one in sample_list(op, given)]
     elif all(a.has_default_value() for a in op._schema.arguments):
         found = [sample_of(op, (), {})]
     else:

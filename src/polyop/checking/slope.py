@@ -7,9 +7,9 @@ direction through all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -119,16 +119,27 @@ def _differentiable(case: Case, result: Any) -> list[Tensor]:
 
 
 def weights(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Give the same random weights each time, one for each element."""
+    """Give the same random weights each time, of both signs, one for each element."""
+    shown = tuple([(array_of(t).shape, t.dtype) for t in tensors])
+    return [of_array(w.copy()) for w in _weights(shown)]
+
+
+@lru_cache(maxsize=16)
+def _weights(shown: tuple[tuple[tuple[int, ...], Any], ...]) -> Arrays:
     rng = np.random.default_rng(3)
     made = []
-    for t in tensors:
-        shape = array_of(t).shape
-        w: Any = rng.uniform(0.5, 1.5, shape)
-        if t.dtype.kind == "c":
-            w = w + 1j * rng.uniform(0.5, 1.5, shape)
-        made.append(of_array(np.asarray(w).astype(t.dtype)))
+    for shape, dtype in shown:
+        w: Any = _signed(rng, shape)
+        if dtype.kind == "c":
+            w = w + 1j * _signed(rng, shape)
+        made.append(np.asarray(w).astype(dtype))
     return made
+
+
+def _signed(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    """Give random numbers of both signs, none of them small."""
+    found = rng.uniform(-0.5, 0.5, shape)
+    return found + np.copysign(1.0, found)
 
 
 # -- readings -----------------------------------------------------------------
@@ -193,9 +204,20 @@ def rounds(slope: Slope, target: int) -> bool:
 
 def read(slope: Slope, target: int, told: Array | None, direction: Direction) -> Reading:
     """Compare a gradient with finite differences along one direction."""
-    precision, step = slope.precision, slope.precision.step
-    seen, bend = difference(slope, target, direction, step)
     says = 0.0 if told is None else float(np.sum((np.conj(told) * direction.by).real))
+    return reading(slope, says, {target: direction.by}, direction.place)
+
+
+#: By the number of a tensor: how it moves.
+Moves = Mapping[int, Array]
+
+
+def reading(
+    slope: Slope, says: float, moves: Moves, place: tuple[int, ...] | None = None
+) -> Reading:
+    """Compare what is said of the slope with finite differences, while some tensors move."""
+    precision, step = slope.precision, slope.precision.step
+    seen, bend = difference(slope, moves, step)
     room = precision.atol + precision.rtol * max(abs(seen), abs(says))
     # Where the slope is another on each side there is a kink, and no gradient to compare.
     kink = bend > 10 * room + 2 * abs(seen)
@@ -203,20 +225,20 @@ def read(slope: Slope, target: int, told: Array | None, direction: Direction) ->
     if wrong:
         # Other steps tell how far off the differences themselves are: where the function
         # bends, and where the kernel computes in less precision than its arguments have.
-        others = [difference(slope, target, direction, step * by)[0] for by in (1 / 4, 3, 10)]
+        others = [difference(slope, moves, step * by)[0] for by in (1 / 4, 3, 10)]
         noise = max(abs(other - seen) for other in others)
         wrong = not min(abs(says - other) for other in (seen, *others)) <= room + noise
-    return Reading(direction.place, says, seen, wrong)
+    return Reading(place, says, seen, wrong)
 
 
-def difference(slope: Slope, target: int, direction: Direction, step: float) -> tuple[float, float]:
+def difference(slope: Slope, moves: Moves, step: float) -> tuple[float, float]:
     """Give the slope by finite differences, and how much it is another on each side."""
     start = slope.start
 
     def at(distance: float) -> float:
         moved = [*start]
-        there = start[target] + distance * direction.by
-        moved[target] = np.asarray(there, start[target].dtype)
+        for i, by in moves.items():
+            moved[i] = np.asarray(start[i] + distance * by, start[i].dtype)
         return slope.value(moved)
 
     before, after = at(-step), at(step)

@@ -21,6 +21,7 @@ from polyop.compile.outlines import Inward
 from polyop.compile.split import split
 from polyop.devices import Device
 from polyop.dispatch.bits import GRAD
+from polyop.dispatch.body import Number
 from polyop.dispatch.context import Word, run_under, word
 from polyop.errors import CaptureError, PolyopError
 from polyop.graph import GraphModule, Node
@@ -28,6 +29,7 @@ from polyop.graph.node import GET_ATTR
 from polyop.graph.purity import escaping_nodes, is_write, written_nodes
 from polyop.layers.autograd import grad
 from polyop.layers.autograd.engine import meets_subclass
+from polyop.layers.autograd.recorders import recorder_of
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.fake.convert import symbolic_meta
 from polyop.layers.trace.tracer import Tracer, describe
@@ -43,7 +45,7 @@ from polyop.tensor.tensor import MADE, Tensor, of_array, of_meta
 
 #: Results that a program gives as they are.
 CONSTANTS = (int, float, complex, str, bytes, np.generic, np.dtype, Device, Enum)
-#: Operators that make a view, each with its arguments after the tensor.
+#: Operators that make a view, each with its other arguments and the way out of its results.
 Views = tuple[tuple[Any, tuple[Any, ...]], ...]
 
 
@@ -334,10 +336,18 @@ def _passed(result: Tensor, inputs: Sequence[Any]) -> tuple[int | Tensor, Views]
         if base.payload.__class__ is not Meta:
             return base, tuple(reversed(views))
         view = getattr(base, "view_of", None)
-        if view is None or any(map(is_symbolic, tree.leaves(view[2]))):
+        if view is None or not _can_be_taken(view[1], view[2]):
             return None
         views.append((view[1], view[2]))
         base = view[0]
+
+
+def _can_be_taken(op: Any, statics: Sequence[Any]) -> bool:
+    """Tell whether a view, with its history, is there again when it is taken of the real tensor."""
+    several = len(op._schema.returns) > 1
+    known = not several or any(x.__class__ is Number for x in statics)
+    fixed = not any(isinstance(x, Tensor) or is_symbolic(x) for x in tree.leaves(tuple(statics)))
+    return known and fixed and recorder_of(op) is not None
 
 
 def _refuse_shared(given: Sequence[Any], results: Sequence[Any], grown: Sequence[int]) -> None:

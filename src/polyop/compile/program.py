@@ -13,6 +13,7 @@ from polyop.errors import AutogradError
 from polyop.layers.autograd import Function, grad
 from polyop.objects.environment import One
 from polyop.schema.opaque import is_input
+from polyop.tensor.retaken import take
 from polyop.tensor.storage import version_of
 from polyop.tensor.tensor import Tensor
 
@@ -72,9 +73,7 @@ def run_program(program: Program, fn: Callable[..., Any], leaves: Sequence[Any],
 def _taken(found: tuple[int | Tensor, Any], leaves: Sequence[Any]) -> Tensor:
     """Give an input or parameter, or the view of it that is a result."""
     source, views = found
-    tensor = source if isinstance(source, Tensor) else leaves[source]
-    for op, static in views:
-        tensor = op(tensor, *static)
+    tensor: Tensor = take(views, source if isinstance(source, Tensor) else leaves[source])
     return tensor
 
 

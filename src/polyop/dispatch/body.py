@@ -24,6 +24,10 @@ from polyop.schema.tags import Tag
 Form = tuple[str, int]
 
 
+class Number(int):
+    """The number of a result among several; a view keeps it, behind the other arguments."""
+
+
 def result_forms(schema: FunctionSchema) -> tuple[Form, ...]:
     """Read what each result is: new, an argument itself, or a view of one."""
     return tuple(_form(schema, i) for i in range(len(schema.returns)))

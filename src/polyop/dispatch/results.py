@@ -15,7 +15,7 @@ import numpy as np
 
 from polyop import tree
 from polyop.dispatch.bits import BATCHED, GRAD, LIFTED
-from polyop.dispatch.body import Form, result_forms
+from polyop.dispatch.body import Form, Number, result_forms
 from polyop.dispatch.context import word
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import OpOverload
@@ -191,11 +191,12 @@ def _result(op: OpOverload, i: int, value: Any, form: Form, args: Sequence[Any])
     if any(tensor.keys & GRAD for tensor in tensors_in(done)):
         # A kernel runs below autograd: what it gives has no history.
         done = tree.map_leaves(_without_grad, done)
+    if kind not in {"view", "views"}:
+        return done
+    which = (Number(i),) if len(op._schema.returns) > 1 else ()
     if kind == "view":
-        return _view(op, done, position, args)
-    if kind == "views":
-        return [_view(op, one, position, args, n) for n, one in enumerate(done)]
-    return done
+        return _view(op, done, position, args, *which)
+    return [_view(op, one, position, args, *which, n) for n, one in enumerate(done)]
 
 
 def _is_wrong(wanted: str, value: Any) -> bool:

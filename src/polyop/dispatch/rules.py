@@ -7,7 +7,7 @@ decorates. The layer that needs a rule asks for its slot.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from polyop.devices import Device, as_dtype
@@ -326,12 +326,36 @@ def register_dispatch(
 
 
 def register_samples(op: Any, func: Any = None, /, *, lib: Library | None = None) -> Any:
-    """Register sample inputs for the laws: a function, or a list of argument lists."""
+    """Register sample inputs for the laws: a function, or a list of argument lists.
+
+    Raises:
+        UsageTypeError: neither is given.
+    """
     found = as_operator(op)
 
     def register(samples: Any) -> Any:
+        if not callable(samples):
+            check_samples(found, samples, caller())
         source = source_of(samples) if callable(samples) else caller()
         _file(found, "samples", samples, source, lib)
         return samples
 
     return register if func is None else register(func)
+
+
+def check_samples(op: OpOverload, samples: Any, source: Any) -> None:
+    """Refuse what is no list of argument lists.
+
+    Raises:
+        UsageTypeError: so it is.
+    """
+    single = isinstance(samples, (str, bytes, Mapping, PARTS.Tensor))
+    if single or not isinstance(samples, Iterable):
+        raise UsageTypeError(
+            f"the samples of {op.name()} are no list of argument lists",
+            op=op._schema,
+            declared="a list of argument lists, or a function that gives one",
+            seen=type(samples).__name__,
+            source=source,
+            fix="write [(x,), (y,)], with the arguments of a call in each",
+        )

@@ -60,7 +60,8 @@ def export(
         kwargs: its keyword arguments.
         dynamic_shapes: which sizes may change: by argument, a dict from axes to `Dim`, or
             one entry for each axis; containers as in the arguments. A `Dim` for an int argument
-            makes it a size. All else is fixed.
+            makes it a size. All else is fixed; if the
+            function writes through `reshape`, so is the order in which inputs lie in memory.
 
     Raises:
         CaptureError: the function looks at data, writes a tensor that is no argument, or asks
@@ -96,6 +97,8 @@ def export(
     spec = flat.out_spec
     guards = _guards_of(env, inputs.promised)
     signature = finish(module, inputs.specs)
+    if run.by_layouts:
+        signature = signature.for_layouts()
     signature = _of_gradients(module, signature, run, inputs.values, mode, wrapped=wrapped)
     forget_states(mode)
     return Program(module, signature, given.in_spec, spec, given.names, inputs.dims, guards, mode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn
 
 from polyop.devices import Device, DType
@@ -11,7 +12,7 @@ from polyop.dispatch.context import word
 from polyop.errors import CaptureError
 from polyop.export.signature import Dimension, InputSpec
 from polyop.schema.classes import class_named
-from polyop.symbolic import Expr, Guard, is_symbolic
+from polyop.symbolic import Expr, Guard, SymInt, is_symbolic
 from polyop.tensor.meta import Meta
 from polyop.tensor.storage import shares_memory
 from polyop.tensor.tensor import Tensor
@@ -63,6 +64,8 @@ class Checker:
             for i, value in zip(numbers, values, strict=True)
             if inputs[i].kind != "object"
         ]
+        metas = zip(numbers, values, strict=True)
+        self.layouts = [(i, inputs[i].path, m) for i, m in metas if inputs[i].layout]
         self.written = [(i, inputs[i].path) for i in written]
         self.dims = dims
         self.constraints = constraints
@@ -86,6 +89,8 @@ class Checker:
         for place, size, found in later:
             self._computed(place, size, found, sizes)
         self._constraints(sizes)
+        for number, path, meta in self.layouts:
+            _layout(path, meta, leaves[number], sizes)
         if self.written:
             self._overlap(leaves)
 
@@ -175,6 +180,38 @@ def _tensor_shape(expected: Expected, leaf: Any) -> Sequence[Any]:
                 expected.path, "requires_grad=False", "requires_grad=True",
                 "export with tensors that require grad, or call it under no_grad()")  # fmt: skip
     return leaf.shape
+
+
+def _layout(path: str, meta: Meta, leaf: Tensor, sizes: Mapping[str, int]) -> None:
+    """Refuse a tensor of which `reshape` would give a view and not a copy, or back."""
+    strides = [_known(n, sizes) for n in meta.strides]
+    shape: Any = tuple(leaf.shape)
+    found = tuple(leaf.stride())
+    if any(n is None or is_symbolic(n) for n in (*strides, *shape, *found)):
+        return  # another trace will see to it
+    if 0 not in shape and _order(shape, strides) != _order(shape, found):
+        _refuse("an input lies in memory in another way than the program was made for, and what "
+                "the program writes depends on that", path, f"strides {tuple(strides)}",
+                f"strides {found}",
+                "give a contiguous one: .contiguous()" if meta.is_contiguous
+                else "export it with an input that lies in this way")  # fmt: skip
+
+
+def _known(size: Any, sizes: Mapping[str, int]) -> Any:
+    """Give a size as a number, or None if it is not known."""
+    if not isinstance(size, SymInt):
+        return size
+    known = all(name in sizes for name in size.expr.symbols())
+    return size.expr.evaluate(sizes) if known else None
+
+
+def _order(shape: Sequence[int], strides: Sequence[int]) -> Any:
+    """Describe a layout by what decides over views: the order of axes, and which can be joined."""
+    axes = [axis for axis, n in enumerate(shape) if n != 1]
+    order = sorted(axes, key=lambda axis: -abs(strides[axis]))
+    joined = [strides[a] == strides[b] * shape[b] for a, b in pairwise(order)]
+    inner = [strides[axis] == 1 for axis in order[-1:]]
+    return order, joined, inner, [strides[axis] < 0 for axis in axes]
 
 
 def _object(path: str, name: str, leaf: Any) -> None:

@@ -106,8 +106,8 @@ class Decoder:
         constraints = tuple(sizes.constraint(*pair) for pair in data["constraints"])
         module = self.module(data["graph"], sizes)
         inputs = tuple(
-            InputSpec(path, kind, self.value(value), grad)
-            for path, kind, value, grad in data["inputs"]
+            InputSpec(path, kind, self.value(value), grad, layout == [True])
+            for path, kind, value, grad, *layout in data["inputs"]
         )
         outputs = tuple(OutputSpec(kind, self.value(value)) for kind, value in data["outputs"])
         signature = Signature(inputs, outputs, tuple(data["written"]), *attributes(module))
@@ -253,6 +253,8 @@ class Decoder:
             return member_of(held, data["member"])
         if kind == "tensor":
             return self.tensor(held)
+        if kind == "operator":
+            return self.operators[held]
         if kind == "reference":
             return self.reference(held)
         raise ProgramFileError(f"the file has a value of an unknown kind: {kind!r}")

@@ -87,7 +87,8 @@ class Encoder:
             "results": self.value(inside[1]),
             "names": list(program.names),
             "inputs": [
-                [s.path, s.kind, self.value(s.value), s.requires_grad] for s in signature.inputs
+                [s.path, s.kind, self.value(s.value), s.requires_grad, *[True] * s.layout]
+                for s in signature.inputs
             ],
             "outputs": [[s.kind, self.value(s.value)] for s in signature.outputs],
             "written": list(signature.written),
@@ -239,6 +240,8 @@ class Encoder:
             return self.tensor("of an object", value)
         if value is Ellipsis:
             return {"ellipsis": True}
+        if isinstance(value, OpOverload):
+            return {"operator": self.operator(value)}
         if isinstance(value, (Wrapped, Given)):
             return wrapper_form(value, inner)
         if isinstance(value, type) and hasattr(value, "__dataclass_fields__"):

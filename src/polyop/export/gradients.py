@@ -20,7 +20,7 @@ from polyop.export.wrappers import refuse_wrappers
 from polyop.graph import GraphModule
 from polyop.layers.autograd.node import Node, edges
 from polyop.layers.fake import FakeTensorMode
-from polyop.layers.functionalize import functionalize
+from polyop.layers.functionalize import FunctionalLevel, call_at
 from polyop.tensor.tensor import Tensor, is_differentiable, of_meta
 
 
@@ -29,6 +29,7 @@ class Flat:
 
     Attributes:
         found: what the last call gave.
+        by_layouts: whether what it wrote was a matter of layouts.
         out_spec: the structure of that.
     """
 
@@ -40,11 +41,15 @@ class Flat:
         self.in_spec = in_spec
         self.places = places
         self.found: list[Any] = []
+        self.by_layouts = False
         self.out_spec: Any = None
 
     def __call__(self, *values: Any) -> list[Any]:
         """Call the function, without its writes to what it made."""
-        return self._run(functionalize(self.f), values)
+        level = FunctionalLevel(copy_views=False)
+        found = self._run(lambda *args, **kwargs: call_at(level, self.f, args, kwargs), values)
+        self.by_layouts = level.goes_by_layouts()
+        return found
 
     def as_written(self, *values: Any) -> list[Any]:
         """Call the function with all that it writes."""

@@ -164,21 +164,26 @@ def _fake(mode: FakeTensorMode, symbols: Symbols, leaf: Leaf) -> Tensor:
 
 
 def _strides(tensor: Tensor, shape: Shape) -> Shape | None:
-    """Give the strides that a dense tensor of the same order of axes has; None for others."""
+    """Give the strides of a tensor, with its sizes where they are products of these.
+
+    Of what is not dense, and may have other sizes, the gaps are those of the sample.
+    """
     payload = tensor.payload
     if payload.__class__ is not np.ndarray or payload.flags.c_contiguous:
         return None
     strides = element_strides(payload)
-    order = sorted(range(len(shape)), key=lambda axis: (strides[axis], -axis))
+    order = sorted(range(len(shape)), key=lambda axis: (abs(strides[axis]), -axis))
     step: Any = 1
     count = 1
-    found: list[Any] = [0] * len(shape)
+    found: list[Any] = list(strides)
     for axis in order:
-        if strides[axis] != count and payload.shape[axis] != 1:
-            return None  # not dense: a program cannot promise such gaps of all sizes
-        found[axis] = step
-        step = step * shape[axis]
-        count *= payload.shape[axis]
+        if strides[axis] == count or payload.shape[axis] == 1:
+            found[axis] = step
+        elif strides[axis] == 0:
+            continue
+        else:
+            step, count = strides[axis], strides[axis]
+        step, count = step * shape[axis], count * payload.shape[axis]
     return normal_strides(shape, found)
 
 

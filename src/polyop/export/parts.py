@@ -9,7 +9,9 @@ taken nodes of one round are one part. A path from a part to itself through
 another node would have to raise the round, so parts are convex; rounds order
 the parts and what is between them, so nothing runs in a circle. A chain of
 calls that changes hands n times needs n parts in any partition, so there are
-no fewer. One walk does it, in any order that the graph has.
+no fewer. One walk does it, in any order that the graph has. What a part
+cannot be given from outside, such as several results at once or a condition,
+is read by its own part alone.
 
 For a second backend the parts of the first are nodes: two parts may each be
 convex and still wait for each other.
@@ -25,7 +27,8 @@ from polyop.export.lowered import Backend, find_backend
 from polyop.graph import Graph, Node, is_impure
 from polyop.graph.node import CALL_FUNCTION, GET_ATTR, PLACEHOLDER
 from polyop.graph.purity import is_write, writes_to_inputs
-from polyop.layers.trace.sizes import assert_holds
+from polyop.layers.trace.sizes import FUNCTIONS, assert_holds
+from polyop.symbolic import SymBool, SymFloat
 
 
 @dataclass(frozen=True)
@@ -111,18 +114,31 @@ def _rounds(units: Sequence[Unit], backend: Backend) -> tuple[dict[Unit, int], s
     """Give the round of each unit, and those that a backend takes."""
     rounds: dict[Unit, int] = {}
     takes: set[Unit] = set()
+    owner = {node: unit for unit in units for node in unit.nodes}
     for unit in units:
         node = unit.nodes[0]
         mine = not unit.taken and _may_take(node) and backend.takes(node)
         if mine:
+            number = max((rounds[given] + (given not in takes) for given in unit.inputs), default=0)
+            bound = [owner[given] for given in node.all_input_nodes if not _can_be_given(given)]
+            mine = all(given in takes and rounds[given] == number for given in bound)
+        if mine:
             takes.add(unit)
-        before = [rounds[given] + (mine and given not in takes) for given in unit.inputs]
-        rounds[unit] = max(before, default=-1 + mine)
+            rounds[unit] = number
+        else:
+            rounds[unit] = max((rounds[given] for given in unit.inputs), default=-1)
     return rounds, takes
 
 
 def _may_take(node: Node) -> bool:
     return node.op == CALL_FUNCTION and not is_impure(node)
+
+
+def _can_be_given(node: Node) -> bool:
+    """Tell whether a part may have a value from outside: a tensor, a size or an object."""
+    if node.val is None:  # between sizes: what is computed on the way has no description
+        return node.target not in FUNCTIONS.values()
+    return not isinstance(node.val, (tuple, list, dict, SymBool, SymFloat))
 
 
 def _parts(

@@ -16,12 +16,15 @@ class InputSpec(NamedTuple):
             for.
         value: of a constant; of an object, the name of its class.
         requires_grad: whether a tensor may need a gradient.
+        layout: whether a tensor must lie in memory as the graph knows it, for the function
+            writes through `reshape`, which gives a view or a copy.
     """
 
     path: str
     kind: Literal["tensor", "size", "object", "constant"]
     value: Any = None
     requires_grad: bool = False
+    layout: bool = False
 
 
 class OutputSpec(NamedTuple):
@@ -61,6 +64,11 @@ class Signature:
     def of_graph(self) -> tuple[int, ...]:
         """Give the numbers of the inputs that the graph takes."""
         return tuple(i for i, spec in enumerate(self.inputs) if spec.kind != "constant")
+
+    def for_layouts(self) -> Signature:
+        """Give the signature of the same program for inputs that lie as the graph knows them."""
+        inputs = tuple(spec._replace(layout=spec.kind == "tensor") for spec in self.inputs)
+        return replace(self, inputs=inputs)
 
     def for_gradients(self, values: Sequence[Any]) -> Signature:
         """Give the signature of the same program for inputs that require grad where they can."""

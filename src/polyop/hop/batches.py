@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from polyop.hop.forms import Flat, Group, closed
 from polyop.layers.levels import enter_level
 from polyop.layers.vmap.batch import VmapLevel, batched, peel
+from polyop.layers.vmap.same import CHUNKS, Chunk
 from polyop.ops.broadcasting import expand_to
 from polyop.ops.views import expand_dims, moveaxis
 from polyop.tensor.tensor import Tensor
@@ -23,15 +25,29 @@ def at_axis(value: Tensor, axis: int | None, to: int, size: Any) -> Tensor:
     return value if axis == to else moveaxis(value, axis, to)
 
 
+@contextmanager
+def in_chunk(level: VmapLevel, chunk: Chunk | None) -> Iterator[None]:
+    """Let a level draw what the chunk of samples draws that it stands for, if it is one."""
+    if chunk is None:
+        yield
+        return
+    CHUNKS[id(level)] = chunk
+    try:
+        yield
+    finally:
+        del CHUNKS[id(level)]
+
+
 def on_batch(fn: Flat, axes: Sequence[int | None], level: VmapLevel) -> Flat:
     """Give the function of whole batches, which gives batches along axis 0."""
+    chunk = CHUNKS.get(id(level))
 
     def of_batch(*given: Any) -> Group:
         # A level of its own: gradients call this again when the vmap has ended.
         inner = VmapLevel(level.batch_size, level.randomness)
         pairs = zip(given, axes, strict=True)
         inputs = [x if axis is None else batched(x, axis, inner) for x, axis in pairs]
-        with enter_level(inner):
+        with in_chunk(inner, chunk), enter_level(inner):
             out = fn(*inputs)
         return tuple(whole_of(x, inner) for x in out)
 

@@ -6,18 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bits import GRAD, WRAPPED
+from polyop.dispatch.bits import FAKE_MODE, GRAD, LIFTED, PRE_DISPATCH, TRACE
 from polyop.dispatch.context import AUTOGRAD, run_under, word
-from polyop.dispatch.implementations import TransformType
 from polyop.errors import SubgraphError
 from polyop.hop.control import WATCHED
-from polyop.hop.forms import Form, innermost_keys, inside
+from polyop.hop.forms import Form, innermost_keys
 from polyop.hop.steps import check_function
 from polyop.hop.wraps import Wrapper
 from polyop.ops.random import Drawn, drawing, stand, state_of
 from polyop.ops.views import detach
 from polyop.source import source_of
 from polyop.tensor.tensor import Tensor
+
+#: Who takes down what a function does, instead of what it gives; modes see a run like any other.
+RECORDED = TRACE | PRE_DISPATCH | FAKE_MODE
 
 
 class Checkpoint(Wrapper):
@@ -76,7 +78,7 @@ class Replayed:
 
     def __call__(self, *operands: Any) -> Any:
         """Call the function."""
-        if word() & WATCHED:
+        if word() & RECORDED:
             return self.__wrapped__(*operands)
         if self.drawn is None:
             out, self.drawn = drawing(self._first, operands)
@@ -92,8 +94,8 @@ class Replayed:
 
     def _first(self, operands: Any) -> Any:
         """Run it for the results; what still requires grad there is no operand."""
-        if any(map(_has_tangent, tree.leaves(operands))):
-            return self.__wrapped__(*operands)  # what is detached would lose its tangent
+        if any(innermost_keys(x) & LIFTED for x in tree.leaves(operands)):
+            return self.__wrapped__(*operands)  # what is detached would lose its derivative
         bare = tree.map_leaves(lambda x: detach(x) if isinstance(x, Tensor) else x, operands)
         now = word()
         seeing = now.but(grad=True, exclude=now.exclude - AUTOGRAD)
@@ -108,15 +110,6 @@ class Replayed:
                     fix="pass it as an operand",
                 )
         return out
-
-
-def _has_tangent(value: Any) -> bool:
-    """Tell whether a running forward derivative is around a tensor."""
-    while isinstance(value, Tensor) and value.keys & WRAPPED:
-        if value.payload.level.kind == TransformType.Jvp.value:
-            return True
-        value = inside(value)
-    return False
 
 
 checkpoint = Checkpoint("checkpoint")

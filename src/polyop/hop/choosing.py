@@ -22,6 +22,7 @@ from polyop.hop.forms import (
 from polyop.hop.predicates import predicate, truth
 from polyop.hop.pullbacks import places_of, pullback
 from polyop.hop.speculation import choose, speculating
+from polyop.hop.steps import fake_result, same_layout
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.vmap.batch import VmapLevel, peel
 from polyop.symbolic import is_symbolic, statically_known_true
@@ -135,6 +136,8 @@ class Cond(ControlOperator):
             facts = [(x.dtype, x.device, len(x.shape)) for x in (a, b)]
             if facts[0] == facts[1]:
                 sizes = [self._size(m, n, mode) for m, n in zip(a.shape, b.shape, strict=True)]
+                if all(m is n for m, n in zip(sizes, a.shape, strict=True)) and same_layout(a, b):
+                    return fake_result(mode, a)
                 return of_meta(mode.meta(sizes, a.dtype, device=a.device))
         elif not is_symbolic(a) and type(a) is type(b) and a == b:
             return a

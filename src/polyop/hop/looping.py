@@ -23,7 +23,15 @@ from polyop.hop.forms import (
 from polyop.hop.predicates import predicate, truth
 from polyop.hop.pushforwards import all_moving
 from polyop.hop.speculation import choose, speculating
-from polyop.hop.steps import check_carry, check_constant, check_function, fake_like, is_of_trees
+from polyop.hop.steps import (
+    check_carry,
+    check_constant,
+    check_function,
+    fake_like,
+    fake_result,
+    is_of_trees,
+    same_layout,
+)
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.vmap.batch import VmapLevel, peel
 from polyop.lazy import load
@@ -155,7 +163,7 @@ class WhileLoop(ControlOperator):
 
     def samples(self, form: Form, mode: FakeTensorMode) -> list[Group]:
         """Give one step, to both functions."""
-        return [tuple(fake_like(mode, x) for group in form.groups for x in group)] * 2
+        return [tuple(fake_result(mode, x) for group in form.groups for x in group)] * 2
 
     def outcome(self, form: Form, results: Sequence[Group], mode: FakeTensorMode) -> Group:
         """Give the carry."""
@@ -171,7 +179,7 @@ class WhileLoop(ControlOperator):
         else:
             check_carry(self, body, carry, tuple(new))
         check_constant(self, body, carry, new)
-        return tuple(fake_like(mode, x) for x in carry)
+        return tuple(_carried(mode, a, b) for a, b in zip(carry, tree.leaves(new), strict=True))
 
     def _check_trees(self, body: Any, carry: Group, new: Group) -> None:
         given = tree.unflatten(body.spec, range(body.spec.num_leaves))
@@ -237,6 +245,13 @@ class WhileLoop(ControlOperator):
     def of_batch(self, out: Group, n: int, level: VmapLevel) -> Group:
         """Give the results of a whole batch to its samples; the flags come first."""
         return tuple(in_batch(x, 0, level) for x in out[1:])
+
+
+def _carried(mode: FakeTensorMode, first: Any, new: Any) -> Any:
+    """Give the fake of a carry, which lies as the first one if all steps do."""
+    tensors = isinstance(first, Tensor) and isinstance(new, Tensor)
+    like = fake_result if tensors and same_layout(first, new) else fake_like
+    return like(mode, first)
 
 
 def samples_of(flag: Any) -> Any:

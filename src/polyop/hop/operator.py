@@ -16,7 +16,6 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 from polyop.dispatch.bind import code_of
 from polyop.dispatch.bits import FAKE, WRAPPED
 from polyop.dispatch.context import run_under, word
-from polyop.dispatch.implementations import TransformType
 from polyop.dispatch.keys import AUTOCAST_KEYS, DispatchKey
 from polyop.dispatch.keyset import DispatchKeySet, full_keyset
 from polyop.dispatch.lock import LOCK
@@ -35,7 +34,7 @@ from polyop.errors import (
 )
 from polyop.graph import GraphModule
 from polyop.hop.acting import innermost_level, modes_of, python_tensors, tensors_of
-from polyop.hop.rules import AutogradKernel, Interpreter
+from polyop.hop.rules import AutogradKernel, Interpreter, transform_of
 from polyop.layers.trace.outside import brought_in, is_outside
 from polyop.source import Source, construction_of
 from polyop.tensor.tensor import Tensor
@@ -233,12 +232,13 @@ class HigherOrderOperator(OperatorBase):
         level = innermost_level(args, kwargs)
         if not level.alive:
             level.escaped()
-        rule = self.functorch_table.get(TransformType(level.kind))
+        kind = transform_of(level)
+        rule = self.functorch_table.get(kind)
         if rule is None:
             self._missing(
                 f"{self._name} has no rule for {level.kind}",
                 f"rules for: {', '.join(t.value for t in self.functorch_table) or 'none'}",
-                f"give it one with py_impl(TransformType.{TransformType(level.kind).name})",
+                f"give it one with py_impl(TransformType.{kind.name})",
             )
         return rule(Interpreter(level), *args, **kwargs)
 

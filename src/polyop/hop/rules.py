@@ -28,7 +28,7 @@ class Interpreter:
 
     def key(self) -> TransformType:
         """Give the kind of the transform."""
-        return TransformType(self.level.kind)
+        return transform_of(self.level)
 
     def lower(self) -> AbstractContextManager[Any]:
         """Take the transform off for a block."""
@@ -42,6 +42,15 @@ class Interpreter:
         """Give the option of a vmap."""
         randomness: str = self.level.randomness
         return randomness
+
+
+_KINDS = {kind.value: kind for kind in TransformType}
+
+
+def transform_of(level: Any) -> TransformType:
+    """Give the kind of transform that a level is, or is a special one of."""
+    names: list[Any] = [vars(c).get("kind") for c in type(level).__mro__]
+    return next(_KINDS[name] for name in names if name in _KINDS)
 
 
 class AutogradKernel:

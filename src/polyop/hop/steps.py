@@ -16,6 +16,7 @@ from polyop.ops.joining import stack
 from polyop.ops.reductions import sum as sum_of
 from polyop.ops.views import moveaxis
 from polyop.symbolic import statically_known_true
+from polyop.tensor.meta import normal_strides
 from polyop.tensor.tensor import Tensor, of_meta
 
 
@@ -192,7 +193,16 @@ def fake_result(mode: FakeTensorMode, x: Any) -> Any:
     """Give a fake like a result, strides and all."""
     if not isinstance(x, Tensor):
         return x
-    return of_meta(mode.meta(x.shape, x.dtype, x.stride(), x.device))
+    strides = None if x.is_contiguous() else normal_strides(tuple(x.shape), x.stride())
+    return of_meta(mode.meta(x.shape, x.dtype, strides, x.device))
+
+
+def same_layout(a: Tensor, b: Tensor) -> bool:
+    """Tell whether the elements of two tensors of one shape are known to lie the same way."""
+    if a.is_contiguous() or b.is_contiguous():
+        return a.is_contiguous() and b.is_contiguous()
+    pairs = zip(a.stride(), b.stride(), strict=True)
+    return all(m is n or statically_known_true(m == n) for m, n in pairs)
 
 
 def sample_run(fn: Fn, mode: FakeTensorMode, xs: Any, args: Any) -> Any:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from polyop.devices import CPU, META, Device, as_dtype
+from polyop.dispatch.parts import PARTS
 from polyop.errors import IntegerRangeError, UsageError, UsageTypeError
+from polyop.lazy import load
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.factories import (
     COMPLEX64,
@@ -35,6 +37,7 @@ from polyop.ops.factories import (
     zeros_like,
 )
 from polyop.ops.views import detach
+from polyop.tensor.masked import check_unmasked
 from polyop.tensor.meta import META_SPACE
 from polyop.tensor.tensor import Tensor, of_array, of_meta
 
@@ -55,6 +58,7 @@ def from_numpy(array: Any) -> Tensor:
 
     Raises:
         UsageTypeError: it is no NumPy array.
+        ArgumentError: it is a masked one.
     """
     if array.__class__ is not ndarray:
         array = _plain_array(array)
@@ -72,6 +76,7 @@ def _plain_array(array: Any) -> Array:
         raise UsageTypeError(
             "from_numpy takes a NumPy array", seen=type(array).__name__, fix="call polyop.tensor"
         )
+    check_unmasked(array)
     return array.view(np.ndarray)
 
 
@@ -80,6 +85,7 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
 
     Raises:
         UsageTypeError: it has no DLPack.
+        AutogradError: gradients of its library would be lost.
     """
     if not hasattr(x, "__dlpack__"):
         raise UsageTypeError(
@@ -88,7 +94,10 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
             fix="call polyop.asarray",
         )
     on_cpu(None if device is None else Device(device))
-    return of_array(np.from_dlpack(x, copy=copy))
+    found = _of_library(x, "from_dlpack", copy=copy)
+    if found.__class__ is not ndarray or found.dtype.isbuiltin == 1:
+        return of_array(np.from_dlpack(found, copy=copy))
+    return of_array(found.copy() if copy else found)  # NumPy's DLPack has no word for the dtype
 
 
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
@@ -96,6 +105,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
 
     Raises:
         UsageTypeError: the data is no array of numbers.
+        ArgumentError: it is an array over which no tensor can be, as a masked one.
     """
     array = _of_numbers(data) if dtype is None and device is None else None
     if array is not None:
@@ -103,7 +113,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     elif isinstance(data, Tensor):
         made = _converted(detach(data), dtype, device, copy=True)
     else:
-        made = _placed(np.array(_as_array(data, dtype)), device)
+        made = _placed(np.array(_as_array(_of_library(data, "tensor", cut=True), dtype)), device)
     return made.requires_grad_() if requires_grad else made
 
 
@@ -114,6 +124,8 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
 
     Raises:
         UsageError: `copy` is false, and the data cannot be shared.
+        AutogradError: it is of a library whose gradients would be lost.
+        ArgumentError: it is an array over which no tensor can be, as a masked one.
     """
     if dtype is None and device is None and copy is not False:
         array = _of_numbers(obj)
@@ -121,6 +133,7 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
             return constant(array)
     if isinstance(obj, Tensor):
         return _converted(obj, dtype, device, copy)
+    obj = _of_library(obj, "asarray", copy=copy)
     if copy is not False and _holds_tensors(obj):
         dtype = common_dtype(obj) if dtype is None else as_dtype(dtype)
         return _converted(_stacked(obj, dtype), None, device, None)
@@ -136,6 +149,18 @@ def _is_shared(array: Array, given: Array) -> bool:
     if not array.size:
         return bool(array.dtype == given.dtype)
     return np.may_share_memory(array, given)
+
+
+def _of_library(data: Any, what: str, *, copy: bool | None = None, cut: bool = False) -> Any:
+    """Give data with NumPy's arrays in the place of other libraries'."""
+    if isinstance(data, np.ndarray):
+        check_unmasked(data)
+    elif isinstance(data, (list, tuple)):
+        if not _NUMBERS.issuperset(map(type, data)):
+            return [_of_library(x, what, copy=copy, cut=cut) for x in data]
+    elif PARTS.is_array(data):
+        return load("polyop.payloads.exchange:shared")(data, what, copy=copy, cut=cut)
+    return data
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Any:

@@ -80,14 +80,13 @@ def _concat_meta(tensors: Sequence[Meta], axis: int | None) -> Meta:
     return tensors[0].space.meta(shape, dtype, None, tensors[0].device)
 
 
-def unconcat(g: Any, arrays: Sequence[Any], axis: int | None) -> list[Any]:
+def unconcat(g: Any, shapes: Sequence[Any], axis: int | None) -> list[Any]:
     """Give the part of each tensor in a joined gradient."""
     if axis is None:
-        sizes = [a.size for a in arrays]
-        parts = narrow_all_of(g, 0, sizes)
-        return [p.reshape(a.shape) for p, a in zip(parts, arrays, strict=True)]
+        parts = narrow_all_of(g, 0, [math.prod(shape) for shape in shapes])
+        return [p.reshape(shape) for p, shape in zip(parts, shapes, strict=True)]
     at = axis % g.ndim
-    return narrow_all_of(g, at, [a.shape[at] for a in arrays])
+    return narrow_all_of(g, at, [shape[at] for shape in shapes])
 
 
 def narrow_all_of(g: Any, axis: int, sizes: Sequence[int]) -> list[Any]:
@@ -108,7 +107,7 @@ concat: Fn = define(
     "concat(Tensor[] arrays, int? axis=0) -> Tensor",
     _concat,
     fake=_concat_meta,
-    grad={"arrays": "unconcat(g, arrays, axis)"},
+    grad={"arrays": "unconcat(g, [x.shape for x in arrays], axis)"},
     vmap=_concat_batched,
 )
 
@@ -140,11 +139,11 @@ def _stack_meta(tensors: Sequence[Meta], axis: int) -> Meta:
     return tensors[0].space.meta(shape, dtype, None, tensors[0].device)
 
 
-def unstacked(g: Any, arrays: Sequence[Any], axis: int) -> list[Any]:
+def unstacked(g: Any, shapes: Sequence[Any], axis: int) -> list[Any]:
     """Give the gradient of each stacked tensor."""
     if isinstance(g, np.ndarray):
         return list(np.moveaxis(g, axis, 0)) if g.ndim > 1 else [g[i, ...] for i in range(len(g))]
-    return [select(g, axis, i) for i in range(len(arrays))]
+    return [select(g, axis, i) for i in range(len(shapes))]
 
 
 def _stack_batched(info: Any, in_dims: Any, arrays: Sequence[Any], axis: int) -> Any:
@@ -156,7 +155,7 @@ stack: Fn = define(
     "stack(Tensor[] arrays, int axis=0) -> Tensor",
     _stack,
     fake=_stack_meta,
-    grad={"arrays": "unstacked(g, arrays, axis)"},
+    grad={"arrays": "unstacked(g, [x.shape for x in arrays], axis)"},
     vmap=_stack_batched,
 )
 for _table in (ON_ARRAYS, ON_TENSORS):

@@ -136,7 +136,9 @@ def dlpack(
     dl_device: tuple[Any, int] | None = None,
     copy: bool | None = None,
 ) -> Any:
-    """Export the memory.
+    """Export the memory; a copy of what is read-only, or has strides below zero.
+
+    Consumers may know neither: they write the one, and end the process for the other.
 
     Args:
         self: a tensor with data.
@@ -148,14 +150,20 @@ def dlpack(
     Raises:
         UsageError: a stream is given.
         AutogradError: it requires grad.
-        BufferError: another device is wanted, or a dtype DLPack has no word for.
+        BufferError: another device is wanted, a copy is needed and refused, or DLPack has no word
+            for the dtype.
     """
     if self.keys & OTHER:
         named = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
         return load("polyop.payloads.exchange:export")(self, named)
     if stream is not None:
         raise UsageError("memory on the CPU has no streams", argument="stream", seen=stream)
-    return self.numpy().__dlpack__(max_version=max_version, dl_device=dl_device, copy=copy)
+    array = self.numpy()
+    if not array.flags.writeable or min(array.strides, default=0) < 0:
+        if copy is False:
+            raise BufferError("memory that is read-only, or backwards, is exported as a copy")
+        array = array.copy()
+    return array.__dlpack__(max_version=max_version, dl_device=dl_device, copy=copy)
 
 
 def dlpack_device(self: Any, /) -> tuple[Any, int]:

@@ -23,6 +23,7 @@ from polyop.ops.sets import argwhere
 from polyop.ops.view_metas import refuse
 from polyop.ops.views import alias, expand_dims, reshape, select, slice_axis
 from polyop.symbolic import SymInt
+from polyop.tensor.masked import check_unmasked
 from polyop.tensor.tensor import Tensor
 
 _INTEGERS = (int, SymInt, np.integer)
@@ -69,7 +70,10 @@ def _without_ones(value: Any) -> Any:
 
 
 def _as_tensor(value: Any, x: Any) -> Any:
-    return value if isinstance(value, Tensor) else constant(np.asarray(value, dtype=x.dtype))
+    if isinstance(value, Tensor):
+        return value
+    check_unmasked(value)
+    return constant(np.asarray(value, dtype=x.dtype))
 
 
 def parts(x: Any, key: Any) -> tuple[Any, list[Any]]:
@@ -171,6 +175,7 @@ def _as_index(key: Any) -> Any:
     if hasattr(key, "__index__") and not isinstance(key, np.ndarray):
         return operator.index(key)
     if isinstance(key, (list, tuple, np.ndarray)):
+        check_unmasked(key)
         array = np.asarray(key)
         return _checked(constant(array if array.size else array.astype(np.int64)))
     return refuse(

@@ -10,6 +10,7 @@ from polyop.dispatch.bits import WRAPPED
 from polyop.errors import UsageTypeError
 from polyop.payloads.held import Held, of_held
 from polyop.payloads.libraries import library_of
+from polyop.tensor.masked import check_unmasked
 from polyop.tensor.tensor import Tensor, of_array
 
 
@@ -20,14 +21,15 @@ def from_array(array: Any) -> Tensor:
 
     Raises:
         UsageTypeError: it is no array of a library that is known or speaks the Array API.
-        ArgumentError: its dtype has no counterpart in NumPy, or it is sparse.
+        ArgumentError: its dtype has no counterpart in NumPy, or it is sparse, or masked.
     """
     if isinstance(array, Tensor):
         return array
-    if isinstance(array, np.ndarray) and not hasattr(array, "mask"):
+    if isinstance(array, np.ndarray):
+        check_unmasked(array)
         return of_array(array if array.__class__ is np.ndarray else array.view(np.ndarray))
     library = library_of(array)
-    if library is None:  # masked arrays too: what they hide would come to light
+    if library is None:
         raise UsageTypeError(
             "from_array takes an array of a library",
             declared="NumPy, PyTorch, JAX, Dask, CuPy, or a library of the Array API",

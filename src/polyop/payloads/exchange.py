@@ -93,6 +93,43 @@ def from_numpy(library: Library, array: Any, like: Array = None) -> Array:
     return library.from_numpy(np.asarray(array), like)
 
 
+def shared(array: Any, what: str, *, copy: bool | None = None, cut: bool = False) -> Any:
+    """Give an array's data as a NumPy array, in the same memory where that can be.
+
+    Args:
+        array: of any library; of none that is known, it is given back.
+        what: takes the array, in errors.
+        copy: False where the memory must be the array's own.
+        cut: whether the library's own gradients may end here.
+
+    Raises:
+        ArgumentError: it is sparse, masked, or its dtype has no counterpart in NumPy.
+        AutogradError: gradients of the library would be lost.
+        DataDependentOutputError: it has no data.
+        UsageError: it is on another device, or computes its elements as they are read.
+    """
+    library = library_of(array)
+    if library is None:
+        return array
+    dtype = library.dtype(array)
+    _check(array, library, what)
+    if library.records(array) and not cut:
+        raise AutogradError(
+            f"{what}() would cut the array from the gradients of {library.name}",
+            seen=f"{type(array).__name__} that requires grad",
+            fix="call .detach() first; or polyop.from_array, through which gradients flow",
+        )
+    kept = not library.writes or library.shares(library.plain(array), array)
+    if copy is False and (library.lazy or not kept):
+        raise UsageError(
+            "the data cannot be shared: it is computed as it is read",
+            seen=type(array).__name__,
+            fix="leave out copy",
+        )
+    seen = library.to_numpy if library.writes or dtype.isbuiltin != 1 else np.asarray
+    return seen(array)
+
+
 # -- DLPack ---------------------------------------------------------------------------------
 
 
@@ -100,7 +137,7 @@ def export(tensor: Any, named: dict[str, Any]) -> Any:
     """Export a tensor over another library's array by DLPack.
 
     What is never written, is a recipe, or shares no memory with its base, goes as a copy: a
-    consumer may not know what read-only is.
+    consumer may not know what read-only is. So does what is conjugated or negated when it is read.
 
     Raises:
         AutogradError: it requires grad.
@@ -115,7 +152,9 @@ def export(tensor: Any, named: dict[str, Any]) -> Any:
     library: Library = held.library
     if library.writes and held.taken is None:
         given = {name: value for name, value in named.items() if value is not None}
-        return library.detach(held.array).__dlpack__(**given)
+        plain = library.plain(held.array)
+        if named["copy"] is not False or library.shares(plain, held.array):
+            return plain.__dlpack__(**given)
     if named["copy"] is False:
         raise BufferError(f"memory of {library.name} is not exported without a copy")
     return np.array(to_numpy(held.array)).__dlpack__(**named)

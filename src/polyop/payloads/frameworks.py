@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import cached_property
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from polyop.devices import CPU, SMALL_FLOATS, Device, DType
 from polyop.errors import ArgumentError
 from polyop.lazy import load
 from polyop.payloads.library import Array, Library
+from polyop.payloads.unknown import UnknownSize
+from polyop.tensor.masked import check_unmasked
 from polyop.tensor.meta import element_strides
 
 
@@ -108,6 +111,14 @@ class Torch(Library):
         """Give a tensor to which the library's own gradients do not flow."""
         return array.detach()
 
+    def plain(self, array: Array) -> Array:
+        """Give a tensor whose memory holds its elements, neither conjugated nor negated yet."""
+        return array.detach().resolve_conj().resolve_neg()
+
+    def records(self, array: Array) -> bool:
+        """Tell whether PyTorch's gradients flow to a tensor."""
+        return bool(array.requires_grad)
+
     def copy(self, array: Array) -> Array:
         """Give a tensor with memory of its own."""
         return array.clone()
@@ -126,8 +137,9 @@ class Torch(Library):
         return made
 
     def number(self, value: Any, dtype: DType, like: Array) -> Array:
-        """Make a tensor without axes, of the same kind as another."""
-        return like.new_full((), value, dtype=self.native(dtype))
+        """Make a tensor without axes, of the same kind as another; the same for all its samples."""
+        inner = self._torch.func.debug_unwrap(like)  # a batch without samples can make none
+        return inner.new_full((), value, dtype=self.native(dtype))
 
     def full(self, shape: Any, value: Any, dtype: DType, like: Array) -> Array:
         """Make a tensor of one number, of the same kind as another."""
@@ -136,7 +148,7 @@ class Torch(Library):
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """Give the data; a dtype that NumPy has only by name goes by its bits."""
         torch = self._torch
-        x = array.detach().resolve_conj().resolve_neg()
+        x = self.plain(array)
         dtype = self.dtype(x)
         if dtype.isbuiltin == 1:
             found: np.ndarray[Any, Any] = x.numpy()
@@ -174,12 +186,13 @@ class Jax(Library):
     def _names(self) -> list[tuple[str, DType]]:
         return [*super()._names(), *_small_floats()]
 
-    def dtype(self, array: Array) -> DType:
-        """Give the dtype, which is NumPy's own."""
-        found: DType = array.dtype
-        if not isinstance(found, np.dtype):
-            self.unknown(found)
-        return found
+    @cached_property
+    def _dtypes(self) -> dict[Any, DType]:
+        return {d: d for d in self._natives}  # JAX's arrays say NumPy's own
+
+    def copy(self, array: Array) -> Array:
+        """Give the array itself, which is never written."""
+        return array
 
     def way_out(self, dtype: Any) -> str:
         """Say what becomes of an array of a dtype without a counterpart."""
@@ -264,6 +277,23 @@ class Dask(Library):
     def astype(self, x: Array, dtype: DType) -> Array:
         """Convert an array."""
         return x.astype(dtype)
+
+    def check(self, array: Array) -> None:
+        """Refuse an array of masked chunks."""
+        check_unmasked(array._meta, "dask.array.ma.filled(x, value)")
+
+    def sizes(self, array: Array) -> tuple[Any, ...]:
+        """Give the shape, in which sizes that Dask has not computed answer no question."""
+        return tuple([UnknownSize() if isnan(n) else n for n in array.shape])
+
+    def ready(self, array: Array) -> Array:
+        """Put an axis of size one in one chunk, which Dask would repeat for each of several."""
+        cut = [i for i, c in enumerate(array.chunks) if len(c) > 1 and sum(c) == 1]
+        return array.rechunk(dict.fromkeys(cut, -1)) if cut else array
+
+    def copy(self, array: Array) -> Array:
+        """Give the array itself, into which no tensor writes."""
+        return array
 
     def put(self, array: Array, key: tuple[Any, ...], value: Array, *, add: bool = False) -> Array:
         """Leave it to a task: what an index out of range chooses would be lost in silence."""

@@ -52,7 +52,7 @@ class Held:
         self._array = array
         self._strides = strides
         self.library = library
-        self.shape: Shape = tuple(array.shape)
+        self.shape: Shape = library.sizes(array)
         self.dtype: DType = library.dtype(array)
         self.frozen = False
         self.writes = [0]

@@ -132,9 +132,25 @@ class Library:
         """Give an array to which the library's own gradients do not flow."""
         return array
 
+    def plain(self, array: Array) -> Array:
+        """Give an array whose memory holds its elements, without the library's own gradients."""
+        return self.detach(array)
+
+    def records(self, array: Array) -> bool:
+        """Tell whether the library's own gradients flow to an array."""
+        return False
+
+    def ready(self, array: Array) -> Array:
+        """Give an array as the library computes with it rightly: itself, if nothing is amiss."""
+        return array
+
+    def sizes(self, array: Array) -> tuple[Any, ...]:
+        """Give the shape."""
+        return tuple(array.shape)
+
     def copy(self, array: Array) -> Array:
         """Give an array of its own memory; itself, if it can never be written."""
-        return array
+        return self.xp.asarray(array, copy=True)
 
     def write(self, array: Array, value: Array) -> Array:
         """Give the array that holds a new value: the same, if memory is written in place."""
@@ -165,8 +181,10 @@ class Library:
         raise NotImplementedError
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
-        """Give the data, which may be shared and read-only."""
-        return np.asarray(np.from_dlpack(array))
+        """Give the data: a read-only view, for a tensor over such an array never writes it."""
+        found = np.asarray(np.from_dlpack(array))
+        found.flags.writeable = False
+        return found
 
     def from_numpy(self, array: np.ndarray[Any, Any], like: Array) -> Array:
         """Make an array from NumPy's; it is copied if it could be written."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from polyop.devices import DType
 from polyop.payloads.library import Array, Library
+from polyop.payloads.unknown import UnknownSize
 from polyop.schema.base_values import example_of
 
 Fn = Callable[..., Any]
@@ -91,7 +92,14 @@ class Call:
     def broadcast(self, x: Array, shape: Sequence[Any] | None = None) -> Array:
         """Repeat an array to a shape, by default the result's."""
         shape = self.shape if shape is None else tuple(shape)
+        if any(n.__class__ is UnknownSize for n in shape):
+            raise Unsupported
         return x if tuple(x.shape) == shape else self.xp.broadcast_to(x, shape)
+
+
+def sizes_known(x: Array) -> bool:
+    """Tell whether no size is NaN, which stands for those that Dask has not computed."""
+    return all(n == n for n in x.shape)  # noqa: PLR0124 - NaN alone is not
 
 
 #: By operator: its native kernel. Overloads that differ in numbers only share one.

@@ -14,7 +14,7 @@ import numpy as np
 from polyop.ops.indexing import layout
 from polyop.ops.shapes import normal_axis
 from polyop.payloads.library import Array
-from polyop.payloads.native import Call, Unsupported, native
+from polyop.payloads.native import Call, Unsupported, native, sizes_known
 
 INDEX = np.dtype(np.int64)
 WHOLE = slice(None)
@@ -151,7 +151,7 @@ def topk(call: Call, x: Array, k: Any, axis: int, largest: bool, sorted_: bool) 
 @native("searchsorted")
 def searchsorted(call: Call, row: Array, x: Array, side: str, sorter: Any) -> Array:
     """Find where elements belong in a sorted vector."""
-    if sorter is not None:
+    if sorter is not None or not sizes_known(row):
         raise Unsupported
     dtype = call.common(row, x)
     return call.xp.searchsorted(call.to(row, dtype), call.to(x, dtype), side=side)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -187,8 +189,19 @@ def clip(call: Call, x: Array, least: Any, most: Any) -> Array:
             call.number(bound, call.dtype_of(x))  # which NumPy refuses where it does not fit
     x = call.to(x, call.dtype)
     if least is not None:
-        x = call.xp.maximum(x, call.to(least, call.dtype))
-    return call.library.copy(x) if most is None else call.xp.minimum(x, call.to(most, call.dtype))
+        x = _bounded(call, x, least, operator.lt)
+    if most is not None:
+        return _bounded(call, x, most, operator.gt)
+    return call.library.copy(x) if least is None else x
+
+
+def _bounded(call: Call, x: Array, bound: Any, beyond: Callable[[Array, Array], Array]) -> Array:
+    """Put a bound in the place of what is beyond it, and NaN where the bound is.
+
+    By `where`, for `maximum` and `minimum` share gradients at the bound itself.
+    """
+    bound = call.to(bound, call.dtype)
+    return call.xp.where(beyond(x, bound) | (bound != bound), bound, x)  # noqa: PLR0124 - NaN
 
 
 @native("reciprocal")
@@ -201,19 +214,21 @@ def reciprocal(call: Call, x: Array) -> Array:
 
 @native("sigmoid")
 def sigmoid(call: Call, x: Array) -> Array:
-    """Compute `1 / (1 + exp(-x))` without overflow."""
+    """Compute `1 / (1 + exp(-x))` without overflow, smooth at zero."""
     x = call.to(x, call.dtype)
     one = call.number(1, call.dtype)
     if call.dtype.kind == "c":
         return one / (one + call.xp.exp(-x))
-    small = call.xp.exp(-call.xp.abs(x))
-    return call.xp.where(x >= call.number(0, call.dtype), one, small) / (one + small)
+    above = x >= call.number(0, call.dtype)
+    small = call.xp.exp(call.xp.where(above, -x, x))
+    return call.xp.where(above, one, small) / (one + small)
 
 
 @native("relu")
 def relu(call: Call, x: Array) -> Array:
-    """Put zero in the place of negative elements."""
-    return call.xp.maximum(call.to(x, call.dtype), call.number(0, call.dtype))
+    """Put zero in the place of negative elements; the gradient at zero is zero."""
+    x, zero = call.to(x, call.dtype), call.number(0, call.dtype)
+    return call.xp.where(x <= zero, zero, x)
 
 
 @native("round")

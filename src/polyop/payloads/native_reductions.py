@@ -9,7 +9,7 @@ import numpy as np
 
 from polyop.ops.axes import kept_shape, normal_axes
 from polyop.payloads.library import Array
-from polyop.payloads.native import NATIVE, Call, Unsupported, native
+from polyop.payloads.native import NATIVE, Call, Unsupported, native, sizes_known
 from polyop.payloads.native_pointwise import truth_of
 
 
@@ -63,7 +63,7 @@ def finder(name: str, call: Call, x: Array, axis: int | None, keepdims: bool) ->
 
 def running(name: str, call: Call, x: Array, axis: Any, dtype: Any, initial: bool) -> Array:  # noqa: PLR0917
     """Sum or multiply what stands before each element."""
-    if call.dtype_of(x).kind == "c" != call.dtype.kind or not len(x.shape):
+    if call.dtype_of(x).kind == "c" != call.dtype.kind or not len(x.shape) or not sizes_known(x):
         raise Unsupported
     x, axis = call.to(x, call.dtype), 0 if axis is None else axis
     found = call.library.native(call.dtype)

@@ -45,6 +45,7 @@ class Known:
     sym_float: tuple[type, ...] = ()
     sym_bool: tuple[type, ...] = ()
     generators: tuple[type, ...] = ()
+    unknown: tuple[type, ...] = ()
 
 
 def set_tensor_predicate(
@@ -74,6 +75,11 @@ def example_of(value: Any) -> bool | int | float | None:
     return 1.0 if isinstance(value, Known.sym_float) else None
 
 
+def register_unknown(cls: type) -> None:
+    """Tell what stands for a size that nobody knows; it raises where a number is asked of it."""
+    Known.unknown = (cls,)
+
+
 def register_generator(cls: type) -> None:
     """Let objects of `cls` be values of `Generator`."""
     Known.generators = (*Known.generators, cls)
@@ -100,7 +106,7 @@ def _int(schema_type: Type, value: Any) -> int:
 
 
 def _as_int(value: Any) -> int | None:
-    if isinstance(value, (int, np.integer, np.bool_, *Known.sym_int)):
+    if isinstance(value, (int, np.integer, np.bool_, *Known.sym_int, *Known.unknown)):
         number: Any = value
         return int(number)  # a symbolic size is guarded here: `int` takes no symbols
     if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iu":
@@ -117,7 +123,7 @@ def _float(schema_type: Type, value: Any) -> Any:
         return float(value)
     if isinstance(value, Known.sym_float + Known.sym_int):
         return value
-    if isinstance(value, int | np.integer | np.bool_):
+    if isinstance(value, (int, np.integer, np.bool_, *Known.unknown)):
         return _finite(schema_type, value)
     raise Mismatch(schema_type, value)
 
@@ -156,8 +162,9 @@ def _scalar(schema_type: Type, value: Any) -> Any:
         return value
     if isinstance(value, Known.sym_int + Known.sym_float + Known.sym_bool):
         return value
-    if isinstance(value, int):  # elements of uint64 are numbers too
-        return value if INT_MAX < value <= UINT_MAX else _int(schema_type, value)
+    if isinstance(value, (int, *Known.unknown)):  # elements of uint64 are numbers too
+        number: Any = value
+        return number if INT_MAX < number <= UINT_MAX else _int(schema_type, number)
     raise Mismatch(schema_type, value)
 
 

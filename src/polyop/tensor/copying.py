@@ -11,42 +11,50 @@ from copy import deepcopy
 from typing import Any
 
 from polyop.dispatch.bits import FAKE, GRAD, WRAPPED
-from polyop.dispatch.context import word
+from polyop.dispatch.context import run_under, word
 from polyop.dispatch.parts import PARTS
 from polyop.errors import AutogradError
+from polyop.tensor.retaken import retaken
 from polyop.tensor.storage import share
 from polyop.tensor.subclass import copy_of, make_subclass
 from polyop.tensor.tensor import Tensor, of_array
 
 
 def shallow(tensor: Any) -> Any:
-    """Give another handle of a tensor: of its class, with its attributes and history."""
+    """Give another handle of a tensor: of its class, with its attributes and history.
+
+    That of a leaf is a leaf of its own, with a gradient of its own.
+    """
+    leaf = is_leaf(tensor) and not tensor.keys & WRAPPED
     if type(tensor) is Tensor and (tensor.keys & (WRAPPED | FAKE) or word().recorder is not None):
-        return PARTS.find_operator("core::alias", "", 0)(tensor)
+        made = PARTS.find_operator("core::detach" if leaf else "core::alias", "", 0)(tensor)
+        return made.requires_grad_() if leaf else made
     made = copy_of(tensor)
     made.version = share(tensor)
     for name in ("grad_node", "view_of"):
         if getattr(tensor, name, None) is not None:
             setattr(made, name, getattr(tensor, name))
-    if is_leaf(tensor):
+    if leaf:
         made.keys &= ~GRAD
         made.requires_grad_()
     return made
 
 
 def deep(tensor: Any, memo: dict[int, Any]) -> Any:
-    """Give a copy with memory of its own.
+    """Give a copy with memory of its own, and of its own gradient.
+
+    What is copied with it and shares its memory shares that of the copy.
 
     Raises:
         AutogradError: the tensor was computed with gradients, which the copy would not have.
     """
-    if tensor.keys & GRAD and (tensor.keys & WRAPPED or not is_leaf(tensor)):
+    if _is_computed(tensor):
         raise AutogradError(
             "a deep copy of a computed tensor would lose its gradient",
             seen=f"shape {tuple(tensor.shape)}, computed from tensors that require grad",
             fix="call .clone(), which keeps the gradient, or .detach() first",
         )
-    made = tensor.detach().clone()
+    made = _copied(tensor, memo)
     if type(made) is not type(tensor):
         made = _of_class(type(tensor), made)
     if hasattr(tensor, "__dict__") and made is not tensor:
@@ -57,7 +65,24 @@ def deep(tensor: Any, memo: dict[int, Any]) -> Any:
     if tensor.requires_grad and not made.requires_grad:
         made.requires_grad_()
     memo[id(tensor)] = made
+    if getattr(tensor, "grad", None) is not None:
+        made.grad = deepcopy(tensor.grad, memo)
     return made
+
+
+def _is_computed(tensor: Any) -> bool:
+    return bool(tensor.keys & GRAD) and (tensor.keys & WRAPPED or not is_leaf(tensor))
+
+
+def _copied(tensor: Any, memo: dict[int, Any]) -> Any:
+    """Copy the data; a view is taken again, of the copy of its base."""
+    base, *step = getattr(tensor, "view_of", None) or (None,)
+    if type(tensor) is not Tensor or type(base) is not Tensor or _is_computed(base):
+        return tensor.detach().clone()
+    if step[0]._schema.is_mutable:
+        return tensor.detach().clone()
+    copy = deepcopy(base, memo)
+    return run_under(word().without_grad, retaken, (step[0], step[1]), copy)
 
 
 def reduced(tensor: Any) -> tuple[Any, ...]:

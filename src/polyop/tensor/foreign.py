@@ -18,6 +18,7 @@ from polyop.dispatch.parts import PARTS
 from polyop.dispatch.write import base_scope, call_text, indent, make_function, shape_of
 from polyop.errors import MissingKernelError
 from polyop.lazy import load
+from polyop.tensor.masked import check_unmasked
 from polyop.tensor.tensor import Tensor, of_array
 
 
@@ -43,7 +44,7 @@ def call_foreign(op: Any, values: Sequence[Any]) -> Any:
     """Call an operator with other libraries' arrays; the answer is in kind.
 
     Raises:
-        ArgumentError: an array of a library that has no bridge here.
+        ArgumentError: an array of a library that has no bridge here, or a masked one.
     """
     leaves = tree.leaves(list(values))
     if any(is_array(leaf) and not isinstance(leaf, np.ndarray) for leaf in leaves):
@@ -89,7 +90,10 @@ def quick_call(op: Any, classes: Sequence[type]) -> Callable[..., Any] | None:
 
 
 def _wrapped(value: Any) -> Any:
-    return of_array(value) if isinstance(value, np.ndarray) else value
+    if not isinstance(value, np.ndarray):
+        return value
+    check_unmasked(value)
+    return of_array(value)
 
 
 def _bare(value: Any) -> Any:

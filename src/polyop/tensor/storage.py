@@ -15,10 +15,16 @@ from polyop.dispatch.parts import PARTS
 
 
 class Version:
-    """How often the storage of an alias group was written."""
+    """How often the storage of an alias group was written.
 
-    __slots__ = ("n",)
+    Attributes:
+        n: the count.
+        copied: the operator whose views of this storage are copies; unset where there is none.
+    """
+
+    __slots__ = ("copied", "n")
     n: int
+    copied: Any
 
 
 def share(tensor: Any) -> Version:

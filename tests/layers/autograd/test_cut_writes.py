@@ -164,3 +164,35 @@ def test_random_numbers_end_the_history(fill: str) -> None:
     x.grad = None
     filled(x).backward()
     assert x.grad.tolist() == [1.0, 1.0, 1.0]
+
+
+def quiet_whole(xp: Any, x: Any) -> Any:
+    v = x * x
+    w = v[:1]
+    with xp.no_grad():
+        v.add_(1)
+    return (w * w).sum() + (v * x).sum()
+
+
+def quiet_part(xp: Any, x: Any) -> Any:
+    v = x * x
+    with xp.no_grad():
+        v[:1].mul_(x[:1])
+    return (v * v).sum()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("program", [quiet_whole, quiet_part])
+def test_writes_without_grad_leave_the_history_at_every_level(program: Any) -> None:
+    """S134, S135: second gradients are PyTorch's, whichever of the two is a level."""
+
+    def found(xp: Any) -> list[list[float]]:
+        first = xp.func.grad(lambda x: program(xp, x))
+        second = xp.func.grad(lambda x: first(x).sum())
+        x = xp.tensor([3.0, 2.0], requires_grad=True)
+        outer = xp.autograd.grad(first(x).sum(), x)[0]
+        x = x.detach()
+        along = xp.func.jvp(first, (x,), (x,))[1]
+        return [second(x).tolist(), outer.tolist(), along.tolist()]
+
+    assert found(polyop) == found(torch)

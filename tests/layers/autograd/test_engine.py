@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 from typing import Any
@@ -239,6 +240,31 @@ def test_threads() -> None:
         thread.join()
     for i, g in enumerate(found):
         np.testing.assert_allclose(g, i * np.exp(np.linspace(0.1, 0.5, 5)))
+
+
+@pytest.mark.parametrize("way", ["method", "function", "hook"])
+def test_threads_add_to_one_leaf(way: str) -> None:
+    """S138: backwards of several threads to one leaf add up, and none is lost."""
+    x = leaf([1.0, 2.0])
+    if way == "hook":
+        x.register_hook(lambda g: g)
+
+    def work() -> None:
+        for _ in range(50):
+            out = total(mul(x, 2.0))
+            backward(out) if way == "function" else out.backward()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert x.grad.tolist() == [400, 400]
 
 
 def test_backward_inside_backward() -> None:

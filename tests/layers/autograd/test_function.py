@@ -153,6 +153,15 @@ def test_wrong_functions() -> None:
         nothing.apply(leaf(1.0)).backward()
 
 
+def test_a_freed_graph_names_its_function() -> None:
+    """S137, S138: the error of a second backward says which class it is about."""
+    out = Exp.apply(leaf(1.0), 2.0)
+    out.backward()
+    with pytest.raises(AutogradError, match="freed") as caught:
+        out.backward()
+    assert caught.value.op == "Exp"
+
+
 # -- gradcheck ----------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from polyop import tree
-from polyop.bridges.dask.arrays import da, meta_from_array
+from polyop.bridges.dask.arrays import da
 from polyop.bridges.dask.blocks import axes_of, blocked
 from polyop.bridges.dask.declared import compared, declared_whole, fits
 from polyop.bridges.dask.outlines import Outline, Slot, fact_of, filled
@@ -28,6 +28,7 @@ from polyop.payloads.held import Held, of_held
 from polyop.payloads.libraries import LIBRARIES
 from polyop.payloads.library import Library
 from polyop.schema.model import FunctionSchema
+from polyop.tensor.masked import check_unmasked
 from polyop.tensor.tensor import Tensor
 
 DASK: Library = LIBRARIES["dask.array"][1]
@@ -149,20 +150,14 @@ def _array(op: OpOverload, leaf: Any) -> Any:
     """Give the array that a leaf is, or holds; None if it is something else."""
     if isinstance(leaf, Tensor):
         held = leaf.payload
-        return held.array if held.__class__ is Held else held
+        return DASK.ready(held.array) if held.__class__ is Held else held
     if not PARTS.is_array(leaf):
         return None
     if not isinstance(leaf, da.Array):
+        check_unmasked(leaf)
         return leaf
-    if hasattr(meta_from_array(leaf), "mask"):
-        raise ArgumentError(
-            f"{op.name()} cannot take a masked array of Dask: what it hides would come to light",
-            op=op._schema,
-            seen=repr(leaf)[:120],
-            fix="fill it first: dask.array.ma.filled(x)",
-        )
     DASK.check(leaf)
-    return leaf
+    return DASK.ready(leaf)
 
 
 def _kept(x: Any) -> Any:

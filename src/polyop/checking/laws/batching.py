@@ -10,7 +10,8 @@ import numpy as np
 
 from polyop.checking.compare import compare_leaves
 from polyop.checking.law import Case, DoesNotApply, law, outcome
-from polyop.checking.laws.gradient import gradient_source, targets_of
+from polyop.checking.laws.backward import gradient_source
+from polyop.checking.laws.gradient import targets_of
 from polyop.checking.sample import Array, Sample, array_of
 from polyop.errors import OpCheckError, PolyopError
 from polyop.layers.autograd.api import grad

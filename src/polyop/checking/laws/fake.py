@@ -15,7 +15,16 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from polyop.checking.inputs import broadcast, cast, resized, unequal, without_optionals
+from polyop.checking.inputs import (
+    broadcast,
+    cast,
+    counted_on,
+    flipped,
+    mixed,
+    resized,
+    unequal,
+    without_optionals,
+)
 from polyop.checking.law import Case, DoesNotApply, law
 from polyop.checking.sample import Sample, leaves_named
 from polyop.errors import MetadataMismatchError, MissingFakeError, PolyopError
@@ -34,19 +43,46 @@ def fake_law(case: Case) -> str | None:
     compare_fake(case, case.sample.copy(), "")
     compare_fake(case, case.sample.copy(), " with symbolic sizes", symbolic=True)
     note = widen(case, chain(resized(case.sample), unequal(case.sample)), "sizes")
-    return note or _broadcast_note(case)
+    for name, sample in flipped(case.sample):
+        _compare_taken(case, name, sample)
+    return note or _unsure_note(case)
 
 
-def _broadcast_note(case: Case) -> str | None:
-    """Say where kernel and rule broadcast otherwise: the author may have meant equal shapes."""
-    try:
-        widen(case, broadcast(case.sample), "shapes")
-    except MetadataMismatchError as error:
-        return (
-            f"the kernel takes shapes for which the fake rule is wrong: {error.problem}; "
-            f"{error.declared}, {error.seen}. Refuse them in both, or broadcast in both"
-        )
+def _unsure_note(case: Case) -> str | None:
+    """Say where kernel and rule differ for what the author may not have meant to be given."""
+    for what, make, how in _UNSURE:
+        try:
+            for name, sample in make(case.sample):
+                _compare_taken(case, name, sample)
+        except MetadataMismatchError as error:
+            return (
+                f"the kernel takes {what} for which the fake rule is wrong: {error.problem}; "
+                f"{error.declared}, {error.seen}. Refuse them in both, or {how} in both"
+            )
     return None
+
+
+_UNSURE = (
+    ("shapes", broadcast, "broadcast"),
+    ("dtypes", mixed, "promote"),
+    ("numbers", counted_on, "compute with them"),
+)
+
+
+def _compare_taken(case: Case, name: str, sample: Sample) -> None:
+    """Compare at made inputs, unless the operator or its rule refuses them.
+
+    Raises:
+        MetadataMismatchError: a fake result differs.
+    """
+    real = take(case, sample)
+    if real is not None:
+        try:
+            compare_fake(case, sample, f" at {name}", real=real)
+        except MetadataMismatchError:
+            raise
+        except Exception:  # noqa: S110 - the rule may check more than the kernel does
+            pass
 
 
 @law("test_dtypes", "A fake call gives the real results' dtypes, for every dtype that is taken.")

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
-from polyop.checking.compare import array_difference
 from polyop.checking.inputs import broadcast, cast, mirrored, resized, without_optionals
 from polyop.checking.law import Case, DoesNotApply, law
+from polyop.checking.laws.backward import (
+    compare_alone,
+    compare_dtypes,
+    compare_runs,
+    gradient_source,
+)
 from polyop.checking.laws.fake import take
 from polyop.checking.laws.forward import compare_forward
 from polyop.checking.sample import Array, Sample, array_of, leaves_named
@@ -28,9 +31,7 @@ from polyop.checking.slope import (
     directions,
     read,
     rounds,
-    weights,
 )
-from polyop.dispatch.keys import AUTOGRAD_KEYS, DispatchKey
 from polyop.errors import AutogradError, GradcheckError, MissingGradientError
 from polyop.layers.autograd.api import grad
 from polyop.tensor.tensor import Tensor, is_differentiable, of_array
@@ -82,6 +83,7 @@ def gradient_law(case: Case) -> None:
     compare(first)
     compare_runs(first)
     compare_alone(first)
+    compare_dtypes(case, first.targets)
     for slope in rest:
         compare(slope)
     for at, sample in without_optionals(first.sample):
@@ -112,18 +114,6 @@ def second_order_law(case: Case) -> None:
         raise
     except (AutogradError, MissingGradientError) as error:
         raise DoesNotApply(f"the gradient cannot be differentiated: {error.problem}") from error
-
-
-def gradient_source(case: Case) -> Any:
-    """Give the place of the gradient, None if none is registered."""
-    op = case.op
-    for slot in ("backward", "formula", "decomposition"):
-        if op.rule(slot) is not None:
-            return op.rule_source(slot)
-    for key in (DispatchKey.CompositeImplicitAutograd, DispatchKey.Autograd, *AUTOGRAD_KEYS):
-        if op.places.top(key) is not None:
-            return op.rule_source(key)
-    return None
 
 
 def _needs_gradient(case: Case) -> None:
@@ -283,69 +273,6 @@ _FIX_MISSING = {
     2: "compute in backward by operators on what was saved from {}, without .detach() or .numpy()",
 }
 _FIX_OTHER = "compare the backward with the derivative of the kernel; also what setup_context saves"
-
-
-def compare_alone(slope: Slope) -> None:
-    """Compare with the gradients when each argument alone requires grad.
-
-    Raises:
-        GradcheckError: one is another.
-    """
-    for i, told in zip(slope.targets, slope.gradients(), strict=True):
-        alone = replace(slope, targets=[i]).gradients()[0]
-        zeros = np.zeros_like(slope.start[i])
-        _compare_runs(
-            slope, i, told=zeros if alone is None else alone, seen=zeros if told is None else told,
-            problem="is another when no other argument requires grad",
-            fix="give each gradient in its own place, whatever ctx.needs_input_grad says",
-        )  # fmt: skip
-
-
-def compare_runs(slope: Slope) -> None:
-    """Run backward twice: it leaves what it is given, and gives the same again.
-
-    Raises:
-        GradcheckError: it does not.
-    """
-    found, inputs = slope.terms(slope.start)
-    pairs = [(t, w) for t, w in zip(found, weights(found), strict=True) if t.requires_grad]
-    if not pairs:
-        return
-    terms, scale = zip(*pairs, strict=True)
-    before = [array_of(w).tobytes() for w in scale]
-    runs = [
-        grad(terms, inputs, scale, allow_unused=True, retain_graph=True, materialize_grads=True)
-        for _ in range(2)
-    ]
-    if [array_of(w).tobytes() for w in scale] != before:
-        raise GradcheckError(
-            f"the backward of {slope.case.name} writes the gradient that it is given",
-            op=slope.case.op._schema,
-            source=gradient_source(slope.case),
-            fix="work on a copy (g.clone()): others are given the same gradient",
-        )
-    for i, first, again in zip(slope.targets, *runs, strict=True):
-        _compare_runs(
-            slope, i, told=array_of(again), seen=array_of(first),
-            problem="is another when backward runs again (retain_graph=True)",
-            fix="leave what is saved in ctx as it is",
-        )  # fmt: skip
-
-
-def _compare_runs(
-    slope: Slope, target: int, *, told: Array, seen: Array, problem: str, fix: str
-) -> None:
-    differs = array_difference(told, seen)
-    if differs:
-        raise GradcheckError(
-            f"the gradient of {slope.case.name} for {slope.name(target)!r} {problem}",
-            op=slope.case.op._schema,
-            argument=slope.name(target),
-            declared="the same gradient",
-            seen=differs,
-            source=gradient_source(slope.case),
-            fix=fix,
-        )
 
 
 def _factor(readings: Sequence[Reading]) -> float | None:

@@ -7,7 +7,8 @@ from typing import Any
 from polyop.checking.compare import compare_leaves
 from polyop.checking.inputs import RELAYS, Relay, layouts
 from polyop.checking.law import Case, DoesNotApply, law, outcome
-from polyop.checking.laws.gradient import gradient_source, targets_of
+from polyop.checking.laws.backward import gradient_source
+from polyop.checking.laws.gradient import targets_of
 from polyop.checking.sample import Array, Sample, array_of
 from polyop.checking.slope import weights
 from polyop.layers.autograd.api import grad

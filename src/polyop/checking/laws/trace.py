@@ -8,8 +8,9 @@ from typing import Any
 from polyop.checking.compare import compare_leaves
 from polyop.checking.inputs import resized
 from polyop.checking.law import Case, DoesNotApply, law, outcome
+from polyop.checking.laws.backward import gradient_source
 from polyop.checking.laws.fake import fake_source, take
-from polyop.checking.laws.gradient import gradient_source, targets_of
+from polyop.checking.laws.gradient import targets_of
 from polyop.checking.sample import Sample, array_of, copy_array
 from polyop.checking.slope import weights
 from polyop.errors import DynamicOutputShapeError

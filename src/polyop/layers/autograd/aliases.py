@@ -14,18 +14,19 @@ from weakref import ref
 
 import numpy as np
 
-from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import GRAD
-from polyop.dispatch.body import result_forms
+from polyop.dispatch.body import Number, result_forms
 from polyop.dispatch.context import word
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import ArgumentError, AutogradError, MutationError, PolyopError
 from polyop.layers.autograd.loans import borrow
 from polyop.layers.levels import Level
+from polyop.lazy import load
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.inplace import INPLACE_TWINS
 from polyop.ops.views import VIEW_INVERSES
 from polyop.schema.tags import Tag
+from polyop.tensor.retaken import retaken
 from polyop.tensor.storage import bump, share
 from polyop.tensor.tensor import Tensor
 
@@ -75,7 +76,8 @@ def note_views(level: Level, op: OpOverload, args: Sequence[Any], out: Any, resu
         below, view = (out, results) if place is None else (out[place], results[place])
         if maybe and getattr(below, "view_of", None) is None:
             continue  # memory was not shared after all
-        base, statics = args[position], (*args[:position], *args[position + 1 :])
+        which = () if place is None else (Number(place),)
+        base, statics = args[position], (*args[:position], *args[position + 1 :], *which)
         if not several:
             _join(level, base, view, (op, statics))
             continue
@@ -155,8 +157,8 @@ def write(
         new = VIEW_INVERSES[by.name()](base, new, *statics)
     _replace(root, new)
     for view in root.payload.views.living() if root.payload.views else ():
-        base, by, statics = view.view_of
-        _replace(view, _taken(by, base, statics))
+        base, *step = view.view_of
+        _replace(view, retaken((step[0], step[1]), base))
     bump(target)
     return target
 
@@ -186,15 +188,6 @@ def _check_way(level: Level, op: OpOverload, view: Tensor) -> None:
         _refuse(op, f"writes a view under {level.kind} that was taken under no_grad")
 
 
-def _taken(by: OpOverload, base: Tensor, statics: Sequence[Any]) -> Tensor:
-    """Take a view again."""
-    if result_forms(by._schema)[0][0] == "views":
-        item: Tensor = dispatch(by, [base, *statics[:-1]])[statics[-1]]
-        return item
-    view: Tensor = dispatch(by, [base, *statics])
-    return view
-
-
 def _fitting(op: OpOverload, target: Tensor, new: Tensor) -> Tensor:
     """Give the new value in the dtype of the written tensor."""
     fits = tuple(new.shape) == tuple(target.shape)
@@ -214,9 +207,13 @@ def _fitting(op: OpOverload, target: Tensor, new: Tensor) -> Tensor:
 def _replace(tensor: Tensor, new: Tensor) -> None:
     """Give a wrapper the value, and the history, of another one."""
     new.payload.views = tensor.payload.views
-    tensor.payload = new.payload
     if not word().grad:
-        return  # the history stays what it was, as for a write under no_grad anywhere
+        # The history stays what it was, as for a write under no_grad anywhere: below too.
+        keep = load("polyop.layers.functionalize.histories:keep")
+        below = keep(tensor.payload.value, new.payload.value, tangent=False)
+        new.payload.value, tensor.payload = below, new.payload
+        return
+    tensor.payload = new.payload
     tensor.keys = new.keys
     if new.keys & GRAD:
         tensor.grad_node = new.grad_node

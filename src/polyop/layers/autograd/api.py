@@ -11,6 +11,7 @@ import numpy as np
 from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR, LIFTED, NO_GRAD, NUMPY, OTHER, WRAPPED
 from polyop.dispatch.context import word
 from polyop.errors import AutogradError, UsageError, UsageTypeError
+from polyop.forks import process_lock
 from polyop.layers.autograd.arrays import cast_array, zeros
 from polyop.layers.autograd.engine import owned_array, run, run_scalar
 from polyop.layers.autograd.hooks import (
@@ -235,6 +236,8 @@ def _one(i: int, output: Tensor) -> Tensor:
 #: The nodes of leaves that were told to require no grad: graphs still lead to them.
 FROZEN: WeakSet[Node] = WeakSet()
 _frozen = FROZEN.data  # type: ignore[attr-defined]  # the set inside, whose truth takes no call
+#: Held while a gradient takes the place of the one that it was added to; nothing else runs then.
+_STORING = process_lock()
 
 
 def _accumulate(node: Node, g: Tensor) -> None:
@@ -243,21 +246,40 @@ def _accumulate(node: Node, g: Tensor) -> None:
     if node.seq:
         raise UsageError("only leaves have a .grad to add to", fix="use polyop.autograd.grad")
     g = call_hooks(node.hooks, g)
-    # Alone it may be what was given to backward, or what an author or a hook keeps.
-    node.kept = ON_TENSORS["clone"](g) if node.kept is None else ON_TENSORS["add"](node.kept, g)
+    stored = False
+    while not stored:
+        kept = node.kept
+        # Alone it may be what was given to backward, or what an author or a hook keeps.
+        new = ON_TENSORS["clone"](g) if kept is None else ON_TENSORS["add"](kept, g)
+        stored = _stored(node, kept, new)
     run_after(node)
 
 
+def _stored(node: Node, kept: Tensor | None, new: Tensor) -> bool:
+    """Store a gradient, unless another thread has stored one since `kept` was read."""
+    with _STORING:
+        if node.kept is kept:
+            node.kept = new
+            return True
+    return False
+
+
 def _add_array(node: Node, g: Any) -> None:
-    kept = node.kept
     if _frozen and node in FROZEN:
         return
-    if node.hooks or (kept is not None and kept.keys != NUMPY):
-        _accumulate(node, owned_array(node, g))
-    elif kept is None:
-        node.kept = owned_array(node, g)
-    else:
-        node.kept = of_array(np.asarray(kept.payload + cast_array(g, node.more)))
+    while True:
+        kept = node.kept
+        if node.hooks or (kept is not None and kept.keys != NUMPY):
+            _accumulate(node, owned_array(node, g))
+            return
+        if kept is None:
+            new = owned_array(node, g)
+        else:
+            new = of_array(np.asarray(kept.payload + cast_array(g, node.more)))
+        with _STORING:  # `_stored`, in this frame
+            if node.kept is kept:
+                node.kept = new
+                return
 
 
 # -- methods of Tensor --------------------------------------------------------
@@ -344,9 +366,12 @@ def _backward(
         while grads:
             node, g = grads.popitem()
             if node.kept is None and not node.hooks and not _frozen:
-                node.kept = owned_array(node, g)
-            else:
-                _add_array(node, g)
+                new = owned_array(node, g)
+                with _STORING:  # `_stored`, in this frame
+                    if node.kept is None:
+                        node.kept = new
+                        continue
+            _add_array(node, g)
         return
     backward(self, None if gradient is None else [gradient], retain_graph, create_graph, inputs)
 

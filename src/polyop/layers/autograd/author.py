@@ -173,8 +173,7 @@ class AuthorRecorder:
         node.s0 = ctx
         node.s1 = specs
         node.more = ([facts(t) for t in flat], self, shape)
-        if self.fresh:
-            own_history(flat)
+        own_history(flat if self.fresh else new_among(self.op, results))
         give_node(node, flat, inner, ctx._without)
 
     def _inputs(self, values: Sequence[Any]) -> Inputs:
@@ -291,6 +290,14 @@ def placed(place: Any, flat: Sequence[Any]) -> Any:
     if place.__class__ is list:
         return [placed(item, flat) for item in place]
     return tree.unflatten(place.spec, [flat[i] for i in place.numbers])
+
+
+def new_among(op: OpOverload, results: Any) -> list[Any]:
+    """Give the single results that are declared to be no arguments and no views."""
+    returns = op._schema.returns
+    every = results if len(returns) > 1 else (results,)
+    new = [x for r, x in zip(returns, every, strict=True) if r.alias_info is None]
+    return flatten_results(new)[0]
 
 
 def own_history(results: Sequence[Any]) -> None:

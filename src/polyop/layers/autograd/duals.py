@@ -100,7 +100,7 @@ class JvpLevel(LiftingLevel):
         if done is not None:
             return done
         if op._schema.is_mutable:
-            return write(self, op, args, self._is_input)
+            return write(self, op, args, self.is_input)
         tangents = [self.tangent(a) for a in args]
         token = set_word(below)
         try:
@@ -199,5 +199,6 @@ class JvpLevel(LiftingLevel):
         tangent: Tensor = ON_TENSORS["zeros_like"](self.peel(value)) if found is None else found
         return tangent
 
-    def _is_input(self, tensor: Tensor) -> bool:
+    def is_input(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor is an input, which nobody may write."""
         return any(t is tensor for t in self.inputs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from polyop import tree
 from polyop.dispatch.bits import ANOMALY, GRAD, MODES, NO_GRAD, NUMPY, PACKING, PROBING, SUBCLASS
 from polyop.dispatch.keys import AUTOGRAD_KEYS
 from polyop.dispatch.operator import Handler
@@ -20,11 +19,9 @@ from polyop.layers.autograd.packing import packing
 from polyop.layers.autograd.plain_author import quick_author
 from polyop.layers.autograd.plan import Plan
 from polyop.layers.autograd.recorders import FormulaRecorder, Recorder, recorder_of
+from polyop.layers.autograd.saved import apart
 from polyop.layers.autograd.write import fused
 from polyop.schema.tags import Tag
-from polyop.tensor.storage import share
-from polyop.tensor.subclass import copy_of
-from polyop.tensor.tensor import Tensor
 
 #: More inputs than this, and the branches of a fused forward would double once too often.
 MAX_FUSED = 2
@@ -64,7 +61,7 @@ class AutogradLayer:
             made = fused(found.plan, kernel.fn) if bare and kernel.fn is not None else None
         below = way.handler()
         if way.code & (MODES | SUBCLASS):
-            below = apart(below)
+            below = _apart(below)
         return made or recording(found, below, plain=_is_plain(way))
 
 
@@ -86,23 +83,9 @@ def recording(found: Recorder, below: Handler, *, plain: bool) -> Handler:
     return run
 
 
-def apart(handler: Handler) -> Handler:
-    """Give other handles of results that have a history: recording would write over it.
-
-    A mode may answer with an argument, or with what it kept of another call.
-    """
-
-    def one(value: Any) -> Any:
-        if not isinstance(value, Tensor) or not value.keys & GRAD:
-            return value
-        made = copy_of(value)
-        made.keys &= ~GRAD
-        made.version = share(value)
-        return made
-
+def _apart(handler: Handler) -> Handler:
     def run(*args: Any) -> Any:
-        out = handler(*args)
-        return one(out) if isinstance(out, Tensor) else tree.map_leaves(one, out)
+        return apart(handler(*args))
 
     return run
 

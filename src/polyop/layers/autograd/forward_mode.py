@@ -16,8 +16,10 @@ from polyop.dispatch.bits import NUMPY
 from polyop.dispatch.context import reset_word, set_word, word
 from polyop.errors import MissingGradientError, UsageError, UsageTypeError
 from polyop.layers.autograd.author_tangents import Author, ForwardContext, laid_beside, needs
+from polyop.layers.autograd.dirty import Places, follow_at_level, given_back, marked, places
 from polyop.layers.autograd.duals import Dual, JvpLevel
 from polyop.layers.autograd.function import APPLY, Function, traits_of
+from polyop.layers.autograd.grad_level import LinearLevel
 from polyop.layers.autograd.loans import lending
 from polyop.layers.autograd.tangents import pushed
 from polyop.layers.autograd.transforms import with_aux
@@ -35,23 +37,22 @@ Fn = Callable[..., Any]
 def _apply_at_jvp(level: JvpLevel, cls: type[Function], args: Sequence[Any]) -> Any:
     """Apply a `Function` below a level, and its `jvp`, or its transposed backward, here."""
     tangents = [level.tangent(a) for a in args]
-
-    def below() -> Any:
-        values = [level.peel(a) for a in args]
-        if all(t is None for t in tangents):
-            return level.wrap_all(cls.apply(*values))
-        return level.wrap_with(*_pushed_through(cls, values, tangents))
-
+    values = [level.peel(a) for a in args]
     token = set_word(level.below())
     try:
-        return below()
+        if all(t is None for t in tangents):
+            return given_back(args, values, cls.apply(*values), level.wrap_all)
+        out, slopes, written = _pushed_through(cls, values, tangents)
+        results = level.wrap_with(out, slopes)
     finally:
         reset_word(token)
+    return follow_at_level(traits_of(cls), level, args, written, results)
 
 
 def _pushed_through(
     cls: type[Function], values: Sequence[Any], tangents: Sequence[Any]
-) -> tuple[Any, Sequence[Any]]:
+) -> tuple[Any, Sequence[Any], Places]:
+    """Give the results, their tangents, and which arguments were written."""
     traits, jvp = traits_of(cls), getattr(cls, "jvp", None)
     if jvp is None:
         fix = "define the static method jvp(ctx, *tangents)"
@@ -61,7 +62,14 @@ def _pushed_through(
                 op=cls.__name__, source=traits.source, fix=fix,
             )  # fmt: skip
         who = Called(cls.__name__, cls.__name__, traits.source, fix)
-        return pushed(who, cls.apply, values, tangents)
+        written: Places = []
+
+        def call(*given: Any) -> Any:
+            out = cls.apply(*given)
+            written[:] = places(given, out)  # others come back as tensors of their own
+            return out
+
+        return *pushed(who, call, values, tangents), written
     out = cls.apply(*values)
     ctx = ForwardContext()
     ctx.needs_input_grad = tuple(map(needs, tangents))
@@ -76,7 +84,8 @@ def _pushed_through(
     except Exception as error:
         note_rule(error, traits, running)
         raise
-    return out, laid_beside(Author(cls.__name__, traits.source), ctx, out, given)
+    slopes = laid_beside(Author(cls.__name__, traits.source), ctx, out, given)
+    return out, slopes, places(values, out, marked(traits, ctx, values, out))
 
 
 def _materialized(value: Any, tangent: Any) -> Any:
@@ -292,8 +301,9 @@ def linearize(func: Fn, *primals: Any) -> tuple[Any, Fn]:
     """
     leaves, _, build = paired(primals, primals)
     who = Called("the function", "func.linearize", None, "give its operators a jvp")
+    level = LinearLevel(writable=False)
     try:
-        out, linear = transposed(who, lambda *x: func(*build(x)), leaves)
+        out, linear = transposed(who, lambda *x: lending(level, func, *build(x)), leaves, level)
     except MissingGradientError:
         out, linear = func(*primals), None
     results, out_spec = tree.flatten(out)

@@ -7,10 +7,18 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-from polyop.dispatch.bits import ANOMALY, GRAD, PACKING, SUBCLASS
+from polyop.dispatch.bits import (
+    ANOMALY,
+    FUNCTIONAL,
+    FUNCTIONALIZE,
+    GRAD,
+    PACKING,
+    SUBCLASS,
+    WRAPPED,
+)
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.results import tensors_in
-from polyop.errors import AutogradError, MissingGradientError, MutationError
+from polyop.errors import AutogradError, MissingGradientError
 from polyop.layers.autograd.anomaly import note_results
 from polyop.layers.autograd.arrays import adapted, send
 from polyop.layers.autograd.author import (
@@ -20,17 +28,24 @@ from polyop.layers.autograd.author import (
     own_history,
 )
 from polyop.layers.autograd.context import Context, refuse
+from polyop.layers.autograd.dirty import (
+    follow,
+    follow_at_level,
+    marked,
+    places,
+    substitutes,
+)
 from polyop.layers.autograd.grad_level import GradLevel
 from polyop.layers.autograd.mirror import describe, matched, needs_of, nodes_in, spec_of
 from polyop.layers.autograd.node import SUBCLASS_NODES, Node, next_seq, node_of
 from polyop.layers.autograd.packing import pack_results
 from polyop.layers.autograd.write import facts
-from polyop.layers.levels import innermost
+from polyop.layers.levels import LEVEL_BITS
 from polyop.layers.rule_notes import note_rule
 from polyop.lazy import load
 from polyop.ops.define import ON_TENSORS
 from polyop.source import source_of
-from polyop.tensor.tensor import MADE
+from polyop.tensor.tensor import MADE, Tensor
 
 Apply = Callable[[type["Function"], Sequence[Any]], Any]
 
@@ -61,6 +76,9 @@ class Traits:
         """Name the class, in errors."""
         return self.cls.__name__
 
+    def __str__(self) -> str:
+        return self.name()
+
 
 class Function:
     """A differentiable function: subclass it, and call it by `apply`.
@@ -88,7 +106,7 @@ class Function:
     def apply(cls, *args: Any) -> Any:
         """Call it."""
         traits = traits_of(cls)
-        level = innermost(args)
+        level = _acting(args)
         if level is None:
             return _apply(traits, args)
         if not level.alive:
@@ -99,12 +117,44 @@ class Function:
                 op=cls.__name__, source=traits.source,
                 fix="write forward(*args), and setup_context(ctx, inputs, output)",
             )  # fmt: skip
-        if level.kind == "vmap":  # read when it is first needed
-            load("polyop.layers.vmap.functions")
+        if level.kind in _RULES:  # read when it is first needed
+            load(_RULES[level.kind])
         for kind in type(level).__mro__:
             if kind in APPLY:
                 return APPLY[kind](level, cls, args)
         raise AutogradError(f"{cls.__name__} cannot run under {level.kind}", op=cls.__name__)
+
+
+#: Where the entries of `APPLY` stand that need more than this part, by kind of level.
+_RULES = {
+    "vmap": "polyop.layers.vmap.functions",
+    "func.functionalize": "polyop.layers.functionalize.functions",
+}
+
+
+def _acting(args: Sequence[Any]) -> Any:
+    """Give the level that a call belongs to: the deepest of its tensors, or of what they make.
+
+    A functionalization has the operators of forward for its own, and so the call only if it
+    differentiates or maps something below.
+    """
+    now = word()
+    found = now.functional if now & FUNCTIONALIZE else None
+    for tensor in tensors_in(tuple(args)):
+        if tensor.keys & WRAPPED:
+            level = tensor.payload.level
+            if found is None or level.depth > found.depth:
+                found = level
+    if found is not None and found.kind == "func.functionalize":
+        return found if any(map(_is_watched, tensors_in(tuple(args)))) else None
+    return found
+
+
+def _is_watched(tensor: Tensor) -> bool:
+    """Tell whether a transform below a functionalization has a tensor, or autograd."""
+    while tensor.keys & FUNCTIONAL:
+        tensor = tensor.payload.value()
+    return bool(tensor.keys & (GRAD | LEVEL_BITS))
 
 
 _traits: dict[type, Traits] = {}
@@ -125,11 +175,15 @@ def _apply(traits: Traits, args: Sequence[Any]) -> Any:
     out = run_under(word().without_grad, _forward, traits, ctx, args)
     if not nodes or not word().grad:
         return out
+    written = marked(traits, ctx, args, out) if ctx._dirty else ()
     out = _no_inputs(ctx, args, out)
     shared = {id(t.version) for t in tensors_in(tuple(args))}
     # Others are views of what `forward` made; a write to a view of an argument is refused.
     own_history([t for t in tensors_in(out) if id(t.version) not in shared])
-    attach(traits, ctx, specs, nodes, args, out=out, results=out, kept=False)
+    results = substitutes(written, out) if written else out
+    attach(traits, ctx, specs, nodes, args, out=out, results=results, kept=False)
+    if written:
+        follow(traits, written, out, results)
     return out
 
 
@@ -147,14 +201,8 @@ def _forward(traits: Traits, ctx: Context, args: Sequence[Any]) -> Any:
 
 
 def _no_inputs(ctx: Context, args: Sequence[Any], out: Any) -> Any:
-    """Give another tensor in the place of an input that is returned; check dirty ones."""
+    """Give another tensor in the place of an input that is returned, unless it is dirty."""
     given = list(tensors_in(tuple(args)))
-    for t in given:
-        if id(t) in ctx._dirty and t.keys & GRAD and t.grad_node.seq == 0:
-            raise MutationError(
-                "a Function writes a leaf that requires grad",
-                seen=f"shape {tuple(t.shape)}", fix="write a clone",
-            )  # fmt: skip
 
     def fresh(value: Any) -> Any:
         same = any(value is t for t in given)
@@ -232,7 +280,7 @@ def _apply_at_level(level: GradLevel, cls: type[Function], args: Sequence[Any]) 
     """Apply it below a gradient level, and record it there."""
     traits = traits_of(cls)
     values = [level.peel(a) for a in args]
-    recorded = word().grad
+    recorded = level.always or word().grad
     specs = [spec_of(a, level.node_of) for a in args]
     ctx = Context()
     ctx.needs_input_grad = tuple(map(needs_of, specs))
@@ -248,11 +296,13 @@ def _apply_at_level(level: GradLevel, cls: type[Function], args: Sequence[Any]) 
             raise
         results = level.wrap_all(out)
         nodes = tuple(node for spec in specs for node in nodes_in(spec))
+        written = marked(traits, ctx, values, out) if ctx._dirty else ()
         if recorded and nodes:
             attach(traits, ctx, specs, nodes, values, out=out, results=results, kept=True)
-        return results
+        return results, places(values, out, written) if written else []
 
-    return run_under(level.below(), below)
+    results, written = run_under(level.below(), below)
+    return follow_at_level(traits, level, args, written, results)
 
 
 APPLY[GradLevel] = _apply_at_level

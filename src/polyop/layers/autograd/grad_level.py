@@ -6,8 +6,9 @@ where outer levels see it, and the wrapper of its result gets the history.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import ANOMALY, GRAD, LIFTED
@@ -27,6 +28,8 @@ class GradLevel(LiftingLevel):
     """One running gradient."""
 
     kind = "func.grad"
+    #: Whether it records what runs under `no_grad` too.
+    always: ClassVar[bool] = False
     #: What it took over from outside (`loans.py`); unset where it takes nothing.
     __slots__ = ("loans",)
     loans: Any
@@ -47,7 +50,7 @@ class GradLevel(LiftingLevel):
     def run(self, op: OpOverload, args: Sequence[Any]) -> Any:
         """Run a call on what is inside the wrappers, and record it."""
         if op._schema.is_mutable:
-            return write(self, op, args, _is_leaf)
+            return write(self, op, args, self.is_input)
         now = word()
         # Found before the call, which may take the operator's rules away.
         found = recorder_of(op) if now.grad else None
@@ -92,6 +95,10 @@ class GradLevel(LiftingLevel):
             return found
         return None
 
+    def is_input(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor is an input, which nobody may write."""
+        return tensor.keys & GRAD != 0 and tensor.grad_node.seq == 0
+
     def wrap(self, value: Tensor) -> Tensor:
         """Wrap a tensor."""
         record = Lifted()
@@ -108,11 +115,52 @@ class GradLevel(LiftingLevel):
         return t
 
 
+class LinearLevel(GradLevel):
+    """The level of a forward derivative that is a transposed record: grad mode says nothing to it.
+
+    Outer levels, and autograd, see a call in the mode that it was made in.
+
+    Args:
+        writable: whether its inputs may be written.
+    """
+
+    always = True
+    __slots__ = ("_hiding", "_writable")
+
+    def __init__(self, *, writable: bool) -> None:
+        super().__init__()
+        self._writable = writable
+        self._hiding = False
+
+    def is_input(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor is an input, which nobody may write."""
+        return not self._writable and super().is_input(tensor)
+
+    def below_of(self, now: Word) -> Word:
+        """Make the word below; what was made in inference mode is recorded here, so it is off."""
+        made = super().below_of(now)
+        return made.but(grad=made.grad and not self._hiding, inference=False)
+
+    def run(self, op: OpOverload, args: Sequence[Any]) -> Any:
+        """Run a call on what is inside the wrappers, and record it."""
+        if word().grad:
+            return super().run(op, args)
+        with self.watching():
+            return super().run(op, args)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Record in any mode; below, it is what it was."""
+        now, hiding = word(), self._hiding
+        self._hiding = hiding or not now.grad
+        token = set_word(now.but(grad=True))  # of its own: the word below is cached for it
+        try:
+            yield
+        finally:
+            reset_word(token)
+            self._hiding = hiding
+
+
 def _places(op: OpOverload) -> tuple[int, ...] | None:
     """Give the places of tensors, if nothing else of a call's arguments is in its code."""
     return None if op.objects else tensor_places(op)
-
-
-def _is_leaf(tensor: Tensor) -> bool:
-    """Tell whether a tensor is an input of its level."""
-    return tensor.keys & GRAD != 0 and tensor.grad_node.seq == 0

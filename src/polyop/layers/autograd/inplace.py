@@ -4,71 +4,104 @@ A write gives its tensor a new history: the node of the functional twin, with
 the former history as an input. What the gradient reads of the old value is
 copied before the write.
 
-NOTE [Writes through views]
-A write to a view is a write to a part of its base. The base gets a node whose
-backward sends to the old base the gradient with that part replaced: `g +
-V'(d - V g)`, where V takes the view (its operators, run again), V' is V's own
-gradient, and d is the gradient of the written part. Made of operators only,
-this works in every mode and can be differentiated. All living views of the
-base then get their history anew. They are found through the one `Version`
-that aliases share: only if more hold it than we know of do we search.
+A write to a view is one to its base (`regions.py`), and all living views of
+the base get their history anew. They are found through the one `Version` that
+aliases share: only if more hold it than we know of do we search.
 """
 
 from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.results import tensors_in
 from polyop.errors import MutationError
-from polyop.layers.autograd.arrays import adapted, send
-from polyop.layers.autograd.engine import run
+from polyop.layers.autograd.author import AuthorRecorder, new_among, own_history
 from polyop.layers.autograd.hooks import keep_grad, keeps_grad
-from polyop.layers.autograd.node import Node, edges, leaf_node, next_seq, node_of
+from polyop.layers.autograd.node import Node, leaf_node, next_seq, node_of
 from polyop.layers.autograd.recorders import FormulaRecorder, MissingRecorder, Recorder, recorder_of
-from polyop.layers.autograd.saved import Twin, bare, part_node
+from polyop.layers.autograd.regions import region_node
+from polyop.layers.autograd.saved import Twin, apart, bare
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.inplace import INPLACE_TWINS
+from polyop.records import NamedTuple
+from polyop.tensor.retaken import Step, retaken
 from polyop.tensor.storage import Version
 from polyop.tensor.subclass import copy_of
 from polyop.tensor.tensor import Tensor
 
-#: One operator of a view, and its arguments after the base.
-Step = tuple[OpOverload, tuple[Any, ...]]
+
+class Writing(NamedTuple):
+    """What is known of an operator that writes.
+
+    Attributes:
+        op: the operator.
+        found: records its calls.
+        reads: the places of the arguments whose values the gradient reads.
+        fresh: the numbers of the results that are no written arguments.
+    """
+
+    op: OpOverload
+    found: Recorder
+    reads: frozenset[int]
+    fresh: tuple[int, ...]
+
+
+class Part(NamedTuple):
+    """A written tensor.
+
+    Attributes:
+        tensor: itself.
+        root: the base whose history it has a part in; itself, if it is no view.
+        steps: the way from there.
+        former: what it was before the write.
+        capture: where the gradient of a part stops that was written over, if there is one.
+    """
+
+    tensor: Tensor
+    root: Tensor
+    steps: list[Step]
+    former: Tensor
+    capture: Node | None
 
 
 def writing(op: OpOverload, below: Handler) -> Handler:
     """Make the handler of an operator that writes."""
-    found = _recorder_of(op)
     places = [i for i, a in enumerate(op._schema.arguments) if a.is_write]
+    source = INPLACE_TWINS.get(op.name()) or op  # whose rules say what the gradient is
 
     def handler(*args: Any) -> Any:
+        known: Writing = source.notes.get(op) or source.note(op, lambda _: _known(op))
         written = [t for i in places for t in tensors_in(args[i])]
         for tensor in written:
             refuse_leaf(op, tensor)
-        if found is None or not written:
+        if not written and not known.fresh:
             return below(*args)
         for tensor in written:
             _refuse_bypass(op, tensor)
-        if len(written) > 1:
-            return _write_many(found, below, args, written)
-        return _write(found, below, args, written[0])
+        return _write(known, below, args, written)
 
     return handler
 
 
-def _recorder_of(op: OpOverload) -> Recorder | None:
+def _known(op: OpOverload) -> Writing:
+    found = _recorder_of(op)
+    forms = result_forms(op._schema)
+    fresh = tuple(i for i, (kind, _) in enumerate(forms) if kind != "argument")
+    return Writing(op, found, _read_by(op, found), fresh)
+
+
+def _recorder_of(op: OpOverload) -> Recorder:
     twin = INPLACE_TWINS.get(op.name())
     if twin is not None:
         return recorder_of(twin) or CUT
-    return MissingRecorder(op) if op.rule("backward") is None else None
+    return MissingRecorder(op) if op.rule("backward") is None else CUT
 
 
 class Cut:
@@ -129,83 +162,115 @@ def history(tensor: Tensor) -> tuple[Tensor, list[Step]]:
         tensor = view[0]
 
 
-def take(steps: Sequence[Step], tensor: Any) -> Any:
-    """Take a view again, of another base."""
-    for op, statics in steps:
-        if result_forms(op._schema)[0][0] == "views":
-            tensor = dispatch(op, [tensor, *statics[:-1]])[statics[-1]]
-        else:
-            tensor = dispatch(op, [tensor, *statics])
-    return tensor
-
-
 # -- the write ----------------------------------------------------------------
 
 
-def _write(found: Recorder, below: Handler, args: Sequence[Any], x: Tensor) -> Any:
-    root, steps = history(x)
-    read = _read_by(found)
-    old = _before(x, copied=any(args[i] is x for i in read))
-    values = [
-        old if a is x else _before(a, copied=True) if i in read and _is_alias(a, x) else a
-        for i, a in enumerate(args)
-    ]
-    capture = leaf_node(x.dtype) if steps and old.keys & GRAD else None
-
-    def node_here(tensor: Tensor) -> Node | None:
-        # The gradient of a part stops there; what was saved of it has its own history.
-        return capture if tensor is old and capture is not None else node_of(tensor)
-
-    out = below(*args)
-    after = bare(x)
-    found.record(values, values, after, after, kept=False, node_of=node_here, plain=False)
-    inner = node_of(after)
-    twins = _twins_in(inner, after.version)
-    del after  # it holds the version, by which living views are known
-    if not steps:
-        _renew(x, inner)
-    elif inner is not None or root.keys & GRAD:
-        _renew(root, region_node(root, x, steps, inner, capture))
-    refresh(root, x, twins)
+def _write(known: Writing, below: Handler, args: Sequence[Any], written: Sequence[Tensor]) -> Any:
+    parts = [_part(known, x, args) for x in written]
+    values = _formerly(known, args, parts)
+    out = _with_new(known, below(*args)) if known.fresh else below(*args)
+    roots: dict[int, tuple[Tensor, Tensor, Node | None]] = {}
+    for part, inner in zip(parts, _recorded(known, values, out, parts), strict=True):
+        x, root, steps, _, capture = part
+        if not steps:
+            _renew(x, inner)
+        elif inner is not None or root.keys & GRAD:
+            _renew(root, region_node(root, x, steps, inner, capture))
+        roots[id(root)] = (root, x, inner)
+    for root, x, inner in roots.values():
+        refresh(root, x, inner)
     return out
 
 
-def _twins_in(node: Node | None, version: Any) -> int:
-    """Count what a node saved of the new value: each holds its version."""
-    found = [] if node is None else [getattr(node, name, None) for name in ("s0", "s1", "s2")]
-    items = [x for s in found for x in (s if s.__class__ in {list, tuple} else (s,))]
-    return sum(x.__class__ is Twin and x.tensor.version is version for x in items)
+def _with_new(known: Writing, out: Any) -> Any:
+    """Give the results of a call, where those that are no written arguments have no history."""
+    every = list(out) if len(known.op._schema.returns) > 1 else [out]
+    for i in known.fresh:
+        every[i] = apart(every[i])
+    out = every[0] if len(every) == 1 else tuple(every)
+    own_history(new_among(known.op, out))
+    return out
+
+
+def _part(known: Writing, x: Tensor, args: Sequence[Any]) -> Part:
+    root, steps = history(x)
+    former = _before(x, copied=any(args[i] is x for i in known.reads))
+    # A call without a gradient is reached by the history of all that it had.
+    caught = steps and former.keys & GRAD and known.found.__class__ is not MissingRecorder
+    return Part(x, root, steps, former, leaf_node(x.dtype) if caught else None)
+
+
+def _formerly(known: Writing, args: Sequence[Any], parts: Sequence[Part]) -> list[Any]:
+    """Give the arguments as they are before the write, as far as the gradient knows of them."""
+    values = list(args)
+    for part in parts:
+        x = part.tensor
+        for i, a in enumerate(args):
+            if a is x:
+                values[i] = part.former
+            elif i in known.reads and _is_alias(a, x):
+                values[i] = _before(a, copied=True)
+    return values
+
+
+def _recorded(
+    known: Writing, values: Sequence[Any], out: Any, parts: Sequence[Part]
+) -> list[Node | None]:
+    """Record a call, and give the node of each written tensor."""
+    captures = {id(part.former): part.capture for part in parts if part.capture is not None}
+
+    def node_here(tensor: Tensor) -> Node | None:
+        # The gradient of a part stops there; what was saved of it has its own history.
+        return captures.get(id(tensor)) or node_of(tensor)
+
+    results = [bare(part.tensor) for part in parts]
+    if known.fresh:
+        every = out if len(known.op._schema.returns) > 1 else (out,)
+        results += [every[i] for i in known.fresh]
+    given = results if len(results) > 1 else results[0]
+    known.found.record(
+        values, values, given, given, kept=False, node_of=node_here if captures else node_of,
+        plain=False,
+    )  # fmt: skip
+    return [node_of(t) for t in results[: len(parts)]]
 
 
 def _refuse_bypass(op: OpOverload, x: Any) -> None:
-    """Refuse a write to a view that a Function gave: its base would not know of the backward.
+    """Refuse a write to a view that nobody can take again: its base would not know of the write.
 
     Raises:
         MutationError: it is one, or a view of one.
     """
     while getattr(x, "view_of", None) is not None:
-        if _by_function(x):
+        by = _only_giver(x)
+        if by is not None:
+            name = by.name() if isinstance(by, OpOverload) else "a Function"
             raise MutationError(
-                f"{op.name()} writes a view that a Function gave of its argument",
+                f"{op.name()} writes a view that {name} gave of its argument",
                 op=op._schema,
-                seen=f"shape {tuple(x.shape)}, of {x.grad_node.name()}",
-                fix="write to a clone, or let forward give one",
+                seen=f"shape {tuple(x.shape)}, of {x.grad_node.name() if x.keys & GRAD else name}",
+                fix="write to a clone, or let it give one",
             )
         x = x.view_of[0]
 
 
-def _by_function(x: Any) -> bool:
-    """Tell whether a view has the history that a Function gave it, which no operator can renew."""
+def _only_giver(x: Any) -> Any:
+    """Give what made a view that cannot be taken again: a Function, or an operator that writes."""
     op = getattr(x.grad_node, "op", None) if x.keys & GRAD else None
-    return op is not None and not isinstance(op, OpOverload)
+    if op is not None and not isinstance(op, OpOverload):
+        return op
+    op = x.view_of[1]
+    return op if op._schema.is_mutable and recorder_of(op) is not None else None
 
 
-def _read_by(found: Recorder) -> set[int]:
+def _read_by(op: OpOverload, found: Recorder) -> frozenset[int]:
     """Give the places of the arguments whose values the gradient reads."""
+    if isinstance(found, AuthorRecorder):  # which of them `setup_context` keeps, only it knows
+        return frozenset(range(len(op._schema.arguments)))
     if not isinstance(found, FormulaRecorder):
-        return set()
+        return frozenset()
     reads = found.plan.part(found.plan.diff).reads
-    return {read.index for read in reads if read.kind in {"tensor", "tensor?"}}
+    return frozenset(read.index for read in reads if read.kind in {"tensor", "tensor?"})
 
 
 def _is_alias(a: Any, x: Tensor) -> bool:
@@ -240,11 +305,11 @@ def _renew(x: Tensor, node: Node | None) -> None:
             keep_grad(node)
 
 
-def _end(op: Any, backward: Any = None) -> Node:
-    """Make the node of a value that depends on nothing, which still requires grad."""
+def _end(op: Any, backward: Any = None, reached: tuple[Node | None, ...] = ()) -> Node:
+    """Make the node of a value whose gradient ends there, and which still requires grad."""
     node = Node()
     node.backward = backward or _stop
-    node.op, node.seq, node.n0 = op, next_seq(), ()
+    node.op, node.seq, node.n0 = op, next_seq(), reached
     return node
 
 
@@ -255,7 +320,7 @@ def _stop(node: Node, g: Any, grads: Any, push: Any) -> None:
 def _lost(node: Node, g: Any, grads: Any, push: Any) -> None:
     raise MutationError(
         f"what {node.name()} gave is a view of its argument, which was written since",
-        fix="let forward give a clone, or write before the Function is called",
+        fix="let it give a clone, or write before it is called",
     )
 
 
@@ -263,97 +328,27 @@ _stop.tensor = _stop  # type: ignore[attr-defined]
 _lost.tensor = _lost  # type: ignore[attr-defined]
 
 
-def _write_many(
-    found: Recorder, below: Handler, args: Sequence[Any], written: Sequence[Tensor]
-) -> Any:
-    """Write several tensors at once: an author's operator, which has no gradient (S131)."""
-    out = below(*args)
-    for x in written:
-        after = bare(x)
-        found.record(args, args, after, after, kept=False, node_of=node_of, plain=False)
-        _renew(x, node_of(after))
-    return out
-
-
 # -- views --------------------------------------------------------------------
 
 
-def region_node(
-    root: Tensor, x: Tensor, steps: list[Step], inner: Node | None, capture: Node | None
-) -> Node:
-    """Make the node of a base of which a part was written (NOTE [Writes through views])."""
-    node = Node()
-    node.backward = region_backward
-    node.seq = next_seq()
-    node.op = steps[-1][0]
-    former = node_of(root)
-    others = () if inner is None else tuple(n for n in edges(inner) if n is not capture)
-    node.n0 = others if former is None else (former, *others)
-    node.s0 = steps
-    node.s1 = inner
-    node.s2 = (former, capture)
-    return node
-
-
-def _region_backward(n: Node, g: Any, grads: dict[Node, Any], push: Callable[[Node], Any]) -> None:
-    steps, inner, (former, capture) = n.s0, n.s1, n.s2
-    part = take(steps, g)
-    own: dict[Any, Any] = {}
-    if inner is not None:
-        written_node = part_node(inner, node_of(_taken(n, steps, g))) if word().grad else inner
-        inner.backward.tensor(written_node, part, own, _ignore)
-    written = own.pop(capture, None)
-    for node, d in own.items():
-        send(node, d, grads, push)
-    if former is not None:
-        change = ON_TENSORS["negative"](part)
-        if written is not None:
-            change = ON_TENSORS["add"](change, written)
-        send(former, ON_TENSORS["add"](g, put_back(steps, g, change)), grads, push)
-
-
-region_backward = adapted(_region_backward)
-
-
-def put_back(steps: Sequence[Step], like: Tensor, part: Tensor) -> Tensor:
-    """Give a tensor like the base that is zero but for one part."""
-    leaf = leaf_node(like.dtype)
-    taken = _taken(leaf, steps, like)
-    found = run(
-        [(taken.grad_node, part)], retain=False, create_graph=word().grad, wanted=frozenset([leaf])
-    )
-    back: Tensor = found[leaf]
-    return back
-
-
-def _taken(node: Node, steps: Sequence[Step], like: Tensor) -> Tensor:
-    """Take a view of a base that has a node; its data are those of `like`."""
-    proxy = bare(like)
-    proxy.grad_node = node
-    proxy.keys |= GRAD
-    taken: Tensor = run_under(word().with_grad, take, steps, proxy)
-    return taken
-
-
-def _ignore(node: Node) -> None:
-    pass
-
-
-def refresh(root: Tensor, x: Tensor, twins: int = 0) -> None:
+def refresh(root: Tensor, x: Tensor, inner: Node | None) -> None:
     """Give all living views of a base their history anew.
 
     Args:
         root: the base.
         x: the view of it, or the base itself, that was written.
-        twins: how many saved values are known to hold the version.
+        inner: the node of what was written, which may have saved it.
     """
     if not root.keys & GRAD:
         return
-    for view in sorted(_views(root, x, twins), key=lambda v: len(history(v)[1])):
-        if _by_function(view):
-            view.grad_node = _end(view.grad_node.op, _lost)
+    views = _views(root, x, inner)
+    for view in views if len(views) < 2 else sorted(views, key=lambda v: len(history(v)[1])):
+        base = view.view_of[0]
+        by = _only_giver(view)
+        if by is not None:
+            _renew(view, _end(by, _lost, (node_of(view), node_of(base))))
             continue
-        fresh = take(history(view)[1][-1:], view.view_of[0])
+        fresh = retaken(history(view)[1][-1], base)
         _renew(view, fresh.grad_node)
 
 
@@ -361,7 +356,7 @@ def refresh(root: Tensor, x: Tensor, twins: int = 0) -> None:
 KNOWN = 3
 
 
-def _views(root: Tensor, x: Tensor, twins: int) -> list[Tensor]:
+def _views(root: Tensor, x: Tensor, inner: Node | None) -> list[Tensor]:
     """Give the living views of a base; those that lead to `x` need no search."""
     views: list[Tensor] = []
     while x is not root:
@@ -370,10 +365,18 @@ def _views(root: Tensor, x: Tensor, twins: int) -> list[Tensor]:
     version = root.version
     if version.__class__ is not Version:
         return views
-    held = sum(view.version is version for view in views)
-    if sys.getrefcount(version) <= KNOWN + held + twins:
+    held = KNOWN + sum([view.version is version for view in views])
+    found = sys.getrefcount(version)
+    if found <= held or found <= held + _twins_in(inner, version):
         return views
     known = {id(view) for view in views}
     holders = [t for t in gc.get_referrers(version) if isinstance(t, Tensor)]
     others = [t for t in holders if t is not root and id(t) not in known]
     return [*views, *[t for t in others if history(t)[0] is root]]
+
+
+def _twins_in(node: Node | None, version: Any) -> int:
+    """Count what a node saved of the new value: each holds its version."""
+    found = [] if node is None else [getattr(node, name, None) for name in ("s0", "s1", "s2")]
+    items = [x for s in found for x in (s if s.__class__ in {list, tuple} else (s,))]
+    return sum(x.__class__ is Twin and x.tensor.version is version for x in items)

@@ -6,6 +6,7 @@ below says.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from polyop import tree
@@ -73,6 +74,10 @@ class LiftingLevel(Level):
     """A running derivative, whose tensors have a `Lifted` as their payload."""
 
     __slots__ = ()
+
+    def watching(self) -> AbstractContextManager[Any]:
+        """Give the context in which a write is followed as the level follows a call."""
+        return nullcontext()
 
     def owns(self, value: Any) -> bool:
         """Tell whether a value is a tensor of this level."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from polyop.layers.autograd.arrays import cast_tensor
@@ -152,7 +154,31 @@ def _one(op: Any, source: Any, name: str, spec: Spec, given: Any) -> Found:
             fix="return a gradient of the argument's shape",
         )
     if spec.node is not None:
+        if given.dtype != spec.dtype:
+            _note_cast(name, spec.dtype, given.dtype)
         yield spec.node, cast_tensor(given, spec.dtype)
+
+
+#: An argument, its dtype, and that of the gradient which backward returned for it.
+Cast = tuple[str, Any, Any]
+_watching: ContextVar[list[Cast] | None] = ContextVar("watching", default=None)
+
+
+@contextmanager
+def watching_casts() -> Iterator[list[Cast]]:
+    """Collect the casts of gradients in the block; a wrong dtype is no error (S128)."""
+    casts: list[Cast] = []
+    token = _watching.set(casts)
+    try:
+        yield casts
+    finally:
+        _watching.reset(token)
+
+
+def _note_cast(name: str, declared: Any, seen: Any) -> None:
+    casts = _watching.get()
+    if casts is not None:
+        casts.append((name, declared, seen))
 
 
 def _record(op: Any, source: Any, name: str, spec: dict[Any, Any], given: Any) -> Found:

@@ -27,7 +27,7 @@ class Read(NamedTuple):
     Attributes:
         name: the variable in the backward.
         kind: `"tensor"`, `"tensor?"`, `"tensor[]"`, `"tensor?[]"`, `"static"`, `"fact"`,
-            `"result"` or `"results"`.
+            `"facts"` (one of each tensor of a list), `"result"` or `"results"`.
         index: of the argument or result.
         fact: which fact.
     """
@@ -118,6 +118,15 @@ class _Reader(ast.NodeTransformer):
         self.reads[name] = Read(name, kind, found.index, node.attr)
         return ast.Name(name, ast.Load())
 
+    def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
+        asked, source = _asked_of_each(node)
+        found = self._find(source)
+        if found is None or found.kind != "tensor[]" or asked not in FACTS:
+            return self.generic_visit(node)
+        name = f"{found.name}_{asked}s_"
+        self.reads[name] = Read(name, "facts", found.index, asked)
+        return ast.Name(name, ast.Load())
+
     def visit_Name(self, node: ast.Name) -> ast.AST:
         name = node.id
         if name in self.bound or _gradient(name):
@@ -137,7 +146,7 @@ class _Reader(ast.NodeTransformer):
         if name in self.plan.names:
             i = self.plan.names.index(name)
             return Read(name, self.plan.shape.kinds[i], i)
-        if name == "r" or (name[0] == "r" and name[1:].isdigit()):
+        if name == "r" or (name[:1] == "r" and name[1:].isdigit()):
             return self._result(name)
         return None
 
@@ -145,6 +154,19 @@ class _Reader(ast.NodeTransformer):
         index = int(name[1:] or 0)
         many = len(self.plan.forms) == 1 and self.plan.forms[0][0] in {"list", "views"}
         return Read(name, "results" if many else "result", index)
+
+
+def _asked_of_each(node: ast.ListComp) -> tuple[str, str]:
+    """Read `[x.asked for x in source]`; give two empty names for any other list."""
+    elt, loop = node.elt, node.generators[0]
+    if (
+        len(node.generators) == 1
+        and not loop.ifs
+        and isinstance(elt, ast.Attribute)
+        and ast.unparse(elt.value) == ast.unparse(loop.target)
+    ):
+        return elt.attr, ast.unparse(loop.iter)
+    return "", ""
 
 
 def _gradient(name: str) -> bool:

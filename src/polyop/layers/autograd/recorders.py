@@ -20,6 +20,7 @@ from polyop.layers.autograd.author import (
     AuthorRecorder,
     flatten_results,
     give_node,
+    new_among,
     own_history,
 )
 from polyop.layers.autograd.mirror import NodeOf, nodes_in, spec_of
@@ -184,8 +185,8 @@ class MissingRecorder:
         node.n0 = nodes
         node.s0 = RUNNING.get()
         node.more = ([facts(t) for t in flat], None)
-        if all(r.alias_info is None for r in self.op._schema.returns):
-            own_history(flat)
+        if not self.op._schema.is_mutable:
+            own_history(new_among(self.op, results))
         give_node(node, flat, flat)
 
 

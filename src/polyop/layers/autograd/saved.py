@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from polyop import tree
 from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR
 from polyop.dispatch.context import word
 from polyop.errors import AutogradError
@@ -68,6 +69,23 @@ def bare(tensor: Tensor) -> Tensor:
     if found is not None:
         t.graph_node = found
     return t
+
+
+def apart(value: Any) -> Any:
+    """Give other handles of tensors that have a history: recording would write over it.
+
+    A mode may answer with an argument, or with what it kept of another call.
+    """
+    return _apart(value) if isinstance(value, Tensor) else tree.map_leaves(_apart, value)
+
+
+def _apart(value: Any) -> Any:
+    if not isinstance(value, Tensor) or not value.keys & GRAD:
+        return value
+    made = load("polyop.tensor.subclass:copy_of")(value)
+    made.keys &= ~GRAD
+    made.version = share(value)
+    return made
 
 
 def twin(tensor: Tensor, number: int) -> Twin:

@@ -17,7 +17,7 @@ from polyop.dispatch.context import word
 from polyop.errors import AutogradError, MissingGradientError
 from polyop.layers.autograd.author import RUNNING
 from polyop.layers.autograd.engine import run
-from polyop.layers.autograd.grad_level import GradLevel
+from polyop.layers.autograd.grad_level import GradLevel, LinearLevel
 from polyop.layers.autograd.lifted import Lifted
 from polyop.layers.autograd.node import Node
 from polyop.layers.levels import enter_level
@@ -104,7 +104,10 @@ class Transposed(NamedTuple):
 
 
 def transposed(
-    called: Called, call: Callable[..., Any], primals: Sequence[Tensor]
+    called: Called,
+    call: Callable[..., Any],
+    primals: Sequence[Tensor],
+    lower: LinearLevel | None = None,
 ) -> tuple[Any, Transposed]:
     """Run a call, and give its result with its linear map.
 
@@ -112,16 +115,18 @@ def transposed(
         called: what runs, in errors.
         call: of the primals; returns a tree of tensors.
         primals: the tensors to differentiate at.
+        lower: the level to record at; by default one at which the call may write its primals.
 
     Raises:
         MissingGradientError: the gradient cannot be transposed, or there is none.
     """
-    lower = GradLevel()
+    lower = lower or LinearLevel(writable=True)
     watched = [lower.watched(p) for p in primals]
+    leaves = [t.grad_node for t in watched]  # before the call, which may write them
     with enter_level(lower):
         out = call(*watched)
     results = [(_node(lower, leaf), lower.peel(leaf)) for leaf in tree.leaves(out)]
-    return lower.peel(out), at_a_level(called, results, [t.grad_node for t in watched])
+    return lower.peel(out), at_a_level(called, results, leaves)
 
 
 def at_a_level(

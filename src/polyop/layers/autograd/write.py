@@ -98,6 +98,7 @@ def _kept(
         "tensor[]": (a, f"[count_of(_x) for _x in {a}]"),
         "tensor?[]": (a, f"[None if _x is None else count_of(_x) for _x in {a}]"),
         "fact": (FACTS.get(read.fact, "").format(p=f"{a}.payload"), ""),
+        "facts": (f"[{FACTS.get(read.fact, '').format(p='_x.payload')} for _x in {a}]", ""),
         "result_fact": (FACTS.get(read.fact, "").format(p=f"r{read.index}.payload"), ""),
         "result": (saved(read.index), counted(read.index)),
         "results": (
@@ -269,7 +270,7 @@ def _write_backward(plan: Plan, part: Part, variant: str) -> Callable[..., Any]:
     lines = [] if plan.single else _several(plan)
     names = [read.name for read in part.reads]
     lines += load("s", names, 3) if names else []
-    versioned = [r for r in part.reads if r.kind not in {"static", "fact", "result_fact"}]
+    versioned = [r for r in part.reads if r.kind not in {"static", "fact", "facts", "result_fact"}]
     lines += load("v", [f"v_{r.name}" for r in versioned], 2) if versioned else []
     for read in part.reads:
         lines += _use(read, tensors)

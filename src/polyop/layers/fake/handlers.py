@@ -27,7 +27,7 @@ from polyop.dispatch.bits import (
     INFERENCE,
     INFERENCE_TENSOR,
 )
-from polyop.dispatch.body import result_forms
+from polyop.dispatch.body import Number, result_forms
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.resolve import Way
@@ -149,6 +149,7 @@ def generate(way: Way, plan: Plan | None) -> Handler:
         op, plan=plan, compute=compute, compute_new=compute_new, current_space=current_space,
         meta_space=META_SPACE, freeze=freeze, Meta=Meta, keys_of=keys_of_meta, shares=shares,
         wrap_value=wrap_value, wrap_metas=wrap_metas, wrap_meta_views=wrap_meta_views,
+        Number=Number,
         context=plan and plan.context,
     )  # fmt: skip
     names = [a.name for a in op._schema.arguments]
@@ -264,8 +265,8 @@ def results_text(op: OpOverload, shape: Shape, code: int) -> list[str]:
         return [*_wrap_text(op, shape, forms[0], keys, "_r"), "return _t"]
     names = [f"_r{i}" for i in range(len(forms))]
     lines = [f"{', '.join(names)} = _r"]
-    for name, form in zip(names, forms, strict=True):
-        lines += [*_wrap_text(op, shape, form, keys, name), f"{name} = _t"]
+    for n, (name, form) in enumerate(zip(names, forms, strict=True)):
+        lines += [*_wrap_text(op, shape, form, keys, name, f"Number({n})"), f"{name} = _t"]
     return [*lines, f"return {', '.join(names)}"]
 
 
@@ -279,7 +280,9 @@ def _keys_text(shape: Shape, code: int) -> str:
     return str(FAKE | more)
 
 
-def _wrap_text(op: OpOverload, shape: Shape, form: tuple[str, int], keys: str, r: str) -> list[str]:
+def _wrap_text(  # noqa: PLR0917 - what a result is
+    op: OpOverload, shape: Shape, form: tuple[str, int], keys: str, r: str, which: str = ""
+) -> list[str]:
     kind, i = form
     more = INFERENCE_TENSOR if keys.endswith(f"| {INFERENCE_TENSOR}") else 0
     if kind == "argument":
@@ -288,8 +291,8 @@ def _wrap_text(op: OpOverload, shape: Shape, form: tuple[str, int], keys: str, r
         return [f"_t = wrap_value({r}, {more})"]
     if kind == "list":
         return [f"_t = wrap_metas({r}, {more})"]
-    statics = ", ".join(a for a in shape.names if a != f"a{i}")
-    statics = f"({statics}{',' if statics else ''})"
+    kept = [a for a in (*shape.names, which) if a and a != f"a{i}"]
+    statics = f"({', '.join(kept)}{',' if kept else ''})"
     if kind == "views":
         return [f"_t = wrap_meta_views(a{i}, {r}, {more}, op, {statics})"]
     whole = [f"_t = Tensor(); _t.payload = {r}; _t.keys = {keys.format(r)}; _t.version = 0"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bind import dispatch
-from polyop.dispatch.bits import FUNCTIONAL, FUNCTIONALIZE, TENSOR_BITS, WRAPPED
-from polyop.dispatch.body import Form, result_forms
-from polyop.dispatch.context import Word, run_under, word
+from polyop.dispatch.bits import FUNCTIONAL, FUNCTIONALIZE, GRAD, TENSOR_BITS, WRAPPED
+from polyop.dispatch.body import Form, Number, result_forms
+from polyop.dispatch.context import PLAIN, Word, run_under, word
 from polyop.dispatch.counts import bump_in
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import Handler, OpOverload
@@ -18,7 +17,15 @@ from polyop.dispatch.resolve import Way
 from polyop.dispatch.results import tensors_in
 from polyop.errors import ArgumentError, MutationError
 from polyop.layers.functionalize.shared import is_shared, write_shared
-from polyop.layers.functionalize.storage import Functional, Step, Storage, Unknown, functional
+from polyop.layers.functionalize.storage import (
+    Functional,
+    Step,
+    Storage,
+    Unknown,
+    functional,
+    own_of,
+    step_of,
+)
 from polyop.layers.functionalize.twin import functional_twin, without
 from polyop.layers.levels import Level
 from polyop.layers.own_kernels import own_kernel, own_rule
@@ -34,11 +41,17 @@ class FunctionalLevel(Level):
 
     kind = "func.functionalize"
     escape_error = MutationError
-    __slots__ = ("copy_views",)
+    __slots__ = ("asked", "copy_views")
 
     def __init__(self, copy_views: bool) -> None:
         super().__init__()
         self.copy_views = copy_views
+        #: The memory of which a view or a copy was taken, as its layout said, and when.
+        self.asked: list[tuple[Storage, int]] = []
+
+    def goes_by_layouts(self) -> bool:
+        """Tell whether something was written of which a view might have been a copy, or back."""
+        return any(storage.generation > before for storage, before in self.asked)
 
     def inner_word(self) -> Word:
         """Give the word of the function: tensors that it makes are functional too."""
@@ -65,8 +78,8 @@ class FunctionalLevel(Level):
         forms = result_forms(op._schema)
         if len(forms) == 1:
             return self._wrap(op, args, values, (result, forms[0]))
-        pairs = zip(result or (), forms, strict=True)
-        done = [self._wrap(op, args, values, pair) for pair in pairs]
+        pairs = enumerate(zip(result or (), forms, strict=True))
+        done = [self._wrap(op, args, values, pair, (Number(i),)) for i, pair in pairs]
         return tuple(done) if forms else None
 
     def owns(self, value: Any) -> bool:
@@ -98,29 +111,42 @@ class FunctionalLevel(Level):
     # -- views ----------------------------------------------------------------
 
     def _wrap(
-        self, op: OpOverload, args: Sequence[Any], values: Sequence[Any], given: tuple[Any, Form]
+        self,
+        op: OpOverload,
+        args: Sequence[Any],
+        values: Sequence[Any],
+        given: tuple[Any, Form],
+        path: tuple[int, ...] = (),
     ) -> Any:
-        """Wrap one result, by what it is."""
+        """Wrap one result, by what it is; the path says which of several."""
         result, (kind, position) = given
         if kind not in {"view", "views"} or not self.owns(args[position]):
             return self.wrap(result)
-        others = [None if i == position else v for i, v in enumerate(values)]
-        step = Step(op, tuple(others), position)
+        others = tuple(None if i == position else v for i, v in enumerate(values))
         if kind == "views":
-            steps = [replace(step, item=i) for i in range(len(result))]
+            steps = [step_of(op, others, position, (*path, i)) for i in range(len(result))]
             return [self._view(args[position], *pair) for pair in zip(steps, result, strict=True)]
-        maybe = Tag.maybe_aliasing_or_mutating in op.tags
-        if maybe and getattr(result, "view_of", None) is None:
-            return self.wrap(result)  # memory was not shared after all
-        return self._view(args[position], step, result)
+        return self._view(args[position], step_of(op, others, position, path), result)
 
     def _view(self, base: Tensor, step: Step, result: Tensor) -> Tensor:
         record: Functional = base.payload
+        maybe = Tag.maybe_aliasing_or_mutating in step.op.tags
+        laid_out = record.as_laid_out() if maybe or step.op.is_builtin else None
+        shown = result if laid_out is None else run_under(PLAIN, step.take, laid_out)
+        if maybe:
+            self.asked.append((record.storage, record.storage.generation))
+        if maybe and getattr(shown, "view_of", None) is None:
+            # No memory is shared after all; what the new values share is not to be seen.
+            fresh: Tensor = self.wrap(result if shown is result else clone(result))
+            self.asked.append((fresh.payload.storage, 0))
+            return fresh
         value = clone(result) if self.copy_views else result
-        t = functional(record.storage, (*record.chain, step), self, value)
+        follows = step.own is not None or (word().grad and record.follows())
+        t = functional(record.storage, (*record.chain, step), self, value, follows)
+        t.payload.layout = tuple(shown.stride())
         t.version = share(base)
         others = tuple(v for i, v in enumerate(step.args) if i != step.position)
-        t.view_of = (base, step.op, others if step.item is None else (*others, step.item))
+        t.view_of = (base, step.op, (*others, *step.path))
         return t
 
     # -- writes ---------------------------------------------------------------
@@ -145,6 +171,9 @@ class FunctionalLevel(Level):
             for t in targets:
                 bump_in(op, t)
             return self._given_back(op, args, [done[i] for i in without(result_forms(op._schema))])
+        if word().grad:
+            for t in targets:
+                _refuse_unseen(op, t.payload)
         results, news = self._new_values(op, values)
         for t, new in zip(targets, news, strict=True):
             _check_fits(op, t, new)
@@ -194,6 +223,20 @@ def _check_fits(op: OpOverload, target: Tensor, new: Tensor) -> None:
             declared=f"shape {tuple(target.shape)}",
             seen=f"shape {tuple(new.shape)}",
             fix="use the operator that returns a new tensor",
+        )
+
+
+def _refuse_unseen(op: OpOverload, record: Functional) -> None:
+    """Refuse a recorded write to a view that was made under no_grad, as it is refused eagerly."""
+    own = own_of(record.chain)
+    root = record.storage.value if own is None else own.value
+    if root is not None and root.keys & GRAD and not record.follows():
+        raise MutationError(
+            f"{op.name()} writes a view without history of a tensor that requires grad",
+            op=op._schema,
+            seen="a view that was made under no_grad",
+            source=op.source,
+            fix="write under no_grad too, or take the view with grad mode on",
         )
 
 

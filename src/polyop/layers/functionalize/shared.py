@@ -12,14 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from polyop.dispatch.context import PLAIN, run_under
+from polyop.dispatch.context import PLAIN, run_under, word
 from polyop.dispatch.namespaces import ops
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import tensors_in
 from polyop.errors import MutationError
-from polyop.layers.functionalize.storage import Functional, Storage, replay
+from polyop.layers.functionalize.storage import (
+    Chain,
+    Functional,
+    Own,
+    Step,
+    Storage,
+    own_of,
+)
 from polyop.ops.inplace import INPLACE_TWINS
 from polyop.ops.view_inverses import contiguous_copy
+from polyop.ops.views import detach
 from polyop.tensor.meta import element_strides
 from polyop.tensor.tensor import Tensor, of_array
 
@@ -36,13 +44,12 @@ def is_shared(op: OpOverload, args: Sequence[Any]) -> bool:
 
 def written(op: OpOverload, args: Sequence[Any]) -> list[Storage]:
     """Give the memory that a call writes, each once."""
-    found = {
-        id(r.storage): r.storage
-        for argument, value in zip(op._schema.arguments, args, strict=True)
-        if argument.is_write
-        for r in _records(value)
-    }
-    return list(found.values())
+    return list({id(r.storage): r.storage for r in _written_records(op, args)}.values())
+
+
+def _written_records(op: OpOverload, args: Sequence[Any]) -> list[Functional]:
+    pairs = zip(op._schema.arguments, args, strict=True)
+    return [r for argument, value in pairs if argument.is_write for r in _records(value)]
 
 
 def _records(value: Any) -> Iterator[Functional]:
@@ -77,9 +84,32 @@ def write_shared(op: OpOverload, args: Sequence[Any], values: Sequence[Any]) -> 
             for i, item in enumerate(arg):
                 given |= _spelled(op, f"_{name}_{i}", item, number, bases)
     done = ops.higher_order.auto_functionalized_v2(op, **given)
+    chains = [(r.storage, r.chain) for r in _written_records(op, args)]
     for storage, new in zip(storages, done[-len(bases) :], strict=False):
-        storage.replace(new)
+        _replace(storage, new, [chain for s, chain in chains if s is storage])
     return list(done[: -len(bases)])
+
+
+def _replace(storage: Storage, new: Tensor, chains: Sequence[Chain]) -> None:
+    """Give a base the value that was written through some views of it."""
+    owns = [own_of(chain) for chain in chains]
+    for own, chain in zip(owns, chains, strict=True):
+        if own is not None and word().grad:
+            own.value, own.recorded = _up_to(own, chain, new), storage.generation + 1
+    if None in owns:
+        storage.replace(new)
+    else:
+        storage.change(detach(new), tangent=True)
+
+
+def _up_to(own: Own, chain: Chain, base: Tensor) -> Tensor:
+    """Follow a chain to where a history begins, with that of the base."""
+    for step in chain:
+        if not isinstance(step, Step) or step.own is None:
+            base = step.take(base)
+        elif step.own is own:
+            break
+    return base
 
 
 def ordered(base: Tensor) -> Tensor:
@@ -116,11 +146,17 @@ def _place(op: OpOverload, record: Functional, base: Tensor) -> tuple[list[int],
     if len(shape) != len(base.shape):
         _refuse(op, f"symbolic sizes {tuple(base.shape)}")
     whole = np.empty(shape, "int8")  # never read, so it costs no memory
-    part = run_under(PLAIN, replay, of_array(whole), record.chain).numpy()
+    part = run_under(PLAIN, _part, of_array(whole), record.chain).numpy()
     if part.size and not np.may_share_memory(part, whole):
         _refuse(op, f"a copy, made by {record.chain[-1].op}")
     offset = part.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
     return list(part.shape), list(element_strides(part)), offset if part.size else 0
+
+
+def _part(base: Tensor, chain: Chain) -> Tensor:
+    for step in chain:
+        base = step.take(base)
+    return base
 
 
 def _refuse(op: OpOverload, seen: str) -> None:

@@ -4,6 +4,18 @@ All tensors that share memory share a `Storage`, which holds the current value
 of the base. A view is the chain of view operators that leads to it from the
 base; it is computed again after a write, and a write to it is carried back
 along the chain by the inverse of each view.
+
+NOTE [Histories]
+A value that replaces another has the history of the write. But a write under
+`no_grad` leaves every history what it was, and one through a detached view
+changes that view's alone: there the new value takes the history of the former
+one (`histories.py`). A view has a part in the history of its base if it was
+taken with grad mode on, or if a write was recorded since.
+
+NOTE [Layouts]
+A write leaves the layout of memory what it is, and a new value may have
+another one. So each tensor knows the strides that it began with, and whether
+`reshape` gives a view or a copy is asked of them.
 """
 
 from __future__ import annotations
@@ -13,14 +25,51 @@ from typing import Any
 
 from polyop.devices import Device, DType
 from polyop.dispatch.bind import dispatch
-from polyop.dispatch.bits import FUNCTIONAL
+from polyop.dispatch.bits import FUNCTIONAL, GRAD, LIFTED
+from polyop.dispatch.context import run_under, word
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import MutationError
+from polyop.layers.autograd.recorders import recorder_of
+from polyop.layers.functionalize.histories import has_history, keep
 from polyop.layers.levels import Level
-from polyop.ops.views import VIEW_INVERSES
-from polyop.tensor.meta import Shape
+from polyop.ops.inplace import copy_
+from polyop.ops.views import VIEW_INVERSES, detach
+from polyop.tensor.meta import META_SPACE, Shape, normal_strides
 from polyop.tensor.printing import PRINTER
-from polyop.tensor.tensor import Tensor
+from polyop.tensor.tensor import Tensor, of_meta
+
+
+class Own:
+    """The history of a view that has no part in that of its base, and of the views of it.
+
+    Attributes:
+        value: the last one that was recorded, or None.
+        recorded: at which generation that was.
+        tensor: the view itself, at the end, when what it shares memory with is written.
+    """
+
+    __slots__ = ("recorded", "tensor", "value")
+
+    def __init__(self) -> None:
+        self.value: Tensor | None = None
+        self.recorded = 0
+        self.tensor: Tensor | None = None
+
+    def settle(self, tensor: Tensor, *, given: bool) -> None:
+        """Give the history to the view itself, whose memory has the last value already.
+
+        Args:
+            tensor: the view.
+            given: whether others may know it, as they know an argument.
+        """
+        value = self.value if self.recorded else None
+        if value is not None and (given or value.keys & LIFTED):
+            if has_history(value):
+                run_under(word().with_grad, copy_, tensor, keep(value, tensor, tangent=True))
+        elif value is not None and value.keys & GRAD:
+            tensor.keys |= GRAD
+            tensor.grad_node = value.grad_node
+        self.tensor = tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +80,34 @@ class Step:
         op: the operator.
         args: all its arguments; the tensor's own place is not read.
         position: the tensor's place.
-        item: which of several views, or None.
+        path: of several results, which; of several views in a list, which.
+        own: the history from here on, if that of the base ends here.
     """
 
     op: OpOverload
     args: tuple[Any, ...]
     position: int
-    item: int | None = None
+    path: tuple[int, ...] = ()
+    own: Own | None = None
+
+    def take(self, base: Tensor) -> Tensor:
+        """Call the operator."""
+        args = list(self.args)
+        args[self.position] = base
+        view: Any = dispatch(self.op, args)
+        for i in self.path:
+            view = view[i]
+        made: Tensor = view
+        return made
 
     def apply(self, base: Tensor) -> Tensor:
         """Give the view of a base."""
-        args = list(self.args)
-        args[self.position] = base
-        views = dispatch(self.op, args)
-        view: Tensor = views if self.item is None else views[self.item]
-        return view
+        if self.own is None:
+            return self.take(base)
+        if self.own.tensor is not None:
+            return self.own.tensor
+        view = self.take(base)
+        return view if self.own.value is None else keep(self.own.value, view, tangent=True)
 
     def invert(self, base: Tensor, new: Tensor) -> Tensor:
         """Give the base after its view was written.
@@ -54,7 +116,7 @@ class Step:
             MutationError: the view has no inverse.
         """
         inverse = VIEW_INVERSES.get(self.op.name())
-        if inverse is None or self.item is not None:
+        if inverse is None or self.path:
             raise MutationError(
                 f"a write through {self.op.name()} cannot be functionalized: no operator "
                 "puts a part of it back into its base",
@@ -73,7 +135,7 @@ class Unknown:
 
     op: OpOverload
 
-    def apply(self, base: Tensor) -> Tensor:
+    def take(self, base: Tensor) -> Tensor:
         """Refuse to take it again.
 
         Raises:
@@ -88,29 +150,64 @@ class Unknown:
             "the view by a view operator",
         )
 
+    apply = take
+
     def invert(self, base: Tensor, new: Tensor) -> Tensor:
         """Refuse a write."""
-        return self.apply(base)
+        return self.take(base)
 
 
 class Storage:
-    """The current value of a base, how often it was replaced, and who sees the write."""
+    """The current value of a base, how often it was replaced, and who sees the write.
 
-    __slots__ = ("generation", "hidden", "value")
+    Attributes:
+        value: the current one.
+        generation: how often it was replaced.
+        recorded: at which generation the history changed last.
+        hidden: whether autograd is not to see the write at the end, whatever was recorded.
+        layout: the strides, once the value was replaced.
+    """
+
+    __slots__ = ("generation", "hidden", "layout", "recorded", "value")
 
     def __init__(self, value: Tensor) -> None:
         self.value = value
         self.generation = 0
-        self.hidden = False  # whether autograd is not to see the write at the end
+        self.recorded = 0
+        self.hidden = False
+        self.layout: Shape | None = None
 
     def replace(self, new: Tensor) -> None:
-        """Give the base a new value; views of it are taken again."""
+        """Give the base a new value, as grad mode says; views of it are taken again."""
+        if word().grad:
+            self.renew(new)
+        else:
+            self.change(new, tangent=False)
+
+    def renew(self, new: Tensor) -> None:
+        """Give the base a new value and its history."""
+        self._put(new)
+        self.recorded = self.generation
+
+    def change(self, new: Tensor, *, tangent: bool) -> None:
+        """Give the base a new value, and leave its history."""
+        self._put(keep(self.value, new, tangent=tangent))
+
+    def _put(self, new: Tensor) -> None:
+        if self.layout is None:
+            self.layout = tuple(self.value.stride())
         self.value = new
         self.generation += 1
 
 
 #: The views that lead from a base to a tensor.
 Chain = tuple[Step | Unknown, ...]
+
+
+def own_of(chain: Chain) -> Own | None:
+    """Give the history that views take part in, or None: it is that of the base."""
+    owns = [step.own for step in chain if isinstance(step, Step) and step.own is not None]
+    return owns[-1] if owns else None
 
 
 class Functional:
@@ -120,36 +217,72 @@ class Functional:
         storage: shared with all its aliases.
         chain: the views that lead here from the base.
         level: the functionalization that it belongs to.
+        layout: the strides of a view, where they are known.
     """
 
-    __slots__ = ("_seen", "_value", "chain", "level", "storage")
+    __slots__ = ("_born", "_follows", "_seen", "_value", "chain", "layout", "level", "storage")
 
     def __init__(
-        self, storage: Storage, chain: Chain, level: Level, value: Tensor | None = None
+        self,
+        storage: Storage,
+        chain: Chain,
+        level: Level,
+        value: Tensor | None = None,
+        follows: bool = True,
     ) -> None:
         self.storage = storage
         self.chain = chain
         self.level = level
         self._seen = -1 if value is None else storage.generation
         self._value = value
+        self._born = storage.generation
+        self._follows = follows
+        self.layout: Shape | None = None
 
     def value(self) -> Tensor:
         """Give the current value, computed again if the base was replaced."""
         if not self.chain:
             return self.storage.value
         if self._seen != self.storage.generation or self._value is None:
-            self._value = replay(self.storage.value, self.chain)
+            self._value = self.taken()
             self._seen = self.storage.generation
         return self._value
 
+    def taken(self) -> Tensor:
+        """Take the views again, with a part in the history or without."""
+        now = word().with_grad if self.follows() else word().without_grad
+        made: Tensor = run_under(now, replay, self.storage.value, self.chain)
+        return made
+
+    def given(self) -> Tensor:
+        """Give the value at the end, when it shares memory with its base."""
+        value = self.storage.value
+        for step in self.chain if own_of(self.chain) is not None else ():
+            if isinstance(step, Step) and step.own is not None and step.own.tensor is None:
+                step.own.settle(step.take(value), given=False)
+            value = step.apply(value)
+        return self.taken()
+
+    def follows(self) -> bool:
+        """Tell whether this tensor has a part in the history of its base."""
+        return self._follows or (own_of(self.chain) or self.storage).recorded > self._born
+
     def replace(self, new: Tensor) -> None:
         """Give this tensor, and so its base and all aliases, a new value."""
+        own = own_of(self.chain)
         values = [self.storage.value]
         for step in self.chain[:-1]:
             values.append(step.apply(values[-1]))
         for step, base in zip(reversed(self.chain), reversed(values), strict=False):
+            if isinstance(step, Step) and step.own is not None:
+                if step.own is own and word().grad:
+                    own.value, own.recorded = new, self.storage.generation + 1
+                new = detach(new)
             new = step.invert(base, new)
-        self.storage.replace(new)
+        if own is None:
+            self.storage.replace(new)
+        else:
+            self.storage.change(new, tangent=True)
 
     @property
     def shape(self) -> Shape:
@@ -169,12 +302,23 @@ class Functional:
     @property
     def strides(self) -> Shape:
         """The strides, in elements."""
-        return tuple(self._shown().stride())
+        layout = self.layout if self.chain else self.storage.layout
+        return tuple(self._shown().stride()) if layout is None else layout
 
     @property
     def is_contiguous(self) -> bool:
         """Whether the elements lie in order."""
-        return self._shown().is_contiguous()
+        shown = self.as_laid_out()
+        return self._shown().is_contiguous() if shown is None else shown.is_contiguous()
+
+    def as_laid_out(self) -> Tensor | None:
+        """Give a tensor without data of the layout, or None if the value has it."""
+        layout, value = self.layout if self.chain else self.storage.layout, self.value()
+        if layout is None or all(map(_same, layout, value.stride())):
+            return None
+        shape = self.shape
+        strides = normal_strides(shape, layout)
+        return of_meta(META_SPACE.meta(shape, value.dtype, strides, Device("meta")))
 
     @property
     def base(self) -> None:
@@ -194,6 +338,18 @@ class Functional:
         return self.value()._data(what)
 
 
+def _same(m: Any, n: Any) -> bool:
+    """Tell whether two strides are known to be equal; a comparison of symbols would be a guard."""
+    return m is n or (type(m) is type(n) is int and m == n)
+
+
+def step_of(
+    op: OpOverload, args: tuple[Any, ...], position: int, path: tuple[int, ...] = ()
+) -> Step:
+    """Give the step of a view; one that no gradient flows through begins a history."""
+    return Step(op, args, position, path, Own() if recorder_of(op) is None else None)
+
+
 def replay(base: Tensor, chain: Chain) -> Tensor:
     """Follow a chain of views."""
     for step in chain:
@@ -201,10 +357,16 @@ def replay(base: Tensor, chain: Chain) -> Tensor:
     return base
 
 
-def functional(storage: Storage, chain: Chain, level: Level, value: Tensor | None = None) -> Tensor:
+def functional(
+    storage: Storage,
+    chain: Chain,
+    level: Level,
+    value: Tensor | None = None,
+    follows: bool = True,
+) -> Tensor:
     """Make a functional tensor."""
     t = Tensor()
-    t.payload = Functional(storage, chain, level, value)
+    t.payload = Functional(storage, chain, level, value, follows)
     t.keys = FUNCTIONAL
     t.version = 0
     return t

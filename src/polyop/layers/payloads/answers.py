@@ -46,7 +46,9 @@ class Request(NamedTuple):
     def array(self, t: Tensor) -> Any:
         """Give a tensor's array as one of the library."""
         held = t.payload
-        return held.array if held.__class__ is Held else from_numpy(self.library, held, self.like)
+        if held.__class__ is Held:
+            return self.library.ready(held.array)
+        return from_numpy(self.library, held, self.like)
 
     def tensor(self, t: Tensor) -> Tensor:
         """Give a tensor as one over the library, whose history does not matter."""

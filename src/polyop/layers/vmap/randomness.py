@@ -72,7 +72,7 @@ def _write(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
         run_under(level.below(), dispatch, op, values)
         return given_back(op, args)
     # Draws differ from sample to sample, as an argument that is batched does.
-    check_written(op, values, [*dims, 0])
+    check_written(op, args, values, [*dims, 0])
     return loop_of_writes(level, op, args)
 
 

@@ -16,7 +16,7 @@ from polyop.errors import VmapError
 from polyop.layers.rule_notes import note_rule
 from polyop.layers.vmap.batch import VmapInfo, VmapLevel, batched, peel_all
 from polyop.schema.tags import Tag
-from polyop.tensor.storage import share, shares_memory
+from polyop.tensor.storage import Version, share, shares_memory
 from polyop.tensor.tensor import Tensor
 
 
@@ -128,13 +128,24 @@ def _result(op: OpOverload, args: Sequence[Any], form: tuple[str, int], done: An
         maybe = Tag.maybe_aliasing_or_mutating in op.tags
         if maybe and not shares_memory(_below(base), _below(done)):
             return done  # memory was not shared after all
-        done.version = share(base)
+        done.version = _shared(op, base, done)
         statics = tuple(a for j, a in enumerate(args) if j != position)
         done.view_of = (base, op, statics)
     elif kind == "views":
         for t in done:
-            t.version = share(args[position])
+            t.version = _shared(op, args[position], t)
     return done
+
+
+def _shared(op: OpOverload, base: Tensor, view: Tensor) -> Version:
+    """Give the version of a base and its view; it is noted where the view is a copy.
+
+    So it is where samples were called in turn, or an author's rule gives one: writes are refused.
+    """
+    version = share(base)
+    if not op.is_builtin and not shares_memory(_below(base), _below(view)):
+        version.copied = op
+    return version
 
 
 def _below(tensor: Tensor) -> Tensor:

@@ -16,11 +16,13 @@ from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import run_under
 from polyop.dispatch.counts import bump_in
 from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.results import tensors_in
 from polyop.errors import VmapError
 from polyop.layers.vmap.batch import VmapLevel, dims_in, peel, peel_all
 from polyop.layers.vmap.loop import Call, join, loop, warn_slow
 from polyop.layers.vmap.pointwise import front, line_up
 from polyop.layers.vmap.rules import run_rule
+from polyop.layers.vmap.shared import is_crossed, is_shared
 from polyop.ops.inplace import INPLACE_TWINS, copy_
 from polyop.ops.rounding import clone
 from polyop.tensor.tensor import Tensor
@@ -31,13 +33,16 @@ def written(op: OpOverload) -> list[int]:
     return [i for i, a in enumerate(op._schema.arguments) if a.is_write]
 
 
-def check_written(op: OpOverload, values: Sequence[Any], dims: Sequence[Any]) -> None:
-    """Refuse to write several samples into one place.
+def check_written(
+    op: OpOverload, args: Sequence[Any], values: Sequence[Any], dims: Sequence[Any]
+) -> None:
+    """Refuse to write several samples into one place, or past a copy that stands for a view.
 
     Raises:
-        VmapError: a written argument is not batched while another is.
+        VmapError: a written argument is not batched while another is, or it is a view that is none.
     """
     for i in written(op):
+        _refuse_copied(op, i, args[i])
         tensors = [t for t in tree.leaves(values[i]) if isinstance(t, Tensor)]
         if len(dims_in(dims[i])) < len(tensors) and dims_in(list(dims)):
             name = op._schema.arguments[i].name
@@ -54,10 +59,27 @@ def check_written(op: OpOverload, values: Sequence[Any], dims: Sequence[Any]) ->
             )
 
 
+def _refuse_copied(op: OpOverload, i: int, given: Any) -> None:
+    for t in tensors_in((given,)):
+        by = getattr(t.version, "copied", None)
+        if by is not None:
+            raise VmapError(
+                f"{op.name()} writes memory of which {by.name()} gave a view inside vmap, and that "
+                "is a copy: one of the two would not be written",
+                op=op._schema,
+                argument=f"{op._schema.arguments[i].name} (position {i})",
+                source=by.source,
+                fix=f"give {by.name()} a vmap rule that views the whole batch "
+                "(polyop.library.register_vmap), or write before the view is taken",
+            )
+
+
 def run_pointwise_write(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
     """Write a pointwise result into the caller's memory, with the axes lined up."""
     values, dims = peel_all(level, op, args)
-    check_written(op, values, dims)
+    check_written(op, args, values, dims)
+    if is_crossed(level, op, args):
+        return loop_in_place(level, op, args)
     target = values[written(op)[0]]
     lined = line_up(values, dims, len(target.payload.shape) - 1)
     bump_written(op, args)
@@ -68,7 +90,9 @@ def run_pointwise_write(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -
 def run_twin_write(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
     """Run the functional twin on the whole batch, and copy its result back."""
     values, dims = peel_all(level, op, args)
-    check_written(op, values, dims)
+    check_written(op, args, values, dims)
+    if is_crossed(level, op, args):
+        return loop_in_place(level, op, args)
     bump_written(op, args)
     new, axis = peel(dispatch(INPLACE_TWINS[op.name()], args), level)
     i = written(op)[0]
@@ -86,7 +110,9 @@ def _copy_aligned(target: Tensor, axis: int, new: Tensor, new_axis: int | None) 
 def run_written_rule(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
     """Run the batching rule of an operator that writes."""
     values, dims = peel_all(level, op, args)
-    check_written(op, values, dims)
+    check_written(op, args, values, dims)
+    if is_crossed(level, op, args):
+        return loop_in_place(level, op, args)
     bump_written(op, args)
     return run_rule(level, op, args)
 
@@ -102,7 +128,9 @@ def loop_of_writes(
 ) -> Any:
     """Call for each sample on copies of what is written, then write all copies back."""
     values, dims = peel_all(level, op, args)
-    check_written(op, values, dims)
+    check_written(op, args, values, dims)
+    if is_shared(level, op, args):
+        return loop_in_place(level, op, args, call)
     bump_written(op, args)
     news: list[list[Any]] = []
 
@@ -117,6 +145,14 @@ def loop_of_writes(
     result = loop(level, op, args, twin)
     run_under(level.below(), _write_back, op, values, dims, news)
     return result
+
+
+def loop_in_place(
+    level: VmapLevel, op: OpOverload, args: Sequence[Any], call: Call = dispatch
+) -> Any:
+    """Call for each sample in the caller's memory, so that all who share it see each write."""
+    bump_written(op, args)
+    return loop(level, op, args, call)
 
 
 def _clone(x: Any) -> Any:

@@ -1,0 +1,205 @@
+"""What a backward does with the gradients that it is given, whatever their values.
+
+Finite differences see one gradient that comes in, with all results at once. A
+right backward gives the same when it runs again and when fewer arguments ask,
+is linear in what comes in, and takes the gradient of one result alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from polyop.checking.compare import Tolerance, array_difference
+from polyop.checking.inputs import cast
+from polyop.checking.law import Case
+from polyop.checking.laws.fake import take
+from polyop.checking.sample import Array, Sample, array_of, leaves_named
+from polyop.checking.slope import Slope, rounds, weights
+from polyop.dispatch.keys import AUTOGRAD_KEYS, DispatchKey
+from polyop.errors import AutogradError, GradcheckError
+from polyop.layers.autograd.api import grad
+from polyop.layers.autograd.mirror import Cast, watching_casts
+from polyop.tensor.tensor import Tensor, is_differentiable, of_array
+
+#: How many times another gradient is given. A power of two, so that products are exact.
+SCALE = -64.0
+
+
+def gradient_source(case: Case) -> Any:
+    """Give the place of the gradient, None if none is registered."""
+    op = case.op
+    for slot in ("backward", "formula", "decomposition"):
+        if op.rule(slot) is not None:
+            return op.rule_source(slot)
+    for key in (DispatchKey.CompositeImplicitAutograd, DispatchKey.Autograd, *AUTOGRAD_KEYS):
+        if op.places.top(key) is not None:
+            return op.rule_source(key)
+    return None
+
+
+def compare_alone(slope: Slope) -> None:
+    """Compare with the gradients when each argument alone requires grad.
+
+    Raises:
+        GradcheckError: one is another.
+    """
+    for i, told in zip(slope.targets, slope.gradients(), strict=True):
+        alone = replace(slope, targets=[i]).gradients()[0]
+        zeros = np.zeros_like(slope.start[i])
+        _compare(
+            slope, i, told=zeros if alone is None else alone, seen=zeros if told is None else told,
+            problem="is another when no other argument requires grad",
+            fix="give each gradient in its own place, whatever ctx.needs_input_grad says",
+        )  # fmt: skip
+
+
+def compare_runs(slope: Slope) -> None:
+    """Run backward again: it leaves what it is given, repeats itself, and is linear.
+
+    Raises:
+        GradcheckError: it does not.
+    """
+    found, inputs = slope.terms(slope.start)
+    pairs = [(t, w) for t, w in zip(found, weights(found), strict=True) if t.requires_grad]
+    if not pairs:
+        return
+    terms, scale = zip(*pairs, strict=True)
+    before = [array_of(w).tobytes() for w in scale]
+    first, again = (_run(terms, inputs, scale) for _ in range(2))
+    if [array_of(w).tobytes() for w in scale] != before:
+        raise GradcheckError(
+            f"the backward of {slope.case.name} writes the gradient that it is given",
+            op=slope.case.op._schema,
+            source=gradient_source(slope.case),
+            fix="work on a copy (g.clone()): others are given the same gradient",
+        )
+    for i, a, b in zip(slope.targets, first, again, strict=True):
+        _compare(
+            slope, i, told=b, seen=a,
+            problem="is another when backward runs again (retain_graph=True)",
+            fix="leave what is saved in ctx as it is",
+        )  # fmt: skip
+    _compare_scaled(slope, first, _run(terms, inputs, [_scaled(w) for w in scale]))
+    if len(terms) > 1:
+        parts = [_run([t], inputs, [w]) for t, w in zip(terms, scale, strict=True)]
+        _compare_parts(slope, first, parts)
+
+
+def _run(terms: Sequence[Tensor], inputs: Sequence[Tensor], scale: Sequence[Tensor]) -> list[Array]:
+    """Give the gradients for some results; the graph is kept."""
+    given = grad(terms, inputs, scale, allow_unused=True, retain_graph=True, materialize_grads=True)
+    return [array_of(g) for g in given if g is not None]  # with zeros in the place of None
+
+
+def _scaled(w: Tensor) -> Tensor:
+    array = array_of(w)
+    return of_array(np.asarray(array * SCALE, array.dtype))
+
+
+def _compare_scaled(slope: Slope, first: Sequence[Array], scaled: Sequence[Array]) -> None:
+    """Compare with the gradients of a gradient that is larger, and of the other sign.
+
+    A kernel that rounds coarsely, as images are rounded, may have a backward that does.
+    """
+    near = (slope.precision.rtol, slope.precision.atol)
+    for i, a, b in zip(slope.targets, first, scaled, strict=True):
+        told = np.asarray(b / SCALE, b.dtype)
+        if not np.isfinite(b).all():  # eight and sixteen bits soon hold no larger one
+            continue
+        if array_difference(told, a, near) and rounds(slope, i):
+            continue
+        _compare(
+            slope, i, told=told, seen=a,
+            problem=f"is not linear: of {SCALE:g} times the incoming gradient it is not "
+            f"{SCALE:g} times as large",
+            fix="multiply the incoming gradient by the derivative, and do nothing else to it",
+            tolerance=near,
+        )  # fmt: skip
+
+
+def _compare_parts(slope: Slope, first: Sequence[Array], parts: Sequence[Sequence[Array]]) -> None:
+    """Compare with the sum of the gradients of each result alone."""
+    near = slope.precision
+    for i, a, each in zip(slope.targets, first, zip(*parts, strict=True), strict=True):
+        largest = max([float(np.abs(part).max(initial=0.0)) for part in each])
+        if np.isfinite(largest):
+            _compare(
+                slope, i, told=np.asarray(sum(each), a.dtype), seen=a,
+                problem="is another when each result alone is differentiated, and summed",
+                fix="in backward, take the gradient of a result that is not used for zero, "
+                "be it None or not",
+                tolerance=(near.rtol, near.atol + near.rtol * largest),
+            )  # fmt: skip
+
+
+def _compare(
+    slope: Slope,
+    target: int,
+    *,
+    told: Array,
+    seen: Array,
+    problem: str,
+    fix: str,
+    tolerance: Tolerance = (None, None),
+) -> None:
+    differs = array_difference(told, seen, tolerance)
+    if differs:
+        raise GradcheckError(
+            f"the gradient of {slope.case.name} for {slope.name(target)!r} {problem}",
+            op=slope.case.op._schema,
+            argument=slope.name(target),
+            declared="the same gradient",
+            seen=differs,
+            source=gradient_source(slope.case),
+            fix=fix,
+        )
+
+
+# -- dtypes -------------------------------------------------------------------
+
+
+def compare_dtypes(case: Case, targets: Sequence[int]) -> None:
+    """Look for gradients of another dtype than their argument's.
+
+    At the sample any other is told; in double precision only one that loses some of it.
+
+    Raises:
+        AutogradError: backward gives one, though all of the call has one dtype.
+    """
+    for name, declared, seen in _casts(case, case.sample.copy(), targets):
+        _refuse_dtype(case, name, declared, seen)
+    double = cast(case.sample, "float64")
+    if take(case, double) is not None:
+        for name, declared, seen in _casts(case, double, targets):
+            if not np.can_cast(declared, seen):
+                _refuse_dtype(case, name, declared, seen)
+
+
+def _casts(case: Case, sample: Sample, targets: Sequence[int]) -> Sequence[Cast]:
+    """Give the gradients that are cast; none where what their dtype is follows from no argument."""
+    given = sample.tensors()
+    inputs = [given[i].requires_grad_() for i in targets]
+    leaves = leaves_named(sample.call(case.op), len(case.op._schema.returns))
+    results = [t for _, t in leaves if isinstance(t, Tensor) and t.requires_grad]
+    floating = {t.dtype for t in (*given, *results) if is_differentiable(t.dtype)}
+    if not results or len(floating) > 1:
+        return ()
+    with watching_casts() as casts:
+        grad(results, inputs, weights(results), allow_unused=True)
+    return casts
+
+
+def _refuse_dtype(case: Case, name: str, declared: Any, seen: Any) -> None:
+    raise AutogradError(
+        f"backward of {case.name} returned a gradient of the wrong dtype for {name!r}; it is cast",
+        op=case.op._schema,
+        argument=name,
+        declared=f"dtype {declared}",
+        seen=f"dtype {seen}",
+        source=gradient_source(case),
+        fix=f"return a gradient of the argument's dtype: .astype({name}.dtype)",
+    )
