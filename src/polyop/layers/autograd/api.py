@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 
 from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR, LIFTED, NO_GRAD, NUMPY, OTHER, WRAPPED
 from polyop.dispatch.context import word
-from polyop.errors import AutogradError, UsageError, UsageTypeError
-from polyop.forks import process_lock
-from polyop.layers.autograd.arrays import cast_array, zeros
+from polyop.errors import AutogradError, UsageTypeError
+from polyop.layers.autograd.arrays import zeros
 from polyop.layers.autograd.engine import owned_array, run, run_scalar
 from polyop.layers.autograd.hooks import (
     add_hook,
     add_hook_after,
     call_hooks,
     keep_grad,
-    run_after,
 )
+from polyop.layers.autograd.leaves import ANY_FROZEN, FROZEN, STORING, accumulate, add_array
 from polyop.layers.autograd.node import Node, is_result, leaf_node
 from polyop.lazy import load
 from polyop.ops.define import ON_TENSORS
@@ -56,7 +54,7 @@ def backward(
     retain = create_graph if retain_graph is None else retain_graph
     found = run(roots, retain=retain, create_graph=create_graph, wanted=wanted)
     for node, g in found.items():
-        _accumulate(node, g)
+        accumulate(node, g)
 
 
 def grad(  # noqa: PLR0917 - PyTorch's signature
@@ -233,55 +231,6 @@ def _one(i: int, output: Tensor) -> Tensor:
     return one
 
 
-#: The nodes of leaves that were told to require no grad: graphs still lead to them.
-FROZEN: WeakSet[Node] = WeakSet()
-_frozen = FROZEN.data  # type: ignore[attr-defined]  # the set inside, whose truth takes no call
-#: Held while a gradient takes the place of the one that it was added to; nothing else runs then.
-_STORING = process_lock()
-
-
-def _accumulate(node: Node, g: Tensor) -> None:
-    if node in FROZEN:
-        return
-    if node.seq:
-        raise UsageError("only leaves have a .grad to add to", fix="use polyop.autograd.grad")
-    g = call_hooks(node.hooks, g)
-    stored = False
-    while not stored:
-        kept = node.kept
-        # Alone it may be what was given to backward, or what an author or a hook keeps.
-        new = ON_TENSORS["clone"](g) if kept is None else ON_TENSORS["add"](kept, g)
-        stored = _stored(node, kept, new)
-    run_after(node)
-
-
-def _stored(node: Node, kept: Tensor | None, new: Tensor) -> bool:
-    """Store a gradient, unless another thread has stored one since `kept` was read."""
-    with _STORING:
-        if node.kept is kept:
-            node.kept = new
-            return True
-    return False
-
-
-def _add_array(node: Node, g: Any) -> None:
-    if _frozen and node in FROZEN:
-        return
-    while True:
-        kept = node.kept
-        if node.hooks or (kept is not None and kept.keys != NUMPY):
-            _accumulate(node, owned_array(node, g))
-            return
-        if kept is None:
-            new = owned_array(node, g)
-        else:
-            new = of_array(np.asarray(kept.payload + cast_array(g, node.more)))
-        with _STORING:  # `_stored`, in this frame
-            if node.kept is kept:
-                node.kept = new
-                return
-
-
 # -- methods of Tensor --------------------------------------------------------
 
 
@@ -365,13 +314,13 @@ def _backward(
         grads = run_scalar(self, bool(retain_graph))
         while grads:
             node, g = grads.popitem()
-            if node.kept is None and not node.hooks and not _frozen:
+            if node.kept is None and not node.hooks and not ANY_FROZEN:
                 new = owned_array(node, g)
-                with _STORING:  # `_stored`, in this frame
+                with STORING:  # `_stored`, in this frame
                     if node.kept is None:
                         node.kept = new
                         continue
-            _add_array(node, g)
+            add_array(node, g)
         return
     backward(self, None if gradient is None else [gradient], retain_graph, create_graph, inputs)
 
