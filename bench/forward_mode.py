@@ -226,12 +226,12 @@ pages as well.
 One loop of C computes result and tangent, or the tangent alone where the result has no formula with
 NumPy's bits, once it was built for large arrays; "by NumPy" is the ratio without it
 (POLYOP_NO_LOOPS=1), and the passes are the kernels that NumPy then runs over whole arrays. A plain
-call finds its arrays in the core's own cache (0.8 or 1.6 MB; it is 1.25 MB on the machine of this
-table), where result and tangent do not fit: two calls of NumPy on two arrays in turn take 2.4 to
-2.6 of one. Loops begin where the last one ended, and so find a part of them. The product of two
-matrices that both have a tangent is three products by arithmetic. In float32 the plain call of a
-cheap operator lies whole in that cache, and four arrays still do not: twice the memory takes four
-times as long there. "twice" is what two plain calls take of one in float32, on the inputs and then
+call finds its arrays in the core's own cache (0.8 or 1.6 MB; it is 1 MB on AMD's machine, and 1.25
+on that of forward_mode_intel.md), where result and tangent do not fit: two calls of NumPy on two
+arrays in turn take 2 to 2.6 of one. Loops begin where the last one ended, and so find a part of
+them. The product of two matrices that both have a tangent is three products by arithmetic. In
+float32 the plain call of a cheap operator lies whole in that cache, and four arrays still do not:
+twice the memory takes up to four times as long there. "twice" is what two plain calls take of one in float32, on the inputs and then
 on the tangents: a linear operator's derivative is these two calls, and no derivative is less.
 
 | work | plain | jvp | ratio | held | by NumPy | float32 | ratio | twice | passes | of {SMALL} |
