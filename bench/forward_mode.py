@@ -231,8 +231,9 @@ on that of forward_mode_intel.md), where result and tangent do not fit: two call
 arrays in turn take 2 to 2.6 of one. Loops begin where the last one ended, and so find a part of
 them. The product of two matrices that both have a tangent is three products by arithmetic. In
 float32 the plain call of a cheap operator lies whole in that cache, and four arrays still do not:
-twice the memory takes up to four times as long there. "twice" is what two plain calls take of one in float32, on the inputs and then
-on the tangents: a linear operator's derivative is these two calls, and no derivative is less.
+twice the memory takes up to four times as long there. "twice" is what two plain calls take of one
+in float32, on the inputs and then on the tangents: a linear operator's derivative is these two
+calls, and no derivative is less.
 
 | work | plain | jvp | ratio | held | by NumPy | float32 | ratio | twice | passes | of {SMALL} |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
