@@ -60,8 +60,8 @@ def export(
         kwargs: its keyword arguments.
         dynamic_shapes: which sizes may change: by argument, a dict from axes to `Dim`, or
             one entry for each axis; containers as in the arguments. A `Dim` for an int argument
-            makes it a size. All else is fixed; if the
-            function writes through `reshape`, so is the order in which inputs lie in memory.
+            makes it a size. All else is fixed, and the order in which inputs lie in memory, if
+            the function writes through `reshape`.
 
     Raises:
         CaptureError: the function looks at data, writes a tensor that is no argument, or asks
@@ -87,18 +87,15 @@ def export(
     env = ShapeEnv()
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=env, static_shapes=True)
     inputs = make_inputs(mode, given.known)
-    places = of_graph(inputs.specs)
-    constants = tensor_names(f)
+    places, constants = of_graph(inputs.specs), tensor_names(f)
     flat = Flat(OfContainers(Apart(f)), given.leaves, given.in_spec, places)
     paths = [inputs.specs[i].path for i in places]
     wrapped = given.wrapped
     run = _of_tensors(flat, paths, inputs.values, mode, constants) if wrapped else flat
     module = trace(run, paths, inputs.values, mode, constants)
-    spec = flat.out_spec
-    guards = _guards_of(env, inputs.promised)
-    signature = finish(module, inputs.specs)
-    if run.by_layouts:
-        signature = signature.for_layouts()
+    spec, guards = flat.out_spec, _guards_of(env, inputs.promised)
+    whole = finish(module, inputs.specs)
+    signature = whole.for_layouts() if run.by_layouts else whole
     signature = _of_gradients(module, signature, run, inputs.values, mode, wrapped=wrapped)
     forget_states(mode)
     return Program(module, signature, given.in_spec, spec, given.names, inputs.dims, guards, mode)
