@@ -63,3 +63,26 @@ def test_a_batch_without_samples() -> None:
     for fn in (lambda a: a * 2, polyop.relu, lambda a: polyop.where(a > 0, a, 1.0)):
         found = torch.func.vmap(in_kind(fn))(x)
         assert found.shape == (0, 3) and found.dtype == torch.float32
+
+
+def written(x: polyop.Tensor) -> polyop.Tensor:
+    y = x * x
+    d = y.detach()
+    d.mul_(2.0)
+    d[1:] += 1.0
+    y.detach()[0] = 5.0
+    return (y * x).sum()
+
+
+def test_writes_through_detached_views() -> None:
+    """S136: they change values, and leave gradients what they are, in JAX as elsewhere."""
+    at = np.array([1.0, 2.0, 3.0], np.float32)
+    x = polyop.from_numpy(at).requires_grad_()
+    written(x).backward()
+    wanted = x.grad.tolist()
+    slope = jax.grad(in_kind(written))
+    assert slope(jnp.asarray(at)).tolist() == jax.jit(slope)(jnp.asarray(at)).tolist() == wanted
+    assert jax.vmap(slope)(jnp.asarray([at, at])).tolist() == [wanted, wanted]
+    y = torch.from_numpy(at).requires_grad_()
+    in_kind(written)(y).backward()
+    assert y.grad.tolist() == wanted

@@ -225,6 +225,16 @@ class Jax(Library):
         """Give an array to which the library's own gradients do not flow."""
         return self._jax.lax.stop_gradient(array)
 
+    def behind(self, former: Array, new: Array) -> Array:
+        """Give a new value that JAX's gradients take for the former one."""
+        return self._behind(former, new)
+
+    @cached_property
+    def _behind(self) -> Any:
+        behind = self._jax.custom_jvp(lambda *given: given[1])
+        behind.defjvp(lambda primals, tangents: (primals[1], tangents[0]))
+        return behind
+
     def astype(self, x: Array, dtype: DType) -> Array:
         """Convert an array."""
         if x.dtype.kind == "c" and dtype.kind not in "cb":

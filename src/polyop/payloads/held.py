@@ -206,8 +206,11 @@ class Taken:
             )
         statics = [a for i, a in enumerate(self.args) if i != self.place]
         new = of_held(Held(value, self.base.library))
-        whole = run_under(word().in_kernel, inverse, of_held(self.base), new, *statics)
-        self.base.write(whole.payload.array)
+        made = run_under(word().in_kernel, inverse, of_held(self.base), new, *statics)
+        whole = made.payload.array
+        if self.op.name() == "core::detach":  # who writes there changes values, and no gradient
+            whole = self.base.library.behind(self.base.array, whole)
+        self.base.write(whole)
 
 
 def keys_of_held(held: Held) -> int:

@@ -132,6 +132,10 @@ class Library:
         """Give an array to which the library's own gradients do not flow."""
         return array
 
+    def behind(self, former: Array, new: Array) -> Array:
+        """Give a new value that the library's own gradients take for the former one."""
+        return new
+
     def plain(self, array: Array) -> Array:
         """Give an array whose memory holds its elements, without the library's own gradients."""
         return self.detach(array)
