@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -12,10 +14,12 @@ from polyop.dispatch.operator import OpOverload
 from polyop.errors import MissingKernelError
 from polyop.layers.payloads.facts import mapped, tensors
 from polyop.layers.payloads.plan import Plan
+from polyop.ops.random import Generator, draw
 from polyop.payloads.exchange import from_numpy, to_numpy
 from polyop.payloads.held import Held, of_held
 from polyop.payloads.library import Library
 from polyop.payloads.native import Call, Unsupported
+from polyop.schema.tags import Tag
 from polyop.tensor.meta import Meta
 from polyop.tensor.tensor import Tensor
 
@@ -123,8 +127,7 @@ def exchanged(request: Request, refusal: BaseException | None = None) -> Any:
     if not request.concrete():
         no_data(plan.op, library, refusal)
     if library.lazy and request.wanted is not None:
-        given = [mapped(v, request.array) for v in request.args]
-        return library.defer(plan.kernel, given, request.wanted)
+        return deferred(request, plan.kernel)
     out = plan.kernel(*[mapped(v, as_numpy) for v in request.args])
 
     def back(x: Any) -> Any:
@@ -132,6 +135,25 @@ def exchanged(request: Request, refusal: BaseException | None = None) -> Any:
         return from_numpy(library, x, request.like) if known else x
 
     return tree.map_leaves(back, list(out) if isinstance(out, tuple) else out)
+
+
+def deferred(request: Request, kernel: Callable[..., Any]) -> Any:
+    """Make a recipe of a kernel.
+
+    One that draws has a stream of its own, the same each time that it is computed. The call draws
+    where that begins, so calls differ, and follow the generator that they are given.
+    """
+    op = request.plan.op
+    given = [mapped(value, request.array) for value in request.args]
+    if Tag.nondeterministic_seeded in op.tags:
+        place = [a.name for a in op._schema.arguments].index("generator")
+        seed = int(draw(given[place], "integers", 1 << 62))
+        kernel, given[place] = partial(_from_seed, kernel, place, seed), None
+    return request.library.defer(kernel, given, request.wanted)
+
+
+def _from_seed(kernel: Callable[..., Any], place: int, seed: int, *args: Any) -> Any:
+    return kernel(*args[:place], Generator(seed), *args[place + 1 :])
 
 
 def as_numpy(t: Tensor) -> Any:

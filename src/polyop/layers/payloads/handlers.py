@@ -17,6 +17,7 @@ from polyop.layers.payloads.answers import (
     answer,
     as_numpy,
     decomposed,
+    deferred,
     native,
     no_data,
 )
@@ -132,8 +133,7 @@ def _written_by_kernel(request: Request) -> Any:
         return copy
 
     if library.lazy:
-        given = [mapped(v, request.array) for v in request.args]
-        return library.defer(kernel, given, request.wanted)
+        return deferred(request, kernel)
     return from_numpy(library, kernel(*[mapped(v, as_numpy) for v in request.args]), request.like)
 
 
