@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -111,3 +112,17 @@ def test_other_dtypes_are_numpys() -> None:
     assert (x * 1j).dtype.kind == "c"
     with pytest.raises((TypeError, errors.PolyopError)):
         polyop.bitwise_and(x, 1.5)
+
+
+def test_writes_take_no_memory() -> None:
+    """S25: a number is written into an array by the ufunc itself, with no result between."""
+    x = polyop.zeros(1 << 20, dtype=polyop.float64)
+    tracemalloc.start()
+    for write in (x.add_, x.mul_, x.sub_, x.div_):
+        write(2.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < x.nbytes / 8
+    small = polyop.asarray([0.5, 1.5]).astype(polyop.bfloat16)
+    assert small.add_(0.1).dtype is polyop.bfloat16
+    assert small.mul_(2).astype(polyop.float32).tolist() == pytest.approx([1.2, 3.2], rel=1e-2)

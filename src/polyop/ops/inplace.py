@@ -124,7 +124,8 @@ def _writing(name: str, fn: Fn) -> Fn:
         except (TypeError, ValueError) as error:
             refuse_write(name, x, (y,), error)
 
-    return direct if isinstance(fn, np.ufunc) and fn.nin == 2 else copied
+    ufunc = getattr(fn, "ufunc", fn)  # of an array and a number: see `with_numbers`
+    return direct if isinstance(ufunc, np.ufunc) and ufunc.nin == 2 else copied
 
 
 def refuse_write(name: str, x: Array, args: tuple[Any, ...], error: Exception) -> None:

@@ -101,9 +101,16 @@ def with_numbers(kernel: Fn, arguments: str) -> Fn:
         kernel: on bare arrays and numbers.
         arguments: of the schema.
     """
-    if arguments == "Tensor a, Scalar b":
-        return lambda a, b: kernel(a, b if a.dtype.kind != "V" else _fitted(b, a.dtype))
-    if arguments == "Scalar a, Tensor b":
+    if isinstance(kernel, np.ufunc) and arguments == "Tensor a, Scalar b":
+
+        def on_number(a: Any, b: Any, out: Any = None) -> Any:
+            if a.dtype.kind == "V":
+                b = _fitted(b, a.dtype)
+            return kernel(a, b) if out is None else kernel(a, b, out)
+
+        on_number.ufunc = kernel  # type: ignore[attr-defined]  # it may write over the array
+        return on_number
+    if isinstance(kernel, np.ufunc) and arguments == "Scalar a, Tensor b":
         return lambda a, b: kernel(a if b.dtype.kind != "V" else _fitted(a, b.dtype), b)
 
     @wraps(kernel)
