@@ -105,7 +105,10 @@ def _factory(name: str, signature: str, kernel: Fn, describe: Fn) -> Fn:
     def fake(*args: Any) -> Meta:
         *statics, dtype, device = args
         shape, dtype = describe(*statics, dtype)
-        return META_SPACE.meta(tuple(shape), dtype, None, device or CPU)
+        mode = word().fake
+        space = META_SPACE if mode is None else mode.space
+        found: Meta = space.meta(tuple(shape), dtype, None, device or CPU)
+        return found
 
     entry = define(
         f"{name}({signature}, *, ScalarType? dtype=None, Device? device=None) -> Tensor",
@@ -127,8 +130,9 @@ def _factory(name: str, signature: str, kernel: Fn, describe: Fn) -> Fn:
 
 
 def _sized(size: Sequence[Size], dtype: DType | None) -> Any:
-    if any(isinstance(n, int) and n < 0 for n in size):
-        refuse("zeros", "a size is not negative", argument="size", seen=tuple(size))
+    for n in size:
+        if isinstance(n, int) and n < 0:
+            refuse("zeros", "a size is not negative", argument="size", seen=tuple(size))
     return size, dtype or FLOAT32
 
 

@@ -166,7 +166,7 @@ def expand(x: Any, *sizes: Any) -> Any:
 
 def sizes_of(sizes: tuple[Any, ...]) -> list[Any]:
     """Read sizes that are given one by one, or as one sequence."""
-    if len(sizes) == 1 and isinstance(sizes[0], Sequence):
+    if len(sizes) == 1 and sizes[0].__class__ is not int and isinstance(sizes[0], Sequence):
         return list(sizes[0])
     return list(sizes)
 

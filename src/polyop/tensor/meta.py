@@ -42,8 +42,9 @@ class MetaSpace:
         """Give the meta of these facts; `strides` in elements, None if contiguous."""
         key = (shape, dtype, strides, device)
         try:
-            return self.table[key]
-        except KeyError:
+            known = self.table.get(key)  # no KeyError: most are new, since results have memos
+            if known is not None:
+                return known
             made = self.table[key] = Meta(shape, dtype, strides, device, self)
             return made
         except TypeError:  # a size is a symbol of another library, which has no hash

@@ -210,8 +210,11 @@ def builtin_plan(op: OpOverload, rule: Callable[..., Any]) -> Plan:
         metas = list(values)
         for i in holders:
             metas[i] = _metas(metas[i])
-        more = {"new_size": partial(_new_size, space, context)} if dynamic else {}
-        found = _into(space, rule(*metas, **more))
+        if dynamic:
+            found = rule(*metas, new_size=partial(_new_size, space, context))
+        else:
+            found = rule(*metas)
+        found = _into(space, found)
         if written >= 0:
             _check_written(op, op._schema.arguments[written].name, metas[written], found)
         return found
@@ -262,8 +265,8 @@ def _check_written(op: OpOverload, name: str, argument: Any, found: Any) -> None
 def author_plan(op: OpOverload, rule: Callable[..., Any], source: Any) -> Plan:
     """Plan an operator whose rule maps tensors without data to such tensors."""
     context = RuleContext(op, rule, source)
-    n = len(op._schema.positional)
-    names = tuple(a.name for a in op._schema.keyword_only)
+    call = by_name(op, rule)
+    lone = [str(r.type) for r in op._schema.returns] == ["Tensor"]
     # What a fake of an object answers depends on what was done to it before.
     fixed = not op._schema.is_mutable and not op.objects and not makes_objects(op._schema)
 
@@ -277,12 +280,23 @@ def author_plan(op: OpOverload, rule: Callable[..., Any], source: Any) -> Plan:
             given[i] = load("polyop.objects.fakes:fakes_in")(space.mode, given[i])
         token = set_word(_rule_word(space, context))
         try:
-            out = rule(*given[:n], **dict(zip(names, given[n:], strict=True)))
+            out = call(*given)
         finally:
             reset_word(token)
+        if lone and out.__class__ is Tensor and _is_in(out, space):  # as nearly all are
+            return out.payload
         return _results(context, space, out)
 
     return Plan(op, run, context, fixed, holders)
+
+
+def by_name(op: OpOverload, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Call an author's function, with keyword-only arguments by name."""
+    names = tuple(a.name for a in op._schema.keyword_only)
+    if not names:
+        return fn
+    n = len(op._schema.positional)
+    return lambda *values: fn(*values[:n], **dict(zip(names, values[n:], strict=True)))
 
 
 def _rule_word(space: MetaSpace, context: RuleContext) -> Word:

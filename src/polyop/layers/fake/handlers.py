@@ -38,6 +38,7 @@ from polyop.layers.fake.compute import (
     Plan,
     author_plan,
     builtin_plan,
+    by_name,
     compute,
     compute_new,
     current_space,
@@ -121,15 +122,6 @@ def function_of(kernel: Kernel, way: Way) -> Callable[..., Any]:
     return partial(kernel.fn, way.keys) if kernel.with_keyset else kernel.fn
 
 
-def by_name(op: OpOverload, fn: Callable[..., Any]) -> Handler:
-    """Call an author's function, with keyword-only arguments by name."""
-    names = tuple(a.name for a in op._schema.keyword_only)
-    if not names:
-        return fn
-    n = len(op._schema.positional)
-    return lambda *values: fn(*values[:n], **dict(zip(names, values[n:], strict=True)))
-
-
 def _looks_at_data(op: OpOverload, *values: Any) -> Any:
     raise DataDependentOutputError(
         f"{op.name()} looks at the data of a fake tensor, which has none",
@@ -174,11 +166,10 @@ def lookup_text(op: OpOverload, shape: Shape, code: int, plan: Plan) -> list[str
     return [
         "try:",
         f"    _k = {key_text(op, shape)}",
-        f"    _r = {memo}[_k]",
-        "except KeyError: _r = None",
+        f"    _r = {memo}.get(_k)",  # a KeyError for each new shape would take as long as its rule
         # A real tensor has no memo, and an array or a list no hash.
         "except (TypeError, AttributeError, IndexError): _r = _k = None",
-        # Not in the clauses: what a rule raises is no consequence of a memo's KeyError.
+        # Not in the clause: what a rule raises is no consequence of what the memo does.
         "if _r is None:",
         f"    if _k is None: {miss}",
         f"    else: _r = compute_new(plan, {space}, _k, {given})",

@@ -22,7 +22,8 @@ from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import as_operator
 from polyop.errors import UsageError
-from polyop.layers.fake.handlers import by_name, plan_of
+from polyop.layers.fake.compute import by_name
+from polyop.layers.fake.handlers import plan_of
 from polyop.ops.inplace import INPLACE_TWINS
 from polyop.payloads import native_kernels
 from polyop.payloads.libraries import LIBRARIES

@@ -17,7 +17,8 @@ from polyop.dispatch.write import Shape, base_scope, indent, make_function, shap
 from polyop.errors import MissingRuleError
 from polyop.graph import Node
 from polyop.graph.node import CALL_FUNCTION
-from polyop.layers.fake.handlers import by_name, function_of
+from polyop.layers.fake.compute import by_name
+from polyop.layers.fake.handlers import function_of
 from polyop.layers.trace.tracer import describe
 from polyop.schema.values import thaw
 from polyop.tensor.tensor import Tensor

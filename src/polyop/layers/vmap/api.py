@@ -65,17 +65,19 @@ def vmap(
 def _mapped(spec: Spec) -> Callable[..., Any]:
     """Make the function that runs the whole batch at once."""
     func, in_dims, out_dims, randomness = spec
+    usual = in_dims == 0 and out_dims == 0
 
     def mapped(*args: Any, **kwargs: Any) -> Any:
-        if in_dims == 0 and len(args) == 1 and not kwargs:
-            x = args[0]
-            if x.__class__ is Tensor and x.payload.shape:
+        if usual and len(args) == 1 and not kwargs:
+            (x,) = args
+            shape = x.payload.shape if x.__class__ is Tensor else ()
+            if shape:
                 # One tensor along axis 0, written out: `VmapLevel`, its word and `batched`
                 # in this frame are a tenth of the budget (PERFORMANCE section 11).
                 outer = word()
                 level = _bare(VmapLevel)
                 level.outer, level.alive = outer, True
-                level.batch_size, level.randomness = x.payload.shape[0], randomness
+                level.batch_size, level.randomness = shape[0], randomness
                 if outer is PLAIN:
                     inside = Word(LEVELS)
                     inside.levels, inside.within = (level,), _WITHIN
@@ -93,7 +95,7 @@ def _mapped(spec: Spec) -> Callable[..., Any]:
                 finally:
                     level.alive, level._below = False, None
                     reset_word(token)
-                if out.__class__ is Tensor and out_dims == 0:
+                if out.__class__ is Tensor:
                     record = out.payload
                     if record.__class__ is Batch and record.level is level and record.axis == 0:
                         return record.value
