@@ -101,7 +101,8 @@ def with_numbers(kernel: Fn, arguments: str) -> Fn:
         kernel: on bare arrays and numbers.
         arguments: of the schema.
     """
-    if isinstance(kernel, np.ufunc) and arguments == "Tensor a, Scalar b":
+    kinds = [argument.split()[0] for argument in arguments.split(", ")]
+    if isinstance(kernel, np.ufunc) and kinds == ["Tensor", "Scalar"]:
 
         def on_number(a: Any, b: Any, out: Any = None) -> Any:
             if a.dtype.kind == "V":
@@ -110,7 +111,7 @@ def with_numbers(kernel: Fn, arguments: str) -> Fn:
 
         on_number.ufunc = kernel  # type: ignore[attr-defined]  # it may write over the array
         return on_number
-    if isinstance(kernel, np.ufunc) and arguments == "Scalar a, Tensor b":
+    if isinstance(kernel, np.ufunc) and kinds == ["Scalar", "Tensor"]:
         return lambda a, b: kernel(a if b.dtype.kind != "V" else _fitted(a, b.dtype), b)
 
     @wraps(kernel)

@@ -97,7 +97,8 @@ def narrow(x: Any, axis: int, start: int, length: int) -> Any:
         message = f"an axis of {size} elements has no {length} from {start} on"
         # Conditions on sizes become guards, and those that only a run can tell are checked there.
         if not all(holds(c, message) for c in (first >= 0, length >= 0, first + length <= size)):
-            refuse("narrow", message, seen=(start, length))
+            fix = f"end at {size} at the latest, the size of the axis"
+            refuse("narrow", message, argument="length", seen=(start, length), fix=fix)
     return slice_axis(x, axis, first, first + length)
 
 

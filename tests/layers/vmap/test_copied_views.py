@@ -77,3 +77,18 @@ def test_reading_goes_on(op: Any) -> None:
 
     x = polyop.tensor(X)
     assert polyop.vmap(reading)(x).tolist() == [reading(row).tolist() for row in x]
+
+
+def test_a_view_without_elements_loses_no_write(op: Any) -> None:
+    """S159: an author's rule gives an empty view; what is written beside it stays."""
+    head, lib = op
+
+    def rule(info: Any, dims: Any, x: Tensor) -> tuple[Tensor, int]:
+        return x.movedim(dims[0], 0)[:, :0], 0
+
+    polyop.library.register_vmap("copied_views::head", rule, lib=lib)
+    x = polyop.tensor(X)
+    got = polyop.vmap(lambda x: through_the_base(head, x))(x)
+    assert got.shape == (2, 0)
+    written = polyop.vmap(lambda x: through_the_view(head, x))(x)
+    assert written.tolist() == X

@@ -143,7 +143,8 @@ def _shared(op: OpOverload, base: Tensor, view: Tensor) -> Version:
     So it is where samples were called in turn, or an author's rule gives one: writes are refused.
     """
     version = share(base)
-    if not op.is_builtin and not shares_memory(_below(base), _below(view)):
+    whole = _below(view)
+    if not op.is_builtin and 0 not in whole.shape and not shares_memory(_below(base), whole):
         version.copied = op
     return version
 
