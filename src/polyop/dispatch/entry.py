@@ -251,8 +251,11 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
         "if _h is None: _h = resolve(op, _k)",
         f"return _h({', '.join(shape.names)})",
     ]
+    # A tensor and a number: an AttributeError takes longer than all else of such a call.
+    mixed = op.is_builtin and shape.kinds == ("tensor", "tensor")
     lines = [
         *by_name,
+        *(["if a0.__class__ is not a1.__class__:", *indent(_noted_text(shape))] if mixed else []),
         "try:",
         *indent([*copies_text(shape), *reads_text(shape), *keys_text(shape)]),
         *[f"    _k |= object_code(a{i})" for i in op.objects],

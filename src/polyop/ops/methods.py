@@ -58,8 +58,10 @@ def by_words(fn: Fn, *order: str) -> Fn:
 
     @wraps(fn)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not args and not kwargs:
-            return fn(self)
+        if not kwargs:
+            if not args:
+                return fn(self)
+            return fn(self, **dict(zip(order, args, strict=False))) if order else fn(self, *args)
         named = {WORDS.get(word, word): value for word, value in kwargs.items()}
         if order:
             named |= dict(zip(order, args, strict=False))
