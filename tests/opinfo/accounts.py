@@ -9,6 +9,7 @@ PARTS = {
     "copy": "copy_", "deviation": "var", "diagonal_grad": "diagonal", "expand_to": "sum_to",
     "fft_c2c": "fft.fft", "fft_c2r": "fft.irfft", "fft_r2c": "fft.rfft",
     "half_tril": "linalg.cholesky", "hermitian_part": "linalg.cholesky", "index_grad": "index",
+    "last_put": "index_put", "last_put_along_axis": "put_along_axis",
     "matmul_left": "matmul", "matmul_right": "matmul", "mean_grad": "mean",
     "mean_or_zero": "mean", "peaks": "max", "prod_others": "prod", "prod_pairs": "prod",
     "running_prod_grad": "cumulative_prod", "select_grad": "select", "slice_grad": "slice",

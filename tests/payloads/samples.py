@@ -110,6 +110,8 @@ MORE: dict[str, list[tuple[Any, ...]]] = {
     "copy": [(np.zeros((2, 3), "int32"), np.array([1.5, 2.5, -3.5]))],
     "index": [(F34, [np.array([0, -1], "int8")]), (F34, [np.array([9])]),
               (F34, [None, np.array([-5])])],
+    "last_put": [(F34, [np.array([0, 0, 2])]), (F34, [None, np.array([[1, -1], [3, 1]])])],
+    "last_put_along_axis": [(F34, np.array([[0, -1, 0], [1, 2, 3], [-4, 0, 1]]), 1)],
     "index_put": [(F34, [np.array([0, 7])], np.float32([1, 2, 3, 4]), False)],
     "sum": [(np.array([[True, False]]), None, None, False), (np.zeros((0, 3)), [0], None, False),
             (np.arange(5, dtype="uint8"), [0], None, True), (F34, [], None, False),

@@ -23,7 +23,8 @@ LATE_OPERATORS: dict[str, str] = {
     ),
     **dict.fromkeys(
         ["core::take_along_axis", "core::scatter_along_axis", "core::put_along_axis",
-         "core::argsort", "core::sort", "core::topk", "core::searchsorted"],
+         "core::last_put_along_axis", "core::argsort", "core::sort", "core::topk",
+         "core::searchsorted"],
         "polyop.ops.searching",
     ),
     **dict.fromkeys(

@@ -146,6 +146,37 @@ def _index_grad_meta(part: Meta, shape: Sequence[Size], indices: Indices) -> Met
     return part.space.meta(tuple(shape), part.dtype, None, part.device)
 
 
+# -- which writes stay ---------------------------------------------------------
+
+
+def _last_put(x: Array, indices: Indices) -> Array:
+    """Tell of each value that is put at indices whether no later one is put at its place."""
+    if _masked(indices):
+        return _last_of_numbers(x.shape, spelled(indices))
+    given = [i for i in indices if i is not None]
+    kept = _last_of_numbers(
+        [n for n, i in zip(x.shape, indices, strict=False) if i is not None], tuple(given)
+    )
+    shape = index_shape(x.shape, indices)
+    behind = x.ndim - len(given) - layout(indices)[0]
+    whole: Any = shape
+    return np.broadcast_to(kept.reshape(*kept.shape, *[1] * behind), whole).copy()
+
+
+def _last_of_numbers(shape: Sequence[int], places: Any) -> Array:
+    """Put the numbers of the values, and see which are there in the end."""
+    numbers = np.empty(shape, np.intp)  # only the places that are written are read
+    chosen = numbers[places]
+    order = np.arange(chosen.size).reshape(chosen.shape)
+    numbers[places] = order
+    return np.asarray(numbers[places] == order)
+
+
+def _last_put_meta(x: Meta, indices: Indices) -> Meta:
+    _refuse_masks("index_put", indices)
+    return x.space.meta(index_shape(x.shape, indices), np.dtype(np.bool_), None, x.device)
+
+
 # -- batching -----------------------------------------------------------------
 
 
@@ -192,6 +223,13 @@ def _moved(x: Any, start: int, count: int, target: int) -> Any:
     rest = [i for i in range(x.ndim) if not start <= i < start + count]
     rest[target:target] = range(start, start + count)
     return permute_dims(x, rest)
+
+
+def _last_put_batched(info: Any, in_dims: Any, x: Any, indices: Indices) -> Any:
+    x = in_front(info, in_dims[0], x)
+    place, _ = layout(indices)
+    full, rank = batched_indices(info, in_dims[1] or [None] * len(indices), indices)
+    return _moved(last_put(x, [_count(info, full, rank), *full]), 1, rank, 1 + place), 0
 
 
 def _put_batched(put: Callable[[], Fn]) -> Fn:
@@ -269,13 +307,22 @@ index_grad: Fn = define(
     grad={"part": "index(g, indices)"},
     vmap=_index_grad_batched,
 )
+last_put: Fn = define(
+    "last_put(Tensor x, Tensor?[] indices) -> Tensor",
+    _last_put,
+    fake=_last_put_meta,
+    grad={},
+    vmap=_last_put_batched,
+)
+#: A value that a later one has overwritten has no gradient.
 index_put: Fn = define(
     "index_put(Tensor x, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor",
     _index_put,
     fake=_index_put_meta,
     grad={
         "x": "g if accumulate else index_put(g, indices, zero_like(index(g, indices)))",
-        "values": "sum_to(index(g, indices), values.shape)",
+        "values": "sum_to(index(g, indices) if accumulate else "
+        "where(last_put(g, indices), index(g, indices), 0), values.shape)",
     },
     vmap=_put_batched(lambda: index_put),
 )

@@ -83,6 +83,15 @@ def put_along_axis_kernel(x: Array, indices: Array, values: Array, axis: int = -
     return result
 
 
+def last_put_along_axis_kernel(x: Array, indices: Array, axis: int = -1) -> Array:
+    """Tell of each value that is put along one axis whether no later one is put at its place."""
+    numbers = np.empty(x.shape, np.intp)  # only the places that are written are read
+    chosen = np.take_along_axis(numbers, indices, axis)
+    order = np.arange(chosen.size).reshape(chosen.shape)
+    np.put_along_axis(numbers, indices, order, axis)
+    return np.asarray(np.take_along_axis(numbers, indices, axis) == order)
+
+
 def _same_ndim(name: str, x: Meta, indices: Meta) -> None:
     if x.ndim != indices.ndim:
         raise ArgumentError(
@@ -103,6 +112,11 @@ def take_along_axis_fake(x: Meta, indices: Meta, axis: int) -> Meta:
     one = (1,)
     rest = x.shape[:at] + one + x.shape[at + 1 :]
     return x.but(shape=broadcast("take_along_axis", rest, indices.shape), strides=None)
+
+
+def last_put_along_axis_fake(x: Meta, indices: Meta, axis: int) -> Meta:
+    """Describe the truth values of what is put."""
+    return take_along_axis_fake(x, indices, axis).but(dtype=np.dtype(np.bool_))
 
 
 def scatter_along_axis_fake(x: Meta, indices: Meta, shape: Sequence[Size], axis: int) -> Meta:
@@ -146,11 +160,15 @@ def scatter_along_axis_vmap(
     return call("scatter_along_axis", x, indices, [n, *shape], shifted(axis)), 0
 
 
-def put_along_axis_vmap(info: Any, in_dims: Sequence[Any], *args: Any) -> Any:
-    """Put into each element of a batch."""
-    *given, axis = args
-    whole = [_stacked(v, d, info.batch_size) for v, d in zip(given, in_dims, strict=False)]
-    return call("put_along_axis", *whole, shifted(axis)), 0
+def _in_each(name: str) -> Fn:
+    """Make the batching rule of an operator that puts along an axis."""
+
+    def rule(info: Any, in_dims: Sequence[Any], *args: Any) -> Any:
+        *given, axis = args
+        whole = [_stacked(v, d, info.batch_size) for v, d in zip(given, in_dims, strict=False)]
+        return call(name, *whole, shifted(axis)), 0
+
+    return rule
 
 
 take_along_axis = define(
@@ -167,15 +185,23 @@ scatter_along_axis = define(
     grad={"x": "sum_to(take_along_axis(g, indices, axis=axis), x.shape)"},
     vmap=scatter_along_axis_vmap,
 )
+last_put_along_axis = define(
+    "last_put_along_axis(Tensor x, Tensor indices, *, int axis=-1) -> Tensor",
+    last_put_along_axis_kernel,
+    fake=last_put_along_axis_fake,
+    grad={},
+    vmap=_in_each("last_put_along_axis"),
+)
 put_along_axis = define(
     "put_along_axis(Tensor x, Tensor indices, Tensor values, *, int axis=-1) -> Tensor",
     put_along_axis_kernel,
     fake=put_along_axis_fake,
     grad={
         "x": "put_along_axis(g, indices, values * 0, axis=axis)",
-        "values": "sum_to(take_along_axis(g, indices, axis=axis), values.shape)",
+        "values": "sum_to(where(last_put_along_axis(g, indices, axis=axis), "
+        "take_along_axis(g, indices, axis=axis), 0), values.shape)",
     },
-    vmap=put_along_axis_vmap,
+    vmap=_in_each("put_along_axis"),
 )
 
 

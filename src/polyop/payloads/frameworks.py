@@ -277,8 +277,7 @@ class Dask(Library):
 
     def dtype(self, array: Array) -> DType:
         """Give the dtype, which is NumPy's own."""
-        found: DType = array.dtype
-        return found
+        return array.dtype  # type: ignore[no-any-return]
 
     def native(self, dtype: DType) -> DType:
         """Give the dtype itself."""
@@ -304,6 +303,12 @@ class Dask(Library):
     def copy(self, array: Array) -> Array:
         """Give the array itself, into which no tensor writes."""
         return array
+
+    def get(self, array: Array, key: tuple[Any, ...]) -> Array:
+        """Choose a part; Dask takes one array of indices, along one axis."""
+        if any(k.ndim > 1 for k in key if hasattr(k, "ndim")):
+            raise NotImplementedError
+        return array[key]
 
     def put(self, array: Array, key: tuple[Any, ...], value: Array, *, add: bool = False) -> Array:
         """Leave it to a task: what an index out of range chooses would be lost in silence."""
@@ -346,8 +351,7 @@ class Cupy(Library):
 
     def dtype(self, array: Array) -> DType:
         """Give the dtype, which is NumPy's own."""
-        found: DType = array.dtype
-        return found
+        return array.dtype  # type: ignore[no-any-return]
 
     def native(self, dtype: DType) -> DType:
         """Give the dtype itself."""

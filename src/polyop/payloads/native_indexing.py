@@ -6,6 +6,7 @@ that an index is out of range, it is looked at, or what is chosen there is NaN u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,14 +45,17 @@ def index(call: Call, x: Array, indices: Sequence[Any]) -> Array:
 
 
 def _put(call: Call, x: Array, indices: Sequence[Any], values: Array, add: bool) -> Array:
-    """Write by integers, with the axes that are indexed brought to the front."""
+    """Write by integers, with the axes that are indexed brought to the front.
+
+    The values have the dtype of `x`.
+    """
     place, _ = layout(indices)
     found = [i for i in indices_of(call, indices, x.shape) if i is not None]
     at = [i for i, index in enumerate(indices) if index is not None]
     rest = [i for i in range(len(x.shape)) if i not in at]
     chosen = np.broadcast_shapes(*[tuple(i.shape) for i in found])
     sizes = [x.shape[i] for i in rest]
-    values = call.broadcast(call.to(values, call.dtype), (*sizes[:place], *chosen, *sizes[place:]))
+    values = call.broadcast(values, (*sizes[:place], *chosen, *sizes[place:]))
     r = len(chosen)
     order = [*range(place, place + r), *range(place), *range(place + r, r + len(rest))]
     front = _ordered(call, x, [*at, *rest])
@@ -66,13 +70,26 @@ def _ordered(call: Call, x: Array, order: Sequence[int]) -> Array:
 @native("index_put")
 def index_put(call: Call, x: Array, indices: Any, values: Array, add: bool) -> Array:
     """Replace, or add to, what integers choose."""
-    return _put(call, x, indices, values, add)
+    return _put(call, x, indices, call.to(values, call.dtype), add)
+
+
+@native("last_put")
+def last_put(call: Call, x: Array, indices: Any) -> Array:
+    """Put the numbers of the values, and see which are there in the end."""
+    order = _numbers(call)
+    numbers = _put(call, call.full(x.shape, 0, INDEX), indices, order, False)
+    return call.xp.equal(index(call, numbers, indices), order)
+
+
+def _numbers(call: Call) -> Array:
+    shape = call.shape
+    return call.library.from_numpy(np.arange(math.prod(shape)).reshape(shape), call.like)
 
 
 @native("index_grad")
 def index_grad(call: Call, part: Array, shape: Any, indices: Any) -> Array:
     """Add up in zeros what was chosen."""
-    return _put(call, call.full(shape, 0), indices, part, True)
+    return _put(call, call.full(shape, 0), indices, call.to(part, call.dtype), True)
 
 
 # -- along an axis ---------------------------------------------------------------------
@@ -112,11 +129,23 @@ def scatter_along_axis(call: Call, x: Array, indices: Array, shape: Any, axis: i
 @native("put_along_axis")
 def put_along_axis(call: Call, x: Array, indices: Array, values: Array, axis: int) -> Array:
     """Replace along an axis."""
+    return _put_along(call, x, indices, call.to(values, call.dtype), axis)
+
+
+def _put_along(call: Call, x: Array, indices: Array, values: Array, axis: int) -> Array:
     at = normal_axis("put_along_axis", axis, len(x.shape))
     found = index_of(call, indices, x.shape[at])
     shape = [indices.shape[i] if i == at else n for i, n in enumerate(x.shape)]
     key = _places(call, call.broadcast(found, shape), shape, shape, at)
-    return call.library.put(x, key, call.broadcast(call.to(values, call.dtype), shape))
+    return call.library.put(x, key, call.broadcast(values, shape))
+
+
+@native("last_put_along_axis")
+def last_put_along_axis(call: Call, x: Array, indices: Array, axis: int) -> Array:
+    """Put the numbers of the values, and see which are there in the end."""
+    order = _numbers(call)
+    numbers = _put_along(call, call.full(x.shape, 0, INDEX), indices, order, axis)
+    return call.xp.equal(take_along_axis(call, numbers, indices, axis), order)
 
 
 # -- in order --------------------------------------------------------------------------

@@ -364,10 +364,6 @@ def keys_of_meta(meta: Meta) -> int:
     return FAKE | 1 << (BACKEND_SHIFT + _DEVICE_BIT[meta.device.type])
 
 
-def _asarray(value: Any) -> Any:
-    return np.asarray(value)
-
-
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
@@ -382,4 +378,4 @@ set_tensor_predicate(_is_tensor, _integer)
 register_symbolic(SymInt, SymFloat, SymBool)
 PARTS.Tensor = Tensor
 PARTS.ndarray = np.ndarray
-PARTS.asarray = _asarray
+PARTS.asarray = np.asarray

@@ -21,7 +21,7 @@ BUILT_IN = sorted(name for name in DEFINITIONS if name.startswith("core::"))
 
 
 #: Parts of gradients, which are only called with arguments that belong together.
-PARTS_OF_GRADIENTS = {"clip_part", "deviation", "peaks"}
+PARTS_OF_GRADIENTS = {"clip_part", "deviation", "last_put", "peaks"}
 
 
 def operators() -> list[OpOverload]:
