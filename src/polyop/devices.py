@@ -174,7 +174,9 @@ def as_dtype(value: Any) -> DType:
         if named is not None:
             return named
         raise UsageTypeError(f"{value!r} is no dtype{nearest(name, (*DTYPES, *SMALL_FLOATS))}")
-    if isinstance(value, (list, tuple, dict, set)):  # NumPy makes records of some of them
+    # NumPy makes records of some containers, and asks an array for its own.
+    array = hasattr(value, "shape") and not isinstance(value, type)
+    if array or isinstance(value, (list, tuple, dict, set)):
         raise UsageTypeError("not a dtype", seen=repr(value), fix='give one, such as "float32"')
     if value in _PYTHON_DTYPES:
         return DTYPES[_PYTHON_DTYPES[value]]

@@ -26,6 +26,7 @@ from polyop.dispatch.registry import DEFINITIONS, find_operator
 from polyop.errors import (
     AmbiguousKernelError,
     MissingKernelError,
+    OperatorGoneError,
     OperatorNotFoundError,
     UsageError,
     UsageTypeError,
@@ -282,3 +283,22 @@ def test_a_fallback_gets_the_keys_first(lib: Library) -> None:
     op_f().redispatch(DispatchKeySet(["Negative", "CPU"]), ones())
     everyone.destroy()
     assert seen == [(K.Negative, op_f())]
+
+
+def test_handles_of_a_removed_operator() -> None:
+    """S41: whatever is asked of one, it says that it was removed."""
+    lib = Library("readers_gone", "DEF")
+    lib.define("f(Tensor x) -> Tensor")
+    lib.impl("f", lambda x: of_array(x.numpy() * 2), "CPU")
+    op = find_operator("readers_gone::f")
+    lib.destroy()
+    ways: list[Callable[[], Any]] = [
+        lambda: op(ones()),
+        lambda: op.redispatch(DispatchKeySet(["CPU"]), ones()),
+        lambda: op.decompose(ones()),
+        lambda: resolve_key(op, "CPU"),
+        lambda: op.py_impl(DispatchKey.CPU),
+    ]
+    for way in ways:
+        with pytest.raises(OperatorGoneError, match="readers_gone::f was removed"):
+            way()

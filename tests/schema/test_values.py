@@ -115,6 +115,8 @@ def test_conversions(text: str, value: Any, result: Any) -> None:
         ("Scalar", -(2**63) - 1),
         ("ScalarType", None),
         ("ScalarType", "float33"),
+        ("ScalarType", np.int64(3)),
+        ("ScalarType", np.ones(2)),
         ("Device", "moon"),
         ("Layout", "diagonal"),
         ("Generator", 1),

@@ -102,7 +102,10 @@ class Implementations:
             DuplicateRegistrationError: there is one.
             UsageTypeError: the key is Python, or it is none of these; `fallthrough_kernel` is
                 given for anything but a key.
+            OperatorGoneError: the operator was removed.
         """
+        if not getattr(self, "alive", True):
+            self.gone()
         table, kind = self._table_for(by)
 
         def register(fn: Fn) -> Fn:

@@ -6,7 +6,7 @@ from typing import Any
 
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.keyset import DispatchKeySet
-from polyop.dispatch.operator import OperatorBase
+from polyop.dispatch.operator import OperatorBase, OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.registry import as_operator
 from polyop.dispatch.resolve import tensor_keys
@@ -47,5 +47,9 @@ def resolve_key(op: Any, key: DispatchKey | str) -> DispatchKey:
     Raises:
         AmbiguousKernelError: two kernels claim the key.
         MissingKernelError: no kernel and no fallback serves it.
+        OperatorGoneError: the operator was removed.
     """
-    return resolve(op if isinstance(op, OperatorBase) else as_operator(op), key)
+    found = op if isinstance(op, OperatorBase) else as_operator(op)
+    if isinstance(found, OpOverload) and not found.alive:
+        found.gone()
+    return resolve(found, key)

@@ -257,6 +257,8 @@ def word_keys(word: Word) -> DispatchKeySet:
 
 def redispatch(op: OpOverload, keys: DispatchKeySet, args: Any, kwargs: Any) -> Any:
     """Dispatch on given keys; neither context nor arguments add or take any (S103)."""
+    if not op.alive:
+        op.gone()
     chosen = keys if isinstance(keys, DispatchKeySet) else DispatchKeySet(keys)
     values = PARTS.bind(op, args, kwargs)
     # The keys say who acts; the code tells them on what: a mode that is there, or no grad mode.
@@ -268,6 +270,8 @@ def decompose(op: OpOverload, args: Any, kwargs: Any) -> Any:
     """Run the kernel that is made of operators, or give `NotImplemented` (S61)."""
     kernel = op.places.top(DispatchKey.CompositeImplicitAutograd)
     if kernel is None or kernel.fn is None:
+        if not op.alive:
+            op.gone()
         return NotImplemented
     values = PARTS.bind(op, args, kwargs)
     made, of = op.notes.get("decompose", (None, None))

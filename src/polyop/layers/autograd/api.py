@@ -11,7 +11,7 @@ from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR, LIFTED, NO_GRAD, NUMPY,
 from polyop.dispatch.context import word
 from polyop.errors import AutogradError, UsageTypeError
 from polyop.layers.autograd.arrays import zeros
-from polyop.layers.autograd.engine import owned_array, run, run_scalar
+from polyop.layers.autograd.engine import owned_array, refuse_complex, run, run_scalar
 from polyop.layers.autograd.hooks import (
     add_hook,
     add_hook_after,
@@ -225,6 +225,7 @@ def _one(i: int, output: Tensor) -> Tensor:
             seen=f"shape {tuple(payload.shape)}",
             fix="sum it, or pass a gradient of its shape",
         )
+    refuse_complex(output.dtype, f"outputs[{i}]")
     if payload.__class__ is np.ndarray:
         return of_array(np.ones(payload.shape, payload.dtype))
     one: Tensor = ON_TENSORS["ones_like"](output)
@@ -290,6 +291,13 @@ def _set_grad(self: Tensor, value: Tensor | None) -> None:
                 "a gradient has the shape of its tensor",
                 declared=f"shape {tuple(self.shape)}",
                 seen=f"shape {tuple(value.shape)}",
+            )
+        if value.dtype != self.dtype:
+            raise AutogradError(
+                "a gradient has the dtype of its tensor",
+                declared=f"dtype {self.dtype}",
+                seen=f"dtype {value.dtype}",
+                fix=f"convert it with .astype({self.dtype})",
             )
     if getattr(self, "grad_node", None) is None:
         self.grad_node = leaf_node(self.dtype)

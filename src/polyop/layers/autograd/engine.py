@@ -23,6 +23,7 @@ import numpy as np
 
 from polyop.dispatch.bits import ANOMALY, GRAD, NO_GRAD, NUMPY
 from polyop.dispatch.context import Word, reset_word, set_word, word
+from polyop.errors import AutogradError
 from polyop.layers.autograd.anomaly import watched_step
 from polyop.layers.autograd.arrays import cast_array, cast_tensor, send
 from polyop.layers.autograd.author import RUNNING
@@ -60,20 +61,35 @@ def run_scalar(root: Tensor, retain: bool) -> Grads:
     """Walk back from a plain tensor of one element; give the gradients of leaves as arrays."""
     node, payload = root.grad_node, root.payload
     dtype = payload.dtype
-    if payload.shape:
-        one: Any = np.ones(payload.shape, dtype)
-    else:
-        # By identity: hashing a dtype takes longer than two comparisons.
-        one = ONE32 if dtype is F32 else ONES.get(dtype)
-        one = np.ones((), dtype) if one is None else one
+    # By identity: hashing a dtype takes longer than two comparisons.
+    one: Any = ONE32 if dtype is F32 else ONES.get(dtype)
+    if payload.shape or one is None:
+        refuse_complex(dtype, "outputs[0]")
+        one = np.ones(payload.shape, dtype)
     grads: Grads = {node: one}
     if node.seq:
         run_arrays(node, grads, retain)
     return grads
 
 
+def refuse_complex(dtype: Any, argument: str) -> None:
+    """Refuse a complex scalar to begin from: its real part alone would be differentiated.
+
+    Raises:
+        AutogradError: the dtype is complex.
+    """
+    if dtype.kind == "c":
+        raise AutogradError(
+            "a complex result has no gradient of its own, only one that is given",
+            argument=argument,
+            declared="a real scalar",
+            seen=f"dtype {dtype}",
+            fix="take a real number of it (polyop.real, polyop.abs), or pass its gradient",
+        )
+
+
 def _ones() -> dict[Any, Any]:
-    found = {np.dtype(name): np.ones((), name) for name in ("f4", "f8", "c8", "c16")}
+    found = {np.dtype(name): np.ones((), name) for name in ("f4", "f8")}
     for one in found.values():
         one.flags.writeable = False  # so that no leaf keeps it as its own gradient
     return found
@@ -93,6 +109,7 @@ def run_all(
     tensors: bool,
     wanted: frozenset[Node] = frozenset(),
     needed: set[Node] | None = None,
+    ends: frozenset[Node] = frozenset(),
 ) -> Grads:
     """Walk back from several nodes; give the gradients of inner nodes that are wanted.
 
@@ -103,11 +120,13 @@ def run_all(
         tensors: whether gradients are tensors.
         wanted: nodes whose gradient is asked for.
         needed: the nodes to visit, or None for all.
+        ends: nodes that are not left; their gradients stay in the table, as those of leaves.
     """
     step = (_watched if word() & ANOMALY else _on_tensors) if tensors else _on_arrays
     found: Grads = {}
     pending: list[Node] = []
-    heap = [(-n.seq, n) for n in set(roots) if n.seq]
+    push = _unless(ends, pending) if ends else pending.append
+    heap = [(-n.seq, n) for n in set(roots) - ends if n.seq]
     heap.sort()
     while heap:
         n = heappop(heap)[1]
@@ -118,7 +137,7 @@ def run_all(
             g = found[n]
         if needed is not None and n not in needed:
             continue
-        step(n, g, grads, pending.append, rest)
+        step(n, g, grads, push, rest)
         if not retain:
             n.backward = freed
             n.s0 = n.s1 = n.s2 = None
@@ -126,6 +145,16 @@ def run_all(
             heappush(heap, (-m.seq, m))
         pending.clear()
     return found
+
+
+def _unless(ends: frozenset[Node], pending: list[Node]) -> Callable[[Node], Any]:
+    """Give what notes a node that waits, if it is none of the ends."""
+
+    def push(n: Node) -> None:
+        if n not in ends:
+            pending.append(n)
+
+    return push
 
 
 def _on_arrays(
@@ -195,6 +224,7 @@ def run(
     create_graph: bool,
     wanted: frozenset[Node] | None = None,
     under: Word | None = None,
+    ends: bool = False,
 ) -> Grads:
     """Run backward, and give the gradients of leaves, or of the wanted nodes, as tensors.
 
@@ -204,6 +234,8 @@ def run(
         create_graph: whether gradients are recorded.
         wanted: the nodes whose gradients are asked for; None for all leaves.
         under: the word to run under, if not the current one with grad mode set.
+        ends: whether backward ends at the wanted nodes: the way from one to another is not
+            followed, and hooks of theirs do not run.
     """
     arrays = under is None and plain_run([g for _, g in roots], create_graph)
     if arrays and MADE.subclasses:
@@ -226,8 +258,9 @@ def run(
                 grads,
                 retain,
                 tensors=not arrays,
-                wanted=wanted or frozenset(),
+                wanted=frozenset() if ends else wanted or frozenset(),
                 needed=needed,
+                ends=(wanted if ends else None) or frozenset(),
             )
         finally:
             reset_word(token)

@@ -20,6 +20,7 @@ from polyop.dispatch.context import reset_word, run_under, set_word, word
 from polyop.errors import AutogradError, UsageTypeError
 from polyop.layers.autograd.arrays import send
 from polyop.layers.autograd.node import Node, edges
+from polyop.ops.define import ON_TENSORS
 from polyop.tensor.tensor import Tensor, of_array
 
 Hook = Callable[[Tensor], "Tensor | None"]
@@ -121,7 +122,7 @@ def keep_grad(node: Node) -> None:
     node.kept = None
 
     def keep(g: Tensor) -> None:
-        node.kept = g
+        node.kept = g if node.kept is None else ON_TENSORS["add"](node.kept, g)
 
     _hooks_of(node)[inf] = keep  # the last: other hooks may replace the gradient
 

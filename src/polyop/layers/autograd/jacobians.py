@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 from polyop.dispatch.bits import OTHER
+from polyop.errors import AutogradError
 from polyop.layers.autograd.chosen import Argnums, Fn, by_leaves
 from polyop.layers.autograd.forward_mode import check_results, jvp
 from polyop.layers.autograd.transforms import recorded
@@ -40,6 +41,7 @@ def jacfwd(
     Raises:
         UsageError: in the call, `argnums` do not fit the arguments.
         UsageTypeError: an input is no floating tensor, or a result no tensor.
+        AutogradError: an input is complex, and has two derivatives.
     """
 
     def jacobian(*args: Any, **kwargs: Any) -> Any:
@@ -53,6 +55,7 @@ def jacfwd(
             return slope
 
         check_inputs(leaves)
+        _refuse_complex("jacfwd", "input", leaves)
         mapped = vmap(column, 0, 0, randomness, chunk_size=chunk_size)
         columns, build_out = taken_apart(mapped(*basis_of(leaves)))
         sizes = [prod(x.shape) for x in leaves]
@@ -88,6 +91,7 @@ def jacrev(
     Raises:
         UsageError: in the call, `argnums` do not fit the arguments.
         UsageTypeError: an input is no floating tensor, or a result no tensor.
+        AutogradError: a result is complex, and has two gradients.
     """
 
     def jacobian(*args: Any, **kwargs: Any) -> Any:
@@ -95,6 +99,7 @@ def jacrev(
         ran = recorded(of_leaves, leaves, tuple, has_aux=has_aux)
         check_results(ran.results)
         results = ran.values()
+        _refuse_complex("jacrev", "result", results)
         sizes = [prod(r.shape) for r in results]
 
         def row(*basis: Tensor) -> tuple[Tensor, ...]:
@@ -128,6 +133,19 @@ def check_inputs(leaves: Sequence[Any]) -> None:
     """Refuse inputs that have no derivative, before a basis is made of them."""
     if any(not isinstance(x, Tensor) for x in leaves):
         jvp(lambda *x: x, tuple(leaves), tuple(leaves))
+
+
+def _refuse_complex(name: str, what: str, tensors: Sequence[Tensor]) -> None:
+    """Refuse what a real basis sees one half of."""
+    for i, x in enumerate(tensors):
+        if x.dtype.kind == "c":
+            raise AutogradError(
+                f"{name} takes real steps, and {what} {i} is complex: half of it would be lost",
+                argument=f"{what} {i}",
+                declared="a real dtype",
+                seen=f"dtype {x.dtype}",
+                fix="differentiate real and imaginary parts, or use func.jvp and func.vjp",
+            )
 
 
 def basis_of(leaves: Sequence[Tensor]) -> list[Tensor]:

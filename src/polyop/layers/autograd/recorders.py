@@ -219,4 +219,6 @@ def missing_gradient(op: OpOverload, caller: Any = None) -> NoReturn:
         f"add one with polyop.library.register_autograd({op.name()!r}, backward), "
         f"or say that there is none: register_autograd({op.name()!r}, None)"
     )
+    if op._schema.is_mutable:  # which takes no rule (S131)
+        fix = "call an operator that gives the new value, which can have one; or write in no_grad()"
     op.missing("backward", MissingGradientError, problem=problem, source=where, fix=fix)

@@ -13,7 +13,7 @@ from polyop import tree
 from polyop.dispatch.context import reset_word, set_word, word
 from polyop.errors import AutogradError, UsageError, UsageTypeError
 from polyop.layers.autograd.chosen import Argnums, Fn, by_leaves
-from polyop.layers.autograd.engine import run
+from polyop.layers.autograd.engine import refuse_complex, run
 from polyop.layers.autograd.grad_level import GradLevel
 from polyop.layers.autograd.loans import lending
 from polyop.layers.autograd.node import Node
@@ -193,6 +193,7 @@ def _one_of(value: Any) -> Tensor:
             seen=f"shape {tuple(value.shape)}",
             fix="sum the result, or use func.vjp",
         )
+    refuse_complex(value.dtype, "the result")
     one: Tensor = ON_TENSORS["ones_like"](value)
     return one
 
