@@ -12,7 +12,7 @@ import pytest
 
 import polyop as p
 from polyop.dispatch.library import Library, scoped_library
-from polyop.errors import ProgramFileError
+from polyop.errors import CaptureError, ProgramFileError
 from polyop.export import BACKENDS, Dim, export, load, register_backend, save, to_backend
 from polyop.export.parts import partition
 from polyop.symbolic import SymBool
@@ -26,16 +26,25 @@ def lib() -> Iterator[Library]:
     with scoped_library(NS, "FRAGMENT") as made:
         made.define("both(Tensor x) -> (Tensor, Tensor)")
         made.define("add_to(Tensor(a!) x, Tensor y) -> ()")
+        made.define("keep(Tensor(a!)? x, Tensor y, *, Tensor(b!)[] zs) -> Tensor")
         for key in ("CPU", "Meta"):
             made.impl("both", lambda x: (x * 2, x * 3), key)
         made.impl("add_to", add_to, "CPU")
         made.impl("add_to", lambda x, y: None, "Meta")
+        made.impl("keep", keep, "CPU")
+        made.impl("keep", lambda x, y, *, zs: p.empty_like(y), "Meta")
         yield made
 
 
 def add_to(x: Any, y: Any) -> None:
     array = x.numpy()
     array += y.numpy()
+
+
+def keep(x: Any, y: Any, *, zs: Any) -> Any:
+    for z in zs if x is None else [x, *zs]:
+        add_to(z, y)
+    return y * 2
 
 
 class Some:
@@ -111,3 +120,16 @@ def test_a_file_holds_an_operator_as_an_argument(lib: Library, tmp_path: Path) -
     lib._destroy()
     with pytest.raises(ProgramFileError, match="add_to, which is not defined"):
         load(tmp_path / "p")
+
+
+def test_operators_that_write_nothing_this_time(lib: Library, tmp_path: Path) -> None:
+    """S213: what counts are the tensors of a call; None, and an empty list, are none."""
+    op, x = getattr(p.ops, NS).keep, p.ones(2)
+    module = export(lambda x: op(None, x * 2, zs=[]), (x,)).module()
+    assert module(x).tolist() == [4.0, 4.0]
+    save(export(lambda x: op(None, x * 2, zs=[]), (x,)), tmp_path / "file")
+    assert load(tmp_path / "file").module()(x).tolist() == [4.0, 4.0]
+    held = p.zeros(2)
+    for f in (lambda x: op(held, x, zs=[]), lambda x: op(None, x, zs=[held])):
+        with pytest.raises(CaptureError, match="writes a tensor that is no argument"):
+            export(f, (x,))

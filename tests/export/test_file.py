@@ -14,7 +14,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.export.things import Formless, Mode, Pair, Scale, Weights, dense, formless, press, scaled
+from tests.export.things import (
+    Formless,
+    Mode,
+    Pair,
+    Scale,
+    Weights,
+    dense,
+    formless,
+    parted,
+    press,
+    scaled,
+)
 
 import polyop
 from polyop import Tensor, errors
@@ -121,6 +132,26 @@ def test_a_record_of_computed_tensors(bias: bool, tmp_path: Path) -> None:
     edited(path, lambda c: None, replace=("things:Weights", "things:press"))
     with pytest.raises(errors.ProgramFileError, match="record of the class press, which is not"):
         load(path)
+
+
+def test_a_record_that_an_operator_gives(tmp_path: Path) -> None:
+    """S8, S214: its fields are read by name; a file reads nothing else of it."""
+
+    def run(x: Tensor) -> Any:
+        first, second = parted(x, 2.0), parted(x + 1, 3.0)
+        return first.matrix * second.matrix, first.bias, dense(x, second)
+
+    path, x = tmp_path / "p", rand(3, 3, seed=1)
+    made = export(run, (rand(3, 3),))
+    save(made, path)
+    assert str(load(path)) == str(made)
+    assert same(load(path).module()(x), run(x))
+    save(load(path), path)
+    for name in ("__class__", "__init__", "other"):
+        edited(path, lambda c: None, replace=('"matrix"', f'"{name}"'))
+        with pytest.raises(errors.UsageTypeError, match=f"Weights has no field '{name}'"):
+            load(path).module()(x)
+        edited(path, lambda c: None, replace=(f'"{name}"', '"matrix"'))
 
 
 def test_an_object_without_a_form_is_refused_before_a_file_is_written(tmp_path: Path) -> None:

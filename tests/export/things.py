@@ -99,3 +99,13 @@ def formless(x: Tensor, scale: Formless) -> Tensor:
 @formless.register_fake
 def _(x, scale):
     return polyop.empty_like(x)
+
+
+@polyop.custom_op("test_file::parted", mutates_args=())
+def parted(x: Tensor, factor: float) -> Weights:
+    return Weights(x * factor, x[0] * 2, factor)
+
+
+@parted.register_fake
+def _(x, factor):
+    return Weights(polyop.empty_like(x), polyop.empty_like(x[0]), factor)

@@ -52,7 +52,7 @@ class Case:
         return [str(a.type) for a in self.op._schema.arguments]
 
     def _value(self, arg: Any, kind: str, rng: Any, dtype: str) -> Any:
-        if not kind.startswith("Tensor") or arg is None:
+        if not kind.startswith("Tensor") or arg is None or isinstance(arg, list):
             return arg.copy() if isinstance(arg, np.ndarray) else arg
         if isinstance(arg, np.ndarray):
             return arg.copy()
@@ -167,7 +167,7 @@ SMOOTH = [
     Case("inv", ((2, 3, 3),), torch.linalg.inv, _spd),
     Case("det", ((3, 3),), torch.linalg.det),
     Case("det", ((2, 3, 3),), torch.linalg.det),
-    Case("cofactors", ((3, 3),)),
+    Case("cofactors", ((3, 3), [])),
     *[Case("solve_matrix", pair, torch.linalg.solve) for pair in (
         ((3, 3), (3, 2)), ((2, 3, 3), (2, 3, 2)), ((3, 3), (2, 3, 2)), ((2, 3, 3), (3, 2)))],
     Case("half_tril", ((3, 3),)),

@@ -41,7 +41,7 @@ def grads(case: Case, values: list[Any], g: Any, r: Any) -> dict[int, Any]:
     return {
         i: np.asarray(eval(texts[a.name], scope))
         for i, a in enumerate(arguments)
-        if a.name in texts
+        if a.name in texts and isinstance(names[a.name], np.ndarray)
     }
 
 

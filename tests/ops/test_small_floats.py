@@ -126,3 +126,36 @@ def test_writes_take_no_memory() -> None:
     small = polyop.asarray([0.5, 1.5]).astype(polyop.bfloat16)
     assert small.add_(0.1).dtype is polyop.bfloat16
     assert small.mul_(2).astype(polyop.float32).tolist() == pytest.approx([1.2, 3.2], rel=1e-2)
+
+
+WRITES = {
+    **{n: lambda x, z, n=n: getattr(x, n)(z) for n in ("add_", "sub_", "mul_", "div_", "pow_")},
+    "number": lambda x, z: x.add_(1j),
+    "lerp": lambda x, z: polyop.ops.core.lerp_(x, z, 0.5),
+    "addcmul": lambda x, z: polyop.ops.core.addcmul_(x, x, x, value=1j),
+    "clip": lambda x, z: polyop.ops.core.clip_(x, z, None),
+    "product": lambda x, z: x.__imatmul__(z),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize("dtype", [*SMALL, polyop.float32], ids=str)
+def test_no_float_takes_complex_numbers(dtype: Any, name: str) -> None:
+    """S63: a write of complex numbers is refused, by kernels, fakes and gradients.
+
+    NumPy says of small floats that they hold them.
+    """
+    z = polyop.asarray([[1 + 2j, 3], [1j, 2]]).astype(polyop.complex64)
+    write = WRITES[name]
+    x = polyop.ones(2, 2).astype(dtype)
+    with pytest.raises(errors.ArgumentError, match="cannot be written"):
+        write(x, z)
+    assert x.tolist() == [[1, 1], [1, 1]]
+    with polyop.fake.FakeTensorMode(), pytest.raises(errors.ArgumentError, match="be written"):
+        write(polyop.ones(2, 2).astype(dtype), polyop.ones(2, 2).astype(polyop.complex64))
+
+    def written(y: Tensor) -> Any:
+        return polyop.real(write(y.astype(dtype) * 1, z)).sum()
+
+    with pytest.raises(errors.ArgumentError, match="be written"):
+        grad(written)(polyop.ones(2, 2))

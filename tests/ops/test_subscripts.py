@@ -146,9 +146,31 @@ def test_bad_keys(key, words):
 
 def test_broadcast_tensors_are_not_written():
     """S135: elements that are one in memory are not written as if they were several."""
-    wide = broadcast_to(tensor([1.0]), [3])
-    with pytest.raises(MutationError, match="only repeats"):
-        wide[0] = 2.0
+    wide = broadcast_to(tensor([1.0]), [3, 2])
+    for key in (0, [0, 1], np.array([True, False, True]), (slice(None), tensor([0, 1]))):
+        with pytest.raises(MutationError, match="only repeats"):
+            wide[key] = 2.0
+    for add in (False, True):
+        with pytest.raises(MutationError, match="index_put_ cannot write"):
+            polyop.ops.core.index_put_(wide, [tensor([0])], tensor(2.0), add)
+
+
+@pytest.mark.parametrize(
+    "key", ["mask", "mask[:, 0]", "[]", "[[]]", "([], [])", "mask[:0, 0]", "np.zeros(0, 'int8')"]
+)
+def test_keys_without_elements_are_of_their_kind(key):
+    """S206: an array without elements is a mask or integers as its dtype says; a list, integers."""
+    found, wanted = (
+        eval(f"x[{key}]", {"x": x, "np": np, "mask": np.zeros((0, 3), bool)}).shape  # noqa: S307 - the key is the case
+        for x in (polyop.zeros((0, 3)), np.zeros((0, 3)))
+    )
+    assert found == wanted
+
+
+def test_no_elements_of_a_kind_that_is_no_index():
+    """S206: an array of no numbers is no more an index than one of some."""
+    with pytest.raises(ArgumentError, match="a tensor of float64 is no index"):
+        polyop.zeros((0, 3))[np.zeros(0)]
 
 
 @pytest.mark.parametrize("key", ["[...]", "[:2]", "[[0, 1]]", "[x > 1]", "[0]"])

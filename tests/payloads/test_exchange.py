@@ -98,6 +98,15 @@ def test_dlpack_of_torch_shares() -> None:
         polyop.from_array(x).requires_grad_().__dlpack__()
 
 
+@pytest.mark.parametrize("copy", [None, False, True])
+def test_dlpack_gives_nothing_to_a_device_that_is_not_there(library, copy: bool | None) -> None:
+    """The standard: what cannot be exported is a BufferError, whatever the library's own is."""
+    x = polyop.from_array(from_numpy(library, np.ones(2)))
+    for device in ((8, 0), (77, 0)):
+        with pytest.raises(BufferError):
+            x.__dlpack__(dl_device=device, copy=copy)
+
+
 def test_a_flip_is_exported_as_a_copy() -> None:
     """A view that shares no memory with its base is not written through what NumPy gets."""
     t = polyop.from_array(torch.arange(3.0))

@@ -20,6 +20,8 @@ FUNCTIONS = {
     "clip above": lambda x: polyop.clip(x, max=1.0),
     "clip between arrays": lambda x: polyop.clip(x, polyop.zeros(1), polyop.ones(1)),
     "clip backwards": lambda x: polyop.clip(x, 1.0, 0.0),
+    "clip to one": lambda x: polyop.clip(x, polyop.ones(1), polyop.ones(1)),
+    "clip to one number": lambda x: polyop.clip(x, 1.0, 1.0),
     "clip by NaN": lambda x: polyop.clip(x, float("nan"), 1.0),
 }
 POINTS = np.array([0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 800.0, -800.0, np.inf, -np.inf, np.nan])
@@ -48,6 +50,15 @@ def test_gradients_at_kinks(name: str) -> None:
     np.testing.assert_allclose(x.grad, wanted, rtol=1e-12)
     found = jax.grad(lambda x: in_kind(fn)(x).sum())(jnp.asarray(points))
     np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+def test_sides_that_meet_move_what_is_there() -> None:
+    """S66: what is clipped to one array has its whole derivative in PyTorch and JAX too."""
+    side = torch.tensor(1.0, requires_grad=True)
+    polyop.clip(torch.tensor([-1.0, 1.0, 3.0]), side, side).sum().backward()
+    assert side.grad == 3
+    x = jnp.asarray([-1.0, 1.0, 3.0])
+    assert jax.grad(lambda side: polyop.clip(x, side, side).sum())(1.0) == 3
 
 
 def test_sigmoid_is_smooth() -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from polyop import tree
+from polyop.checking.choices import choices
 from polyop.checking.sample import Array, Sample, array_of
-from polyop.schema.types import OptionalType
+from polyop.schema.types import OptionalType, RecordType, Type
 from polyop.tensor.tensor import Tensor, is_floating, of_array
 
 Relay = Callable[[Array], Array]
@@ -155,6 +157,21 @@ def mirrored(sample: Sample) -> Sample:
     return sample.map(lambda t: of_array(-array_of(t)) if t.dtype.kind in "fcV" else t)
 
 
+def negated(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give the sample with the other sign for each floating argument in turn, then for all."""
+    tensors, others = sample.tensors(), mirrored(sample).tensors()
+    floating = [
+        i for i, (t, other) in enumerate(zip(tensors, others, strict=True)) if t is not other
+    ]
+    for i in floating:
+        yield (
+            f"-{list(sample.named())[i][0]}",
+            sample.rebuilt([*tensors[:i], others[i], *tensors[i + 1 :]]),
+        )
+    if len(floating) > 1:
+        yield "all values with the other sign", sample.rebuilt(others)
+
+
 def rolled(sample: Sample, by: int) -> Sample:
     """Give the sample with its elements moved by some places."""
     return sample.map(lambda t: of_array(np.roll(array_of(t), by)))
@@ -175,6 +192,16 @@ def cast(sample: Sample, dtype: str) -> Sample:
         return of_array(array.astype(wanted, order="C")) if is_floating(array.dtype) else t
 
     return sample.map(converted)
+
+
+def other_kinds(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give the sample with its floating tensors as ints, as truth values, and as complex."""
+    for dtype in ("int64", "bool", "complex128"):
+
+        def converted(t: Tensor, dtype: str = dtype) -> Tensor:
+            return of_array(array_of(t).astype(dtype)) if is_floating(t.dtype) else t
+
+        yield f"dtype {dtype}", sample.map(converted)
 
 
 def mixed(sample: Sample) -> Iterator[tuple[str, Sample]]:
@@ -212,20 +239,58 @@ def _plain(sample: Sample, kind: type) -> list[tuple[int, str, Any]]:
     return [(i, a.name, value) for i, (a, value) in enumerate(pairs) if value.__class__ is kind]
 
 
+def revalued(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give the sample with each flag, number and choice changed in turn; ints go below zero too."""
+    yield from choices(sample)
+    for i, name, value in _plain(sample, int):
+        if value != -1:
+            yield f"{name}=-1", sample.replaced(i, -1)
+
+
 # -- optionals ----------------------------------------------------------------
 
 
 def without_optionals(sample: Sample) -> Iterator[tuple[str, Sample]]:
     """Give the sample with None for each optional argument in turn, then for all."""
-    given = [
-        (i, a.name)
-        for i, a in enumerate(sample.schema.arguments)
-        if isinstance(a.type, OptionalType) and sample.values[i] is not None
-    ]
+    given = list(_optionals(sample))
     for i, name in given:
-        yield f"{name}=None", sample.replaced(i, None)
+        yield f"{name}=None", _left_out(sample, i, name)
     if len(given) > 1:
         bare = sample
-        for i, _ in given:
-            bare = bare.replaced(i, None)
+        for i, name in given:
+            bare = _left_out(bare, i, name)
         yield ", ".join(f"{name}=None" for _, name in given), bare
+
+
+def _optionals(sample: Sample) -> Iterator[tuple[int, str]]:
+    """Give what is optional and given: arguments, and fields of records, by their names."""
+    for i, (a, value) in enumerate(zip(sample.schema.arguments, sample.values, strict=True)):
+        if value is not None:
+            if isinstance(a.type, OptionalType):
+                yield i, a.name
+            may = {a.name + way for way in _optional_fields(a.type)}
+            found = [a.name + way for way in tree.paths(value)] if may else []
+            yield from ((i, name) for name in found if name in may)
+
+
+def _optional_fields(kind: Type, way: str = "") -> Iterator[str]:
+    """Give the ways to the optional fields of a record, as of an object and as of a dict."""
+    kind = kind.elem if isinstance(kind, OptionalType) else kind
+    for name, field in kind.fields if isinstance(kind, RecordType) else ():
+        for inside in (f"{way}.{name}", f"{way}[{name!r}]"):
+            if isinstance(field, OptionalType):
+                yield inside
+            yield from _optional_fields(field, inside)
+
+
+def _left_out(sample: Sample, position: int, name: str) -> Sample:
+    """Give the sample with None for one argument, or for one field of a record."""
+    value, argument = sample.values[position], sample.schema.arguments[position].name
+    if value is None or name == argument:
+        return sample.replaced(position, None)
+    ways = iter(tree.paths(value))
+
+    def kept(leaf: Any) -> Any:
+        return None if argument + next(ways) == name else leaf
+
+    return sample.replaced(position, tree.map_leaves(kept, value))

@@ -92,19 +92,12 @@ class Slope:
 
     def gradients(self) -> list[Array | None]:
         """Give the gradient of the sum for each target, by autograd."""
-        found, inputs = self.terms(self.start)
-        pairs = [(t, w) for t, w in zip(found, weights(found), strict=True) if t.requires_grad]
-        if not pairs:
-            return [None] * len(inputs)
-        terms, scale = zip(*pairs, strict=True)
-        given = grad(terms, inputs, scale, allow_unused=True)
-        return [None if g is None else array_of(g) for g in given]
+        return gradients_of(*self.terms(self.start))
 
     def value(self, arrays: Sequence[Array]) -> float:
         """Give the sum at other values."""
         found, _ = self.terms(arrays) if self.order == 2 else (self.plain(arrays), [])
-        pairs = zip(found, weights(found), strict=True)
-        return float(sum(np.sum((np.conj(array_of(w)) * array_of(t)).real) for t, w in pairs))
+        return weighted(found)
 
     def plain(self, arrays: Sequence[Array]) -> list[Tensor]:
         """Give the results that the sum is of, without gradients."""
@@ -118,10 +111,26 @@ def _differentiable(case: Case, result: Any) -> list[Tensor]:
     return [t for _, t in leaves if isinstance(t, Tensor) and t.requires_grad]
 
 
+def gradients_of(terms: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Array | None]:
+    """Give the gradient of the weighted sum for each input."""
+    pairs = [(t, w) for t, w in zip(terms, weights(terms), strict=True) if t.requires_grad]
+    if not pairs:
+        return [None] * len(inputs)
+    found, scale = zip(*pairs, strict=True)
+    given = grad(found, inputs, scale, allow_unused=True)
+    return [None if g is None else array_of(g) for g in given]
+
+
 def weights(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Give the same random weights each time, of both signs, one for each element."""
     shown = tuple([(array_of(t).shape, t.dtype) for t in tensors])
     return [of_array(w.copy()) for w in _weights(shown)]
+
+
+def weighted(tensors: Sequence[Tensor]) -> float:
+    """Give their sum, weighted."""
+    pairs = zip(tensors, weights(tensors), strict=True)
+    return float(sum(np.sum((np.conj(array_of(w)) * array_of(t)).real) for t, w in pairs))
 
 
 @lru_cache(maxsize=16)
@@ -244,3 +253,18 @@ def difference(slope: Slope, moves: Moves, step: float) -> tuple[float, float]:
     before, after = at(-step), at(step)
     bend = abs((after - slope.here) - (slope.here - before)) / step
     return (after - before) / (2 * step), bend
+
+
+#: The share of a step that is tiny, and how far slopes may be off that are one.
+TINY, ALIKE = 1e-3, 0.1
+
+
+def is_smooth(slope: Slope, target: int) -> bool:
+    """Tell whether small and tiny steps see one slope, and one that is not flat.
+
+    On stairs, which are flat, a gradient may be given for something else on purpose.
+    """
+    way: Any = np.random.default_rng(5).uniform(-1.0, 1.0, slope.start[target].shape)
+    step = slope.precision.step
+    near, tiny = (difference(slope, {target: way}, by)[0] for by in (step, step * TINY))
+    return tiny != 0 and abs(near - tiny) <= ALIKE * abs(tiny)

@@ -27,7 +27,7 @@ from polyop.errors import CaptureError, PolyopError
 from polyop.graph import GraphModule, Node
 from polyop.graph.node import GET_ATTR
 from polyop.graph.purity import escaping_nodes, is_write, written_nodes
-from polyop.layers.autograd import grad
+from polyop.layers.autograd.between import grad_between
 from polyop.layers.autograd.engine import meets_subclass
 from polyop.layers.autograd.recorders import recorder_of
 from polyop.layers.fake import FakeTensorMode
@@ -156,7 +156,7 @@ def capture(
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=env, static_shapes=not symbolic)
     tracer = Capture()
     inputs = _inputs(tracer, mode, leaves)
-    before = [_state(x) for x in inputs]
+    before = [state_of(x) for x in inputs]
     args, kwargs = tree.unflatten(spec, inputs)
     under = word().but(tracer=tracer, fake=mode)
     try:
@@ -230,11 +230,13 @@ def _fake(mode: FakeTensorMode, i: int, leaf: Tensor, versions: dict[int, Versio
 # -- what no program can do ---------------------------------------------------
 
 
-def _state(value: Any) -> Any:
+def state_of(value: Any) -> Any:
+    """Give what a function may change of a tensor's gradient; a value that is no tensor itself."""
     if not isinstance(value, Tensor):
         return value
     node = value.grad_node if value.keys & GRAD else None
-    return value.keys & GRAD, node, getattr(node, "kept", None)
+    hooks = tuple(getattr(node, "hooks", None) or ())
+    return value.keys & GRAD, node, getattr(node, "kept", None), hooks
 
 
 def _refuse_effects(
@@ -242,7 +244,7 @@ def _refuse_effects(
 ) -> None:
     if left:
         raise SideEffect("backward() in the function adds to the .grad of a tensor from outside")
-    if any(_state(x) != was for x, was in zip(inputs, before, strict=True)):
+    if any(state_of(x) != was for x, was in zip(inputs, before, strict=True)):
         raise SideEffect("the function changes whether, or how, an input requires grad")
     now, structure = tree.flatten(given)
     if structure != spec or any(a is not b for a, b in zip(now, inputs, strict=True)):
@@ -298,9 +300,7 @@ def _finish(  # noqa: PLR0917
     roots = list({id(results[i]): results[i] for i in grown}.values())
     tangents = [_tangent(tracer, root) for root in roots]
     try:
-        grads = run_under(
-            under, grad, roots, with_inputs, tangents, allow_unused=True, retain_graph=False
-        )
+        grads = run_under(under, grad_between, roots, with_inputs, tangents, create_graph=False)
     except PolyopError as error:
         raise CaptureError(
             f"its gradient cannot be captured: {error.problem}", source=error.source, fix=error.fix

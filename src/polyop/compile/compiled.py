@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from polyop import tree
+from polyop.compile.again import origin_of
 from polyop.compile.aliasing import OPTIONS as ALIASING
 from polyop.compile.aliasing import checked, policy_of
 from polyop.compile.backends import BACKENDS, Backend, run_by
@@ -38,7 +39,6 @@ from polyop.errors import (
     nearest,
 )
 from polyop.graph import GraphModule
-from polyop.graph.purity import is_write
 from polyop.objects.environment import One, environment, objects_in, put_back, tensors_in
 from polyop.objects.guards import guards_of
 from polyop.schema.opaque import is_input
@@ -278,9 +278,8 @@ class CompiledFunction:
             self._run_of(forward),
             None if back is None else self._run_of(back),
             symbolic,
-            not any(map(is_write, forward.graph.nodes)),
+            origin_of(reads, forward, *([] if back is None else [back])),
             shapes,
-            reads,
         )
 
     def _run_of(self, module: GraphModule) -> Callable[..., Any]:

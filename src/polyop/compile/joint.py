@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from polyop import tree
+from polyop.compile.again import origin_of
 from polyop.compile.aliasing import checked
 from polyop.compile.backends import run_by
+from polyop.compile.capture import state_of
 from polyop.compile.inside import Described, Inside, built, grows
 from polyop.compile.outlines import Static, lasting, look_of, outline_of, parts_of
 from polyop.compile.split import split
@@ -31,10 +33,9 @@ from polyop.errors import (
 )
 from polyop.graph import GraphModule
 from polyop.graph import Node as GraphNode
-from polyop.graph.purity import is_write
-from polyop.layers.autograd import grad
+from polyop.layers.autograd.between import grad_between
 from polyop.layers.autograd.node import Node, edges, next_seq
-from polyop.objects.environment import environment, tensors_of
+from polyop.objects.environment import One, environment, tensors_of
 from polyop.tensor.storage import shares_memory
 from polyop.tensor.tensor import Tensor, of_meta
 
@@ -43,11 +44,16 @@ _KNOWN = (CaptureError, FakeError, MissingFakeError, ObjectError, SubgraphError)
 
 
 class Halves(NamedTuple):
-    """Where a joint graph is cut: its last node of forward, how many results are of forward."""
+    """Where a joint graph is cut: its last node of forward, how many results are of forward.
+
+    Attributes:
+        reads: what the function reads besides its arguments.
+    """
 
     last: GraphNode
     results: int
     with_gradient: bool
+    reads: tuple[One, ...] = ()
 
 
 class Joint(Inside):
@@ -92,9 +98,10 @@ class Joint(Inside):
 
     def _run(self, fn: Any, leaves: list[Any], given: Sequence[Any]) -> list[Any]:
         start, counts = next_seq(), self.counts(leaves)
-        variables = tensors_of(environment(fn, leaves))
+        reads = environment(fn, leaves)
+        variables = tensors_of(reads)
         outside = [t for t in variables if grows(t)]
-        before = [_state(x) for x in [*leaves, *outside]]
+        before = [state_of(x) for x in [*leaves, *outside]]
         out = self._called(fn, leaves)
         self.check(leaves, given)
         _refuse_states(before, [*leaves, *outside])
@@ -107,7 +114,7 @@ class Joint(Inside):
         joined, gradients = self._way_back(forward, results, roots, leaves, parameters)
         for root in roots:
             root.keys &= ~GRAD  # the capture has the gradient already
-        self.halves = Halves(last, 1 + len(flat), bool(roots))
+        self.halves = Halves(last, 1 + len(flat), bool(roots), reads)
         return [self.number(joined), *flat, 0, *gradients]
 
     def _called(self, fn: Any, leaves: Sequence[Any]) -> Any:
@@ -223,9 +230,9 @@ class Joint(Inside):
         return tree.unflatten(joined.forward.structure, results)
 
 
-def _gradients(roots: Any, wanted: Any, tangents: Any) -> tuple[Any, ...]:
+def _gradients(roots: Any, wanted: Any, tangents: Any) -> list[Any]:
     try:
-        return grad(roots, wanted, tangents, allow_unused=True, retain_graph=False)
+        return grad_between(roots, wanted, tangents, create_graph=False)
     except _KNOWN:
         raise
     except Exception as error:  # an eager call raises it when its gradient is asked for
@@ -247,7 +254,7 @@ def _cut(module: GraphModule, halves: Halves, inner: Any, aliasing: str) -> Call
     assert output is not None
     leaves = list(output.args[0])
     results, gradients = leaves[: halves.results], leaves[halves.results + 1 :]
-    pure = not any(map(is_write, module.graph.nodes))
+    origin = origin_of(halves.reads, module)
     none = [0] * len(gradients)
     if not halves.with_gradient:
         return run_by(inner, module)
@@ -258,7 +265,7 @@ def _cut(module: GraphModule, halves: Halves, inner: Any, aliasing: str) -> Call
 
     def both(*inputs: Any) -> list[Any]:
         found, saved = run(*inputs)
-        return [*found, Back(run_back, list(saved), pure), *none]
+        return [*found, Back(run_back, list(saved), origin), *none]
 
     return both
 
@@ -275,20 +282,15 @@ def _tangent(example: Example) -> Any:
     return built([example.outline], iter(made), ())[0]
 
 
-def _state(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    node = value.grad_node if value.keys & GRAD else None
-    return value.keys & GRAD, node, getattr(node, "kept", None)
-
-
 def _refuse_states(before: Sequence[Any], now: Sequence[Any]) -> None:
     for was, tensor in zip(before, now, strict=True):
-        found = _state(tensor)
+        found = state_of(tensor)
         if was is found or (isinstance(tensor, Tensor) and was == found):
             continue
         if isinstance(tensor, Tensor) and was[1] is found[1] is not None:
             found[1].kept = was[2]  # the gradient of a capture is of no use outside of it
+            for number in found[3][len(was[3]) :]:
+                del found[1].hooks[number]
         raise CaptureError("the function changes a gradient, or what requires one, outside it")
 
 

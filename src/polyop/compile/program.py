@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyop import tree
+from polyop.compile.again import Origin
 from polyop.compile.capture import Captured, is_given
 from polyop.dispatch.context import run_under, word
-from polyop.errors import AutogradError
-from polyop.layers.autograd import Function, grad
-from polyop.objects.environment import One
+from polyop.layers.autograd import Function
+from polyop.layers.autograd.between import grad_between
 from polyop.schema.opaque import is_input
 from polyop.tensor.retaken import take
-from polyop.tensor.storage import version_of
 from polyop.tensor.tensor import Tensor
 
 
@@ -26,13 +25,12 @@ class Program:
     run: Callable[..., Any]
     run_backward: Callable[..., Any] | None
     symbolic: bool
-    repeatable: bool
+    origin: Origin
     shapes: tuple[Any, ...]
-    reads: tuple[One, ...]
 
     def holds(self, shapes: tuple[Any, ...]) -> bool:
         """Tell whether the program is right for inputs of these shapes."""
-        if not all(read.same() for read in self.reads):
+        if not all(read.same() for read in self.origin.reads):
             return False
         if not self.symbolic:
             return shapes == self.shapes
@@ -82,7 +80,7 @@ class Call:
 
     def __init__(self, program: Program, fn: Any, leaves: Sequence[Any], spec: Any) -> None:
         self.program, self.fn, self.leaves, self.spec = program, fn, leaves, spec
-        self.versions = [version_of(x) for x in self.tensors()]
+        self.versions = program.origin.versions(self.tensors())
         self.results: list[Any] = []
 
     def tensors(self) -> list[Tensor]:
@@ -93,13 +91,7 @@ class Call:
     def again(self, grads: Sequence[Any]) -> list[Any]:
         """Compute the gradients such that they have gradients: from the function itself."""
         captured = self.program.captured
-        if not self.program.repeatable or self.versions != list(map(version_of, self.tensors())):
-            raise AutogradError(
-                "a gradient of a gradient needs the compiled function again, which would "
-                "repeat its writes or random draws, or meet inputs that were written since",
-                seen=getattr(self.fn, "__name__", ""),
-                fix="call the function itself, not the compiled one",
-            )
+        self.program.origin.check(self.fn, self.tensors(), self.versions)
         args, kwargs = tree.unflatten(self.spec, self.leaves)
         results = tree.leaves(run_under(word().with_grad, self.fn, *args, **kwargs))
         pairs = [
@@ -109,12 +101,7 @@ class Call:
         ]
         wanted = [self.leaves[i] for i in captured.wanted] + list(captured.parameters)
         roots, given = [r for r, _ in pairs], [g for _, g in pairs]
-        found: list[Any] = list(
-            grad(roots, wanted, given, allow_unused=True, create_graph=True)
-            if pairs
-            else [None] * len(wanted)
-        )
-        return found
+        return list(grad_between(roots, wanted, given, create_graph=True))
 
 
 class CompiledCall(Function):

@@ -15,6 +15,7 @@ import numpy as np
 from polyop.compile.program import Program, run_program
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.own_call import CAPTURED_CHANGES
+from polyop.objects.environment import One
 from polyop.tensor.tensor import Tensor
 
 
@@ -25,6 +26,7 @@ class Quick(NamedTuple):
         code: the context.
         facts: of each argument its dtype, shape and keys.
         program: what ran.
+        reads: what its function reads besides the arguments.
         spec: the structure of the arguments.
         direct: whether the program's only result is the function's.
         changes: how many changes of captured operators there were.
@@ -33,6 +35,7 @@ class Quick(NamedTuple):
     code: int
     facts: tuple[tuple[Any, tuple[int, ...], int], ...]
     program: Program
+    reads: tuple[One, ...]
     spec: Any
     direct: bool
     changes: int
@@ -53,7 +56,7 @@ class Quick(NamedTuple):
                 return False
         if len(args) > 1 and len(set(args)) != len(args):
             return False
-        for read in self.program.reads:  # noqa: SIM110 - a generator costs more than most reads
+        for read in self.reads:  # noqa: SIM110 - a generator costs more than most reads
             if not read.same():
                 return False
         return True
@@ -72,7 +75,7 @@ def quick_of(program: Program, args: Sequence[Any], spec: Any, changes: int) -> 
     facts = tuple([(x.payload.dtype, x.payload.shape, x.keys) for x in args])
     captured = program.captured
     direct = captured.backward is None and not captured.passed and captured.spec.is_leaf()
-    return Quick(int(word()), facts, program, spec, direct, changes)
+    return Quick(int(word()), facts, program, program.origin.reads, spec, direct, changes)
 
 
 def _is_simple(x: Any) -> bool:

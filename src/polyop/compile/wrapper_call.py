@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from polyop import tree
+from polyop.compile.again import Origin
 from polyop.compile.inside import Described, built, keys_of
 from polyop.compile.outlines import Outline, Static, lasting, look_of, outline_of, parts_of
 from polyop.dispatch.context import run_under, word
-from polyop.errors import AutogradError
-from polyop.layers.autograd import Function, grad
+from polyop.layers.autograd import Function
+from polyop.layers.autograd.between import grad_between
 from polyop.layers.autograd.node import SUBCLASS_NODES
-from polyop.tensor.storage import version_of
 from polyop.tensor.tensor import Tensor
 
 
@@ -50,11 +50,11 @@ class Joined(NamedTuple):
 
 
 class Back(NamedTuple):
-    """The way back of one run: the program, what it reads, and whether a run can be repeated."""
+    """The way back of one run: the program, what it reads, and what it was captured of."""
 
     run: Callable[..., Any]
     saved: list[Any]
-    repeatable: bool
+    origin: Origin
 
 
 class Box(Protocol):
@@ -75,7 +75,7 @@ class Call:
         self.joined, flat = ready
         self.back: Back = next(x for x in flat if isinstance(x, Back))
         self.results = self.joined.forward.built(leaves, flat)
-        self.versions = list(map(version_of, self.tensors()))
+        self.versions = self.back.origin.versions(self.tensors())
 
     def tensors(self) -> list[Tensor]:
         """List what the function reads, and what is inside."""
@@ -93,23 +93,15 @@ class Call:
 
     def again(self, grads: Sequence[Any]) -> list[Any]:
         """Compute the gradients from the function itself; they may have gradients."""
-        if not self.back.repeatable or self.versions != list(map(version_of, self.tensors())):
-            raise AutogradError(
-                "this gradient needs the compiled function again, which would repeat its writes "
-                "or random draws, or meet inputs that were written since",
-                seen=getattr(self.fn, "__name__", ""),
-                fix="call the function itself, not the compiled one",
-            )
+        self.back.origin.check(self.fn, self.tensors(), self.versions)
         args, kwargs = tree.unflatten(self.box.spec, self.leaves)
         recorded = word().grad
         results = tree.leaves(run_under(word().with_grad, self.fn, *args, **kwargs))
         pairs = [(results[i], g) for i, g in zip(self.joined.roots, grads, strict=True)]
         pairs = [(root, g) for root, g in pairs if g is not None]
         wanted = [*(self.leaves[i] for i in self.box.wanted), *self.joined.parameters]
-        if not pairs:
-            return [None] * len(wanted)
         roots, given = [root for root, _ in pairs], [g for _, g in pairs]
-        return list(grad(roots, wanted, given, allow_unused=True, create_graph=recorded))
+        return list(grad_between(roots, wanted, given, create_graph=recorded))
 
     def built(self, flat: Iterable[Any]) -> list[Any]:
         """Make the gradients of those of the tensors inside."""

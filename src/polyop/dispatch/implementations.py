@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from weakref import WeakSet
 
 from polyop.dispatch.context import run_under, word
@@ -84,6 +84,10 @@ class Implementations:
 
     def changed(self) -> None:
         """Forget what was decided."""
+        raise NotImplementedError
+
+    def gone(self) -> NoReturn:
+        """Raise the error of a removed operator."""
         raise NotImplementedError
 
     # -- registering ----------------------------------------------------------

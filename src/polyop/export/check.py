@@ -184,7 +184,7 @@ def _tensor_shape(expected: Expected, leaf: Any) -> Sequence[Any]:
 
 def _layout(path: str, meta: Meta, leaf: Tensor, sizes: Mapping[str, int]) -> None:
     """Refuse a tensor of which `reshape` would give a view and not a copy, or back."""
-    strides = [_known(n, sizes) for n in meta.strides]
+    strides = [known_size(n, sizes) for n in meta.strides]
     shape: Any = tuple(leaf.shape)
     found = tuple(leaf.stride())
     if any(n is None or is_symbolic(n) for n in (*strides, *shape, *found)):
@@ -197,7 +197,7 @@ def _layout(path: str, meta: Meta, leaf: Tensor, sizes: Mapping[str, int]) -> No
                 else "export it with an input that lies in this way")  # fmt: skip
 
 
-def _known(size: Any, sizes: Mapping[str, int]) -> Any:
+def known_size(size: Any, sizes: Mapping[str, int]) -> Any:
     """Give a size as a number, or None if it is not known."""
     if not isinstance(size, SymInt):
         return size

@@ -7,21 +7,28 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bits import GRAD, LEVELS, TRACE
-from polyop.dispatch.context import reset_word, run_under, set_word, word
+from polyop.dispatch.context import AUTOGRAD, run_under, word
 from polyop.dispatch.implementations import TransformType
 from polyop.dispatch.keys import DispatchKey
-from polyop.errors import DelegateError, MissingGradientError
-from polyop.export.lowered import LoweredModule
+from polyop.errors import AutogradError, DelegateError, MissingGradientError
+from polyop.export.lowered import Executor, LoweredModule
 from polyop.graph.node import CALL_FUNCTION
 from polyop.hop.operator import HigherOrderOperator
+from polyop.hop.pullbacks import refuse_repeated
 from polyop.hop.rules import Interpreter, below_autograd, register_fake
 from polyop.hop.subgraph import add_module
-from polyop.layers.autograd import Function, grad
+from polyop.layers.autograd.between import grad_between
+from polyop.layers.autograd.engine import run
+from polyop.layers.autograd.forward_mode import jvp
+from polyop.layers.autograd.function import Function
+from polyop.layers.autograd.transforms import recorded
+from polyop.layers.levels import innermost
 from polyop.layers.trace.proxy import ProxyMode
 from polyop.layers.trace.tracer import Tracer
-from polyop.layers.vmap.batch import batched, peel
+from polyop.layers.vmap.batch import VmapLevel, batched, peel
 from polyop.ops.joining import stack
-from polyop.ops.views import detach, select
+from polyop.ops.views import select
+from polyop.source import source_of
 from polyop.tensor.tensor import Tensor, is_differentiable
 
 
@@ -44,7 +51,9 @@ class CallDelegate(HigherOrderOperator):
                 fix="make one: polyop.export.to_backend(program, backend)",
             )
         now = word()
-        if lowered.parameters and now.grad and not now & (LEVELS | TRACE):
+        if lowered.parameters and now.grad and not now & LEVELS:
+            if now & TRACE:  # who differentiates the program must know them
+                tree.map_leaves(now.tracer.value, lowered.parameters)
             return call_delegate_autograd(lowered, *args)  # no argument may require grad
         return super().__call__(lowered, *args)
 
@@ -55,8 +64,14 @@ call_delegate = CallDelegate("call_delegate")
 @call_delegate.py_impl(DispatchKey.CompositeExplicitAutograd)
 def call_delegate_eager(lowered: LoweredModule, *args: Any) -> Any:
     """Run the backend, or else the program."""
-    run = lowered.executor or lowered.original
-    return run(*(plain(arg) for arg in args))
+    given = [plain(arg) for arg in args]
+    run = lowered.executor
+    if run is None:
+        return lowered.original(*given)
+    found = run(*given)
+    if lowered.outcome is not None:
+        lowered.outcome.check(given, found)
+    return found
 
 
 def plain(value: Any) -> Any:
@@ -76,8 +91,20 @@ def call_delegate_autograd(lowered: LoweredModule, *args: Any) -> Any:
     """Record the call as one step of autograd."""
     leaves, spec = tree.flatten(args)
     step = Step(lowered, spec, len(leaves))
-    found = DelegateFunction.apply(step, *leaves, *lowered.parameters)
+    by_program = step.own is None and lowered.original_module is not None
+    function = ProgramFunction if by_program else DelegateFunction
+    found = function.apply(step, *leaves, *lowered.parameters)
     return tree.unflatten(step.out_spec, found)
+
+
+@call_delegate.py_impl(TransformType.Grad)
+@call_delegate.py_impl(TransformType.Jvp)
+def call_delegate_at_level(to: Interpreter, lowered: LoweredModule, *args: Any) -> Any:
+    """Record the call as one step of a transform, or leave it to what is around."""
+    if innermost(args) is to.level:
+        return call_delegate_autograd(lowered, *args)
+    with to.lower():
+        return call_delegate(lowered, *args)
 
 
 class Step:
@@ -85,58 +112,93 @@ class Step:
 
     def __init__(self, lowered: LoweredModule, spec: Any, count: int) -> None:
         self.lowered = lowered
+        self.own = lowered.backward
         self.spec = spec
         self.count = count
         self.out_spec: Any = None
 
     def run(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
-        """Call the delegate below autograd."""
-        token = set_word(below_autograd(word().without_grad))
-        try:
-            out = call_delegate(self.lowered, *tree.unflatten(self.spec, leaves[: self.count]))
-        finally:
-            reset_word(token)
+        """Call the delegate."""
+        out = call_delegate(self.lowered, *tree.unflatten(self.spec, leaves[: self.count]))
         flat, self.out_spec = tree.flatten(out)
         return tuple(flat)
 
-    def pull(self, leaves: Sequence[Any], grads: Sequence[Any]) -> list[Any]:
+    def pull(
+        self, leaves: Sequence[Any], results: Sequence[Any], grads: Sequence[Any], needs: Any
+    ) -> list[Any]:
         """Give the gradients of the arguments and parameters.
 
         Raises:
             MissingGradientError: the delegate has no backward, and no program.
+            AutogradError: its backward gives too few gradients, or too many; its program draws
+                random numbers, and would draw others.
         """
-        own = self.lowered.backward
-        if own is not None:
-            results = run_under(word().without_grad, self.run, leaves)
-            return list(own(leaves[: self.count], results, grads))
-        if self.lowered.original_module is None:
+        if self.own is not None:
+            given = self.own(leaves[: self.count], results, grads)
+            return self._counted(self.own, given, len(leaves))
+        program = self.lowered.original_module
+        if program is None:
             raise no_gradient(self.lowered)
-        return self._of_program(leaves, grads)
-
-    def _of_program(self, leaves: Sequence[Any], grads: Sequence[Any]) -> list[Any]:
-        watched = word().grad
-        wanted = [i for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.keys & GRAD]
-        given = list(leaves[: self.count])
-        if not watched:  # the gradient of this call alone, not of what made its arguments
-            for i in wanted:
-                if i < self.count:
-                    given[i] = detach(given[i])
-                    given[i].requires_grad_()
-        inputs = [given[i] if i < self.count else leaves[i] for i in wanted]
-        args = tree.unflatten(self.spec, given)
-        out = tree.leaves(run_under(word().with_grad, self.lowered.original, *args))
-        pairs = [
-            (o, g)
-            for o, g in zip(out, grads, strict=True)
-            if g is not None and isinstance(o, Tensor) and o.keys & GRAD
-        ]
+        refuse_repeated(call_delegate, program.graph_module)
         found: list[Any] = [None] * len(leaves)
-        if pairs:
-            roots, tangents = [o for o, _ in pairs], [g for _, g in pairs]
-            done = grad(roots, inputs, tangents, allow_unused=True, create_graph=watched)
-            for i, g in zip(wanted, done, strict=True):
-                found[i] = g
+        wanted = [i for i, need in enumerate(needs) if need]
+        # A transform may ask, or one be around; or autograd is off, as inside of a checkpoint.
+        asks = innermost(leaves) is None and all(leaves[i].keys & GRAD for i in wanted)
+        pulled = self._plain if asks and not word().exclude & AUTOGRAD else self._at_level
+        for i, g in zip(wanted, pulled(leaves, wanted, grads), strict=True):
+            found[i] = g
         return found
+
+    def _counted(self, own: Executor, given: Any, most: int) -> list[Any]:
+        found = [given] if given is None or isinstance(given, Tensor) else list(given)
+        if not self.count <= len(found) <= most:
+            raise AutogradError(
+                f"the backward of {self.lowered.backend_id} gave a wrong number of gradients",
+                op=call_delegate,
+                declared=f"{self.count}, one per argument",
+                seen=len(found),
+                source=source_of(own),
+                fix="give one value per argument, None where there is no gradient",
+            )
+        return found + [None] * (most - len(found))
+
+    def original(self, leaves: Sequence[Any]) -> list[Any]:
+        """Run the program."""
+        return tree.leaves(self.lowered.original(*tree.unflatten(self.spec, leaves[: self.count])))
+
+    def _plain(
+        self, leaves: Sequence[Any], wanted: Sequence[int], grads: Sequence[Any]
+    ) -> list[Any]:
+        """Differentiate the program by autograd."""
+        now = word()
+        found = run_under(now.with_grad, self.original, leaves)
+        pairs = [(o, g) for o, g in zip(found, grads, strict=True) if g is not None and grows(o)]
+        roots, tangents = [o for o, _ in pairs], [g for _, g in pairs]
+        return grad_between(roots, [leaves[i] for i in wanted], tangents, create_graph=now.grad)
+
+    def _at_level(
+        self, leaves: Sequence[Any], wanted: Sequence[int], grads: Sequence[Any]
+    ) -> list[Any]:
+        """Differentiate the program by a transform."""
+        numbers = [i for i, g in enumerate(grads) if g is not None]
+
+        def of_wanted(*values: Any) -> tuple[Any, ...]:
+            given = list(leaves)
+            for i, value in zip(wanted, values, strict=True):
+                given[i] = value
+            found = self.original(given)
+            return tuple(found[i] for i in numbers)
+
+        ran = recorded(of_wanted, [leaves[i] for i in wanted], tuple, has_aux=False)
+        nodes = map(ran.level.node_of, ran.results)
+        pairs = [(n, grads[i]) for n, i in zip(nodes, numbers, strict=True) if n is not None]
+        found = run(pairs, retain=False, create_graph=True, under=word())
+        return [found.get(x.grad_node) for x in ran.lifted]
+
+
+def grows(value: Any) -> bool:
+    """Tell whether a value is a tensor that requires grad."""
+    return isinstance(value, Tensor) and value.keys & GRAD != 0
 
 
 def no_gradient(lowered: LoweredModule) -> MissingGradientError:
@@ -152,36 +214,70 @@ def no_gradient(lowered: LoweredModule) -> MissingGradientError:
 class DelegateFunction(Function):
     """One call of a delegate as a step of autograd."""
 
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Record the call, or leave it to the transform that it belongs to."""
+        if isinstance(innermost(args), VmapLevel):
+            return args[0].run(args[1:])
+        return super().apply(*args)
+
     @staticmethod
-    def forward(ctx: Any, step: Step, *leaves: Any) -> Any:
+    def forward(step: Step, *leaves: Any) -> Any:
         """Call the delegate."""
-        ctx.step = step
+        return run_under(below_autograd(word()), step.run, leaves)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep the arguments, and the results for a backward of the backend."""
+        step, *leaves = inputs
+        ctx.step, ctx.count = step, len(leaves)
+        # What the way back reads: of constants, that nobody wrote to them.
+        leaves += step.lowered.constants if step.own is None else output
         ctx.statics = [None if isinstance(x, Tensor) else x for x in leaves]
         ctx.save_for_backward(*[x if isinstance(x, Tensor) else None for x in leaves])
-        found = step.run(leaves)
-        numbers = [x for x in found if isinstance(x, Tensor) and not is_differentiable(x.dtype)]
-        ctx.mark_non_differentiable(*numbers)
-        return found
+        known, flags = step.lowered.outcome, [True] * len(output)
+        if known is not None:
+            flags = known.growing(ctx.needs_input_grad[1 : step.count + 1])
+        ctx.mark_non_differentiable(
+            *[x for x, flag in zip(output, flags, strict=True) if isinstance(x, Tensor)
+              and not (flag and is_differentiable(x.dtype))]
+        )  # fmt: skip
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         """Ask the backend, or differentiate the program."""
         pairs = zip(ctx.saved_tensors, ctx.statics, strict=True)
-        leaves = [x if x is not None else static for x, static in pairs]
-        found = ctx.step.pull(leaves, grads)
-        return (None, *found, *[None] * (len(leaves) - len(found)))
+        kept = [x if x is not None else static for x, static in pairs]
+        needs = ctx.needs_input_grad[1:]
+        return (None, *ctx.step.pull(kept[: ctx.count], kept[ctx.count :], grads, needs))
+
+
+class ProgramFunction(DelegateFunction):
+    """One call of a delegate that has the derivatives of its program."""
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, *tangents: Any) -> Any:
+        """Push tangents through the program."""
+        step, leaves = ctx.step, list(ctx.saved_tensors)
+        leaves = [s if x is None else x for x, s in zip(leaves, ctx.statics, strict=True)]
+        moving = [i for i in range(step.count) if tangents[i] is not None]
+        kinds: list[bool] = []
+
+        def of_moving(*values: Any) -> tuple[Any, ...]:
+            given = list(leaves)
+            for i, value in zip(moving, values, strict=True):
+                given[i] = value
+            found = step.original(given)
+            kinds[:] = [isinstance(x, Tensor) and is_differentiable(x.dtype) for x in found]
+            return tuple(x for x, kind in zip(found, kinds, strict=True) if kind)
+
+        primals = tuple(leaves[i] for i in moving)
+        _, slopes = jvp(of_moving, primals, tuple(tangents[i] for i in moving))
+        rest = iter(slopes)
+        return tuple(next(rest) if kind else None for kind in kinds)
 
 
 # -- other layers -------------------------------------------------------------
-
-
-@call_delegate.py_impl(TransformType.Grad)
-@call_delegate.py_impl(TransformType.Jvp)
-def call_delegate_inline(to: Interpreter, lowered: LoweredModule, *args: Any) -> Any:
-    """Run the program in place of the delegate: its operators have their gradients."""
-    if lowered.original_module is None:
-        raise no_gradient(lowered)
-    return lowered.original(*args)
 
 
 def call_delegate_fake(lowered: LoweredModule, *args: Any) -> Any:

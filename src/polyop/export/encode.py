@@ -45,6 +45,7 @@ PLAIN_FUNCTIONS: dict[str, Callable[..., Any]] = {
     **FUNCTIONS, "sym_size": sym_size, "assert": assert_holds, "getitem": operator.getitem,
     "sub": operator.sub, "neg": operator.neg, "assert_answer": assert_answer,
     "assert_state": assert_state, "inner_object": inner_object, "record": tree.build_record,
+    "field": tree.field_of,
 }  # fmt: skip
 _NAMES = {fn: name for name, fn in PLAIN_FUNCTIONS.items()}
 _PLAIN = (bool, int, str, type(None))

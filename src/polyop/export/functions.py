@@ -76,6 +76,7 @@ def call_trace(tracer: Tracer, function_cls_name: str, *args: Any, **kwargs: Any
 @call_custom_autograd_function.py_impl(ProxyMode)
 def call_trace_before(mode: ProxyMode, function_cls_name: str, *args: Any, **kwargs: Any) -> Any:
     """Record the call before dispatch."""
+    mode.note(word())
     return _recorded(mode.tracer, function_cls_name, args, kwargs)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from polyop.errors import DelegateError, UsageTypeError, nearest
+from polyop.export.outcome import Outcome
 from polyop.export.program import Program
 from polyop.graph import Node
 from polyop.lazy import load
@@ -101,7 +103,7 @@ class LoweredModule:
         compile_specs: the options that it was lowered with.
 
     Raises:
-        DelegateError: there is neither a program nor a payload.
+        DelegateError: there is neither a program nor a payload, or the payload is no bytes.
     """
 
     def __init__(
@@ -119,9 +121,16 @@ class LoweredModule:
             )
         self.original_module = original_module
         self.backend_id = backend_id
+        if not isinstance(payload, (bytes, bytearray, memoryview)):
+            raise DelegateError(
+                f"what {backend_id} lowers a part to is no bytes", argument="payload",
+                declared="bytes", seen=f"{type(payload).__name__} {payload!r:.60}",
+                fix="return bytes from the backend's lower",
+            )  # fmt: skip
         self.payload = bytes(payload)
         self.compile_specs = tuple(compile_specs)
         self._executor: Executor | None = None
+        self._backward: Executor | None = None
         self._original: Executor | None = None
 
     @property
@@ -147,6 +156,14 @@ class LoweredModule:
             self._original = self.original_module.module()
         return self._original
 
+    @cached_property
+    def outcome(self) -> Outcome | None:
+        """Give what is known of its results; None if nothing is: no program, or wrappers."""
+        program = self.original_module
+        if program is None or any(program.wraps):
+            return None
+        return Outcome(program, self.backend_id)
+
     @property
     def parameters(self) -> tuple[Tensor, ...]:
         """Give the tensors of the program that require grad."""
@@ -156,13 +173,21 @@ class LoweredModule:
         return tuple(map(program.graph_module.get_attr, program.signature.parameters))
 
     @property
+    def constants(self) -> tuple[Tensor, ...]:
+        """Give the other tensors of the program."""
+        program = self.original_module
+        if program is None:
+            return ()
+        found = map(program.graph_module.get_attr, program.signature.constants)
+        return tuple(x for x in found if isinstance(x, Tensor))
+
+    @property
     def backward(self) -> Executor | None:
         """Give the backend's own backward: of inputs, results and gradients; None without one."""
-        if self.backend_id not in BACKENDS:
-            return None
-        make = getattr(find_backend(self.backend_id), "backward", None)
-        found: Executor | None = None if make is None else make(self)
-        return found
+        if self._backward is None and self.backend_id in BACKENDS:
+            make = getattr(find_backend(self.backend_id), "backward", None)
+            self._backward = None if make is None else make(self)
+        return self._backward
 
     def __repr__(self) -> str:
         return f"<LoweredModule of {self.backend_id}, {len(self.payload)} bytes>"

@@ -71,14 +71,24 @@ def _output(leaf: Any, given: Mapping[Node, int], results: Sequence[Node]) -> Ou
 
 def _refuse_writes(graph: Graph) -> None:
     for node in graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        if schema is not None and schema.is_mutable:
+        written = [leaf.name for leaf in tree.leaves(_written(node)) if isinstance(leaf, Node)]
+        if written:
             raise CaptureError(
                 f"the function writes a tensor that is no argument: {node.target}",
-                op=schema,
-                seen=", ".join(n.name for n in node.all_input_nodes),
+                op=node.target._schema,
+                seen=", ".join(written),
                 fix="pass the tensor as an argument",
             )
+
+
+def _written(node: Node) -> list[Any]:
+    """Give what a call writes: None and empty lists among it are nothing."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return []
+    named = [node.kwargs.get(a.name) for a in schema.written]
+    pairs = zip(schema.arguments, node.args, strict=False)
+    return [*(value for argument, value in pairs if argument.is_write), *named]
 
 
 def _refuse_hidden(graph: Graph) -> None:

@@ -161,7 +161,7 @@ class AutoFunctionalized(HigherOrderOperator):
     def trace_before(self, mode: ProxyMode, op: Any, /, **kwargs: Any) -> Any:
         """Record the call as one node before dispatch."""
         out = self.trace(mode.tracer, op, **kwargs)
-        mode.note_grad(word().grad)
+        mode.note(word())
         return out
 
     # -- what passes ask ------------------------------------------------------

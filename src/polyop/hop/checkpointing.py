@@ -13,6 +13,7 @@ from polyop.hop.control import WATCHED
 from polyop.hop.forms import Form, innermost_keys
 from polyop.hop.steps import check_function
 from polyop.hop.wraps import Wrapper
+from polyop.layers.autocast import same_autocast
 from polyop.ops.random import Drawn, drawing, stand, state_of
 from polyop.ops.views import detach
 from polyop.source import source_of
@@ -25,7 +26,8 @@ RECORDED = TRACE | PRE_DISPATCH | FAKE_MODE
 class Checkpoint(Wrapper):
     """Calls a function, of which nothing but the operands is kept for backward.
 
-    Backward runs it again, with the same numbers from every generator that drew.
+    Backward runs it again, with the same numbers from every generator that drew, and under the
+    autocast of the call.
 
     Args:
         fn: the function; tensors that it closes over count as operands.
@@ -64,20 +66,24 @@ class Checkpoint(Wrapper):
         return True
 
     def ready(self, fn: Any) -> Any:
-        """Let the function draw the same numbers each time."""
+        """Let the function draw the same numbers each time, under the same autocast."""
         return Replayed(self, fn)
 
 
 class Replayed:
-    """A function that draws the same random numbers each time it runs."""
+    """A function that draws the same random numbers each time it runs, under one autocast."""
 
     def __init__(self, hop: Checkpoint, fn: Callable[..., Any]) -> None:
         self.__wrapped__ = fn
         self.hop = hop
         self.drawn: Drawn | None = None
+        self.autocast = same_autocast()
 
     def __call__(self, *operands: Any) -> Any:
         """Call the function."""
+        return run_under(self.autocast.word(), self._again, operands)
+
+    def _again(self, operands: Any) -> Any:
         if word() & RECORDED:
             return self.__wrapped__(*operands)
         if self.drawn is None:

@@ -238,7 +238,7 @@ class ControlOperator(HigherOrderOperator):
 
     def trace_before(self, mode: ProxyMode, *args: Any, **kwargs: Any) -> Any:
         """Record the call as one node before dispatch."""
-        mode.note_grad(word().grad)
+        mode.note(word())
         return self.record(mode.tracer, self.parse(*args, **kwargs), pre_dispatch=True)
 
     def record(self, tracer: Tracer, form: Form, *, pre_dispatch: bool) -> Any:

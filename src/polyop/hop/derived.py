@@ -126,7 +126,7 @@ class SubgraphOperator(HigherOrderOperator):
 
     def trace_before(self, mode: ProxyMode, subgraph: Fn, /, *operands: Any, **options: Any) -> Any:
         """Record the call as one node before dispatch."""
-        mode.note_grad(word().grad)
+        mode.note(word())
         tracer = mode.tracer
         found = trace_subgraph(subgraph, operands, tracer=tracer, pre_dispatch=True, op=self)
         args = (found.module, *tree.leaves(operands), *found.lifted)

@@ -13,7 +13,7 @@ from polyop.graph.purity import is_impure_target
 from polyop.graph.text import line_of
 from polyop.hop.forms import Flat, Form, Group, closed
 from polyop.layers.autograd.transforms import vjp
-from polyop.layers.trace.proxy import set_grad_mode
+from polyop.layers.trace.proxy import set_autocast, set_grad_mode
 from polyop.layers.trace.sizes import assert_holds
 from polyop.ops.factories import zeros_like
 from polyop.tensor.tensor import Tensor, is_differentiable
@@ -72,10 +72,14 @@ def refuse_repeated(op: Any, module: GraphModule) -> None:
             )
 
 
+#: What only says how the calls behind it run, or checks them.
+_SETTINGS = {set_grad_mode, set_autocast, assert_holds}
+
+
 def _may_be_repeated(target: Any) -> bool:
-    """Tell whether a call writes what the function made itself, asserts, or sets grad mode."""
+    """Tell whether a call writes what the function made itself, asserts, or sets a mode."""
     schema = getattr(target, "_schema", None)
-    return target in {set_grad_mode, assert_holds} or (schema is not None and schema.is_mutable)
+    return target in _SETTINGS or (schema is not None and schema.is_mutable)
 
 
 def _subgraphs(node: Node) -> list[GraphModule]:

@@ -104,7 +104,7 @@ def trace_subgraph(
     under = plain.but(tracer=inner) if proxy is None else with_pre_dispatch(plain, proxy)
     result = run_under(under, fn, *tree.unflatten(spec, given))
     if proxy is not None:
-        proxy.note_grad(plain.grad)
+        proxy.note(plain)
     inner.check_results(result)
     if mode is not None and mode.shape_env is not None:
         run_under(plain, add_assertions, Sizes(inner.graph), mode.shape_env)

@@ -13,7 +13,7 @@ from typing import Any
 from polyop import tree
 from polyop.devices import Device, DType, as_dtype
 from polyop.dispatch.context import Word, entered, run_under, word
-from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.keys import AUTOCAST_KEYS, DispatchKey
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.rules import autocast_key
@@ -62,11 +62,36 @@ def autocast_dtype(device_type: str) -> DType | None:
     return found
 
 
+class same_autocast(entered):
+    """Enter the autocast that was there when this was made."""
+
+    __slots__ = ("_dtypes", "_excluded")
+
+    def __init__(self) -> None:
+        self._excluded = word().exclude & AUTOCAST
+        self._dtypes = word().autocast
+
+    def word(self) -> Word:
+        """Give the current word with that autocast."""
+        now = word()
+        return now.but(exclude=now.exclude - AUTOCAST | self._excluded, autocast=self._dtypes)
+
+
+def autocast_dtypes(now: Word) -> dict[str, DType | None]:
+    """Give the dtype of each device type for which autocast is on in a word."""
+    return {kind: dtype for kind, dtype in now.autocast if not now.exclude.has(autocast_key(kind))}
+
+
 def autocast_kernel(
     op: OpOverload, device: Device, key: DispatchKey, dtype: DType
 ) -> Callable[..., Any]:
-    """Make the kernel that casts arguments and calls the operator with autocast excluded."""
+    """Make the kernel that casts arguments and calls the operator with autocast excluded.
+
+    What is written is not cast: the write would go to a copy.
+    """
     excluded = DispatchKeySet([key])
+    arguments = op._schema.arguments
+    written = {a.name for a in arguments if a.is_write}
 
     def cast(value: Any) -> Any:
         if not isinstance(value, Tensor) or value.device.type != device.type:
@@ -81,11 +106,15 @@ def autocast_kernel(
         below = now.but(exclude=now.exclude | excluded)
         return run_under(below, call, args, kwargs)
 
+    def read(name: str, value: Any) -> Any:
+        return value if name in written else tree.map_leaves(cast, value)
+
     def call(args: Any, kwargs: Any) -> Any:
-        given, named = tree.map_leaves(cast, (args, kwargs))
-        return op.entry(*given, **named)
+        given = [read(a.name, value) for a, value in zip(arguments, args, strict=False)]
+        return op.entry(*given, **{name: read(name, value) for name, value in kwargs.items()})
 
     return run
 
 
+AUTOCAST = DispatchKeySet(AUTOCAST_KEYS)
 DOUBLE = as_dtype("float64")

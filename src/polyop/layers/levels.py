@@ -21,7 +21,7 @@ from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.resolve import Way, backends_of
 from polyop.dispatch.results import tensors_in
 from polyop.errors import AutogradError, PolyopError
-from polyop.layers.own_kernels import bit_of, call_anew, is_off, own_kernels
+from polyop.layers.own_kernels import autocast_kernel, bit_of, call_anew, is_off, own_kernels
 from polyop.schema.types import leaf_kind
 
 #: The bits of payloads that are records of levels.
@@ -132,6 +132,9 @@ class LevelsLayer:
         bits = way.code & LEVEL_BITS
         if not bits:
             return None
+        cast = autocast_kernel(way)
+        if cast is not None:  # before the derivative, which then is that of what is computed
+            return cast
         own = own_kernels(way)
         if bits & LIFTED and is_off(way.code, autograd_key_for(max(backends_of(way.code)))):
             own[LIFTED] = lambda *args: call_anew(_living(way.op, args), way.op, args)

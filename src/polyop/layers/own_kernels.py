@@ -17,13 +17,14 @@ from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import BATCHED, EXCLUDE_SHIFT, FUNCTIONAL, LIFTED, SET_MASK, WRAPPED
 from polyop.dispatch.context import DEFAULT_EXCLUDE, run_under
 from polyop.dispatch.implementations import TransformType
-from polyop.dispatch.keys import DispatchKey, autograd_key_for
+from polyop.dispatch.keys import AUTOCAST_KEYS, DispatchKey, autograd_key_for
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import Way, backends_of
 from polyop.dispatch.results import tensors_in
 from polyop.dispatch.shortened import shortened
+from polyop.dispatch.table import Kernel
 from polyop.lazy import load
 
 
@@ -52,6 +53,15 @@ def own_kernel(way: Way, *keys: DispatchKey) -> Handler | None:
         kernel = way.op.table[key].kernel
         if kernel is not None and kernel.fn is not None and not is_off(way.code, key):
             made: Handler = PARTS.kernel_handler(way._replace(steps=()), key, kernel)
+            return made
+    return None
+
+
+def autocast_kernel(way: Way) -> Handler | None:
+    """Give the handler of the autocast kernel that is still to act on a call, if there is one."""
+    for key, step in way.steps:
+        if key in AUTOCAST_KEYS and isinstance(step, Kernel) and not step.fallthrough:
+            made: Handler = PARTS.kernel_handler(way._replace(steps=()), key, step)
             return made
     return None
 

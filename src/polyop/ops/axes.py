@@ -191,9 +191,9 @@ def reduction_vmap(name: str) -> Fn:
 def along_vmap(name: str) -> Fn:
     """Give the batching rule of an operator along one axis, `(x, axis, ...)`."""
 
-    def batched(info: Any, in_dims: Sequence[Any], x: Any, axis: int | None, *rest: Any) -> Any:
+    def batched(info: Any, in_dims: Sequence[Any], x: Any, axis: int, *rest: Any) -> Any:
         dim = in_dims[0]
-        at = normal_axis(name, 0 if axis is None else axis, x.ndim - 1)
+        at = normal_axis(name, axis, x.ndim - 1)
         if x.ndim == 1:
             return without_axis(call(name, with_axis(x), 1, *rest)), 0
         return call(name, x, past(at, dim), *rest), dim
@@ -216,6 +216,31 @@ def batch_first(x: Any, dim: int | None) -> Any:
     return x if not dim else ON_TENSORS["moveaxis"](x, dim, 0)
 
 
-def shifted(axis: int) -> int:
-    """Count an axis of one element where the batch's axis stands in front."""
-    return axis if axis < 0 else axis + 1
+def stacked(x: Any, dim: int | None, size: Any) -> Any:
+    """Give a value with the batch's axis in front, repeated if all elements share it."""
+    if dim is not None:
+        return batch_first(x, dim)
+    return ON_TENSORS["broadcast_to"](x, [size, *x.shape])
+
+
+def together_vmap(name: str) -> Fn:
+    """Give the batching rule of an operator along one axis of all, `(x, indices, ..., axis)`."""
+
+    def rule(info: Any, in_dims: Sequence[Any], *args: Any) -> Any:
+        *given, axis = args
+        whole = [stacked(v, d, info.batch_size) for v, d in zip(given, in_dims, strict=False)]
+        ndim = whole[0].ndim - 1
+        at = normal_axis(name, axis, ndim)
+        if not ndim:
+            return without_axis(call(name, *map(with_axis, whole), 1)), 0
+        # What is put is repeated along axes that it lacks: those of each sample, not the batch.
+        values = [_behind_batch(v, ndim) for v in whole[2:]]
+        return call(name, *whole[:2], *values, at + 1), 0
+
+    return rule
+
+
+def _behind_batch(x: Any, ndim: int) -> Any:
+    """Put axes of size one behind the batch, so that each sample has as many axes as asked."""
+    ones = [1] * (ndim + 1 - x.ndim)
+    return ON_TENSORS["reshape"](x, [x.shape[0], *ones, *x.shape[1:]]) if ones else x

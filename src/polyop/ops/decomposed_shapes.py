@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from polyop.devices import Device, DType
-from polyop.ops.axes import normal_axes
 from polyop.ops.comparison import greater_equal, isinf, isnan, logical_not
 from polyop.ops.creation import arange, full, full_like
 from polyop.ops.decomposition_table import core
@@ -16,7 +15,9 @@ from polyop.ops.elementwise import negative, subtract
 from polyop.ops.joining import concat
 from polyop.ops.rounding import astype
 from polyop.ops.select import where
+from polyop.ops.shapes import normal_axis
 from polyop.ops.view_inverses import contiguous_copy
+from polyop.ops.view_metas import moved_order
 from polyop.ops.views import expand_dims, permute_dims
 from polyop.tensor.tensor import Tensor
 
@@ -77,19 +78,17 @@ def matrix_transpose_parts(x: Tensor) -> Any:
 @core("transpose")
 def transpose_parts(x: Tensor, axis1: int, axis2: int) -> Any:
     """Exchange two axes."""
-    i, j = normal_axes("transpose", [axis1], x.ndim) + normal_axes("transpose", [axis2], x.ndim)
+    i, j = (normal_axis("transpose", a, x.ndim) for a in (axis1, axis2))
     order = list(range(x.ndim))
-    order[i], order[j] = j, i
+    if order:
+        order[i], order[j] = j, i
     return permute_dims(x, order)
 
 
 @core("moveaxis")
 def moveaxis_parts(x: Tensor, source: int, destination: int) -> Any:
     """Move one axis, and keep the order of the others."""
-    (here,), (there,) = (normal_axes("moveaxis", [a], x.ndim) for a in (source, destination))
-    order = [i for i in range(x.ndim) if i != here]
-    order.insert(there, here)
-    return permute_dims(x, order)
+    return permute_dims(x, moved_order(x.ndim, [source], [destination]))
 
 
 @core("zeros")

@@ -59,10 +59,10 @@ def number_log(x: Any, power: Any) -> Any:
 
     Where powers of it are complex numbers, so is that of a negative number.
     """
-    if x.__class__ is complex or (x < 0 and power.dtype.kind == "c"):
-        return load("cmath:log")(x)
     if x == 0:
         return -math.inf
+    if x.__class__ is complex or (x < 0 and power.dtype.kind == "c"):
+        return load("cmath:log")(x)
     return math.log(x) if x > 0 else math.nan
 
 
@@ -75,6 +75,16 @@ def beside(x: Any, power: Any) -> Any:
     """Make numbers complex where powers of them are."""
     dtype = power.dtype
     return x.astype(dtype) if dtype.kind == "c" and x.dtype.kind != "c" else x
+
+
+def lasting(exponent: Any, *, real: Any) -> Any:
+    """Tell for which exponents powers of zero stay what they are, a little beside them too.
+
+    An imaginary exponent has none: zero turns around without end.
+    """
+    if exponent.dtype.kind != "c":
+        return exponent >= 0
+    return (real(exponent) > 0) | (exponent == 0)
 
 
 def power_slope(x: Any, exponent: Any) -> Any:
@@ -162,7 +172,7 @@ floor_divide = binary("floor_divide", np.floor_divide, ("g * 0", "g * 0"))
 remainder = binary("remainder", np.remainder, ("g", "-g * floor_divide(a, b)"))
 fmod = binary("fmod", np.fmod, ("g", "-g * trunc(a / b)"))
 # Zero stays zero when its exponent changes, unless that is negative.
-_FLAT = "(a == 0) & (real(b) >= 0)"
+_FLAT = "(a == 0) & lasting(b)"
 pow = binary(
     "pow",
     np.power,
@@ -173,7 +183,7 @@ pow = binary(
     (
         "g * conj(power_slope(a, b)) if b != 0 else g * 0",
         "g * conj(r * number_log(a, r)) if a != 0 "
-        "else g * where(real(b) >= 0, 0, r * number_log(a, r))",
+        "else g * where(lasting(b), 0, r * number_log(a, r))",
     ),
 )
 negative = unary("negative", np.negative, "-g")
@@ -224,7 +234,8 @@ imag = unary("imag", imag_kernel, "g * 1j")
 angle = unary(
     "angle",
     np.angle,
-    "where(x == 0, 0, g * 1j * x / where(x == 0, 1, square(abs(x))))",
+    "g * 0 if x.dtype.kind != 'c' "
+    "else where(x == 0, 0, g * 1j * (sign(x) / where(x == 0, 1, abs(x))))",
 )
 
 # -- exponentials and logarithms ------------------------------------------------
@@ -270,4 +281,6 @@ ON_ARRAYS["kind_of"] = partial(kind_of, real=np.real)
 ON_TENSORS["kind_of"] = partial(kind_of, real=real)
 ON_ARRAYS["number_log"] = ON_TENSORS["number_log"] = number_log
 ON_ARRAYS["beside"] = ON_TENSORS["beside"] = beside
+ON_ARRAYS["lasting"] = partial(lasting, real=np.real)
+ON_TENSORS["lasting"] = partial(lasting, real=real)
 ON_ARRAYS["power_slope"] = ON_TENSORS["power_slope"] = power_slope

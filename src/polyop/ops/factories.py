@@ -98,14 +98,13 @@ def _factory(name: str, signature: str, kernel: Fn, describe: Fn) -> Fn:
     """
 
     def on_arrays(*args: Any) -> Array:
-        *statics, dtype, device = args
-        if device is not None:
-            on_cpu(device)
-        return kernel(*statics, dtype)
+        if args[-1] is not None:
+            on_cpu(args[-1])
+        return kernel(*args[:-1])
 
     def fake(*args: Any) -> Meta:
-        *statics, dtype, device = args
-        shape, dtype = describe(*statics, dtype)
+        device = args[-1]
+        shape, dtype = describe(*args[:-1])
         mode = word().fake
         space = META_SPACE if mode is None else mode.space
         found: Meta = space.meta(tuple(shape), dtype, None, device or CPU)

@@ -283,6 +283,25 @@ def _which(x: Any, s: Any, axes: Any) -> tuple[list[Any], list[int]]:
     return [x.shape[a] if w else n for n, a, w in zip(sizes, axes, whole, strict=True)], axes
 
 
+def _halving(name: str, x: Any, s: Any, axes: Any) -> tuple[list[Any], list[int]]:
+    """Give sizes and axes, the last of which has half of a spectrum.
+
+    Raises:
+        ArgumentError: there is none.
+    """
+    sizes, found = _which(x, s, axes)
+    if not found:
+        raise ArgumentError(
+            f"core::{name} needs an axis of which half is kept",
+            op=f"core::{name}",
+            argument="axes",
+            declared="at least one",
+            seen=f"axes={axes}, s={s}, shape {tuple(x.shape)}",
+            fix="call fftn or ifftn",
+        )
+    return sizes, found
+
+
 def _many(x: Any, s: Any, axes: Any, norm: str, *, forward: bool) -> Any:
     sizes, axes = _which(x, s, axes)
     x = _complex(x)
@@ -344,14 +363,14 @@ def _to_real(x: Any, n: Any, axis: int, scaling: str) -> Any:
 
 def rfftn(x: Any, /, *, s: Any = None, axes: Any = None, norm: str = "backward") -> Any:
     """Transform real numbers along several axes; the last of these is halved."""
-    sizes, axes = _which(x, s, axes)
+    sizes, axes = _halving("rfftn", x, s, axes)
     x = rfft(x, n=sizes[-1], axis=axes[-1], norm=norm)
     return fftn(x, s=sizes[:-1], axes=axes[:-1], norm=norm) if axes[:-1] else x
 
 
 def irfftn(x: Any, /, *, s: Any = None, axes: Any = None, norm: str = "backward") -> Any:
     """Undo `rfftn`; `s` has the sizes of the real result."""
-    sizes, axes = _which(x, s, axes)
+    sizes, axes = _halving("irfftn", x, s, axes)
     if axes[:-1]:
         x = ifftn(x, s=sizes[:-1], axes=axes[:-1], norm=norm)
     return irfft(x, n=None if s is None else sizes[-1], axis=axes[-1], norm=norm)

@@ -18,7 +18,7 @@ from polyop.errors import OutOfRangeError
 from polyop.ops.define import define
 from polyop.ops.joining import in_order
 from polyop.ops.shapes import broadcast, normal_axis
-from polyop.ops.view_inverses import in_front
+from polyop.ops.view_inverses import in_front, refuse_repeated
 from polyop.ops.view_metas import refuse
 from polyop.ops.views import broadcast_to, front, permute_dims, reshape
 from polyop.schema.tags import Tag
@@ -125,6 +125,8 @@ def _index_put_(x: Array, indices: Indices, values: Array, accumulate: bool) -> 
         else:
             x[spelled(indices)] = values
     except (IndexError, ValueError, TypeError) as error:
+        if not x.flags.writeable:
+            refuse_repeated("index_put_", x)
         _out_of_range("index_put", x.shape, indices, error)
     return x
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from polyop.devices import DType
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS
-from polyop.errors import ArgumentError, MutationError
+from polyop.errors import ArgumentError
 from polyop.ops import (  # noqa: F401 - they define the twins
     comparison,
     elementwise,
@@ -24,11 +25,13 @@ from polyop.ops import (  # noqa: F401 - they define the twins
     select,
 )
 from polyop.ops.define import ON_TENSORS, define, operator_of
+from polyop.ops.pointwise import require_real
 from polyop.ops.shapes import broadcast
-from polyop.ops.view_inverses import in_front, zero_like
+from polyop.ops.view_inverses import in_front, refuse_repeated, zero_like
 from polyop.ops.views import front, reshape
 from polyop.schema.tags import Tag
 from polyop.tensor.meta import Meta
+from polyop.tensor.storage import Version
 
 Fn = Callable[..., Any]
 Array = Any
@@ -114,18 +117,39 @@ def _writing(name: str, fn: Fn) -> Fn:
 
     def copied(x: Array, *args: Any) -> None:
         try:
-            np.copyto(x, fn(x, *args))
+            found = fn(x, *args)
+            if found.dtype is not x.dtype:
+                require_real(found, x)
+            np.copyto(x, found)
         except (TypeError, ValueError) as error:
             refuse_write(name, x, args, error)
 
     def direct(x: Array, y: Any) -> None:
         try:
+            if y.dtype is not x.dtype:
+                require_real(y, x)
             fn(x, y, x)
         except (TypeError, ValueError) as error:
             refuse_write(name, x, (y,), error)
 
-    ufunc = getattr(fn, "ufunc", fn)  # of an array and a number: see `with_numbers`
-    return direct if isinstance(ufunc, np.ufunc) and ufunc.nin == 2 else copied
+    def with_number(x: Array, y: Any) -> None:
+        try:
+            fn(x, y, x)
+        except (TypeError, ValueError) as error:
+            refuse_write(name, x, (y,), error)
+
+    if hasattr(fn, "ufunc"):  # of an array and a number: see `with_numbers`
+        return with_number
+    return direct if isinstance(fn, np.ufunc) and fn.nin == 2 else copied
+
+
+def can_write(found: DType, target: DType) -> bool:
+    """Tell whether results may be cast to a written dtype.
+
+    Of small floats NumPy believes that they hold complex numbers.
+    """
+    small = target.kind == "V" and found.kind == "c"
+    return not small and np.can_cast(found, target, "same_kind")
 
 
 def refuse_write(name: str, x: Array, args: tuple[Any, ...], error: Exception) -> None:
@@ -136,14 +160,7 @@ def refuse_write(name: str, x: Array, args: tuple[Any, ...], error: Exception) -
         ArgumentError: the result has another shape, or a dtype that cannot be cast.
     """
     if not x.flags.writeable:
-        raise MutationError(
-            f"core::{name} cannot write a tensor that only repeats others' elements, or is "
-            "read-only",
-            op=f"core::{name}",
-            argument="x (position 0)",
-            seen=f"shape {x.shape} and strides {x.strides}",
-            fix="copy it with .clone() first",
-        ) from None
+        refuse_repeated(name, x)
     if isinstance(error, ArgumentError):
         raise error
     others = ", ".join(f"{getattr(a, 'dtype', type(a).__name__)}{np.shape(a)}" for a in args)
@@ -159,7 +176,7 @@ def refuse_write(name: str, x: Array, args: tuple[Any, ...], error: Exception) -
 def _writing_meta(name: str, rule: Fn) -> Fn:
     def fake(x: Meta, *args: Any) -> Meta:
         found = rule(x, *args)
-        if not np.can_cast(found.dtype, x.dtype, "same_kind"):
+        if not can_write(found.dtype, x.dtype):
             raise ArgumentError(
                 f"the result of core::{name} cannot be written to its first argument",
                 op=f"core::{name}",
@@ -282,15 +299,27 @@ INPLACE_TWINS["core::zero_"] = operator_of(zero_like)
 INPLACE_TWINS["core::index_put_"] = operator_of(indexing.index_put)
 
 
+def _before_write(x: Any, other: Any) -> tuple[Any, Any]:
+    """Copy what is going to be written if a gradient reads it, and what shares its memory."""
+    if not (x.requires_grad or getattr(other, "requires_grad", False)):
+        return x, other
+    clone, version = ON_TENSORS["clone"], getattr(other, "version", None)
+    former = clone(x)
+    if other is x:
+        return former, former
+    shared = version.__class__ is Version and version is x.version
+    return former, clone(other) if shared else other
+
+
 def matmul_into(x: Any, other: Any, /) -> Any:
     """Write the product with another matrix: `x @= other`.
 
     Raises:
         ArgumentError: the product has another shape, or a dtype that cannot be cast.
     """
-    found = ON_TENSORS["matmul"](x, other)
+    found = ON_TENSORS["matmul"](*_before_write(x, other))
     same = tuple(found.shape) == tuple(x.shape)
-    if not same or not np.can_cast(found.dtype, x.dtype, "same_kind"):
+    if not same or not can_write(found.dtype, x.dtype):
         raise ArgumentError(
             "a product of matrices cannot be written to its first argument",
             op="core::matmul",

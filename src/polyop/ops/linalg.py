@@ -16,6 +16,8 @@ from polyop.ops.axes import Axes, batch_first
 from polyop.ops.comparison import equal, not_equal
 from polyop.ops.define import ON_TENSORS, define
 from polyop.ops.elementwise import abs, conj
+from polyop.ops.formulas import Built, formula
+from polyop.ops.minors import minors
 from polyop.ops.reductions import any, reduction, sum_kernel
 from polyop.ops.reductions import max as greatest
 from polyop.ops.reductions import min as least
@@ -100,19 +102,59 @@ def square(name: str, compute: Fn, grad: str | None, fake: Fn | None = None) -> 
 # -- inverse and determinant ----------------------------------------------------
 
 
-def _cofactors(x: Array) -> Array:
-    """Give the gradient of the determinant, of singular matrices too.
-
-    With `x = U S V^H` it is `det(U) det(V^H) U S' V^H`, where each element of S'
-    is the product of all other singular values.
-    """
+def _cofactors(x: Array, along: Sequence[Array]) -> Array:
+    """Give the gradient of the determinant, or of its derivative along matrices: NOTE [Minors]."""
+    _require_fitting(x.shape, [a.shape for a in along])
     u, s, vh = np.linalg.svd(x)
-    n = s.shape[-1]
-    others = np.ones_like(s)
-    for i in range(n):
-        others[..., i] = np.multiply.reduce(np.delete(s, i, -1), -1)
+    uh, v = u.conj().swapaxes(-1, -2), vh.conj().swapaxes(-1, -2)
+    inner = minors(np, s, [(uh @ a @ v).conj() for a in along], np.arange(s.shape[-1]))
     phase = np.linalg.det(u) * np.linalg.det(vh)
-    return phase.conj()[..., None, None] * ((u * others[..., None, :]) @ vh)
+    return phase.conj()[..., None, None] * (u @ inner @ vh)
+
+
+def _require_fitting(shape: Shape, others: Sequence[Shape]) -> None:
+    for other in others:
+        require_square("cofactors", other)
+        if not (other[-1] is shape[-1] or other[-1] == shape[-1]):
+            raise ArgumentError(
+                "a determinant has derivatives along matrices of its own size",
+                op="core::cofactors",
+                argument="along",
+                declared=f"{shape[-1]} rows",
+                seen=f"shape {other}",
+            )
+
+
+def _cofactors_fake(x: Meta, along: Sequence[Meta]) -> Meta:
+    require_square("cofactors", x.shape)
+    _require_fitting(x.shape, [a.shape for a in along])
+    batch = broadcast("cofactors", x.shape[:-2], *[a.shape[:-2] for a in along])
+    dtype = float_of(promote(x.dtype, *[a.dtype for a in along]))
+    return x.but(shape=(*batch, *x.shape[-2:]), dtype=dtype, strides=None)
+
+
+def _cofactors_vmap(info: Any, in_dims: Sequence[Any], x: Any, along: Sequence[Any]) -> Any:
+    dims = [in_dims[0], *(in_dims[1] or [])]
+    given = [batch_first(v, d) for v, d in zip([x, *along], dims, strict=True)]
+    shapes = [v.shape[d is not None :] for v, d in zip(given, dims, strict=True)]
+    for shape in shapes:
+        require_square("cofactors", tuple(shape))
+    ndim = max(map(len, shapes))
+    x, *along = [v if d is None else _padded(v, 0, ndim) for v, d in zip(given, dims, strict=True)]
+    return cofactors(x, along), 0
+
+
+@formula
+def derived_along(of: Built, x: Any, along: Sequence[Any], g: Any, shape: Any) -> Any:
+    """Give the gradient of a derivative of the determinant: it is one along one more matrix."""
+    return of.sum_to(of.cofactors(x, [*along, g]), shape)
+
+
+@formula
+def derived_along_each(of: Built, x: Any, along: Sequence[Any], g: Any) -> list[Any]:
+    """Give the gradients of the matrices along which it is taken: all of them count alike."""
+    rest = [[*along[:i], *along[i + 1 :]] for i in range(len(along))]
+    return [of.derived_along(x, r, g, a.shape) for r, a in zip(rest, along, strict=True)]
 
 
 def _det_fake(x: Meta) -> Meta:
@@ -127,13 +169,16 @@ def _column(text: str) -> str:
 
 _INV = "matrix_transpose(conj(r))"
 inv = square("inv", np.linalg.inv, f"-matmul({_INV}, matmul(g, {_INV}))")
-det = square("det", np.linalg.det, f"{_column('g')} * cofactors(x)", _det_fake)
-cofactors = square(
-    "cofactors",
-    _cofactors,
-    # Of invertible matrices: that of singular ones would need minors of minors.
-    f"({_column('sum(conj(g) * r, axis=[-2, -1])')} * r "
-    f"- matmul(matmul(r, matrix_transpose(conj(g))), r)) / {_column('conj(det(x))')}",
+det = square("det", np.linalg.det, f"{_column('g')} * cofactors(x, [])", _det_fake)
+cofactors = define(
+    "cofactors(Tensor x, Tensor[] along=[]) -> Tensor",
+    guarded("cofactors", _cofactors),
+    fake=_cofactors_fake,
+    grad={
+        "x": "derived_along(x, along, g, x.shape)",
+        "along": "derived_along_each(x, along, g)",
+    },
+    vmap=_cofactors_vmap,
 )
 
 
@@ -290,8 +335,8 @@ def _root_of_powers(size: Any, ord: float, given: Any) -> Any:
     zero = equal(size, 0)
     powers = where(zero, 0, where(zero, 1, size) ** ord)
     summed = total(powers, **given)
-    # One zero makes a negative power infinite, and so the norm zero.
-    none = any(zero, **given) if ord < 0 else equal(summed, 0)
+    # One zero makes a negative power infinite, and so the norm zero; NaN stays NaN.
+    none = any(zero, **given) & equal(summed, summed) if ord < 0 else equal(summed, 0)
     return where(none, 0, where(none, 1, summed) ** (1 / ord))
 
 

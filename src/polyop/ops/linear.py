@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from polyop.errors import ArgumentError
-from polyop.ops.axes import batch_first
+from polyop.ops.axes import batch_first, real_axis
 from polyop.ops.broadcasting import sum_to_on_arrays
 from polyop.ops.define import ON_TENSORS, define
-from polyop.ops.shapes import broadcast, normal_axis, promote
+from polyop.ops.shapes import broadcast, promote
 from polyop.ops.views import expand_dims, matrix_transpose, permute_dims, reshape, squeeze
 from polyop.tensor.meta import Meta, Shape, Size
 
@@ -126,6 +126,12 @@ def matmul_vmap(info: Any, in_dims: Sequence[Any], a: Any, b: Any) -> Any:
 
 def _ndim(x: Any, dim: int | None) -> int:
     return len(x.shape) - (dim is not None)
+
+
+def _sample(x: Any, dim: int | None) -> Shape:
+    """Give the shape of one sample."""
+    shape: Shape = x.shape
+    return shape if dim is None else shape[:dim] + shape[dim + 1 :]
 
 
 def _matrices(x: Any, dim: int | None, axis: int) -> Any:
@@ -261,6 +267,7 @@ def vecdot_fake(a: Meta, b: Meta, axis: int) -> Meta:
 
 def vecdot_vmap(info: Any, in_dims: Sequence[Any], a: Any, b: Any, axis: int) -> Any:
     """Multiply batches of vectors."""
+    vecdot_shape(_sample(a, in_dims[0]), _sample(b, in_dims[1]), axis)
     a, b = _aligned(batch_first(a, in_dims[0]), in_dims[0], batch_first(b, in_dims[1]), in_dims[1])
     return vecdot(a, b, axis=axis), 0
 
@@ -340,8 +347,8 @@ def _meeting(a: Any, b: Any, axes: Any) -> tuple[list[int], list[int]]:
                 seen=axes,
             )
         axes = (range(n - axes, n), range(axes))
-    left = [normal_axis("tensordot", i, n) for i in axes[0]]
-    right = [normal_axis("tensordot", i, m) for i in axes[1]]
+    left = [real_axis("tensordot", i, n) for i in axes[0]]
+    right = [real_axis("tensordot", i, m) for i in axes[1]]
     sizes = [a.shape[i] for i in left], [b.shape[i] for i in right]
     if len(left) != len(right) or sizes[0] != sizes[1]:
         raise ArgumentError(

@@ -107,6 +107,8 @@ def with_numbers(kernel: Fn, arguments: str) -> Fn:
         def on_number(a: Any, b: Any, out: Any = None) -> Any:
             if a.dtype.kind == "V":
                 b = _fitted(b, a.dtype)
+                if out is not None:
+                    require_real(b, out)
             return kernel(a, b) if out is None else kernel(a, b, out)
 
         on_number.ufunc = kernel  # type: ignore[attr-defined]  # it may write over the array
@@ -123,6 +125,16 @@ def with_numbers(kernel: Fn, arguments: str) -> Fn:
         return kernel(*[_fitted(a, dtype) for a in args])
 
     return on_several
+
+
+def require_real(value: Any, target: Any) -> None:
+    """Refuse complex numbers beside a small float that is written, as NumPy's own floats do.
+
+    Raises:
+        TypeError: there are some; NumPy would write their real parts.
+    """
+    if target.dtype.kind == "V" and np.iscomplexobj(value):
+        raise TypeError(f"Cannot cast complex numbers to {target.dtype}")
 
 
 def _fitted(value: Any, dtype: DType) -> Any:

@@ -31,7 +31,7 @@ def running(name: str, ufunc: np.ufunc) -> Fn:
         dtype: DType | None = None,
         include_initial: bool = False,
     ) -> Array:
-        at = _only_axis(name, x, axis, include_initial)
+        at = _only_axis(name, x.ndim, axis, include_initial)
         if not include_initial:
             return fold(x, at, dtype) if x.ndim else on_one(name, kernel, x, at, dtype)
         dtype = fold(x[(slice(0),) * x.ndim], at, dtype).dtype
@@ -43,23 +43,23 @@ def running(name: str, ufunc: np.ufunc) -> Fn:
     return kernel
 
 
-def _only_axis(name: str, x: Any, axis: int | None, longer: bool = False) -> int:
+def _only_axis(name: str, ndim: int, axis: int | None, longer: bool = False) -> int:
     """Give the axis as a number from 0; only one-dimensional arrays need not name it."""
-    if longer and not x.ndim:
+    if longer and not ndim:
         raise ArgumentError(
             f"core::{name} with include_initial makes an axis longer, and there is none",
             op=f"core::{name}",
             seen="shape ()",
         )
-    if axis is None and x.ndim != 1:
+    if axis is None and ndim != 1:
         raise ArgumentError(
             f"core::{name} needs an axis",
             op=f"core::{name}",
             argument="axis",
-            seen=f"None for {x.ndim} axes",
+            seen=f"None for {ndim} axes",
             fix="give axis=",
         )
-    return normal_axis(name, axis or 0, x.ndim)
+    return normal_axis(name, axis or 0, ndim)
 
 
 def _running_fake(name: str, kernel: Fn) -> Fn:
@@ -68,7 +68,7 @@ def _running_fake(name: str, kernel: Fn) -> Fn:
     def fake(
         x: Meta, axis: int | None, dtype: DType | None = None, include_initial: bool = False
     ) -> Meta:
-        at = _only_axis(name, x, axis, include_initial)
+        at = _only_axis(name, x.ndim, axis, include_initial)
         found = dtype_of(x.dtype, dtype)
         if not include_initial:
             return same_order(x, found)
@@ -78,6 +78,16 @@ def _running_fake(name: str, kernel: Fn) -> Fn:
     return fake
 
 
+def _running_vmap(name: str) -> Fn:
+    """Give the batching rule of `(x, axis, dtype, longer or shorter)`."""
+    along = along_vmap(name)
+
+    def batched(info: Any, in_dims: Sequence[Any], x: Any, axis: int | None, *rest: Any) -> Any:
+        return along(info, in_dims, x, _only_axis(name, x.ndim - 1, axis, rest[-1]), *rest)
+
+    return batched
+
+
 def _running(name: str, kernel: Fn, grad: str) -> Fn:
     return define(
         f"{name}(Tensor x, *, int? axis=None, ScalarType? dtype=None, "
@@ -85,7 +95,7 @@ def _running(name: str, kernel: Fn, grad: str) -> Fn:
         kernel,
         fake=_running_fake(name, kernel),
         grad={"x": grad},
-        vmap=along_vmap(name),
+        vmap=_running_vmap(name),
     )
 
 
@@ -97,7 +107,7 @@ def suffix_sum_kernel(
     x: Array, axis: int | None = None, dtype: DType | None = None, skip_first: bool = False
 ) -> Array:
     """Sum from each element to the end: the gradient of the running sum."""
-    at = _only_axis("cumulative_sum", x, axis)
+    at = _only_axis("cumulative_sum", x.ndim, axis)
     if not x.ndim:
         return on_one("suffix_sum", suffix_sum_kernel, x, at, dtype)
     sums = np.flip(np.add.accumulate(np.flip(x, at), at), at)
@@ -110,7 +120,7 @@ def suffix_sum_kernel(
 
 def suffix_sum_fake(x: Meta, axis: int | None, dtype: DType | None, skip_first: bool) -> Meta:
     """Describe the sums."""
-    at = _only_axis("cumulative_sum", x, axis)
+    at = _only_axis("cumulative_sum", x.ndim, axis)
     shape = tuple([n - 1 if skip_first and i == at else n for i, n in enumerate(x.shape)])
     return x.space.meta(shape, x.dtype if dtype is None else dtype, None, x.device)
 
@@ -119,7 +129,7 @@ def running_prod_grad_kernel(
     given: Array, x: Array, axis: int | None = None, include_initial: bool = False
 ) -> Array:
     """Give the gradient of the running product, zeros included: one sum per element."""
-    at = _only_axis("cumulative_prod", x, axis)
+    at = _only_axis("cumulative_prod", x.ndim, axis)
     if not x.ndim:
         return np.array(given.reshape(()), x.dtype)
     given, moved = np.moveaxis(given, at, -1), np.moveaxis(x, at, -1)
@@ -144,7 +154,7 @@ suffix_sum = define(
     suffix_sum_kernel,
     fake=suffix_sum_fake,
     grad={"x": "cumulative_sum(g, axis=axis, dtype=x.dtype, include_initial=skip_first)"},
-    vmap=along_vmap("suffix_sum"),
+    vmap=_running_vmap("suffix_sum"),
 )
 
 
@@ -156,7 +166,7 @@ def running_prod_push(of: Built, g: Any, x: Any, axis: int | None, initial: bool
         return g
     found = of.sum(of.expand_dims(of.moveaxis(g, at, -1), -1) * steps, axis=[-2])
     if initial:
-        found = of.pad(found, [0] * (len(x.shape) - 1) + [1], [0] * len(x.shape))
+        found = of.pad(found, [0] * (len(x.shape) - 1) + [1], [0] * len(x.shape), 0)
     return of.moveaxis(found, -1, at)
 
 
@@ -191,7 +201,7 @@ def running_prod_grad_vmap(info: Any, in_dims: Sequence[Any], *args: Any) -> Any
     """Give the gradient for each element of a batch."""
     given, x, axis, initial = args
     given, x = (in_front(info, d, v) for d, v in zip(in_dims, (given, x), strict=False))
-    at = normal_axis("cumulative_prod", axis or 0, x.ndim - 1)
+    at = _only_axis("cumulative_prod", x.ndim - 1, axis)
     if x.ndim == 1:
         return given, 0
     return running_prod_grad(given, x, at + 1, initial), 0

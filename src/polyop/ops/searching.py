@@ -7,6 +7,7 @@ indices, serves sorting, `topk` and `take_along_axis` alike.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,12 +16,12 @@ import numpy as np
 from polyop.errors import ArgumentError
 from polyop.ops.axes import (
     along_vmap,
-    batch_first,
     call,
     on_one,
     past,
     refuse,
-    shifted,
+    stacked,
+    together_vmap,
     with_axis,
     without_axis,
 )
@@ -75,6 +76,8 @@ def scatter_along_axis_kernel(
 
 def put_along_axis_kernel(x: Array, indices: Array, values: Array, axis: int = -1) -> Array:
     """Give `x` with values put at indices along one axis."""
+    if not x.ndim and not indices.ndim:
+        return on_one("put_along_axis", _put_one, x, axis, indices, values)
     result = np.array(x, order="C")
     try:
         np.put_along_axis(result, indices, values, axis)
@@ -83,8 +86,15 @@ def put_along_axis_kernel(x: Array, indices: Array, values: Array, axis: int = -
     return result
 
 
+def _put_one(x: Array, axis: int, indices: Array, values: Array) -> Array:
+    return put_along_axis_kernel(x, indices.reshape(1), values, axis)
+
+
 def last_put_along_axis_kernel(x: Array, indices: Array, axis: int = -1) -> Array:
     """Tell of each value that is put along one axis whether no later one is put at its place."""
+    normal_axis("last_put_along_axis", axis, x.ndim)
+    if not x.ndim:
+        return np.ones((), np.bool_)
     numbers = np.empty(x.shape, np.intp)  # only the places that are written are read
     chosen = np.take_along_axis(numbers, indices, axis)
     order = np.arange(chosen.size).reshape(chosen.shape)
@@ -131,44 +141,17 @@ def put_along_axis_fake(x: Meta, indices: Meta, values: Meta, axis: int) -> Meta
     return x.but(strides=None)
 
 
-def _stacked(x: Any, dim: int | None, size: Any) -> Any:
-    """Give a value with the batch's axis in front, repeated if all elements share it."""
-    if dim is not None:
-        return batch_first(x, dim)
-    return ON_TENSORS["broadcast_to"](x, [size, *x.shape])
-
-
-def take_along_axis_vmap(info: Any, in_dims: Sequence[Any], x: Any, indices: Any, axis: int) -> Any:
-    """Take from each element of a batch."""
-    x, indices = (
-        _stacked(v, d, info.batch_size) for v, d in zip((x, indices), in_dims, strict=False)
-    )
-    if x.ndim == indices.ndim == 1:
-        return without_axis(call("take_along_axis", with_axis(x), with_axis(indices), 1)), 0
-    return call("take_along_axis", x, indices, shifted(axis)), 0
-
-
 def scatter_along_axis_vmap(
     info: Any, in_dims: Sequence[Any], x: Any, indices: Any, *statics: Any
 ) -> Any:
     """Add into zeros for each element of a batch."""
     shape, axis = statics
+    at = normal_axis("scatter_along_axis", axis, len(shape))
     n = info.batch_size
-    x, indices = (_stacked(v, d, n) for v, d in zip((x, indices), in_dims, strict=False))
+    x, indices = (stacked(v, d, n) for v, d in zip((x, indices), in_dims, strict=False))
     if not shape:
         return x, 0
-    return call("scatter_along_axis", x, indices, [n, *shape], shifted(axis)), 0
-
-
-def _in_each(name: str) -> Fn:
-    """Make the batching rule of an operator that puts along an axis."""
-
-    def rule(info: Any, in_dims: Sequence[Any], *args: Any) -> Any:
-        *given, axis = args
-        whole = [_stacked(v, d, info.batch_size) for v, d in zip(given, in_dims, strict=False)]
-        return call(name, *whole, shifted(axis)), 0
-
-    return rule
+    return call("scatter_along_axis", x, indices, [n, *shape], at + 1), 0
 
 
 take_along_axis = define(
@@ -176,7 +159,7 @@ take_along_axis = define(
     take_along_axis_kernel,
     fake=take_along_axis_fake,
     grad={"x": "scatter_along_axis(g, indices, x.shape, axis)"},
-    vmap=take_along_axis_vmap,
+    vmap=together_vmap("take_along_axis"),
 )
 scatter_along_axis = define(
     "scatter_along_axis(Tensor x, Tensor indices, SymInt[] shape, int axis=-1) -> Tensor",
@@ -190,7 +173,7 @@ last_put_along_axis = define(
     last_put_along_axis_kernel,
     fake=last_put_along_axis_fake,
     grad={},
-    vmap=_in_each("last_put_along_axis"),
+    vmap=together_vmap("last_put_along_axis"),
 )
 put_along_axis = define(
     "put_along_axis(Tensor x, Tensor indices, Tensor values, *, int axis=-1) -> Tensor",
@@ -201,7 +184,7 @@ put_along_axis = define(
         "values": "sum_to(where(last_put_along_axis(g, indices, axis=axis), "
         "take_along_axis(g, indices, axis=axis), 0), values.shape)",
     },
-    vmap=_in_each("put_along_axis"),
+    vmap=together_vmap("put_along_axis"),
 )
 
 
@@ -213,7 +196,8 @@ def sort_kernel(x: Array, axis: int = -1, descending: bool = False, stable: bool
     normal_axis("sort", axis, x.ndim)
     if not x.ndim:
         return x.copy()
-    result = np.array(x, order="C")
+    # Reversed twice, so that those who tie keep their order: zeros of both signs do.
+    result = np.array(np.flip(x, axis) if descending else x, order="C")
     try:
         result.sort(axis, "stable" if stable else None)
     except ValueError as error:
@@ -332,21 +316,30 @@ def searchsorted_kernel(
     """Give where each element of `x` belongs in a sorted vector."""
     if side not in {"left", "right"} or sorted.ndim != 1:
         raise _unsearchable(sorted.shape, side)
-    return np.asarray(sorted.searchsorted(x, side, sorter))
+    try:
+        return np.asarray(sorted.searchsorted(x, side, sorter))
+    except (ValueError, TypeError) as error:
+        refuse("searchsorted", sorted, None, error)
 
 
 def _unsearchable(shape: Any, side: str) -> ArgumentError:
     return ArgumentError(
-        'searchsorted takes a sorted vector, and "left" or "right" for equal elements',
+        "searchsorted takes a sorted vector, or one with a sorter of its size, and "
+        '"left" or "right" for equal elements',
         op="core::searchsorted",
         seen=f"shape {shape}, side={side!r}",
     )
 
 
+def _searchable(shape: Any, ndim: int, side: str, sorter: Any) -> None:
+    fits = sorter is None or tuple(sorter.shape) == tuple(shape)
+    if side not in {"left", "right"} or len(shape) != ndim or not fits:
+        raise _unsearchable(shape, side)
+
+
 def searchsorted_fake(sorted: Meta, x: Meta, side: str, sorter: Meta | None) -> Meta:
     """Describe the indices."""
-    if side not in {"left", "right"} or sorted.ndim != 1:
-        raise _unsearchable(sorted.shape, side)
+    _searchable(sorted.shape, 1, side, sorter)
     return x.but(dtype=INDEX, strides=None)
 
 
@@ -355,14 +348,40 @@ def searchsorted_vmap(info: Any, in_dims: Sequence[Any], sorted: Any, x: Any, *r
     side, sorter = rest
     if in_dims[0] is None and in_dims[3] is None:
         return searchsorted(sorted, x, side=side, sorter=sorter), in_dims[1]
+    n = info.batch_size
+    if not isinstance(n, int) or not n:
+        order = None if sorter is None else stacked(sorter, in_dims[3], n)
+        rows, found = stacked(sorted, in_dims[0], n), stacked(x, in_dims[1], n)
+        return _searched_rows(rows, found, side, order), 0
     parts = [
         searchsorted(
             _nth(sorted, in_dims[0], i), _nth(x, in_dims[1], i), side=side,
             sorter=_nth(sorter, in_dims[3], i),
         )
-        for i in range(info.batch_size)
+        for i in range(n)
     ]  # fmt: skip
     return ON_TENSORS["stack"](parts), 0
+
+
+def _searched_rows(rows: Any, x: Any, side: str, order: Any) -> Any:
+    """Search every row for its own elements, however many rows there are.
+
+    Both are sorted together, those searched for before (or behind) their equals. Where each
+    then stands, less how many of those searched for stand before it, is where it belongs.
+    """
+    _searchable(rows.shape, 2, side, order)
+    if order is not None:
+        rows = take_along_axis(rows, order, axis=1)
+    found = ON_TENSORS["reshape"](x, [x.shape[0], math.prod(x.shape[1:])])
+    first = 0 if side == "left" else rows.shape[1]
+    both = ON_TENSORS["concat"]([found, rows] if side == "left" else [rows, found], 1)
+    places = ON_TENSORS["slice"](_ranks(both), 1, first, first + found.shape[1])
+    return ON_TENSORS["reshape"](places - _ranks(found), list(x.shape))
+
+
+def _ranks(x: Any) -> Any:
+    """Tell where the elements of each row stand once it is sorted."""
+    return argsort(argsort(x, axis=1), axis=1)
 
 
 def _nth(x: Any, dim: int | None, i: int) -> Any:

@@ -113,17 +113,28 @@ def clip_kernel(x: Array, min: Any, max: Any) -> Array:
     try:
         if min is None:
             return copied(x) if max is None else np.minimum(x, max)
+        if isinstance(max, np.ndarray) and max.dtype is not x.dtype:
+            # Two by two, numbers and dtypes would meet in other dtypes than all at once.
+            x = x.astype(np.result_type(x.dtype, _like(min), max.dtype), copy=False)
         raised: Array = np.maximum(x, min)
         return raised if max is None else np.minimum(raised, max)
     except OverflowError:
-        low, high = _reached(x.dtype, min, max)
-        if low is min and high is max:
+        dtype = np.result_type(x.dtype, _like(min), _like(max))
+        low, high = _reached(dtype, min, max)
+        if low is min and high is max and dtype == x.dtype:
             raise
-        return clip_kernel(x, low, high)
+        return clip_kernel(x.astype(dtype, copy=False), low, high)
+
+
+def _like(side: Any) -> Any:
+    """Give what a side says of the result's dtype; of a number that is its type alone."""
+    return np.False_ if side is None else getattr(side, "dtype", None) or side.__class__()
 
 
 def _reached(dtype: Any, min: Any, max: Any) -> tuple[Any, Any]:
     """Leave out the limits that no integer of a dtype can be beyond."""
+    if dtype.kind not in "iu":
+        return min, max
     limits = np.iinfo(dtype)
     below = type(min) is int and min < limits.min
     above = type(max) is int and max > limits.max
@@ -131,15 +142,20 @@ def _reached(dtype: Any, min: Any, max: Any) -> tuple[Any, Any]:
 
 
 def clip_part_kernel(x: Array, min: Any, max: Any, part: str) -> Array:
-    """Tell which elements `clip` keeps, or moves up to `min`, or down to `max`."""
+    """Tell which elements `clip` keeps, or moves up to `min`, or down to `max`.
+
+    Where both sides are one nothing is kept: what is not above is moved up.
+    """
     if part == "above":
         above: Array = x > max
         return above if min is None else above | (min > max)
     if part == "below":
         below: Array = x < min
-        return below if max is None else below & (min < max)
+        return below if max is None else below & (min <= max) | (x == min) & (min == max)
     inside: Array = np.ones(x.shape, np.bool_) if min is None else x >= min
-    return inside if max is None else inside & (x <= max)
+    if max is not None:
+        inside = inside & (x <= max)
+    return inside if min is None or max is None else inside & (min != max)
 
 
 where = pointwise(

@@ -177,7 +177,9 @@ def _as_index(key: Any) -> Any:
     if isinstance(key, (list, tuple, np.ndarray)):
         check_unmasked(key)
         array = np.asarray(key)
-        return _checked(constant(array if array.size else array.astype(np.int64)))
+        # A list without elements says nothing of their kind; NumPy would have it float64.
+        untold = not array.size and not isinstance(key, np.ndarray)
+        return _checked(constant(array.astype(np.int64) if untold else array))
     return refuse(
         "index",
         f"a tensor cannot be indexed with {type(key).__name__}",

@@ -169,6 +169,21 @@ def _refuse(base: Any, value: Any, *statics: Any) -> NoReturn:
     )
 
 
+def refuse_repeated(name: str, x: Array) -> NoReturn:
+    """Raise the error of a write to an array whose elements are not its own.
+
+    Raises:
+        MutationError: always.
+    """
+    raise MutationError(
+        f"core::{name} cannot write a tensor that only repeats others' elements, or is read-only",
+        op=f"core::{name}",
+        argument="x (position 0)",
+        seen=f"shape {x.shape} and strides {x.strides}",
+        fix="copy it with .clone() first",
+    ) from None
+
+
 VIEW_INVERSES.update(
     {
         "core::reshape": _reshaped,

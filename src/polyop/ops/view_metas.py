@@ -190,7 +190,7 @@ def moved_order(ndim: int, source: Sequence[int], destination: Sequence[int]) ->
             "moveaxis", "as many destinations as sources", seen=(tuple(source), tuple(destination))
         )
     order = [axis for axis in range(ndim) if axis not in sources]
-    for target, axis in sorted(zip(targets, sources, strict=True)):
+    for target, axis in sorted(zip(targets, sources, strict=True)) if ndim else ():
         order.insert(target, axis)
     return order
 

@@ -8,6 +8,7 @@ operators are linear, so each pair is the other's gradient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,6 +58,8 @@ ON_ARRAYS["inverse_order"] = ON_TENSORS["inverse_order"] = inverse_order
 
 
 def _reshape(x: Array, shape: Sequence[int]) -> Array:
+    if math.prod(shape) < 0 and min(shape) < -1:  # NumPy would work any negative size out
+        metas.infer_shape("reshape", x.shape, shape)
     try:
         return x.reshape(shape)
     except ValueError:
@@ -65,6 +68,8 @@ def _reshape(x: Array, shape: Sequence[int]) -> Array:
 
 
 def _view(x: Array, shape: Sequence[int]) -> Array:
+    if math.prod(shape) < 0 and min(shape) < -1:
+        metas.infer_shape("view", x.shape, shape)
     try:
         return x.reshape(shape, copy=False)
     except ValueError:
@@ -127,10 +132,9 @@ def _transpose(x: Array, axis1: int, axis2: int) -> Array:
     try:
         return x.swapaxes(axis1, axis2)
     except ValueError:
-        if x.ndim:
-            normal_axis("transpose", axis1, x.ndim)
-            normal_axis("transpose", axis2, x.ndim)
-        elif {axis1, axis2} <= {0, -1}:
+        normal_axis("transpose", axis1, x.ndim)
+        normal_axis("transpose", axis2, x.ndim)
+        if not x.ndim:
             return x.view()
         raise
 
@@ -324,7 +328,7 @@ def _flip(x: Array, axis: Sequence[int] | None) -> Array:
 
 def _flip_batched(x: Any, n: int, axis: Sequence[int] | None) -> Any:
     axes = range(n) if axis is None else metas.normal_axes("flip", axis, n)
-    return flip(x, [a + 1 for a in axes])
+    return flip(x, [a + 1 for a in axes] if n else [])
 
 
 flip = define(

@@ -141,7 +141,7 @@ def export(tensor: Any, named: dict[str, Any]) -> Any:
 
     Raises:
         AutogradError: it requires grad.
-        BufferError: a copy is refused.
+        BufferError: a copy is refused, or the library cannot give it to the device.
     """
     held = tensor.payload
     if tensor.keys & GRAD and word().grad:
@@ -154,10 +154,19 @@ def export(tensor: Any, named: dict[str, Any]) -> Any:
         given = {name: value for name, value in named.items() if value is not None}
         plain = library.plain(held.array)
         if named["copy"] is not False or library.shares(plain, held.array):
-            return plain.__dlpack__(**given)
+            return _exported(library, plain, given)
     if named["copy"] is False:
         raise BufferError(f"memory of {library.name} is not exported without a copy")
     return np.array(to_numpy(held.array)).__dlpack__(**named)
+
+
+def _exported(library: Library, array: Array, given: dict[str, Any]) -> Any:
+    try:
+        return array.__dlpack__(**given)
+    except (RuntimeError, ValueError) as error:
+        wanted = f" to the device {given['dl_device']}" if "dl_device" in given else ""
+        place = library.device(array)
+        raise BufferError(f"memory of {library.name} on {place} is not exported{wanted}") from error
 
 
 def device_of(tensor: Any) -> tuple[Any, int]:

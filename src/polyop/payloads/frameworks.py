@@ -1,10 +1,9 @@
-"""The libraries whose arrays need more than the standard: PyTorch, JAX, Dask, CuPy."""
+"""The libraries whose arrays need more than the standard: PyTorch, JAX, CuPy."""
 
 from __future__ import annotations
 
 import sys
 from functools import cached_property
-from math import isnan
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ from polyop.devices import CPU, SMALL_FLOATS, Device, DType
 from polyop.errors import ArgumentError
 from polyop.lazy import load
 from polyop.payloads.library import Array, Library
-from polyop.payloads.unknown import UnknownSize
-from polyop.tensor.masked import check_unmasked
+from polyop.payloads.torch_functions import torch_functions
 from polyop.tensor.meta import element_strides
 
 
@@ -41,18 +39,8 @@ class Torch(Library):
 
     @cached_property
     def own(self) -> dict[str, Any]:
-        """Sums of complex numbers, which PyTorch scales by one: infinity becomes NaN."""
-        return {"add": self._sum, "subtract": self._difference}
-
-    def _sum(self, a: Array, b: Array) -> Array:
-        if not a.dtype.is_complex:
-            return self._torch.add(a, b)
-        return self._torch.complex(a.real + b.real, a.imag + b.imag)
-
-    def _difference(self, a: Array, b: Array) -> Array:
-        if not a.dtype.is_complex:
-            return self._torch.sub(a, b)
-        return self._torch.complex(a.real - b.real, a.imag - b.imag)
+        """What PyTorch's functions do not do as NumPy's."""
+        return torch_functions(self._torch)
 
     def _names(self) -> list[tuple[str, DType]]:
         return [*super()._names(), *_small_floats()]
@@ -106,6 +94,22 @@ class Torch(Library):
         """Tell whether two tensors share storage."""
         ask = getattr(self._torch._C, "_is_alias_of", None)
         return a is b or (ask is not None and bool(ask(a, b)))
+
+    def view_like(self, base: Array, seen: np.ndarray[Any, Any]) -> Array | None:
+        """Give the view that shows what a NumPy array in the same memory does; None without one."""
+        own = self.to_numpy(base)
+        if not self.shares(self.plain(base), base) or seen.dtype != own.dtype:
+            return None
+        if seen.size and not np.may_share_memory(seen, own):
+            return None
+        size = own.itemsize
+        start = seen.ctypes.data - own.ctypes.data if seen.size else 0
+        axes = zip(seen.shape, seen.strides, strict=True)
+        steps = [abs(step) if n == 1 else step for n, step in axes]
+        if start % size or any(step < 0 or step % size for step in steps):
+            return None
+        place = base.storage_offset() + start // size
+        return base.as_strided(seen.shape, [step // size for step in steps], place)
 
     def detach(self, array: Array) -> Array:
         """Give a tensor to which the library's own gradients do not flow."""
@@ -265,80 +269,6 @@ class Jax(Library):
     def from_numpy(self, array: np.ndarray[Any, Any], like: Array) -> Array:
         """Make an array; `asarray` may alias aligned memory, so a copy of ours goes in."""
         return self.xp.asarray(np.array(array, dtype=self.canonical(array.dtype)))
-
-
-class Dask(Library):
-    """Dask: recipes in chunks, computed when data is looked at."""
-
-    lazy = True
-
-    def __init__(self) -> None:
-        super().__init__(lambda: load("array_api_compat.dask.array"), "dask")
-
-    def dtype(self, array: Array) -> DType:
-        """Give the dtype, which is NumPy's own."""
-        return array.dtype  # type: ignore[no-any-return]
-
-    def native(self, dtype: DType) -> DType:
-        """Give the dtype itself."""
-        return dtype
-
-    def astype(self, x: Array, dtype: DType) -> Array:
-        """Convert an array."""
-        return x.astype(dtype)
-
-    def check(self, array: Array) -> None:
-        """Refuse an array of masked chunks."""
-        check_unmasked(array._meta, "dask.array.ma.filled(x, value)")
-
-    def sizes(self, array: Array) -> tuple[Any, ...]:
-        """Give the shape, in which sizes that Dask has not computed answer no question."""
-        return tuple([UnknownSize() if isnan(n) else n for n in array.shape])
-
-    def ready(self, array: Array) -> Array:
-        """Put an axis of size one in one chunk, which Dask would repeat for each of several."""
-        cut = [i for i, c in enumerate(array.chunks) if len(c) > 1 and sum(c) == 1]
-        return array.rechunk(dict.fromkeys(cut, -1)) if cut else array
-
-    def copy(self, array: Array) -> Array:
-        """Give the array itself, into which no tensor writes."""
-        return array
-
-    def get(self, array: Array, key: tuple[Any, ...]) -> Array:
-        """Choose a part; Dask takes one array of indices, along one axis."""
-        if any(k.ndim > 1 for k in key if hasattr(k, "ndim")):
-            raise NotImplementedError
-        return array[key]
-
-    def put(self, array: Array, key: tuple[Any, ...], value: Array, *, add: bool = False) -> Array:
-        """Leave it to a task: what an index out of range chooses would be lost in silence."""
-        raise NotImplementedError
-
-    def number(self, value: Any, dtype: DType, like: Array) -> Array:
-        """Make an array without axes."""
-        return self.from_numpy(np.asarray(value, dtype), like)
-
-    def full(self, shape: Any, value: Any, dtype: DType, like: Array) -> Array:
-        """Make an array of one number."""
-        return sys.modules["dask.array"].full(tuple(shape), value, dtype=dtype)
-
-    def defer(self, fn: Any, args: list[Any], wanted: Any) -> Any:
-        """Make recipes of one task: a function of the whole arrays, whose results are known."""
-        dask, da = sys.modules["dask"], sys.modules["dask.array"]
-        whole = dask.delayed(fn, pure=True)(*args)
-        if wanted.__class__ not in {tuple, list}:
-            return da.from_delayed(whole, tuple(wanted.shape), wanted.dtype)
-        return [da.from_delayed(whole[i], tuple(w.shape), w.dtype) for i, w in enumerate(wanted)]
-
-    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
-        """Compute the array; the result is read-only, since nobody would see a write to it."""
-        found = np.asarray(array.compute())
-        found.flags.writeable = False
-        return found
-
-    def from_numpy(self, array: np.ndarray[Any, Any], like: Array) -> Array:
-        """Make a recipe of one chunk."""
-        return sys.modules["dask.array"].from_array(np.array(array), chunks=-1)
 
 
 class Cupy(Library):

@@ -88,17 +88,37 @@ class Held:
         Raises:
             MutationError: a view cannot be written.
         """
+        self.check_writable()
+        if self.taken is None:
+            self._array = self.library.write(self.array, value)
+        else:
+            self.taken.put_back(value)
+            self._array = value
+        self._count_write()
+
+    def wrote(self) -> None:
+        """Say that the array itself was written: the base of a view gets what is there now."""
+        if self.taken is not None:
+            self.taken.put_back(self._array)
+        self._count_write()
+
+    def check_writable(self) -> None:
+        """Refuse a write that cannot be.
+
+        Raises:
+            MutationError: elements are repeated, or a view cannot be carried back to its base.
+        """
         if self.frozen:
             raise MutationError(
                 "a tensor that only repeats others' elements cannot be written",
                 seen=repr(self),
                 fix="copy it with .clone() first",
             )
-        if self.taken is None:
-            self._array = self.library.write(self.array, value)
-        else:
-            self.taken.put_back(value)
-            self._array = value
+        if self.taken is not None:
+            self.taken.inverse()
+            self.taken.base.check_writable()
+
+    def _count_write(self) -> None:
         self.writes[0] += 1
         self.seen = self.writes[0]
 
@@ -189,11 +209,11 @@ class Taken:
             found = found[self.which]
         return found.payload.array
 
-    def put_back(self, value: Array) -> None:
-        """Let the base have a new value where the view is.
+    def inverse(self) -> Any:
+        """Give the inverse of the operator.
 
         Raises:
-            MutationError: nobody knows how.
+            MutationError: nobody knows it.
         """
         inverse = VIEW_INVERSES.get(self.op.name())
         if inverse is None:
@@ -204,6 +224,15 @@ class Taken:
                 source=self.op.source,
                 fix="copy the view with .clone() first, or write the base",
             )
+        return inverse
+
+    def put_back(self, value: Array) -> None:
+        """Let the base have a new value where the view is.
+
+        Raises:
+            MutationError: nobody knows how.
+        """
+        inverse = self.inverse()
         statics = [a for i, a in enumerate(self.args) if i != self.place]
         new = of_held(Held(value, self.base.library))
         made = run_under(word().in_kernel, inverse, of_held(self.base), new, *statics)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from polyop.dispatch.parts import PARTS
-from polyop.payloads.frameworks import Cupy, Dask, Jax, Torch
+from polyop.payloads.dask_arrays import Dask
+from polyop.payloads.frameworks import Cupy, Jax, Torch
 from polyop.payloads.library import Library
 
 #: By the module that has the class of arrays: the class's name there, and the library.

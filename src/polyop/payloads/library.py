@@ -126,6 +126,10 @@ class Library:
         """Tell whether two arrays share memory that is written."""
         return a is b and self.writes
 
+    def view_like(self, base: Array, seen: np.ndarray[Any, Any]) -> Array | None:
+        """Give the view that shows what a NumPy array in the same memory does; None without one."""
+        return None
+
     # -- making and changing ------------------------------------------------------
 
     def detach(self, array: Array) -> Array:

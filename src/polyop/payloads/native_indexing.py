@@ -1,7 +1,8 @@
 """Native kernels that choose and write by index, and that sort.
 
 Integers index as int64 (PyTorch takes those of 8 bits for masks). Where a library does not say
-that an index is out of range, it is looked at, or what is chosen there is NaN under a trace.
+that an index is out of range, it is looked at, in recipes when they are computed, or what is
+chosen there is NaN under a trace.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from polyop.errors import OutOfRangeError
 from polyop.ops.indexing import layout
 from polyop.ops.shapes import normal_axis
 from polyop.payloads.library import Array
@@ -30,11 +32,33 @@ def indices_of(call: Call, indices: Sequence[Any], sizes: Sequence[Any]) -> list
 def index_of(call: Call, index: Array, size: Any) -> Array:
     """Give one index of integers."""
     library = call.library
+    if library.lazy:
+        index = call.to(index, INDEX)
+        return index.map_blocks(within, size, dtype=INDEX, meta=index._meta)
     if library.clamps and library.is_concrete(index) and 0 not in index.shape:
         places = library.to_numpy(index)
         if places.max() >= size or places.min() < -size:
             raise Unsupported
     return call.to(index, INDEX)
+
+
+def within(index: Array, size: Any) -> Array:
+    """Give a block of indices.
+
+    Raises:
+        OutOfRangeError: one is out of range.
+    """
+    places = np.asarray(index)
+    outside = places[(places >= size) | (places < -size)]
+    if outside.size:
+        raise OutOfRangeError(
+            f"index {outside[0]} is out of range for an axis of size {size}",
+            op="core::index",
+            argument="indices",
+            declared=f"{-size} to {size - 1}",
+            seen=int(outside[0]),
+        )
+    return index
 
 
 @native("index")
@@ -98,11 +122,16 @@ def index_grad(call: Call, part: Array, shape: Any, indices: Any) -> Array:
 @native("take_along_axis")
 def take_along_axis(call: Call, x: Array, indices: Array, axis: int) -> Array:
     """Choose along an axis."""
-    found = index_of(call, indices, x.shape[axis])
-    n = x.shape[axis]
-    zero = call.number(0, INDEX)
-    found = call.xp.where(found < zero, found + call.number(int(n), INDEX), found)
-    return call.xp.take_along_axis(x, found, axis=axis)
+    at = normal_axis("take_along_axis", axis, len(x.shape))
+    found = index_of(call, indices, x.shape[at])
+    size, zero = call.number(int(x.shape[at]), INDEX), call.number(0, INDEX)
+    # What is out of range stays so: not each library takes negative indices.
+    found = call.xp.where((found < zero) & (found >= -size), found + size, found)
+    own = call.library.own.get("take_along_axis")
+    if own is None:
+        return call.xp.take_along_axis(x, found, axis=at)
+    whole = [x.shape[i] if i == at else n for i, n in enumerate(call.shape)]
+    return own(call.broadcast(x, whole), call.broadcast(found), axis=at)
 
 
 def _places(call: Call, found: Array, shape: Sequence[int], whole: Any, axis: int) -> Any:
@@ -182,8 +211,11 @@ def searchsorted(call: Call, row: Array, x: Array, side: str, sorter: Any) -> Ar
     """Find where elements belong in a sorted vector."""
     if sorter is not None or not sizes_known(row):
         raise Unsupported
+    if call.library.lazy and (not x.shape or 0 in x.shape):
+        raise Unsupported  # of blocks without axes, or without elements, Dask makes others
     dtype = call.common(row, x)
-    return call.xp.searchsorted(call.to(row, dtype), call.to(x, dtype), side=side)
+    search = call.library.own.get("searchsorted") or call.xp.searchsorted
+    return search(call.to(row, dtype), call.to(x, dtype), side=side)
 
 
 @native("clip_part")
@@ -200,6 +232,11 @@ def clip_part(call: Call, x: Array, least: Any, most: Any, part: str) -> Array:
         return found if least is None else found | less(most, least)
     if part == "below":
         found = less(x, least)
-        return found if most is None else found & less(least, most)
+        if most is None:
+            return found
+        one = less(most, least, equal=True) & less(least, most, equal=True)
+        return found & less(least, most, equal=True) | less(x, least, equal=True) & one
     found = call.full(x.shape, True) if least is None else less(least, x, equal=True)
-    return found if most is None else found & less(x, most, equal=True)
+    found = found if most is None else found & less(x, most, equal=True)
+    apart = least is None or most is None or less(least, most) | less(most, least)
+    return found if apart is True else found & apart

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
+from polyop.ops.minors import minors
 from polyop.payloads.library import Array
 from polyop.payloads.native import NATIVE, Call, Unsupported, native
-from polyop.payloads.native_reductions import others, sum_to
+from polyop.payloads.native_reductions import sum_to
 
 #: By direction and the operator's word, how the namespace says it.
 FORWARD = {"none": "backward", "ortho": "ortho", "full": "forward"}
@@ -24,10 +27,12 @@ def matmul(call: Call, a: Array, b: Array) -> Array:
     return call.xp.matmul(call.to(a, call.dtype), call.to(b, call.dtype))
 
 
+def _conj(call: Call, x: Array) -> Array:
+    return call.xp.conj(x) if call.dtype_of(x).kind == "c" else x
+
+
 def _adjoint(call: Call, x: Array) -> Array:
-    if call.dtype_of(x).kind == "c":
-        x = call.xp.conj(x)
-    return call.xp.matrix_transpose(x)
+    return call.xp.matrix_transpose(_conj(call, x))
 
 
 @native("matmul_left")
@@ -67,7 +72,14 @@ def checked(call: Call, *found: Array) -> None:
             raise Unsupported
 
 
+def in_one_piece(call: Call) -> None:
+    """Leave recipes to a task: of blocks Dask takes no pivots, and another triangle."""
+    if call.library.lazy:
+        raise Unsupported
+
+
 def _of_matrix(name: str, call: Call, x: Array) -> Array:
+    in_one_piece(call)
     found = getattr(call.xp.linalg, name)(call.to(x, call.dtype))
     checked(call, found)
     return found
@@ -87,22 +99,26 @@ NATIVE["core::cholesky_lower"] = partial(_of_matrix, "cholesky")
 @native("solve_matrix")
 def solve_matrix(call: Call, a: Array, b: Array) -> Array:
     """Solve linear equations with matrices on the right side."""
+    in_one_piece(call)
     found = call.xp.linalg.solve(call.to(a, call.dtype), call.to(b, call.dtype))
     checked(call, found)
     return found
 
 
 @native("cofactors")
-def cofactors(call: Call, x: Array) -> Array:
-    """Give the gradient of the determinant, of singular matrices too."""
+def cofactors(call: Call, x: Array, along: Sequence[Array]) -> Array:
+    """Give the gradient of the determinant, or of its derivative along matrices."""
     xp = call.xp
     if 0 in x.shape:
         raise Unsupported
     u, s, vh = xp.linalg.svd(call.to(x, call.dtype), full_matrices=False)
-    phase = xp.linalg.det(u) * xp.linalg.det(vh)
-    phase = xp.conj(phase) if call.dtype.kind == "c" else phase
-    left = u * xp.expand_dims(call.to(others(call, s), call.dtype), axis=-2)
-    return xp.expand_dims(xp.expand_dims(phase, axis=-1), axis=-1) * xp.matmul(left, vh)
+    uh, v = _adjoint(call, u), _adjoint(call, vh)
+    blocks = [xp.matmul(xp.matmul(uh, call.to(a, call.dtype)), v) for a in along]
+    places = call.library.from_numpy(np.arange(int(x.shape[-1])), x)
+    inner = minors(xp, s, [_conj(call, b) for b in blocks], places)
+    phase = _conj(call, xp.linalg.det(u) * xp.linalg.det(vh))
+    found = xp.matmul(xp.matmul(u, call.to(inner, call.dtype)), vh)
+    return xp.expand_dims(xp.expand_dims(phase, axis=-1), axis=-1) * found
 
 
 @native("hermitian_part")

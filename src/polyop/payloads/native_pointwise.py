@@ -189,10 +189,19 @@ def clip(call: Call, x: Array, least: Any, most: Any) -> Array:
             call.number(bound, call.dtype_of(x))  # which NumPy refuses where it does not fit
     x = call.to(x, call.dtype)
     if least is not None:
-        x = _bounded(call, x, least, operator.lt)
+        x = _bounded(call, x, least, _below(call, least, most))
     if most is not None:
         return _bounded(call, x, most, operator.gt)
     return call.library.copy(x) if least is None else x
+
+
+def _below(call: Call, least: Any, most: Any) -> Callable[[Array, Array], Array]:
+    """Tell what is below a bound: where both are one, so is what is there, and moves with it."""
+    numbers = least.__class__ in NUMBERS and most.__class__ in NUMBERS
+    if most is None or (numbers and least != most):
+        return operator.lt
+    end = call.to(most, call.dtype)
+    return lambda x, low: (x < low) | ((x == low) & (low == end))
 
 
 def _bounded(call: Call, x: Array, bound: Any, beyond: Callable[[Array, Array], Array]) -> Array:

@@ -36,6 +36,8 @@ def extreme(name: str, call: Call, x: Array, axis: Any, keepdims: bool) -> Array
     axes = axes_of(x, axis)
     if axes == ():
         return call.library.copy(x)
+    if call.library.lazy and 0 in x.shape:
+        raise Unsupported  # a block without elements has no greatest
     return getattr(call.xp, name)(x, axis=axes, keepdims=keepdims)
 
 
@@ -58,6 +60,9 @@ def finder(name: str, call: Call, x: Array, axis: int | None, keepdims: bool) ->
     """Give the place of the first greatest or least."""
     if not len(x.shape):
         axis = None
+    if axis is None and call.library.lazy and len(x.shape) > 1:  # by blocks, another is the first
+        flat = call.xp.reshape(x, (-1,))
+        return call.xp.reshape(getattr(call.xp, name)(flat, axis=0), call.shape)
     return getattr(call.xp, name)(x, axis=axis, keepdims=keepdims)
 
 

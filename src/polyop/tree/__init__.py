@@ -26,13 +26,21 @@ if TYPE_CHECKING:
         structure,
         unflatten,
     )
-    from polyop.tree.records import bare_record, fields_of, made_record, rest_of, with_fields
+    from polyop.tree.records import (
+        bare_record,
+        field_of,
+        fields_of,
+        made_record,
+        rest_of,
+        with_fields,
+    )
 
 __all__ = [
     "TreeSpec",
     "bare_record",
     "build_record",
     "children",
+    "field_of",
     "fields_of",
     "flatten",
     "is_unopened",
@@ -51,7 +59,8 @@ __all__ = [
     "with_fields",
 ]
 _RECORDS = dict.fromkeys(
-    ("bare_record", "fields_of", "made_record", "rest_of", "with_fields"), "polyop.tree.records"
+    ("bare_record", "field_of", "fields_of", "made_record", "rest_of", "with_fields"),
+    "polyop.tree.records",
 )
 __getattr__, __dir__ = lazily(
     __name__, {**dict.fromkeys(__all__, "polyop.tree.containers"), **_RECORDS}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from polyop.errors import UsageError
+from polyop.errors import UsageError, UsageTypeError
 
 #: By class: its fields, and whether nothing but them can make a difference.
 RECORDS: dict[type, tuple[tuple[str, ...], bool]] = {}
@@ -40,6 +40,21 @@ def fields_of(cls: type) -> tuple[str, ...]:
     """Give the names that the constructor of a dataclass takes."""
     known = RECORDS.get(cls)
     return tuple(f.name for f in fields(cls) if f.init) if known is None else known[0]
+
+
+def field_of(record: Any, name: str) -> Any:
+    """Give a field of a record by its name, and nothing else of it.
+
+    Raises:
+        UsageTypeError: it is no record, or has no such field.
+    """
+    names = fields_of(record.__class__) if hasattr(record, "__dataclass_fields__") else ()
+    if name not in names:
+        raise UsageTypeError(
+            f"{record.__class__.__name__} has no field {name!r}",
+            declared=", ".join(names) or "a dataclass",
+        )
+    return getattr(record, name)
 
 
 def note_record(cls: type, names: tuple[str, ...]) -> None:

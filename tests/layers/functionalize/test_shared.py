@@ -13,6 +13,7 @@ from polyop.dispatch.library import Library
 from polyop.dispatch.registry import find_operator
 from polyop.dispatch.rules import register_fake, register_kernel
 from polyop.errors import AutogradError, MutationError
+from polyop.export import Dim, export
 from polyop.func import functionalize, grad
 from polyop.graph import make_fx
 
@@ -26,6 +27,9 @@ def lib() -> Iterator[Library]:
     register_kernel(f"{NS}::add", "cpu", both, lib=made)
     register_fake(f"{NS}::add", lambda x, y: None, lib=made)
     made.define("first(Tensor(a!) x) -> Tensor(a)")
+    made.define("lists(Tensor(a!)[] xs, Tensor(b!)[] ys, Tensor(c!)? z=None) -> ()")
+    register_kernel(f"{NS}::lists", "cpu", lists, lib=made)
+    register_fake(f"{NS}::lists", lambda xs, ys, z: None, lib=made)
     register_kernel(f"{NS}::first", "cpu", first, lib=made)
     register_fake(f"{NS}::first", lambda x: x[0], lib=made)
     made.define("from_other(Tensor(a!) x, Tensor(b) y) -> Tensor(b)")
@@ -42,6 +46,13 @@ def both(x: Any, y: Any) -> None:
 def first(x: Any) -> Any:
     x.numpy()[...] += 1
     return x[0]
+
+
+def lists(xs: Any, ys: Any, z: Any) -> None:
+    for x in xs:
+        x.numpy()[...] += 1
+    for y in ys if z is None else [*ys, z]:
+        y.numpy()[...] *= 2
 
 
 def op(name: str) -> Any:
@@ -83,6 +94,61 @@ def test_written_views_of_one_memory(a: Any, b: Any, start: Any) -> None:
     assert ("auto_functionalized_v2" in str(program.graph)) == shared
     np.testing.assert_array_equal(program(traced).numpy(), want)
     np.testing.assert_array_equal(traced.numpy(), eager.numpy())
+
+
+def test_exports_of_written_views_of_one_memory() -> None:
+    """S168, S213: a capture finds the parts of a memory without a look at its data."""
+
+    def f(x: Any) -> Any:
+        y = x + 1
+        op("add")(y[:2], y[1:])
+        return y
+
+    program = export(f, (tensor(3, 3),)).module()
+    np.testing.assert_array_equal(program(tensor(3, 3)).numpy(), f(tensor(3, 3)).numpy())
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (lambda y: y[0], lambda y: y[1]),
+        (lambda y: y[-1], lambda y: y[-2]),
+        (lambda y: y[0], lambda y: y[1:]),
+        (lambda y: y[2:], lambda y: y[:2]),
+        (lambda y: y[:-2], lambda y: y[-2:-1]),
+        (lambda y: y[:-1], lambda y: y[-1]),
+        (lambda y: y.T[0, 1:], lambda y: y.T[0, :1]),
+        (lambda y: y[:, 0], lambda y: y[:, 1]),
+    ],
+)
+def test_parts_that_do_not_meet_are_memory_of_their_own(a: Any, b: Any) -> None:
+    """S168, S174: a call on them goes to the functional twin, whatever the sizes are."""
+
+    def f(x: Any) -> Any:
+        y = x + 1
+        op("add")(a(y), b(y))
+        return y
+
+    want = f(tensor(3, 3)).numpy()
+    program = make_fx(functionalize(f), "symbolic")(tensor(5, 4))
+    assert f"{NS}.add.functional" in str(program.graph)
+    np.testing.assert_array_equal(program(tensor(3, 3)).numpy(), want)
+    exported = export(f, (tensor(5, 4),), dynamic_shapes=({0: Dim("n"), 1: Dim("m")},)).module()
+    np.testing.assert_array_equal(exported(tensor(3, 3)).numpy(), want)
+
+
+@pytest.mark.parametrize("more", [lambda y: ([],), lambda y: ([], None), lambda y: ([], y[1:])])
+def test_nothing_among_the_written_arguments(more: Any) -> None:
+    """S168, S171: an empty list, or None, has no base, and writes nothing."""
+
+    def f(x: Any) -> Any:
+        y = x + 1
+        op("lists")([y[0], y[:2]], *more(y))
+        return y
+
+    want = f(tensor(3)).numpy()
+    np.testing.assert_array_equal(functionalize(f)(tensor(3)).numpy(), want)
+    np.testing.assert_array_equal(export(f, (tensor(3),)).module()(tensor(3)).numpy(), want)
 
 
 def test_apart_calls_are_twins() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -150,6 +150,34 @@ def test_kernels_and_rules_get_the_authors_classes() -> None:
     op.register_vmap(rule)
     func.vmap(call, (1, 0))(x, polyop.moveaxis(y, 0, 1))
     assert axes == [(1, None, [0, None], 0, (4, 3), 3.0)]
+
+
+class Counted(NamedTuple):
+    """A record with a number between its tensors."""
+
+    a: Tensor
+    n: int
+    c: dict[str, Tensor]
+
+
+def test_records_with_numbers_are_written_for_each_sample() -> None:
+    """S159: what lies between the tensors of a written record is no tensor to write."""
+
+    def fn(s: Tensor, rows: list[Counted]) -> None:
+        for row in rows:
+            row.a.numpy()[...] += row.n * s.numpy()
+            row.c["x"].numpy()[...] -= row.n
+
+    op = custom_op("vmapargs::counted_", fn, mutates_args=("rows",), replace=True)
+
+    def call(s: Tensor, a: Tensor, b: Tensor) -> Any:
+        op(s, [Counted(a, 3, {"x": b}), Counted(b, 2, {"x": a})])
+        return a * 1, b * 1
+
+    given = tensors(3, 4, 3)
+    looped = [call(*[x[i].clone() for x in given]) for i in range(4)]
+    batched = func.vmap(call)(*[x.clone() for x in given])
+    same(batched, tuple(polyop.stack([row[k] for row in looped]) for k in (0, 1)))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from polyop.layers.fake.handlers import plan_of
 from polyop.layers.payloads.authors import call_held
 from polyop.payloads.held import Held
 from polyop.payloads.refused import check_argument
+from polyop.schema.types import TENSOR, DictType, Type
 from polyop.tensor.foreign import is_reference
 from polyop.tensor.tensor import Tensor
 
@@ -84,7 +85,13 @@ def takes(op: OpOverload, values: Sequence[Any]) -> bool:
 
 
 def _gives_arrays(op: OpOverload) -> bool:
-    return all("Tensor" in str(r.type) for r in op._schema.returns)
+    return all(_is_of_arrays(r.type) for r in op._schema.returns)
+
+
+def _is_of_arrays(kind: Type) -> bool:
+    """Tell whether tensors are all that values of a type hold, records too."""
+    parts = (kind.value,) if isinstance(kind, DictType) else kind.parts
+    return all(map(_is_of_arrays, parts)) if parts else kind == TENSOR
 
 
 def _refuse_effect(op: OpOverload) -> NoReturn:

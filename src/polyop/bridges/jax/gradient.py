@@ -30,7 +30,7 @@ from polyop.dispatch.context import PLAIN, run_under
 from polyop.dispatch.operator import OpOverload
 from polyop.layers.autograd.author import RUNNING, AuthorRecorder
 from polyop.layers.autograd.author_tangents import Author, AuthorTangents, laid_beside
-from polyop.layers.autograd.mirror import spec_of
+from polyop.layers.autograd.mirror import needs_of, spec_of
 from polyop.layers.autograd.recorders import missing_gradient, recorder_of
 from polyop.layers.rule_notes import note_rule
 from polyop.tensor.meta import META_SPACE
@@ -141,12 +141,12 @@ def _set_up(  # noqa: PLR0917 - what was called, and what came
     """Run the author's `setup_context`; give the context, and which results have no gradient."""
     recorder = author or _forward_recorder(frame.op)
     ctx = JaxContext()
-    ctx.needs_input_grad = tuple(
-        map(_needs, frame.values(i in moving for i in range(len(primals))))
-    )
+    given = [tensor_over(x) for x in primals]
+    values = frame.values(given)
+    moved: Any = {id(given[i]): given[i] for i in moving}
+    ctx.needs_input_grad = tuple([needs_of(spec_of(v, lambda t: moved.get(id(t)))) for v in values])
     results = [tensor_over(x) for x in flat]
     if recorder.setup is not None:
-        values = frame.values(map(tensor_over, primals))
         run_under(QUIET, recorder.set_up, ctx, values, tree.unflatten(spec, results))
     return ctx, {i for i, t in enumerate(results) if id(t) in ctx._without}
 
@@ -154,14 +154,6 @@ def _set_up(  # noqa: PLR0917 - what was called, and what came
 def _forward_recorder(op: OpOverload) -> AuthorRecorder:
     """Give what calls the `setup_context` of an operator that has no backward."""
     return AuthorTangents(op, op.rule("jvp")).recorder
-
-
-def _needs(value: Any) -> Any:
-    if value.__class__ in {list, tuple}:
-        return [_needs(v) for v in value]
-    if value.__class__ is dict:
-        return {k: _needs(v) for k, v in value.items()}
-    return value is True
 
 
 # -- the linear primitive -----------------------------------------------------------------------
@@ -207,7 +199,7 @@ def _by_author(slope: Slope, residuals: Sequence[Any], given: Sequence[Any]) -> 
     ctx = put_together(slope.kept, residuals, forward=True)
     moving = dict(zip(slope.moving, given, strict=True))
     row = [tensor_over(moving[i]) if i in moving else None for i in range(len(slope.inputs))]
-    mirrored = [_tensors_alone(v) for v in slope.frame.values(row)]
+    mirrored = [_tangent(v) for v in slope.frame.values(row)]
     try:
         found = run_under(QUIET, rule, ctx, *mirrored)
     except Exception as error:
@@ -221,14 +213,15 @@ def _by_author(slope: Slope, residuals: Sequence[Any], given: Sequence[Any]) -> 
     ]
 
 
-def _tensors_alone(value: Any) -> Any:
+def _tangent(value: Any) -> Any:
+    """Give the tangents among the leaves of an argument, mirrored; None if it has none at all."""
     if value is None or isinstance(value, Tensor):
         return value
+    if not any(isinstance(leaf, Tensor) for leaf in tree.leaves(value)):
+        return None
     if value.__class__ in {list, tuple}:
-        return [_tensors_alone(v) for v in value]
-    if value.__class__ is dict:
-        return {k: _tensors_alone(v) for k, v in value.items()}
-    return None
+        return value.__class__([_tangent(v) for v in value])
+    return tree.map_leaves(_tangent, value)
 
 
 def _meta(fact: Any) -> Tensor:

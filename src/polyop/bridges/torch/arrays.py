@@ -7,7 +7,8 @@ gets a row of tensors, and a `Call` that knows where each belongs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ import torch
 from polyop.bridges.torch.schema import TORCH, Translation
 from polyop.dispatch.context import PLAIN
 from polyop.dispatch.operator import OpOverload
-from polyop.errors import ArgumentError, ReturnError
+from polyop.errors import ArgumentError, MutationError, ReturnError
 from polyop.payloads.exchange import from_numpy
 from polyop.payloads.held import Held, of_held
 from polyop.tensor.meta import Meta
@@ -171,6 +172,88 @@ def array_of(op: OpOverload, what: str, value: Any, like: Any) -> Any:
         seen="a tensor without data" if payload.__class__ is Meta else repr(value)[:120],
         source=op.rule_source(what),
         fix="compute it from the arguments, with operators",
+    )
+
+
+def arrays_of(op: OpOverload, plan: Translation, values: Sequence[Any]) -> list[Any]:
+    """Give PyTorch's arrays of tensors of ours: NumPy's are copied, or lent where one is written.
+
+    Raises:
+        MutationError: PyTorch cannot share what is written, or only traces the others.
+    """
+    leaves = [t for v in values for t in _leaves(v)]
+    among = [t.payload.array for t in leaves if getattr(t, "payload", None).__class__ is Held]
+    written = _numpy_written(plan, values) if op._schema.is_mutable else []
+
+    def array(name: str, t: Any) -> Any:
+        payload = getattr(t, "payload", None)
+        numpys = written if payload.__class__ is np.ndarray else ()
+        if any(np.may_share_memory(payload, w) for w in numpys):
+            return _lent(op, name, payload, among)
+        return array_of(op, "kernel", t, among[0])
+
+    return [
+        v if p.kind == "static" else each(partial(array, p.name), v)
+        for p, v in zip(plan.places, values, strict=True)
+    ]
+
+
+def check_writable(op: OpOverload, written: Tensor, values: Sequence[Any]) -> None:
+    """Refuse to write a tensor if its views, or its base, would not see it.
+
+    Raises:
+        MutationError: it is a view that cannot be written, or another argument is a copy of it.
+    """
+    held = written.payload
+    if held.__class__ is not Held:
+        return
+    held.check_writable()
+    for t in [t for v in values for t in _leaves(v) if getattr(t, "payload", held) is not held]:
+        other = t.payload
+        if other.__class__ is Held and other.writes is held.writes and (held.taken or other.taken):
+            raise MutationError(
+                f"{op.name()} writes a tensor of which another argument is a view, and PyTorch "
+                "has no such view: each has memory of its own",
+                op=op._schema,
+                seen=f"{held!r}, and {other!r}",
+                source=op.source,
+                fix="give a clone of the view",
+            )
+
+
+def _numpy_written(plan: Translation, values: Sequence[Any]) -> list[Any]:
+    """Give the arrays of NumPy that a call writes."""
+    pairs = zip(plan.places, values, strict=True)
+    tensors = [t for p, v in pairs if p.written for t in _leaves(v) if t is not None]
+    return [t.payload for t in tensors if t.payload.__class__ is np.ndarray]
+
+
+def _lent(op: OpOverload, name: str, array: Any, among: Sequence[Any]) -> torch.Tensor:
+    """Give a tensor of PyTorch in the memory of an array of NumPy."""
+    if not all(map(TORCH.is_concrete, among)):
+        declared = "what is written is PyTorch's too"
+        _refuse_lending(op, name, array, "would write what PyTorch traces into", declared)
+    known = array.dtype.isbuiltin == 1
+    bits = array if known else array.view(f"i{array.itemsize}")
+    try:
+        made = torch.from_numpy(bits) if array.flags.writeable else None
+    except (TypeError, ValueError):  # of negative strides, or in another order of bytes
+        made = None
+    if made is None:
+        declared = "writeable memory, without negative strides"
+        _refuse_lending(op, name, array, "cannot share with PyTorch", declared)
+    return made if known else made.view(TORCH.native(array.dtype))
+
+
+def _refuse_lending(op: OpOverload, name: str, array: Any, what: str, declared: str) -> NoReturn:
+    raise MutationError(
+        f"{op.name()} {what} its argument {name!r}, an array of NumPy",
+        op=op._schema,
+        argument=name,
+        declared=declared,
+        seen=f"shape {array.shape}, strides {array.strides}, writeable: {array.flags.writeable}",
+        source=op.source,
+        fix=f"give polyop.from_array(torch.from_numpy({name}.numpy().copy()))",
     )
 
 

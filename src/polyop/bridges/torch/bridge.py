@@ -12,7 +12,8 @@ import torch
 from polyop import tree
 from polyop.bridges.torch.arrays import (
     Call,
-    array_of,
+    arrays_of,
+    check_writable,
     each,
     joined,
     of_array,
@@ -24,6 +25,7 @@ from polyop.bridges.torch.bare import bare_backward, bare_setup, bare_vmap, refu
 from polyop.bridges.torch.duals import bare, compiled
 from polyop.bridges.torch.fake import Fake
 from polyop.bridges.torch.functions import Plain, Transformed
+from polyop.bridges.torch.listed import asks, listed
 from polyop.bridges.torch.namespaces import WAITING
 from polyop.bridges.torch.own import kernel_of, refresh, take_nested
 from polyop.bridges.torch.recorded import Target
@@ -39,6 +41,7 @@ from polyop.errors import (
     PolyopError,
     RegistrationError,
 )
+from polyop.payloads.held import Held
 from polyop.tensor.storage import bump
 from polyop.tensor.tensor import Tensor
 
@@ -90,16 +93,20 @@ class Bridge:
             lib.impl(name_of(op), torch.library.fallthrough_kernel, key)
         torch.library.register_fake(name, Fake(op, plan), lib=lib)
         if op._schema.is_mutable:
-            written = unwritten(self.target, partial(refuse_bare, self))
+            written = unwritten(self.target, partial(refuse_bare, self), asks(plan))
             if written is not None:
                 lib.impl(name_of(op), written, "Autograd", with_keyset=True)
         elif plan.results:
             alone = None if has_kernels(op, "torch") else kernel
-            short: Any = Shortening(lib, self.target, alone, partial(bare, self))
+            short: Any = Shortening(lib, self.target, alone, partial(bare, self), asks(plan))
             self.direct = short.direct
-            torch.library.register_autograd(
-                name, bare_backward, setup_context=partial(bare_setup, self), lib=short
-            )
+            own = listed(self)
+            if own is not None:
+                short.impl(name_of(op), own, "Autograd", with_keyset=True)
+            else:
+                torch.library.register_autograd(
+                    name, bare_backward, setup_context=partial(bare_setup, self), lib=short
+                )
         torch.library.register_vmap(name, partial(bare_vmap, self), lib=lib)
 
     # -- calls --------------------------------------------------------------------------
@@ -269,7 +276,7 @@ def remove(op: OpOverload) -> None:
 
 
 def _refused(op: OpOverload, error: Exception) -> PolyopError:
-    text = str(error).splitlines()[0]
+    text = (str(error).splitlines() or [type(error).__name__])[0]
     known = "multiple times" in text or "already" in text or "Duplicate" in text
     return (DuplicateRegistrationError if known else RegistrationError)(
         f"PyTorch does not take the operator {op.name()}",
@@ -286,7 +293,7 @@ def call(op: OpOverload, values: Sequence[Any]) -> Any:
     """Call an operator with PyTorch's tensors; its results are tensors, or what it wrote."""
     bridge = bridge_of(op)
     given = torch_values(bridge.plan, joined(op, bridge.plan, values))
-    given = _autocast(op, given)
+    given = _autocast(bridge, given)
     result = finished(bridge, given, bridge.invoke(given))
     if (quick := bridge.quick) is not None and _is_plain(bridge, values):
         op.notes[tuple([v.__class__ for v in values])] = quick
@@ -308,16 +315,16 @@ def _is_plain(bridge: Bridge, values: Sequence[Any]) -> bool:
 def call_tensors(op: OpOverload, values: Sequence[Any]) -> Any:
     """Call an operator with tensors of ours over PyTorch's; its results are such tensors."""
     bridge = bridge_of(op)
-    like = next(t.payload.array for v in values for t in _tensors(v) if hasattr(t.payload, "array"))
-    arrays = [
-        v if p.kind == "static" else each(lambda t: array_of(op, "kernel", t, like), v)
-        for p, v in zip(bridge.plan.places, values, strict=True)
-    ]
-    given = _autocast(op, torch_values(bridge.plan, arrays))
+    places = zip(bridge.plan.places, values, strict=True)
+    written = [t for place, value in places if place.written for t in _tensors(value)]
+    for t in written:
+        check_writable(op, t, values)
+    given = _autocast(bridge, torch_values(bridge.plan, arrays_of(op, bridge.plan, values)))
     out = bridge.invoke(given)
-    for place, value in zip(bridge.plan.places, values, strict=True):
-        for t in _tensors(value) if place.written else ():
-            bump(t)
+    for t in written:
+        bump(t)
+        if t.payload.__class__ is Held:
+            t.payload.wrote()
     found = finished(bridge, values, out)
     return tree.map_leaves(lambda t: of_array(t) if isinstance(t, torch.Tensor) else t, found)
 
@@ -337,16 +344,22 @@ def finished(bridge: Bridge, values: Sequence[Any], out: Any) -> Any:
     return found[0] if len(found) == 1 else tuple(found)
 
 
-def _autocast(op: OpOverload, values: list[Any]) -> list[Any]:
+def _autocast(bridge: Bridge, values: list[Any]) -> list[Any]:
     """Cast as the author's autocast rule says, where PyTorch's autocast is on."""
     if not torch.is_autocast_enabled("cpu") and not torch.is_autocast_enabled("cuda"):
         return values
     kinds = {t.device.type for v in values for t in tree.leaves(v) if isinstance(t, torch.Tensor)}
     for kind in kinds:
-        rule = op.rule(f"autocast:{kind}")
+        rule = bridge.op.rule(f"autocast:{kind}")
         if rule is not None and torch.is_autocast_enabled(kind):
-            return [each(partial(cast, torch_dtype(rule), kind), v) for v in values]
+            return cast_all(bridge.plan, torch_dtype(rule), kind, values)
     return values
+
+
+def cast_all(plan: Translation, dtype: torch.dtype, kind: str, values: Sequence[Any]) -> list[Any]:
+    """Cast all that is read; of what is written, a cast would hide the write."""
+    to = partial(cast, dtype, kind)
+    return [v if p.written else each(to, v) for p, v in zip(plan.places, values, strict=True)]
 
 
 def cast(dtype: torch.dtype, kind: str, value: Any) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from inspect import signature
 from keyword import iskeyword
 from typing import Any
@@ -16,8 +15,8 @@ from typing import Any
 import torch
 
 from polyop.bridges import calls
-from polyop.bridges.torch.arrays import each, torch_values
-from polyop.bridges.torch.bridge import Bridge, bridge_of, bridges, cast, finished
+from polyop.bridges.torch.arrays import torch_values
+from polyop.bridges.torch.bridge import Bridge, bridge_of, bridges, cast_all, finished
 from polyop.bridges.torch.caches import tag_caches
 from polyop.bridges.torch.fake import Fake
 from polyop.bridges.torch.hidden import hide_all, mark
@@ -208,7 +207,7 @@ def _run(bridge: Bridge, values: Sequence[Any]) -> Any:
     given = torch_values(bridge.plan, values)
     for kind, dtype in _casts(bridge):
         if torch.is_autocast_enabled(kind):
-            given = [each(partial(cast, dtype, kind), v) for v in given]
+            given = cast_all(bridge.plan, dtype, kind, given)
     return finished(bridge, given, bridge.invoke(given))
 
 

@@ -75,6 +75,8 @@ def translate(op: OpOverload) -> Translation:
     words = [_argument(op, a) for a in schema.arguments]
     returns = []
     for i, (kind, _) in enumerate(forms):
+        if kind in {"view", "views"}:
+            _refuse_view(op, i)
         if kind not in {"argument", "new", "list"}:
             _refuse(op, f"result {i}", schema.returns[i].type, "results are new tensors")
         if kind != "argument":
@@ -164,6 +166,19 @@ def _refuse(op: OpOverload, name: str, kind: Type, declared: str) -> NoReturn:
         source=op.source,
         fix="wrap the tensors with polyop.from_array, call the operator outside of PyTorch's "
         "transforms, or give it another schema",
+    )
+
+
+def _refuse_view(op: OpOverload, number: int) -> NoReturn:
+    raise ArgumentError(
+        f"{op.name()} is no operator of PyTorch, which its gradients, transforms and traces call: "
+        f"result {number} is declared as a view",
+        op=op._schema,
+        declared="results that share memory with no argument",
+        seen=str(op._schema.returns[number]),
+        source=op.source,
+        fix="call it outside of them, on tensors that require no grad; or return a copy, and "
+        "declare no alias",
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from polyop.bridges.torch.hidden import announce
+from polyop.bridges.torch.listed import Asks
 from polyop.bridges.torch.watch import QUICK
 
 _grads = torch.is_grad_enabled
@@ -32,20 +33,27 @@ class Shortening:
         target: the operator.
         kernel: on NumPy's arrays; None if there are others.
         pushed: of the arguments: the results with their tangents, `NotImplemented` without duals.
+        wanted: whether a gradient of any argument is asked for; None if nothing can tell.
     """
 
     def __init__(
-        self, library: Any, target: Any, kernel: Callable[..., Any] | None, pushed: Pushed
+        self,
+        library: Any,
+        target: Any,
+        kernel: Callable[..., Any] | None,
+        pushed: Pushed,
+        wanted: Asks | None,
     ) -> None:
         self.library = library
         self.target = target
         self.pushed = pushed
+        self.wanted = wanted
         self.direct = Direct(target.name(), kernel)
 
     def impl(self, name: str, kernel: Any, key: str, **named: Any) -> None:
         """Register a kernel, with the short way before it."""
         if key == "Autograd" and named == {"with_keyset": True}:
-            kernel = shortened(kernel, self.target, self.direct, self.pushed)
+            kernel = shortened(kernel, self)
         self.library.impl(name, kernel, key, **named)
 
     def __getattr__(self, name: str) -> Any:
@@ -75,19 +83,15 @@ class Direct:
         self.kernel = None
 
 
-def shortened(
-    kernel: Callable[..., Any], target: Any, direct: Direct, pushed: Pushed
-) -> Callable[..., Any]:
+def shortened(kernel: Callable[..., Any], short: Shortening) -> Callable[..., Any]:
     """Give a kernel that runs what is below at once, where no argument is recorded.
 
     Args:
         kernel: PyTorch's, for what is recorded.
-        target: the operator.
-        direct: the kernel on NumPy's arrays.
-        pushed: for duals.
+        short: what else it needs to know.
     """
     inner: Any = torch._C
-    wanted = getattr(inner, "_any_requires_grad", None)
+    target, direct, pushed, wanted = short.target, short.direct, short.pushed, short.wanted
     after = getattr(inner, "_after_autograd_keyset", None)
     redispatch = getattr(getattr(target, "_handle", None), "redispatch_boxed", None)
     if QUICK.reason or not (wanted and redispatch) or after is None:
@@ -116,16 +120,18 @@ def shortened(
     return announce(unrecorded)  # type: ignore[no-any-return]
 
 
-def unwritten(target: Any, refuse: Callable[[Sequence[Any], dict[str, Any]], None]) -> Any:
+def unwritten(
+    target: Any, refuse: Callable[[Sequence[Any], dict[str, Any]], None], wanted: Asks | None
+) -> Any:
     """Give the kernel for autograd of an operator that writes; None if PyTorch's names are gone.
 
     Args:
         target: the operator.
         refuse: raises where a write would not be seen by a gradient.
+        wanted: whether a gradient of any argument is asked for; None if nothing can tell.
     """
     inner: Any = torch._C
     after = getattr(inner, "_after_autograd_keyset", None)
-    wanted = getattr(inner, "_any_requires_grad", None)
     redispatch = getattr(target, "redispatch", None)
     if QUICK.reason or not (wanted and redispatch) or after is None:
         return None

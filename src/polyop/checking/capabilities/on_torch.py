@@ -165,7 +165,7 @@ class OnTorch(TrierBase):
         try:
             torch.library.opcheck(bridge.target, tuple(torch_values(bridge.plan, sample.values)))
         except Exception as error:
-            said = str(error).strip().splitlines()[0]
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise Differs(f"PyTorch's opcheck says: {said}") from error
 
     def dynamic_shapes(self, subject: Subject) -> None:

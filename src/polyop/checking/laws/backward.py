@@ -18,7 +18,7 @@ from polyop.checking.inputs import cast
 from polyop.checking.law import Case
 from polyop.checking.laws.fake import take
 from polyop.checking.sample import Array, Sample, array_of, leaves_named
-from polyop.checking.slope import Slope, rounds, weights
+from polyop.checking.slope import Slope, gradients_of, rounds, weights
 from polyop.dispatch.keys import AUTOGRAD_KEYS, DispatchKey
 from polyop.errors import AutogradError, GradcheckError
 from polyop.layers.autograd.api import grad
@@ -50,7 +50,7 @@ def compare_alone(slope: Slope) -> None:
     for i, told in zip(slope.targets, slope.gradients(), strict=True):
         alone = replace(slope, targets=[i]).gradients()[0]
         zeros = np.zeros_like(slope.start[i])
-        _compare(
+        compare_one(
             slope, i, told=zeros if alone is None else alone, seen=zeros if told is None else told,
             problem="is another when no other argument requires grad",
             fix="give each gradient in its own place, whatever ctx.needs_input_grad says",
@@ -78,7 +78,7 @@ def compare_runs(slope: Slope) -> None:
             fix="work on a copy (g.clone()): others are given the same gradient",
         )
     for i, a, b in zip(slope.targets, first, again, strict=True):
-        _compare(
+        compare_one(
             slope, i, told=b, seen=a,
             problem="is another when backward runs again (retain_graph=True)",
             fix="leave what is saved in ctx as it is",
@@ -86,7 +86,19 @@ def compare_runs(slope: Slope) -> None:
     _compare_scaled(slope, first, _run(terms, inputs, [_scaled(w) for w in scale]))
     if len(terms) > 1:
         parts = [_run([t], inputs, [w]) for t, w in zip(terms, scale, strict=True)]
-        _compare_parts(slope, first, parts)
+        _compare_parts(
+            slope, first, parts,
+            problem="is another when each result alone is differentiated, and summed",
+            fix="in backward, take the gradient of a result that is not used for zero, "
+            "be it None or not",
+        )  # fmt: skip
+    halves = [_run(terms, inputs, [_half(w, k) for w in scale]) for k in (0, 1)]
+    _compare_parts(
+        slope, first, halves,
+        problem="is another when each half of the incoming gradient, with zeros for the rest, "
+        "is taken alone, and summed",
+        fix="multiply the incoming gradient by the derivative, and add nothing to it",
+    )  # fmt: skip
 
 
 def _run(terms: Sequence[Tensor], inputs: Sequence[Tensor], scale: Sequence[Tensor]) -> list[Array]:
@@ -98,6 +110,13 @@ def _run(terms: Sequence[Tensor], inputs: Sequence[Tensor], scale: Sequence[Tens
 def _scaled(w: Tensor) -> Tensor:
     array = array_of(w)
     return of_array(np.asarray(array * SCALE, array.dtype))
+
+
+def _half(w: Tensor, k: int) -> Tensor:
+    """Give every second element, from the one of that number, among zeros."""
+    array = array_of(w)
+    kept = np.arange(array.size).reshape(array.shape) % 2 == k
+    return of_array(np.asarray(np.where(kept, array, 0), array.dtype))
 
 
 def _compare_scaled(slope: Slope, first: Sequence[Array], scaled: Sequence[Array]) -> None:
@@ -112,7 +131,7 @@ def _compare_scaled(slope: Slope, first: Sequence[Array], scaled: Sequence[Array
             continue
         if array_difference(told, a, near) and rounds(slope, i):
             continue
-        _compare(
+        compare_one(
             slope, i, told=told, seen=a,
             problem=f"is not linear: of {SCALE:g} times the incoming gradient it is not "
             f"{SCALE:g} times as large",
@@ -121,22 +140,28 @@ def _compare_scaled(slope: Slope, first: Sequence[Array], scaled: Sequence[Array
         )  # fmt: skip
 
 
-def _compare_parts(slope: Slope, first: Sequence[Array], parts: Sequence[Sequence[Array]]) -> None:
-    """Compare with the sum of the gradients of each result alone."""
+def _compare_parts(
+    slope: Slope,
+    first: Sequence[Array],
+    parts: Sequence[Sequence[Array]],
+    *,
+    problem: str,
+    fix: str,
+) -> None:
+    """Compare with the sum of the gradients of the parts of what comes in."""
     near = slope.precision
     for i, a, each in zip(slope.targets, first, zip(*parts, strict=True), strict=True):
+        if not all(np.isfinite(part).all() for part in each):
+            continue
+        told = np.asarray(sum(each), a.dtype)
         largest = max([float(np.abs(part).max(initial=0.0)) for part in each])
-        if np.isfinite(largest):
-            _compare(
-                slope, i, told=np.asarray(sum(each), a.dtype), seen=a,
-                problem="is another when each result alone is differentiated, and summed",
-                fix="in backward, take the gradient of a result that is not used for zero, "
-                "be it None or not",
-                tolerance=(near.rtol, near.atol + near.rtol * largest),
-            )  # fmt: skip
+        room = (near.rtol, near.atol + near.rtol * largest)
+        if array_difference(told, a, room) and rounds(slope, i):
+            continue
+        compare_one(slope, i, told=told, seen=a, problem=problem, fix=fix, tolerance=room)
 
 
-def _compare(
+def compare_one(
     slope: Slope,
     target: int,
     *,
@@ -146,6 +171,11 @@ def _compare(
     fix: str,
     tolerance: Tolerance = (None, None),
 ) -> None:
+    """Compare the gradient for one argument with the same one, found otherwise.
+
+    Raises:
+        GradcheckError: it is another.
+    """
     differs = array_difference(told, seen, tolerance)
     if differs:
         raise GradcheckError(
@@ -157,6 +187,47 @@ def _compare(
             source=gradient_source(slope.case),
             fix=fix,
         )
+
+
+# -- the gradient of a gradient for what comes in ------------------------------
+
+
+def compare_incoming(slope: Slope) -> None:
+    """Differentiate the gradients with respect to the incoming ones, in which they are linear.
+
+    What is linear is its own derivative, along where it is.
+
+    Raises:
+        GradcheckError: the derivative is another.
+    """
+    found, inputs = slope.terms(slope.start)
+    terms = [t for t in found if t.requires_grad]
+    incoming = [w.requires_grad_() for w in weights(terms)]
+    if not incoming:
+        return
+    made = grad(terms, inputs, incoming, create_graph=True, allow_unused=True)
+    gradients = [g for g in made if g is not None]
+    slopes = zip(incoming, gradients_of(gradients, incoming), strict=True)
+    products = [_product(w, d) for w, d in slopes if d is not None]
+    wanted = [_product(g, array_of(w)) for g, w in zip(gradients, weights(gradients), strict=True)]
+    told, seen = (float(sum(p.sum() for p in row)) for row in (products, wanted))
+    room = slope.precision.atol + slope.precision.rtol * sum(np.abs(p).sum() for p in wanted)
+    if np.isfinite(seen) and not abs(told - seen) <= room:
+        raise GradcheckError(
+            f"the second gradient of {slope.case.name} for the incoming gradient is wrong",
+            op=slope.case.op._schema,
+            argument=", ".join(map(slope.name, slope.targets)),
+            declared=f"{told:.8g} along the incoming gradient (the backward)",
+            seen=f"{seen:.8g} (the gradient itself, which is linear in it)",
+            source=gradient_source(slope.case),
+            fix="compute in backward by operators on the incoming gradient, without .detach() "
+            "or .numpy()",
+        )
+
+
+def _product(t: Tensor, by: Array) -> Array:
+    """Multiply, as numbers of two parts where they are complex."""
+    return np.asarray((np.conj(array_of(t)) * by).real)
 
 
 # -- dtypes -------------------------------------------------------------------

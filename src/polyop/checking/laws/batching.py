@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from polyop.checking.compare import compare_leaves
+from polyop.checking.inputs import revalued
 from polyop.checking.law import Case, DoesNotApply, law, outcome
 from polyop.checking.laws.backward import gradient_source
 from polyop.checking.laws.gradient import targets_of
@@ -43,6 +44,9 @@ def batching_law(case: Case) -> None:
     front = (0,) * len(variants[0])
     for size in OTHER_BATCHES:
         compare_batch(case, [*variants, variants[0]][:size], front)
+    compare_empty(case, variants[0])
+    for said, sample in revalued(case.sample):
+        compare_revalued(Case(case.op, sample, case.rtol, case.atol), said)
     compare_nested(case, variants)
     if gradient_source(case) is not None and not case.op._schema.is_mutable:
         compare_gradients(case, variants, front)
@@ -86,14 +90,55 @@ def compare_batch(case: Case, variants: Sequence[Sequence[Array]], dims: Dims) -
     Raises:
         OpCheckError: batched call and loop differ.
     """
-    given = [
+    given = _batched(variants, dims)
+    said = f"in_dims={dims if len(dims) > 1 else dims[0]}"
+    got = _attempt(case, said, flat_function(case), dims, given)
+    _compare(case, said, got, _loop(case, variants, dims))
+
+
+def _batched(variants: Sequence[Sequence[Array]], dims: Dims) -> list[Tensor]:
+    return [
         of_array(columns[0].copy() if dim is None else stack(columns, dim))
         for columns, dim in zip(zip(*variants, strict=True), dims, strict=True)
     ]
-    said = f"in_dims={dims if len(dims) > 1 else dims[0]}"
-    got = _attempt(case, said, flat_function(case), dims, given)
-    runs = [_single(case, variants, dims, i) for i in range(len(variants))]
-    _compare(case, said, got, stacked(runs))
+
+
+def _loop(case: Case, variants: Sequence[Sequence[Array]], dims: Dims) -> Leaves:
+    return stacked([_single(case, variants, dims, i) for i in range(len(variants))])
+
+
+def compare_revalued(case: Case, said: str) -> None:
+    """Compare for another flag, number or choice; what either refuses says nothing.
+
+    Raises:
+        OpCheckError: batched call and loop differ.
+    """
+    try:
+        variants = variants_of(case)
+        front = (0,) * len(variants[0])
+        wanted = _loop(case, variants, front)
+        got = vmap(flat_function(case), in_dims=front)(*_batched(variants, front))
+        repeats = case.repeats
+    except Exception:  # no silent difference
+        return
+    if repeats:
+        _compare(case, f"in_dims=0 and {said}", got, wanted)
+
+
+def compare_empty(case: Case, arrays: Sequence[Array]) -> None:
+    """Compare shapes and dtypes for a batch of no samples, which a rule may refuse.
+
+    Raises:
+        OpCheckError: they are not those of one call, behind a batch of size 0.
+    """
+    given = [of_array(np.empty((0, *a.shape), a.dtype)) for a in arrays]
+    single = _single(case, [arrays], (0,) * len(arrays), 0)
+    wanted = [(n, of_array(np.empty((0, *t.shape), t.dtype))) for n, t in single]
+    try:
+        got = vmap(flat_function(case))(*given)
+    except Exception:  # no silent difference
+        return
+    _compare(case, "in_dims=0 and a batch of size 0", got, wanted)
 
 
 def stack(columns: Sequence[Array], dim: int) -> Array:

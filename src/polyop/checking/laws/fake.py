@@ -8,24 +8,28 @@ dtypes, and with symbols for sizes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
 
+from polyop.checking.choices import relisted
 from polyop.checking.inputs import (
     broadcast,
     cast,
     counted_on,
     flipped,
+    layouts,
     mixed,
+    other_kinds,
     resized,
     unequal,
     without_optionals,
 )
 from polyop.checking.law import Case, DoesNotApply, law
+from polyop.checking.laws.precision import compare_precisions
 from polyop.checking.sample import Sample, leaves_named
 from polyop.errors import MetadataMismatchError, MissingFakeError, PolyopError
 from polyop.layers.fake import FakeTensorMode
@@ -43,14 +47,23 @@ def fake_law(case: Case) -> str | None:
     compare_fake(case, case.sample.copy(), "")
     compare_fake(case, case.sample.copy(), " with symbolic sizes", symbolic=True)
     note = widen(case, chain(resized(case.sample), unequal(case.sample)), "sizes")
-    for name, sample in flipped(case.sample):
+    for name, sample in chain(flipped(case.sample), relisted(case.sample)):
         _compare_taken(case, name, sample)
-    return note or _unsure_note(case)
+    for name, sample in _relaid(case.sample):
+        _compare_taken(case, name, sample, strides=False)
+    return note or _unsure_note(case, _UNSURE)
 
 
-def _unsure_note(case: Case) -> str | None:
+def _relaid(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    return ((f"{name} arguments", made) for name, made in layouts(sample))
+
+
+Unsure = tuple[str, Callable[[Sample], Iterator[tuple[str, Sample]]], str]
+
+
+def _unsure_note(case: Case, unsure: Iterable[Unsure]) -> str | None:
     """Say where kernel and rule differ for what the author may not have meant to be given."""
-    for what, make, how in _UNSURE:
+    for what, make, how in unsure:
         try:
             for name, sample in make(case.sample):
                 _compare_taken(case, name, sample)
@@ -62,14 +75,15 @@ def _unsure_note(case: Case) -> str | None:
     return None
 
 
-_UNSURE = (
+_UNSURE: tuple[Unsure, ...] = (
     ("shapes", broadcast, "broadcast"),
     ("dtypes", mixed, "promote"),
     ("numbers", counted_on, "compute with them"),
+    ("layouts", _relaid, "give the result the same strides"),
 )
 
 
-def _compare_taken(case: Case, name: str, sample: Sample) -> None:
+def _compare_taken(case: Case, name: str, sample: Sample, *, strides: bool = True) -> None:
     """Compare at made inputs, unless the operator or its rule refuses them.
 
     Raises:
@@ -78,21 +92,23 @@ def _compare_taken(case: Case, name: str, sample: Sample) -> None:
     real = take(case, sample)
     if real is not None:
         try:
-            compare_fake(case, sample, f" at {name}", real=real)
+            compare_fake(case, sample, f" at {name}", real=real, strides=strides)
         except MetadataMismatchError:
             raise
         except Exception:  # noqa: S110 - the rule may check more than the kernel does
             pass
 
 
-@law("test_dtypes", "A fake call gives the real results' dtypes, for every dtype that is taken.")
+@law("test_dtypes", "For each dtype that is taken, results have the fake's dtype and like values.")
 def dtypes_law(case: Case) -> str | None:
-    """Compare fake and real results with floating arguments in other dtypes."""
+    """Compare fake and real results with floating arguments in other dtypes, and their values."""
     if not any(t.dtype.kind in "fc" for t in case.sample.tensors()):
         raise DoesNotApply("no tensor of the sample is floating")
     _needs_agreement(case)
     names = ("float32", "float64", "float16")
-    return widen(case, [(f"dtype {d}", cast(case.sample, d)) for d in names], "dtypes")
+    note = widen(case, [(f"dtype {d}", cast(case.sample, d)) for d in names], "dtypes")
+    compare_precisions(case)
+    return note or _unsure_note(case, [("dtypes", other_kinds, "say the kernel's dtype")])
 
 
 @law("test_none_patterns", "Each optional argument may be None, for the fake as for the kernel.")
@@ -151,11 +167,12 @@ def take(case: Case, sample: Sample) -> tuple[Sample, Any] | None:
 
 
 def _refuses(case: Case, name: str, error: Exception) -> None:
+    said = str(error).partition("\n")[0]
     raise MetadataMismatchError(
         f"the fake rule of {case.name} works only at the sample's own sizes and dtypes",
         op=case.op._schema,
         declared=f"the operator takes {name}",
-        seen=f"the rule raised {type(error).__name__}: {str(error).splitlines()[0]}",
+        seen=f"the rule raised {type(error).__name__}: {said}",
         source=fake_source(case),
         fix="compute the result from the arguments' own shape and dtype",
     ) from error
@@ -177,6 +194,7 @@ def compare_fake(
     *,
     symbolic: bool = False,
     real: tuple[Sample, Any] | None = None,
+    strides: bool = True,
 ) -> None:
     """Compare a fake call with a real one.
 
@@ -191,7 +209,7 @@ def compare_fake(
     # The kernel may write its arguments: only now may it have them.
     owner, result = real or (sample, sample.call(case.op))
     count = len(case.op._schema.returns)
-    comparison = Comparison(case, env, at)
+    comparison = Comparison(case, env, at, strides)
     pairs = comparison.paired(leaves_named(given, count), leaves_named(result, count))
     for name, fake, value in pairs:
         comparison.leaf(name, fake, value)
@@ -206,6 +224,9 @@ class Comparison:
     case: Case
     env: ShapeEnv
     at: str
+    strides: bool = True
+    #: The sizes that depend on data, as the kernel's results show them.
+    seen: dict[str, int] = field(default_factory=dict)
 
     def paired(self, told: Named, seen: Named) -> Pairs:
         """Put each leaf of a fake result beside the real one."""
@@ -231,7 +252,7 @@ class Comparison:
         told, seen = fake.stride(), real.stride()
         # Strides of axes that have one element, or none, are never used.
         used = [i for i, n in enumerate(sizes) if n > 1 and 0 not in sizes]
-        if not self.all_agree([told[i] for i in used], [seen[i] for i in used]):
+        if self.strides and not self.all_agree([told[i] for i in used], [seen[i] for i in used]):
             self.differ(name, "strides", list(told), list(seen))
 
     def all_agree(self, told: Sequence[Any], seen: Sequence[Any]) -> bool:
@@ -246,8 +267,16 @@ class Comparison:
             return bool(fake.hint == real)
         if isinstance(fake, SymInt):
             least, most = self.env.range_of(fake)
-            return bool(least <= real <= most)
+            return bool(least <= real <= most) and self.same_symbol(fake, real)
         return True
+
+    def same_symbol(self, fake: SymInt, real: int) -> bool:
+        """Tell whether a size is what its symbols were elsewhere; a new symbol is what it is."""
+        names = fake.expr.symbols()
+        if names == (str(fake.expr),):
+            return self.seen.setdefault(names[0], real) == real
+        known = all(name in self.seen for name in names)
+        return not known or bool(self.env.evaluate(fake, self.seen) == real)
 
     def sharing(self, pairs: Pairs, fakes: Sample, given: Sample) -> None:
         """Compare who shares memory with whom."""

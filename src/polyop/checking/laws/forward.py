@@ -1,10 +1,20 @@
-"""The forward half of the law of gradients: what an author's `jvp` gives is the derivative."""
+"""The forward half of the laws of gradients: what an author's `jvp` gives is the derivative.
+
+So is the derivative of that: a `jvp` of a `jvp` moves the tangents as it moves the arguments.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 
-from polyop.checking.sample import Array, array_of, leaves_named
+from polyop.checking.inputs import cast
+from polyop.checking.law import Case
+from polyop.checking.laws.fake import take
+from polyop.checking.sample import Array, Sample, array_of, leaves_named
 from polyop.checking.slope import (
     FEW_ELEMENTS,
     Moves,
@@ -13,14 +23,15 @@ from polyop.checking.slope import (
     directions,
     reading,
     rounds,
-    weights,
+    weighted,
 )
-from polyop.errors import GradcheckError
+from polyop.errors import AutogradError, GradcheckError
 from polyop.layers.autograd.forward_mode import jvp
+from polyop.layers.autograd.mirror import Cast, watching_casts
 from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 
 
-def compare_forward(slope: Slope) -> None:
+def compare_forward(slope: Slope, most: int = FEW_ELEMENTS) -> None:
     """Compare the forward derivative with finite differences: along each tensor, then along all.
 
     Raises:
@@ -28,11 +39,18 @@ def compare_forward(slope: Slope) -> None:
     """
     together: dict[int, Array] = {}
     for i in slope.targets:
-        for way in directions(slope.start[i], FEW_ELEMENTS):
+        for way in directions(slope.start[i], most):
             _compare(slope, {i: way.by})
             together[i] = way.by
     if len(together) > 1:
         _compare(slope, together)
+
+
+def pushed_together(slope: Slope) -> list[Array]:
+    """Give the tangents of the results along a random direction."""
+    arrays = [slope.start[i] for i in slope.targets]
+    function = _function(slope, slope.targets)
+    return [array_of(t) for t in jvp(function, _fresh(arrays), _fresh(_random(arrays, 11)))[1]]
 
 
 def _compare(slope: Slope, moves: Moves) -> None:
@@ -43,20 +61,27 @@ def _compare(slope: Slope, moves: Moves) -> None:
 
 def _along(slope: Slope, moves: Moves) -> float:
     """Give the derivative of the weighted sum along a direction, by forward mode."""
+    primals = _fresh([slope.start[i] for i in moves])
+    _, slopes = jvp(_function(slope, list(moves)), primals, _fresh(list(moves.values())))
+    return weighted(slopes)
+
+
+def _function(slope: Slope, moving: Sequence[int]) -> Callable[..., tuple[Tensor, ...]]:
+    """Give the operator as a function of some of its tensors."""
 
     def results(*moved: Tensor) -> tuple[Tensor, ...]:
         made = [of_array(a.copy()) for a in slope.start]
-        for i, t in zip(moves, moved, strict=True):
+        for i, t in zip(moving, moved, strict=True):
             made[i] = t
         out = slope.sample.rebuilt(made).call(slope.case.op)
         leaves = leaves_named(out, len(slope.case.op._schema.returns))
         return tuple(t for _, t in leaves if isinstance(t, Tensor) and is_differentiable(t.dtype))
 
-    primals = tuple(of_array(slope.start[i].copy()) for i in moves)
-    tangents = tuple(of_array(by.copy()) for by in moves.values())
-    out, slopes = jvp(results, primals, tangents)
-    pairs = zip(weights(out), slopes, strict=True)
-    return float(sum(np.sum((np.conj(array_of(w)) * array_of(d)).real) for w, d in pairs))
+    return results
+
+
+def _fresh(arrays: Sequence[Array]) -> tuple[Tensor, ...]:
+    return tuple(of_array(a.copy()) for a in arrays)
 
 
 def _refuse(slope: Slope, names: list[str], found: Reading) -> None:
@@ -67,7 +92,112 @@ def _refuse(slope: Slope, names: list[str], found: Reading) -> None:
         op=op._schema,
         argument=", ".join(names),
         declared=f"{found.told:.8g} along a direction (the jvp)",
-        seen=f"{found.seen:.8g} (finite differences)",
+        seen=f"{found.seen:.8g} (finite differences{', with ' * bool(slope.at)}{slope.at})",
         source=op.rule_source("jvp"),
         fix="compare the jvp with the derivative of the kernel; also what setup_context saves",
     )
+
+
+# -- dtypes -------------------------------------------------------------------
+
+
+def compare_tangent_dtypes(case: Case, targets: Sequence[int]) -> None:
+    """Look for tangents of another dtype than their result's.
+
+    At the sample any other is told; in double precision only one that loses some of it.
+
+    Raises:
+        AutogradError: jvp gives one, though all of the call has one dtype.
+    """
+    for name, declared, seen in _casts(case, case.sample.copy(), targets):
+        _refuse_dtype(case, name, declared, seen)
+    double = cast(case.sample, "float64")
+    if take(case, double) is not None:
+        for name, declared, seen in _casts(case, double, targets):
+            if not np.can_cast(declared, seen):
+                _refuse_dtype(case, name, declared, seen)
+
+
+def _casts(case: Case, sample: Sample, targets: Sequence[int]) -> Sequence[Cast]:
+    """Give the tangents that are cast; none where what their dtype is follows from no argument."""
+    slope = Slope(case, sample, list(targets), 1)
+    arrays = [slope.start[i] for i in targets]
+    with watching_casts() as casts:
+        results, _ = jvp(_function(slope, targets), _fresh(arrays), _fresh(_random(arrays, 11)))
+    floating = {t.dtype for t in (*sample.tensors(), *results) if is_differentiable(t.dtype)}
+    return casts if len(floating) == 1 else ()
+
+
+def _refuse_dtype(case: Case, name: str, declared: object, seen: object) -> None:
+    raise AutogradError(
+        f"jvp of {case.name} returned a tangent of the wrong dtype for {name}; it is cast",
+        op=case.op._schema,
+        argument=name,
+        declared=f"dtype {declared}",
+        seen=f"dtype {seen}",
+        source=case.op.rule_source("jvp"),
+        fix="return a tangent of the result's dtype",
+    )
+
+
+# -- twice --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pushed(Slope):
+    """The forward derivative; after the sample's arrays come the directions of its targets."""
+
+    @cached_property
+    def start(self) -> list[Array]:
+        """The values and the directions at which the derivative is taken."""
+        arrays = [array_of(t) for t in self.sample.tensors()]
+        return [*arrays, *_random([arrays[i] for i in self.targets], 11)]
+
+    def value(self, arrays: Sequence[Array]) -> float:
+        """Give the derivative of the weighted sum at other values, along other directions."""
+        return weighted(self.tangents(*_fresh(self.moving(arrays))))
+
+    def moving(self, arrays: Sequence[Array]) -> list[Array]:
+        """Give the values of the targets, and their directions."""
+        return [*(arrays[i] for i in self.targets), *arrays[len(self.sample.tensors()) :]]
+
+    def tangents(self, *moved: Tensor) -> tuple[Tensor, ...]:
+        """Give the tangents of the results."""
+        n = len(self.targets)
+        given: tuple[Tensor, ...] = jvp(_function(self, self.targets), moved[:n], moved[n:])[1]
+        return given
+
+
+def _random(arrays: Sequence[Array], seed: int) -> list[Array]:
+    """Give directions through all elements."""
+    rng = np.random.default_rng(seed)
+    return [np.asarray(rng.uniform(-1.0, 1.0, a.shape)).astype(a.dtype) for a in arrays]
+
+
+def compare_forward_twice(slope: Slope) -> None:
+    """Compare the forward derivative's own derivative, for arguments and tangents that move.
+
+    Raises:
+        GradcheckError: it differs.
+    """
+    pushed = Pushed(slope.case, slope.sample, slope.targets, 1, slope.at)
+    by = _random(pushed.moving(pushed.start), 13)
+    places = [*slope.targets, *range(len(slope.sample.tensors()), len(pushed.start))]
+    try:
+        told = jvp(pushed.tangents, _fresh(pushed.moving(pushed.start)), _fresh(by))[1]
+    except Exception:  # it says that it has no derivative
+        return
+    found = reading(pushed, weighted(told), dict(zip(places, by, strict=True)))
+    if found.wrong and not any(rounds(slope, i) for i in slope.targets):
+        op = slope.case.op
+        raise GradcheckError(
+            f"the second forward derivative of {slope.case.name} is wrong",
+            op=op._schema,
+            argument=", ".join(map(slope.name, slope.targets)),
+            declared=f"{found.told:.8g} along a direction (the jvp of the jvp)",
+            seen=f"{found.seen:.8g} (finite differences of the jvp"
+            f"{', with ' * bool(slope.at)}{slope.at})",
+            source=op.rule_source("jvp"),
+            fix="compute in jvp by operators on what was saved and on the tangents, without "
+            ".detach() or .numpy()",
+        )

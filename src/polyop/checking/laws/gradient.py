@@ -7,21 +7,31 @@ functions have kinks.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
 
+from polyop.checking.choices import choices, relisted
 from polyop.checking.inputs import broadcast, cast, mirrored, resized, without_optionals
 from polyop.checking.law import Case, DoesNotApply, law
 from polyop.checking.laws.backward import (
     compare_alone,
     compare_dtypes,
+    compare_incoming,
     compare_runs,
     gradient_source,
 )
 from polyop.checking.laws.fake import take
-from polyop.checking.laws.forward import compare_forward
+from polyop.checking.laws.forward import (
+    compare_forward,
+    compare_forward_twice,
+    compare_tangent_dtypes,
+    pushed_together,
+)
+from polyop.checking.laws.kept import another, compare_between, compare_written
 from polyop.checking.sample import Array, Sample, array_of, leaves_named
 from polyop.checking.slope import (
     FEW_ELEMENTS,
@@ -29,6 +39,7 @@ from polyop.checking.slope import (
     Reading,
     Slope,
     directions,
+    is_smooth,
     read,
     rounds,
 )
@@ -38,6 +49,8 @@ from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 
 #: How many other sizes are tried.
 MADE_SIZES = 1
+#: How many other numbers, flags and constants are tried.
+MAX_CHOICES = 8
 
 
 @law(
@@ -76,44 +89,73 @@ def _has_history(result: Tensor, given: Sample) -> bool:
 
 @law("test_gradient", "Gradients equal finite differences, and one that is missing is said to be.")
 def gradient_law(case: Case) -> None:
-    """Compare at the sample, at another size, broadcast, mirrored, and without optionals."""
-    _forward(case)
+    """Compare at the sample, at other sizes, signs, numbers and lists, and without optionals."""
+    if _has_forward(case):
+        _forward(case)
     _needs_gradient(case)
     first, *rest = [Slope(case, s, targets_of(s), 1, at) for at, s in _bases(case)]
     compare(first)
     compare_runs(first)
     compare_alone(first)
     compare_dtypes(case, first.targets)
+    _compare_kept(first)
     for slope in rest:
         compare(slope)
     for at, sample in without_optionals(first.sample):
         if targets_of(sample) and take(case, sample) is not None:
             compare(Slope(case, sample, targets_of(sample), 1, at))
-    for at, sample in _corners(case, first.sample):
-        compare_if_taken(Slope(case, sample, targets_of(sample), 1, at))
+    for slope in _corners(case, first.sample):
+        compare_if_taken(slope)
+
+
+def _has_forward(case: Case) -> bool:
+    """Tell whether the author gave a rule for forward mode, and something can be moved."""
+    given = case.op.rule("jvp") is not None and not case.op._schema.is_mutable
+    return given and bool(targets_of(case.sample))
 
 
 def _forward(case: Case) -> None:
-    """Compare forward mode too, where the author gave a rule for it."""
-    if case.op.rule("jvp") is None or case.op._schema.is_mutable or not targets_of(case.sample):
-        return
+    """Compare forward mode too, wherever backward is compared."""
     case.needs_repeats()
-    _, base = next(_bases(case))
-    compare_forward(Slope(case, base, targets_of(base), 1))
+    (_, base), *rest = _bases(case)
+    first = Slope(case, base, targets_of(base), 1)
+    compare_forward(first)
+    compare_tangent_dtypes(case, first.targets)
+    others = [(at, s) for at, s in (*rest, *without_optionals(base)) if take(case, s) is not None]
+    slopes = [Slope(case, s, targets_of(s), 1, at) for at, s in others]
+    for slope in (*slopes, *_corners(case, base)):
+        compare_forward_if_taken(slope)
+
+
+def _compare_kept(slope: Slope) -> None:
+    """Compare where other calls, or writes, come between the call and its backward."""
+    case, base = slope.case, slope.sample
+    larger = [s for _, s in islice(resized(base), 1) if take(case, s) is not None]
+    for other in (another(case, base, _off_kinks), *larger):
+        compare_between(slope, Slope(case, other, targets_of(other), 1))
+    compare_written(slope)
 
 
 @law("test_second_order", "Gradients of gradients equal finite differences.")
 def second_order_law(case: Case) -> None:
-    """Compare the gradient's own gradient."""
+    """Compare the gradient's own gradient, and the forward derivative's forward derivative."""
+    if _has_forward(case):
+        case.needs_repeats()
+        _, base = next(_bases(case))
+        for at, sample in (("", base), *_other_sign(case, base)):
+            compare_forward_twice(Slope(case, sample, targets_of(sample), 1, at))
     _needs_gradient(case)
-    _, sample = next(_bases(case))
-    slope = Slope(case, sample, targets_of(sample), 2)
+    _, base = next(_bases(case))
+    slope = Slope(case, base, targets_of(base), 2)
     try:
         compare(slope)
+        compare_incoming(replace(slope, order=1))
     except GradcheckError:
         raise
     except (AutogradError, MissingGradientError) as error:
         raise DoesNotApply(f"the gradient cannot be differentiated: {error.problem}") from error
+    for at, sample in _other_sign(case, base):
+        compare_if_taken(Slope(case, sample, targets_of(sample), 2, at))
 
 
 def _needs_gradient(case: Case) -> None:
@@ -172,30 +214,77 @@ def _bases(case: Case) -> Iterator[tuple[str, Sample]]:
             yield at, _marked(case, sample)
 
 
-def _corners(case: Case, base: Sample) -> Iterator[tuple[str, Sample]]:
-    """Give inputs that the author may not have thought of: broadcast, or of the other sign."""
-    for at, sample in (*broadcast(base), ("the other sign", mirrored(base))):
+def _corners(case: Case, base: Sample) -> Iterator[Slope]:
+    """Give slopes that the author may not have thought of, where the operator takes them."""
+    longer = [(at, _off_kinks(s)) for at, s in (*islice(_of_size_one(base), 1), *relisted(base))]
+    for at, sample in (*broadcast(base), *longer):
         if take(case, sample) is not None:
-            yield at, _marked(case, sample)
+            marked = _marked(case, sample)
+            yield Slope(case, marked, targets_of(marked), 1, at)
+    for at, sample in _other_sign(case, base):
+        yield Slope(case, sample, targets_of(sample), 1, at)
+    for at, sample in islice(choices(base), MAX_CHOICES):
+        if take(case, sample) is not None:
+            slope = Slope(case, _marked(case, sample), targets_of(base), 1, at)
+            yield replace(slope, targets=[i for i in slope.targets if is_smooth(slope, i)])
+
+
+def _of_size_one(base: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give the sample with sizes of one, but not with made indices."""
+    if not any(t.dtype.kind in "iu" for t in base.tensors()):
+        yield from ((at, s) for at, s in resized(base) if at.endswith("-> 1"))
+
+
+def _other_sign(case: Case, base: Sample) -> Iterator[tuple[str, Sample]]:
+    sample = mirrored(base)
+    if take(case, sample) is not None:
+        yield "the other sign", _marked(case, sample)
 
 
 def compare_if_taken(slope: Slope) -> None:
-    """Compare where the operator has finite results and gradients.
+    """Compare where the operator has finite results and gradients, and the same ones twice.
 
     Out of its domain it has neither, and a backward that raises is not silent.
 
     Raises:
         GradcheckError: a gradient differs.
     """
+    if _is_taken(slope, slope.gradients):
+        _compare_made(compare, slope)
+
+
+def compare_forward_if_taken(slope: Slope) -> None:
+    """Do the same with the forward derivative.
+
+    Raises:
+        GradcheckError: it differs.
+    """
+    if _is_taken(slope, lambda: pushed_together(slope)):
+        _compare_made(partial(compare_forward, most=1), slope)
+
+
+def _is_taken(slope: Slope, derive: Callable[[], Sequence[Array | None]]) -> bool:
+    if not slope.targets:
+        return False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            told = [g for g in slope.gradients() if g is not None]
-    except Exception:  # the operator may take what its backward does not
+            told = [g for g in derive() if g is not None]
+    except Exception:  # the operator may take what its rule does not
+        return False
+    values, again = ([array_of(t) for t in slope.plain(slope.start)] for _ in range(2))
+    finite = all(bool(np.isfinite(a).all()) for a in (*values, *told))
+    return finite and all(a.tobytes() == b.tobytes() for a, b in zip(values, again, strict=True))
+
+
+def _compare_made(compare_with: Callable[[Slope], None], slope: Slope) -> None:
+    """Compare at made inputs, where what a rule does not take says nothing."""
+    try:
+        compare_with(slope)
+    except GradcheckError:
+        raise
+    except Exception:
         return
-    values = [array_of(t) for t in slope.plain(slope.start)]
-    if all(bool(np.isfinite(a).all()) for a in (*values, *told)):
-        compare(slope)
 
 
 def _off_kinks(sample: Sample) -> Sample:
@@ -214,11 +303,13 @@ def _moved(t: Tensor) -> Tensor:
 
 def _marked(case: Case, sample: Sample) -> Sample:
     """Let the tensors require grad that do so in the author's sample."""
-    marks = {name for name, t in case.sample.named() if t.requires_grad}
+    given = {name: t.requires_grad for name, t in case.sample.named()}
+    # A list that became longer is marked as it was.
+    lists = {name.partition("[")[0] for name, marked in given.items() if marked}
     made = []
     for name, t in sample.named():
         made.append(of_array(array_of(t)))
-        if name in marks:
+        if given.get(name, name.partition("[")[0] in lists):
             made[-1].requires_grad_()
     return sample.rebuilt(made)
 

@@ -336,7 +336,7 @@ def stacked(core: Sample, loops: Loops, vary: Variation) -> Sample:
         count = int(np.prod(shape))
         every = [vary(array, number + i) for i in range(count)]
         whole = np.stack(every) if every else np.empty((0, *array.shape), array.dtype)
-        made.append(of_array(whole.reshape(*shape, *array.shape)))
+        made.append(of_array(whole.reshape((*shape, *array.shape))))
     return core.rebuilt(made)
 
 

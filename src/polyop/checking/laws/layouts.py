@@ -9,17 +9,21 @@ from polyop.checking.inputs import RELAYS, Relay, layouts
 from polyop.checking.law import Case, DoesNotApply, law, outcome
 from polyop.checking.laws.backward import gradient_source
 from polyop.checking.laws.gradient import targets_of
+from polyop.checking.laws.libraries import compare_libraries
 from polyop.checking.sample import Array, Sample, array_of
 from polyop.checking.slope import weights
 from polyop.layers.autograd.api import grad
 from polyop.tensor.tensor import Tensor, of_array
 
 
-@law("test_layouts", "A result does not depend on how the arguments lie in memory.")
-def layouts_law(case: Case) -> None:
-    """Call with transposed, sliced, reversed and unaligned copies of the sample."""
+@law("test_layouts", "A result does not depend on where and how the arguments lie in memory.")
+def layouts_law(case: Case) -> str | None:
+    """Call with transposed, sliced, reversed and unaligned copies, and with other libraries'."""
     case.needs_repeats()
+    note = compare_libraries(case)
     if not any(array_of(t).size > 1 for t in case.sample.tensors()):
+        if note:
+            return note
         raise DoesNotApply("no tensor of the sample has several elements")
     wanted = outcome(case, case.sample.copy())
     for name, sample in layouts(case.sample):
@@ -36,6 +40,7 @@ def layouts_law(case: Case) -> None:
         )
     if gradient_source(case) is not None and not case.op._schema.is_mutable:
         compare_gradients(case)
+    return note
 
 
 def compare_gradients(case: Case) -> None:

@@ -12,18 +12,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 from weakref import ref
 
-import numpy as np
-
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.body import Number, result_forms
 from polyop.dispatch.context import word
 from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.results import tensors_in
 from polyop.errors import ArgumentError, AutogradError, MutationError, PolyopError
 from polyop.layers.autograd.loans import borrow
 from polyop.layers.levels import Level
 from polyop.lazy import load
 from polyop.ops.define import ON_TENSORS
-from polyop.ops.inplace import INPLACE_TWINS
+from polyop.ops.inplace import INPLACE_TWINS, can_write
 from polyop.ops.views import VIEW_INVERSES
 from polyop.schema.tags import Tag
 from polyop.tensor.retaken import retaken
@@ -121,26 +120,61 @@ def root_of(level: Level, tensor: Tensor) -> Tensor:
 
 
 def write(
-    level: Level, op: OpOverload, args: Sequence[Any], is_input: Callable[[Tensor], bool]
+    level: Any, op: OpOverload, args: Sequence[Any], is_input: Callable[[Tensor], bool]
 ) -> Any:
-    """Replace the values of the written tensor, and of all that share its memory.
+    """Replace the values of what is written, and of all that share its memory.
 
     Args:
         level: that the call runs at.
-        op: writes its first argument.
+        op: the operator; one with a functional twin that is built in writes its first argument.
         args: all its arguments.
         is_input: whether a tensor is an input of the transform.
 
     Raises:
-        AutogradError: the operator has no functional twin, and so no derivative.
+        AutogradError: the level follows an argument, and the operator has no derivative.
         MutationError: something is written that the level cannot replace; before any change.
         ArgumentError: the result does not fit what is written.
     """
-    target, twin = args[0], INPLACE_TWINS.get(op.name())
+    twin = INPLACE_TWINS.get(op.name())
     if twin is None:
+        return _write_unfollowed(level, op, args, is_input)
+    target = args[0]
+    way = _ready(level, op, target, is_input)
+    _put(level, target, way, _fitting(op, target, level.run(twin, args)))
+    return target
+
+
+def _write_unfollowed(
+    level: Any, op: OpOverload, args: Sequence[Any], is_input: Callable[[Tensor], bool]
+) -> Any:
+    """Write with an operator without derivative, where there is none to follow."""
+    given = list(tensors_in(tuple(args)))
+    if any(map(level.follows, given)):
         _refuse(
             op, f"writes a tensor under {level.kind} that its gradient cannot follow", AutogradError
         )
+    forms = result_forms(op._schema)
+    if any(kind in {"view", "views"} for kind, _ in forms):
+        _refuse(op, f"gives a view under {level.kind} while it writes, which cannot be followed")
+    pairs = zip(op._schema.arguments, args, strict=True)
+    targets = [t for a, value in pairs if a.is_write for t in tensors_in((value,))]
+    ways = [_ready(level, op, target, is_input) for target in targets]
+    roots = [id(root_of(level, t)) for t in given]
+    if any(roots.count(id(root_of(level, t))) > 1 for t in targets):
+        _refuse(op, f"writes memory under {level.kind} that two of its arguments share")
+    out = level.run(op.functional, args)
+    found = list(out) if len(op.functional._schema.returns) > 1 else [out]
+    fresh = iter(found)
+    results = [args[i] if kind == "argument" else next(fresh) for kind, i in forms]
+    for target, way, new in zip(targets, ways, tensors_in(tuple(fresh)), strict=True):
+        _put(level, target, way, _fitting(op, target, new))
+    return results[0] if len(results) == 1 else tuple(results) or None
+
+
+def _ready(
+    level: Level, op: OpOverload, target: Tensor, is_input: Callable[[Tensor], bool]
+) -> list[Tensor]:
+    """Make sure that a tensor can be written, and give the way from it to its base."""
     if not owned(level, target) and not _taken_over(level, target):
         _refuse(op, f"writes a tensor under {level.kind} that its derivative cannot follow")
     root, way = root_of(level, target), _way(target)
@@ -151,7 +185,12 @@ def write(
         _refuse(op, f"writes {what} of {level.kind}")
     for view in way:
         _check_way(level, op, view)
-    new = _fitting(op, target, level.run(twin, args))
+    return way
+
+
+def _put(level: Level, target: Tensor, way: Sequence[Tensor], new: Tensor) -> None:
+    """Give a tensor a new value, and so its base and all living views of it."""
+    root = root_of(level, target)
     for view in way:
         base, by, statics = view.view_of
         new = VIEW_INVERSES[by.name()](base, new, *statics)
@@ -160,7 +199,6 @@ def write(
         base, *step = view.view_of
         _replace(view, retaken((step[0], step[1]), base))
     bump(target)
-    return target
 
 
 def _taken_over(level: Level, target: Tensor) -> bool:
@@ -191,7 +229,7 @@ def _check_way(level: Level, op: OpOverload, view: Tensor) -> None:
 def _fitting(op: OpOverload, target: Tensor, new: Tensor) -> Tensor:
     """Give the new value in the dtype of the written tensor."""
     fits = tuple(new.shape) == tuple(target.shape)
-    if not fits or not np.can_cast(new.dtype, target.dtype, "same_kind"):
+    if not fits or not can_write(new.dtype, target.dtype):
         raise ArgumentError(
             f"the result of {op.name()} cannot be written to its argument",
             op=op._schema, declared=f"{target.dtype}{tuple(target.shape)}",

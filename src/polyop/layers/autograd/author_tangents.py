@@ -14,7 +14,7 @@ from polyop.dispatch.rules import AutogradRule
 from polyop.layers.autograd.arrays import cast_tensor
 from polyop.layers.autograd.author import AuthorRecorder, flatten_results
 from polyop.layers.autograd.context import Context, refuse
-from polyop.layers.autograd.mirror import describe, fields_of
+from polyop.layers.autograd.mirror import describe, fields_of, note_cast
 from polyop.layers.rule_notes import note_rule
 from polyop.tensor.tensor import Tensor, is_differentiable
 
@@ -60,7 +60,7 @@ class AuthorTangents:
         self, out: Any, values: Sequence[Any], tangents: Sequence[Any]
     ) -> tuple[Any, Sequence[Any]]:
         ctx = ForwardContext()
-        ctx.needs_input_grad = tuple(map(needs, tangents))
+        ctx.needs_input_grad = tuple(map(needs, values, tangents))
         self.recorder.set_up(ctx, values, out)
         try:
             given = self.jvp(ctx, *tangents)
@@ -82,13 +82,18 @@ def _is_plain_pair(out: Any, tangent: Any) -> bool:
     return r.dtype is d.dtype and r.dtype.kind in "fc"
 
 
-def needs(tangent: Any) -> Any:
-    """Give a bool for each argument, mirrored."""
-    if tangent.__class__ in {list, tuple}:
-        return [needs(t) for t in tangent]
-    if tangent.__class__ is dict:
-        return {k: needs(t) for k, t in tangent.items()}
-    return tangent is not None
+def needs(value: Any, tangent: Any) -> Any:
+    """Give a bool for each tensor of an argument, mirrored as backward has it."""
+    if value.__class__ is Tensor:
+        return tangent is not None
+    if value.__class__ in {list, tuple}:
+        parts = [None] * len(value) if tangent is None else tangent
+        return [needs(v, t) for v, t in zip(value, parts, strict=True)]
+    named = value if isinstance(value, dict) else fields_of(value)
+    if named is None:
+        return tangent is not None
+    moved = tangent if isinstance(tangent, dict) else fields_of(tangent) or {}
+    return {name: needs(v, moved.get(name)) for name, v in named.items()}
 
 
 def laid_beside(who: Author, ctx: Context, out: Any, given: Any) -> list[Any]:
@@ -153,6 +158,8 @@ def _checked(who: Author, i: int, result: Any, tangent: Any, *, without: bool) -
         _unfit(who, f"shape {tuple(result.shape)} for result {i}", tangent)
     if without or not is_differentiable(result.dtype):
         return None
+    if tangent.dtype != result.dtype:
+        note_cast(f"result {i}", result.dtype, tangent.dtype)
     return cast_tensor(tangent, result.dtype)
 
 

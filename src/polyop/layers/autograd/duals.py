@@ -162,7 +162,7 @@ class JvpLevel(LiftingLevel):
             return None
         if value.__class__ is list or value.__class__ is tuple:
             found = [self.tangent(x) for x in value]
-            return found if any(t is not None for t in found) else None
+            return value.__class__(found) if any(t is not None for t in found) else None
         if not any(self.tangent(t) is not None for t in tensors_in((value,))):
             return None
         return tree.map_leaves(self.tangent, value)
@@ -198,6 +198,10 @@ class JvpLevel(LiftingLevel):
         found = self.tangent(value)
         tangent: Tensor = ON_TENSORS["zeros_like"](self.peel(value)) if found is None else found
         return tangent
+
+    def follows(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor has a tangent here."""
+        return self.tangent(tensor) is not None
 
     def is_input(self, tensor: Tensor) -> bool:
         """Tell whether a tensor is an input, which nobody may write."""

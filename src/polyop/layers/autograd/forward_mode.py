@@ -72,7 +72,7 @@ def _pushed_through(
         return *pushed(who, call, values, tangents), written
     out = cls.apply(*values)
     ctx = ForwardContext()
-    ctx.needs_input_grad = tuple(map(needs, tangents))
+    ctx.needs_input_grad = tuple(map(needs, values, tangents))
     assert traits.setup is not None
     running = "setup_context"
     try:

@@ -95,6 +95,10 @@ class GradLevel(LiftingLevel):
             return found
         return None
 
+    def follows(self, tensor: Tensor) -> bool:
+        """Tell whether what is computed now from a tensor gets a history here."""
+        return (word().grad or self.always) and self.node_of(tensor) is not None
+
     def is_input(self, tensor: Tensor) -> bool:
         """Tell whether a tensor is an input, which nobody may write."""
         return tensor.keys & GRAD != 0 and tensor.grad_node.seq == 0

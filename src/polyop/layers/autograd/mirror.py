@@ -155,18 +155,18 @@ def _one(op: Any, source: Any, name: str, spec: Spec, given: Any) -> Found:
         )
     if spec.node is not None:
         if given.dtype != spec.dtype:
-            _note_cast(name, spec.dtype, given.dtype)
+            note_cast(name, spec.dtype, given.dtype)
         yield spec.node, cast_tensor(given, spec.dtype)
 
 
-#: An argument, its dtype, and that of the gradient which backward returned for it.
+#: An argument or result, its dtype, and that of its gradient, or tangent, from an author.
 Cast = tuple[str, Any, Any]
 _watching: ContextVar[list[Cast] | None] = ContextVar("watching", default=None)
 
 
 @contextmanager
 def watching_casts() -> Iterator[list[Cast]]:
-    """Collect the casts of gradients in the block; a wrong dtype is no error (S128)."""
+    """Collect the casts of gradients and tangents in the block; they are no error (S128)."""
     casts: list[Cast] = []
     token = _watching.set(casts)
     try:
@@ -175,7 +175,8 @@ def watching_casts() -> Iterator[list[Cast]]:
         _watching.reset(token)
 
 
-def _note_cast(name: str, declared: Any, seen: Any) -> None:
+def note_cast(name: str, declared: Any, seen: Any) -> None:
+    """Tell who watches that a gradient, or a tangent, is cast."""
     casts = _watching.get()
     if casts is not None:
         casts.append((name, declared, seen))

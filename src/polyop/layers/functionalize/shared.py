@@ -8,6 +8,7 @@ memory instead, of which its arguments are views (`auto_functionalized_v2`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from polyop.dispatch.namespaces import ops
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import tensors_in
 from polyop.errors import MutationError
+from polyop.layers.functionalize.apart import apart
 from polyop.layers.functionalize.storage import (
     Chain,
     Functional,
@@ -36,10 +38,15 @@ def is_shared(op: OpOverload, args: Sequence[Any]) -> bool:
     """Tell whether memory that a call writes is that of another argument too."""
     if op.name() in INPLACE_TWINS:  # computed as if all was read before the write
         return False
-    read = [id(r.storage) for value in args for r in _records(value)]
-    if len(set(read)) == len(read):
-        return False
-    return any(read.count(id(storage)) > 1 for storage in written(op, args))
+    found: dict[int, list[tuple[bool, Chain]]] = {}
+    for argument, value in zip(op._schema.arguments, args, strict=True):
+        for r in _records(value):
+            found.setdefault(id(r.storage), []).append((argument.is_write, r.chain))
+    return any(
+        (writes or others) and not apart(a, b)
+        for views in found.values()
+        for (writes, a), (others, b) in combinations(views, 2)
+    )
 
 
 def written(op: OpOverload, args: Sequence[Any]) -> list[Storage]:
@@ -75,9 +82,9 @@ def write_shared(op: OpOverload, args: Sequence[Any], values: Sequence[Any]) -> 
     given: dict[str, Any] = {"_all_bases": bases}
     for argument, arg, value in zip(op._schema.arguments, args, values, strict=True):
         name = argument.name
-        if not any(id(r.storage) in number for r in _records(arg)):
+        if not argument.is_write and not any(id(r.storage) in number for r in _records(arg)):
             given[name] = value
-        elif isinstance(arg, Tensor):
+        elif arg is None or isinstance(arg, Tensor):
             given |= _spelled(op, f"_{name}", arg, number, bases)
         else:
             given[f"_{name}_length"] = len(arg)
@@ -146,17 +153,18 @@ def _place(op: OpOverload, record: Functional, base: Tensor) -> tuple[list[int],
     if len(shape) != len(base.shape):
         _refuse(op, f"symbolic sizes {tuple(base.shape)}")
     whole = np.empty(shape, "int8")  # never read, so it costs no memory
-    part = run_under(PLAIN, _part, of_array(whole), record.chain).numpy()
+    part = run_under(PLAIN, _part, whole, record.chain)
     if part.size and not np.may_share_memory(part, whole):
         _refuse(op, f"a copy, made by {record.chain[-1].op}")
     offset = part.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
     return list(part.shape), list(element_strides(part)), offset if part.size else 0
 
 
-def _part(base: Tensor, chain: Chain) -> Tensor:
+def _part(whole: np.ndarray[Any, Any], chain: Chain) -> Any:
+    base = of_array(whole)
     for step in chain:
         base = step.take(base)
-    return base
+    return base.numpy()
 
 
 def _refuse(op: OpOverload, seen: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import Way
 from polyop.dispatch.table import Kernel
-from polyop.errors import ArgumentError
+from polyop.errors import AliasError, ArgumentError
 from polyop.layers.payloads.answers import no_data
 from polyop.layers.payloads.facts import library_in, tensors
 from polyop.layers.payloads.handlers import put
@@ -108,13 +108,16 @@ def _returned(
 def _linked(  # noqa: PLR0917 - what a view is
     op: OpOverload, given: Any, made: Any, args: Sequence[Any], i: int, which: int | None
 ) -> Any:
-    """Tie a declared view to its base: it shares no memory, and is taken again after a write."""
+    """Tie a declared view to its base; one of other memory is taken again after a write."""
     if getattr(given, "view_of", None) is None or args[i].payload.__class__ is not Held:
         return made
     base: Tensor = args[i]
     held: Held = made.payload
+    shown = held.library.view_like(base.payload.array, given.payload)
     made.payload = base.payload.view(
-        held.array, None, Taken(base.payload, op, tuple(args), i, which)
+        held.array if shown is None else shown,
+        None,
+        Taken(base.payload, op, tuple(args), i, which),
     )
     made.version = share(base)
     statics = (*args[:i], *args[i + 1 :])
@@ -129,6 +132,7 @@ def call_held(op: OpOverload, values: Sequence[Any]) -> Any:
     """Call an operator with arrays of other libraries; the answer is in kind.
 
     Raises:
+        AliasError: a view is declared that an array of the library cannot be.
         ArgumentError: an array of an unknown library, or one that is written and never can be.
     """
     leaves = tree.leaves(list(values))
@@ -140,7 +144,7 @@ def call_held(op: OpOverload, values: Sequence[Any]) -> Any:
     ]
     n = len(op._schema.positional)
     result = op.entry(*given[:n], **dict(zip(names[n:], given[n:], strict=True)))
-    return tree.map_leaves(_bare, result) if in_kind else result
+    return tree.map_leaves(partial(_bare, op), result) if in_kind else result
 
 
 def _taken(op: OpOverload, argument: Any, value: Any) -> Any:
@@ -170,5 +174,22 @@ def _taken(op: OpOverload, argument: Any, value: Any) -> Any:
     return from_array(value)
 
 
-def _bare(value: Any) -> Any:
-    return to_array(value) if isinstance(value, Tensor) else value
+def _bare(op: OpOverload, value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    held = value.payload
+    copied = held.__class__ is Held and held.taken is not None and held.library.writes
+    if copied and not op.is_builtin:
+        _refuse_copy(op, held.library)
+    return to_array(value)
+
+
+def _refuse_copy(op: OpOverload, library: Library) -> NoReturn:
+    raise AliasError(
+        f"{op.name()} gives a view that no array of {library.name} is: its memory is another's",
+        op=op._schema,
+        declared="a view in the memory of the argument",
+        seen="strides below zero, another dtype, or an argument that is conjugated when it is read",
+        source=op.source,
+        fix="wrap the argument with polyop.from_array: its views are taken again after a write",
+    )

@@ -20,12 +20,12 @@ Fn = Callable[..., Any]
 
 
 def tensors(value: Any) -> list[Tensor]:
-    """Give the tensors of an argument."""
+    """Give the tensors of an argument, records included."""
     if isinstance(value, Tensor):
         return [value]
-    if value.__class__ in {list, tuple, dict}:
-        return [t for t in tree.leaves(value) if isinstance(t, Tensor)]
-    return []
+    if value.__class__ in _PLAIN or isinstance(value, np.dtype):
+        return []
+    return [t for t in tree.leaves(value) if isinstance(t, Tensor)]
 
 
 def mapped(value: Any, fn: Fn) -> Any:

@@ -15,6 +15,7 @@ from polyop.errors import UsageError, nearest
 from polyop.graph import GraphModule
 from polyop.graph.node import identifier
 from polyop.layers.fake.mode import FakeTensorMode, mode_inside
+from polyop.layers.trace.guarded import SizeGuards, guarded
 from polyop.layers.trace.outside import is_outside, levels_outside
 from polyop.layers.trace.proxy import PreDispatchModule, ProxyMode
 from polyop.layers.trace.tracer import Tracer
@@ -41,13 +42,14 @@ def make_fx(
         tracing_mode: run it on the data (`"real"`), on fakes (`"fake"`), or on fakes with
             symbolic sizes (`"symbolic"`).
         pre_dispatch: record calls as written, before autograd and decompositions act; grad
-            mode is part of the program then.
+            mode and autocast are part of the program then.
         decomposition_table: functions that are traced instead of operators.
 
     Returns:
         A function of the same arguments; it gives a `GraphModule`, whose inputs are the leaves
-        of the arguments, and whose `shape_env` has the guards. A traceable wrapper counts as
-        the tensors inside it, as an argument and as a result.
+        of the arguments, and whose `shape_env` has the guards. Traced with symbolic sizes, it
+        raises `UsageError` for inputs of which a guard does not hold. A traceable wrapper counts
+        as the tensors inside it, as an argument and as a result.
 
     Raises:
         UsageError: an unknown mode.
@@ -89,6 +91,10 @@ def _traced(
     """Run a function on stand-ins for its arguments, and give what it did as a graph."""
     leaves, spec = tree.flatten(args)
     mode = _mode(tracing_mode, leaves)
+    own = ShapeEnv() if mode is None and tracing_mode == "symbolic" else None
+    if own is not None:
+        # Tensors that the function closes over become constants of the program.
+        mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=own)
     outside = levels_outside(word())
     if mode is None and any(is_outside(leaf, outside) for leaf in leaves):
         mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -105,17 +111,19 @@ def _traced(
         under = with_pre_dispatch(plain, proxy)
     result = inside(run_under(under, f, *given))
     if proxy is not None:
-        proxy.note_grad(plain.grad)
+        proxy.note(plain)
     env = None if mode is None else mode.shape_env
     module: GraphModule = run_under(plain, tracer.finish, result, env)
     if proxy is not None:
         module.__class__ = PreDispatchModule
+    if own is not None:
+        module = guarded(module, SizeGuards(own, [name for name, _ in parts], inputs))
     module.__dict__["shape_env"] = env
     return module
 
 
 def _mode(tracing_mode: str, leaves: Sequence[Any]) -> FakeTensorMode | None:
-    """Give the mode of fake inputs, or a new one."""
+    """Give the mode of fake inputs, or the one for fixed sizes; None for real tensors."""
     for leaf in leaves:
         if isinstance(leaf, Tensor) and leaf.payload.__class__ is Meta and leaf.payload.space.mode:
             found: FakeTensorMode = leaf.payload.space.mode
@@ -125,9 +133,7 @@ def _mode(tracing_mode: str, leaves: Sequence[Any]) -> FakeTensorMode | None:
     if tracing_mode == "real":
         active: FakeTensorMode | None = word().fake
         return active
-    env = ShapeEnv() if tracing_mode == "symbolic" else None
-    # Tensors that the function closes over become constants of the program.
-    return FakeTensorMode(allow_non_fake_inputs=True, shape_env=env)
+    return None if tracing_mode == "symbolic" else FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def leaf_names(f: Callable[..., Any], args: Sequence[Any]) -> list[str]:

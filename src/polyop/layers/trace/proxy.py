@@ -1,19 +1,22 @@
 """`ProxyMode`: the tracing mode before dispatch (S114, S209).
 
 It meets a call before autograd and decompositions do, so that an operator
-that decomposes is one node, and grad mode is part of the program.
+that decomposes is one node, and grad mode and autocast are part of the program.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from polyop.dispatch.context import run_under, set_word, word
+from polyop.devices import DType
+from polyop.dispatch.context import Word, run_under, set_word, word
 from polyop.dispatch.infra_modes import ModeKey
 from polyop.dispatch.modes import DispatchMode
 from polyop.dispatch.pre_dispatch import with_pre_dispatch
 from polyop.graph import GraphModule
 from polyop.graph.node import CALL_FUNCTION
+from polyop.layers.autocast import autocast, autocast_dtypes
 from polyop.layers.trace.tracer import Tracer
 
 
@@ -29,6 +32,7 @@ class ProxyMode(DispatchMode):
     def __init__(self, tracer: Tracer) -> None:
         self.tracer = tracer
         self.grad = word().grad
+        self.autocast = autocast_dtypes(word())
 
     def __dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call with this mode off, and add its node."""
@@ -38,19 +42,38 @@ class ProxyMode(DispatchMode):
             return run_under(with_pre_dispatch(word(), self), instead, *args, **given)
         if types:
             # A graph knows no classes of tensors. What the class does is recorded where it does
-            # it: below autograd.
+            # it: below autograd, and below autocast.
             self.note_grad(word().grad)
+            self.note_autocast({})
             return run_under(word().but(tracer=self.tracer), op, *args, **given)
         result = op(*args, **given)
-        self.note_grad(word().grad)
+        self.note(word())
         self.tracer.record(op, args, given, _inside(result))
         return result
+
+    def note(self, now: Word) -> None:
+        """Add nodes that set grad mode and autocast, if they are not what they were."""
+        self.note_grad(now.grad)
+        if now.autocast or self.autocast:
+            self.note_autocast(autocast_dtypes(now))
 
     def note_grad(self, grad: bool) -> None:
         """Add a node that sets grad mode, if that is not what it was at the last call."""
         if grad != self.grad:
             self.grad = grad
-            self.tracer.graph.create_node(CALL_FUNCTION, set_grad_mode, (grad,))
+            self._call(set_grad_mode, grad)
+
+    def note_autocast(self, dtypes: dict[str, DType | None]) -> None:
+        """Add nodes that set autocast, for the device types where it is not what it was."""
+        for kind in self.autocast.keys() - dtypes.keys():
+            self._call(set_autocast, kind, None, False)
+        for kind, dtype in dtypes.items():
+            if kind not in self.autocast or self.autocast[kind] != dtype:
+                self._call(set_autocast, kind, dtype, True)
+        self.autocast = dtypes
+
+    def _call(self, target: Callable[..., None], *args: Any) -> None:
+        self.tracer.graph.create_node(CALL_FUNCTION, target, args)
 
 
 def _inside(result: Any) -> Any:
@@ -66,12 +89,18 @@ def set_grad_mode(grad: bool) -> None:
     set_word(word().with_grad if grad else word().without_grad)
 
 
-#: Passes keep it, though nobody reads what it gives.
+def set_autocast(device_type: str, dtype: DType | None, enabled: bool) -> None:
+    """Set autocast for the nodes that follow; a program ends in the one in which it began."""
+    set_word(autocast(device_type, dtype, enabled).word())
+
+
+#: Passes keep them, though nobody reads what they give.
 set_grad_mode.is_impure = True  # type: ignore[attr-defined]
+set_autocast.is_impure = True  # type: ignore[attr-defined]
 
 
 class PreDispatchModule(GraphModule):
-    """A program that may set grad mode; an exception in it leaves the context as it was."""
+    """A program that may set grad mode or autocast; an exception in it leaves them as they were."""
 
     def __call__(self, *inputs: Any) -> Any:
         """Run the graph."""

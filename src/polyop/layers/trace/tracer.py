@@ -206,7 +206,7 @@ class Tracer:
         elif tree.record_values(result) is not None:
             names, items = tree.children(result)
             for name, item in zip(names, items or (), strict=True):
-                self._item(node, name, item, written, getattr)
+                self._item(node, name, item, written, tree.field_of)
         elif is_reference(result):
             self.track_object(result, node)
 

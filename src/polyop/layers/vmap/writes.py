@@ -43,8 +43,7 @@ def check_written(
     """
     for i in written(op):
         _refuse_copied(op, i, args[i])
-        tensors = [t for t in tree.leaves(values[i]) if isinstance(t, Tensor)]
-        if len(dims_in(dims[i])) < len(tensors) and dims_in(list(dims)):
+        if len(dims_in(dims[i])) < len(list(tensors_in(values[i]))) and dims_in(list(dims)):
             name = op._schema.arguments[i].name
             raise VmapError(
                 f"{op.name()} writes argument {name!r}, which is the same for all samples, "
@@ -139,7 +138,7 @@ def loop_of_writes(
         for i in written(op):
             values[i] = tree.map_leaves(_clone, values[i])
         result = call(op, values)
-        news.append([t for i in written(op) for t in tree.leaves(values[i])])
+        news.append(_targets(op, values))
         return result
 
     result = loop(level, op, args, twin)
@@ -159,10 +158,15 @@ def _clone(x: Any) -> Any:
     return clone(x) if isinstance(x, Tensor) else x
 
 
+def _targets(op: OpOverload, values: Sequence[Any]) -> list[Tensor]:
+    """Give the tensors of written arguments; records may have other values between them."""
+    return [t for i in written(op) for t in tensors_in(values[i])]
+
+
 def _write_back(
     op: OpOverload, values: Sequence[Any], dims: Sequence[Any], news: Sequence[Sequence[Any]]
 ) -> None:
-    targets = [t for i in written(op) for t in tree.leaves(values[i])]
+    targets = _targets(op, values)
     axes = [d for i in written(op) for d in dims_in(dims[i])]
     columns = zip(*news, strict=True)
     for target, axis, column in zip(targets, axes, columns, strict=False):

@@ -1,0 +1,138 @@
+"""What operators give at their edges: zeros, infinities, NaN, sides that meet, numbers beside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import polyop
+from polyop import func, linalg
+from polyop.autograd import grad
+from polyop.fake import FakeTensorMode
+
+NUMBERS = [None, True, 2, 0.5, 1j]
+DTYPES = ["bool", "int8", "uint16", "int64", "float16", "float32", "complex64"]
+
+
+def slope(fn: Any, x: Any) -> Any:
+    """Give the result of a function of one array, and its gradient."""
+    leaf = polyop.from_numpy(np.asarray(x)).requires_grad_()
+    out = fn(leaf)
+    return out.numpy(force=True), grad(out, [leaf], polyop.ones_like(out))[0].numpy()
+
+
+@pytest.mark.parametrize("order", [-1, -2, -0.5, -np.inf])
+def test_a_norm_keeps_nan(order: float) -> None:
+    """S206: a negative order gives zero for a zero, but NaN for a NaN, as NumPy's does."""
+    rows = np.array([[0, np.nan, 1], [0, 1, 2], [1, 2, 4]])
+    with np.errstate(divide="ignore"):
+        wanted = [np.linalg.norm(row, ord=order) for row in rows]
+    found = linalg.vector_norm(polyop.from_numpy(rows), ord=order, axis=1)
+    np.testing.assert_allclose(found.numpy(), wanted)
+
+
+def clipped(side: Any) -> Any:
+    return polyop.clip(polyop.asarray([-1.0, 1.0, 3.0]), side, side).sum()
+
+
+def test_sides_that_meet_have_the_whole_derivative() -> None:
+    """S133: what is clipped to one value moves with it, in both modes."""
+    at = polyop.asarray(1.0)
+    assert func.grad(clipped)(at).item() == 3
+    assert func.jvp(clipped, (at,), (polyop.ones(()),))[1].item() == 3
+    x = polyop.asarray([-1.0, 1.0, 3.0])
+    parts = func.grad(lambda *given: polyop.clip(*given).sum(), argnums=(0, 1, 2))(x, at, at)
+    assert parts[0].tolist() == [0, 0, 0]
+    assert parts[1].item() + parts[2].item() == 3
+
+
+@pytest.mark.parametrize("library", ["torch", "jax", "array_api_strict"])
+@pytest.mark.parametrize("part", ["inside", "below", "above"])
+def test_other_libraries_say_the_same_of_sides(library: str, part: str) -> None:
+    """S66: which part an element is in does not depend on the library."""
+    xp = pytest.importorskip("jax.numpy" if library == "jax" else library)
+    x, sides = np.array([-1.0, 0, 1, 2, 3]), [(0, 2), (1, 1), (2, 0), (1, 3)]
+    for low, high in sides:
+        low, high = np.full(5, float(low)), np.full(5, float(high))
+        given = [polyop.from_array(xp.asarray(a)) for a in (x, low, high)]
+        wanted = polyop.ops.core.clip_part(*map(polyop.from_numpy, (x, low, high)), part)
+        assert polyop.ops.core.clip_part(*given, part).tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sides_and_elements_meet_in_one_dtype(dtype: str) -> None:
+    """S145: it is NumPy's, whichever side is a number, and fakes know it."""
+    x = np.array([0, 1, 3]).astype(dtype)
+    sides = [*NUMBERS, *[np.array([1, 0, 2]).astype(d) for d in DTYPES]]
+    for low in sides:
+        for high in sides:
+            if low is None and high is None:
+                continue
+            a, b = (polyop.from_numpy(s) if isinstance(s, np.ndarray) else s for s in (low, high))
+            found = polyop.clip(polyop.from_numpy(x), a, b)
+            wanted = np.clip(x, low, high)
+            assert found.dtype == wanted.dtype, (low, high)
+            np.testing.assert_array_equal(found.numpy(), wanted)
+            with FakeTensorMode() as mode:
+                fakes = [mode.from_tensor(t) if isinstance(t, polyop.Tensor) else t for t in (a, b)]
+                fake = polyop.clip(mode.from_tensor(polyop.from_numpy(x)), *fakes)
+            assert fake.dtype == found.dtype, (low, high)
+
+
+def test_sides_beyond_the_dtype_they_meet_in() -> None:
+    """S145: limits that no element can be beyond change nothing but the dtype."""
+    true = polyop.asarray([True, False])
+    assert polyop.clip(true, None, 2**64 - 1).dtype == polyop.int64
+    small = polyop.asarray([1, -2], dtype=polyop.int8)
+    assert polyop.clip(small, 1000, 1500.5).tolist() == [1000.0, 1000.0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_angle_of_real_numbers_is_constant(dtype: Any) -> None:
+    """S134: its gradient is zero, however small or large they are."""
+    x = np.array([1e-30, -1e30, 0, -0.0, np.inf, -np.inf, np.nan, 1e-300, -1e300], np.float64)
+    with np.errstate(all="ignore"):
+        found = slope(polyop.angle, x.astype(dtype))[1]
+    np.testing.assert_array_equal(found, np.zeros(9))
+
+
+def test_the_angle_of_complex_numbers() -> None:
+    """S134: its gradient is PyTorch's, and right where squares would overflow."""
+    x = np.array([1 + 2j, -3j, 0, -1, 1e-5 + 1j])
+    leaf = torch.tensor(x, requires_grad=True)
+    torch.angle(leaf).sum().backward()
+    np.testing.assert_allclose(slope(polyop.angle, x)[1], leaf.grad.resolve_conj(), rtol=1e-12)
+    large = slope(polyop.angle, np.complex64([1e30 + 1e30j]))[1]
+    np.testing.assert_allclose(large, [-5e-31 + 5e-31j], rtol=1e-6)
+
+
+@pytest.mark.parametrize("base", [0, 0.0, 0j, np.zeros(1, complex)], ids=repr)
+def test_powers_of_zero(base: Any) -> None:
+    """S134: a complex exponent of zero has the gradient zero, and none where there is no power."""
+    base = polyop.from_numpy(base) if isinstance(base, np.ndarray) else base
+    with np.errstate(all="ignore"):
+        for exponent in (1, 1 + 1j, 0, 2.5 - 3j):
+            assert slope(lambda x: base**x, np.array([exponent], complex))[1] == 0
+        for exponent in (3j, -2j, -1, -1 + 1j):
+            assert np.isnan(slope(lambda x: base**x, np.array([exponent], complex))[1]).all()
+
+
+@pytest.mark.parametrize("other", ["constant", "leaf", "itself", "view"])
+def test_a_product_written_in_place_has_its_gradient(other: str) -> None:
+    """S135: `z @= y` has the gradient of `z @ y`, where `y` shares its memory too."""
+
+    def product(*, write: bool) -> list[Any]:
+        x = polyop.asarray([[1.0, 2.0], [3.0, -1.0]]).requires_grad_()
+        y = polyop.asarray([[0.5, 1.0], [2.0, -3.0]]).requires_grad_(other == "leaf")
+        z = x * 1.5
+        right = {"itself": z, "view": z.mT}.get(other, y)
+        if write:
+            z @= right
+        else:
+            z = z @ right
+        return [g.tolist() for g in grad((z * z).sum(), [x, y] if other == "leaf" else [x])]
+
+    assert product(write=True) == product(write=False)
