@@ -119,6 +119,8 @@ def clip_kernel(x: Array, min: Any, max: Any) -> Array:
         raised: Array = np.maximum(x, min)
         return raised if max is None else np.minimum(raised, max)
     except OverflowError:
+        if x.dtype.kind == "b":
+            raise
         dtype = np.result_type(x.dtype, _like(min), _like(max))
         low, high = _reached(dtype, min, max)
         if low is min and high is max and dtype == x.dtype:

@@ -8,7 +8,6 @@ operators are linear, so each pair is the other's gradient.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,8 +57,6 @@ ON_ARRAYS["inverse_order"] = ON_TENSORS["inverse_order"] = inverse_order
 
 
 def _reshape(x: Array, shape: Sequence[int]) -> Array:
-    if math.prod(shape) < 0 and min(shape) < -1:  # NumPy would work any negative size out
-        metas.infer_shape("reshape", x.shape, shape)
     try:
         return x.reshape(shape)
     except ValueError:
@@ -68,8 +65,6 @@ def _reshape(x: Array, shape: Sequence[int]) -> Array:
 
 
 def _view(x: Array, shape: Sequence[int]) -> Array:
-    if math.prod(shape) < 0 and min(shape) < -1:
-        metas.infer_shape("view", x.shape, shape)
     try:
         return x.reshape(shape, copy=False)
     except ValueError:

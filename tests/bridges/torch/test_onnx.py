@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -157,6 +157,28 @@ def test_writes_become_functions() -> None:
     assert str(program.graph) == before
     torch.testing.assert_close(made.module()(x), f(x))
     agree(f, (x,))
+
+
+class Pair(NamedTuple):
+    """What PyTorch has no word for."""
+
+    a: Tensor
+    b: int
+
+
+@polyop.custom_op("onnx_tests::odd", mutates_args={"pair"})
+def odd(pair: Pair) -> None:
+    """Write what no program of PyTorch has."""
+    pair.a.numpy()[...] = pair.b
+
+
+def test_operators_that_pytorch_does_not_take_are_in_no_program() -> None:
+    """S174: a program is rewritten, whatever else was defined."""
+    x = polyop.zeros(2)
+    odd(Pair(x, 3))
+    assert x.tolist() == [3, 3]
+    program = torch.export.export(Model(torch.sin).eval(), (torch.ones(2),))
+    assert without_writes(program).module()(torch.zeros(2)).tolist() == [0, 0]
 
 
 @polyop.custom_op("onnx_tests::rotate", mutates_args={"a", "c"})

@@ -19,11 +19,10 @@ import onnx_ir as ir
 import torch
 from onnxscript import values as onnxscript_values
 
-from polyop.bridges.torch.bridge import bridge_of
+from polyop.bridges.torch.bridge import bridge_of, bridges
 from polyop.bridges.torch.kernel import filled
 from polyop.bridges.torch.schema import Place, Translation
 from polyop.dispatch.operator import OpOverload
-from polyop.dispatch.registry import DEFINITIONS
 from polyop.errors import PolyopError, UsageTypeError
 from polyop.export.onnx.c_api import ELEMENTS
 from polyop.export.onnx.calls import CALL, Input, facts_of, op_type, to_text, written_out
@@ -134,11 +133,7 @@ def without_writes(program: torch.export.ExportedProgram) -> torch.export.Export
             fix="give what torch.export.export gives",
         )
     made = deepcopy(program)
-    known = {
-        bridge_of(d.op).target: d.op
-        for d in list(DEFINITIONS.values())
-        if d.op._schema.is_mutable and not d.op.is_builtin
-    }
+    known = {b.target: b.op for b in bridges() if b.op._schema.is_mutable and not b.op.is_builtin}
     for node in list(made.graph.nodes):
         op = known.get(node.target)
         if op is not None:
