@@ -143,21 +143,27 @@ def _reached(dtype: Any, min: Any, max: Any) -> tuple[Any, Any]:
     return None if below else min, None if above else max
 
 
+_NUMBER = (int, float)
+
+
 def clip_part_kernel(x: Array, min: Any, max: Any, part: str) -> Array:
     """Tell which elements `clip` keeps, or moves up to `min`, or down to `max`.
 
     Where both sides are one nothing is kept: what is not above is moved up.
     """
+    both = min is not None and max is not None
+    # Of two numbers, as most sides are, one look tells what holds for all elements.
+    apart = not both or (isinstance(min, _NUMBER) and isinstance(max, _NUMBER) and min < max)
     if part == "above":
         above: Array = x > max
-        return above if min is None else above | (min > max)
+        return above if apart else above | (min > max)
     if part == "below":
         below: Array = x < min
-        return below if max is None else below & (min <= max) | (x == min) & (min == max)
+        return below if apart else below & (min <= max) | (x == min) & (min == max)
     inside: Array = np.ones(x.shape, np.bool_) if min is None else x >= min
     if max is not None:
         inside = inside & (x <= max)
-    return inside if min is None or max is None else inside & (min != max)
+    return inside if apart else inside & (min != max)
 
 
 where = pointwise(
