@@ -14,16 +14,13 @@ from typing import Any
 import numpy as np
 
 from polyop.checking.compare import Tolerance, array_difference
-from polyop.checking.inputs import cast
 from polyop.checking.law import Case
-from polyop.checking.laws.fake import take
-from polyop.checking.sample import Array, Sample, array_of, leaves_named
+from polyop.checking.sample import Array, array_of
 from polyop.checking.slope import Slope, gradients_of, rounds, weights
 from polyop.dispatch.keys import AUTOGRAD_KEYS, DispatchKey
-from polyop.errors import AutogradError, GradcheckError
+from polyop.errors import GradcheckError
 from polyop.layers.autograd.api import grad
-from polyop.layers.autograd.mirror import Cast, watching_casts
-from polyop.tensor.tensor import Tensor, is_differentiable, of_array
+from polyop.tensor.tensor import Tensor, of_array
 
 #: How many times another gradient is given. A power of two, so that products are exact.
 SCALE = -64.0
@@ -228,49 +225,3 @@ def compare_incoming(slope: Slope) -> None:
 def _product(t: Tensor, by: Array) -> Array:
     """Multiply, as numbers of two parts where they are complex."""
     return np.asarray((np.conj(array_of(t)) * by).real)
-
-
-# -- dtypes -------------------------------------------------------------------
-
-
-def compare_dtypes(case: Case, targets: Sequence[int]) -> None:
-    """Look for gradients of another dtype than their argument's.
-
-    At the sample any other is told; in double precision only one that loses some of it.
-
-    Raises:
-        AutogradError: backward gives one, though all of the call has one dtype.
-    """
-    for name, declared, seen in _casts(case, case.sample.copy(), targets):
-        _refuse_dtype(case, name, declared, seen)
-    double = cast(case.sample, "float64")
-    if take(case, double) is not None:
-        for name, declared, seen in _casts(case, double, targets):
-            if not np.can_cast(declared, seen):
-                _refuse_dtype(case, name, declared, seen)
-
-
-def _casts(case: Case, sample: Sample, targets: Sequence[int]) -> Sequence[Cast]:
-    """Give the gradients that are cast; none where what their dtype is follows from no argument."""
-    given = sample.tensors()
-    inputs = [given[i].requires_grad_() for i in targets]
-    leaves = leaves_named(sample.call(case.op), len(case.op._schema.returns))
-    results = [t for _, t in leaves if isinstance(t, Tensor) and t.requires_grad]
-    floating = {t.dtype for t in (*given, *results) if is_differentiable(t.dtype)}
-    if not results or len(floating) > 1:
-        return ()
-    with watching_casts() as casts:
-        grad(results, inputs, weights(results), allow_unused=True)
-    return casts
-
-
-def _refuse_dtype(case: Case, name: str, declared: Any, seen: Any) -> None:
-    raise AutogradError(
-        f"backward of {case.name} returned a gradient of the wrong dtype for {name!r}; it is cast",
-        op=case.op._schema,
-        argument=name,
-        declared=f"dtype {declared}",
-        seen=f"dtype {seen}",
-        source=gradient_source(case),
-        fix=f"return a gradient of the argument's dtype: .astype({name}.dtype)",
-    )

@@ -11,10 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from polyop.checking.inputs import cast
-from polyop.checking.law import Case
-from polyop.checking.laws.fake import take
-from polyop.checking.sample import Array, Sample, array_of, leaves_named
+from polyop.checking.sample import Array, array_of, leaves_named
 from polyop.checking.slope import (
     FEW_ELEMENTS,
     Moves,
@@ -25,9 +22,8 @@ from polyop.checking.slope import (
     rounds,
     weighted,
 )
-from polyop.errors import AutogradError, GradcheckError
+from polyop.errors import GradcheckError
 from polyop.layers.autograd.forward_mode import jvp
-from polyop.layers.autograd.mirror import Cast, watching_casts
 from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 
 
@@ -49,8 +45,8 @@ def compare_forward(slope: Slope, most: int = FEW_ELEMENTS) -> None:
 def pushed_together(slope: Slope) -> list[Array]:
     """Give the tangents of the results along a random direction."""
     arrays = [slope.start[i] for i in slope.targets]
-    function = _function(slope, slope.targets)
-    return [array_of(t) for t in jvp(function, _fresh(arrays), _fresh(_random(arrays, 11)))[1]]
+    function = function_of(slope, slope.targets)
+    return [array_of(t) for t in jvp(function, fresh(arrays), fresh(random_like(arrays, 11)))[1]]
 
 
 def _compare(slope: Slope, moves: Moves) -> None:
@@ -61,12 +57,12 @@ def _compare(slope: Slope, moves: Moves) -> None:
 
 def _along(slope: Slope, moves: Moves) -> float:
     """Give the derivative of the weighted sum along a direction, by forward mode."""
-    primals = _fresh([slope.start[i] for i in moves])
-    _, slopes = jvp(_function(slope, list(moves)), primals, _fresh(list(moves.values())))
+    primals = fresh([slope.start[i] for i in moves])
+    _, slopes = jvp(function_of(slope, list(moves)), primals, fresh(list(moves.values())))
     return weighted(slopes)
 
 
-def _function(slope: Slope, moving: Sequence[int]) -> Callable[..., tuple[Tensor, ...]]:
+def function_of(slope: Slope, moving: Sequence[int]) -> Callable[..., tuple[Tensor, ...]]:
     """Give the operator as a function of some of its tensors."""
 
     def results(*moved: Tensor) -> tuple[Tensor, ...]:
@@ -80,7 +76,8 @@ def _function(slope: Slope, moving: Sequence[int]) -> Callable[..., tuple[Tensor
     return results
 
 
-def _fresh(arrays: Sequence[Array]) -> tuple[Tensor, ...]:
+def fresh(arrays: Sequence[Array]) -> tuple[Tensor, ...]:
+    """Make tensors of copies."""
     return tuple(of_array(a.copy()) for a in arrays)
 
 
@@ -98,48 +95,6 @@ def _refuse(slope: Slope, names: list[str], found: Reading) -> None:
     )
 
 
-# -- dtypes -------------------------------------------------------------------
-
-
-def compare_tangent_dtypes(case: Case, targets: Sequence[int]) -> None:
-    """Look for tangents of another dtype than their result's.
-
-    At the sample any other is told; in double precision only one that loses some of it.
-
-    Raises:
-        AutogradError: jvp gives one, though all of the call has one dtype.
-    """
-    for name, declared, seen in _casts(case, case.sample.copy(), targets):
-        _refuse_dtype(case, name, declared, seen)
-    double = cast(case.sample, "float64")
-    if take(case, double) is not None:
-        for name, declared, seen in _casts(case, double, targets):
-            if not np.can_cast(declared, seen):
-                _refuse_dtype(case, name, declared, seen)
-
-
-def _casts(case: Case, sample: Sample, targets: Sequence[int]) -> Sequence[Cast]:
-    """Give the tangents that are cast; none where what their dtype is follows from no argument."""
-    slope = Slope(case, sample, list(targets), 1)
-    arrays = [slope.start[i] for i in targets]
-    with watching_casts() as casts:
-        results, _ = jvp(_function(slope, targets), _fresh(arrays), _fresh(_random(arrays, 11)))
-    floating = {t.dtype for t in (*sample.tensors(), *results) if is_differentiable(t.dtype)}
-    return casts if len(floating) == 1 else ()
-
-
-def _refuse_dtype(case: Case, name: str, declared: object, seen: object) -> None:
-    raise AutogradError(
-        f"jvp of {case.name} returned a tangent of the wrong dtype for {name}; it is cast",
-        op=case.op._schema,
-        argument=name,
-        declared=f"dtype {declared}",
-        seen=f"dtype {seen}",
-        source=case.op.rule_source("jvp"),
-        fix="return a tangent of the result's dtype",
-    )
-
-
 # -- twice --------------------------------------------------------------------
 
 
@@ -151,11 +106,11 @@ class Pushed(Slope):
     def start(self) -> list[Array]:
         """The values and the directions at which the derivative is taken."""
         arrays = [array_of(t) for t in self.sample.tensors()]
-        return [*arrays, *_random([arrays[i] for i in self.targets], 11)]
+        return [*arrays, *random_like([arrays[i] for i in self.targets], 11)]
 
     def value(self, arrays: Sequence[Array]) -> float:
         """Give the derivative of the weighted sum at other values, along other directions."""
-        return weighted(self.tangents(*_fresh(self.moving(arrays))))
+        return weighted(self.tangents(*fresh(self.moving(arrays))))
 
     def moving(self, arrays: Sequence[Array]) -> list[Array]:
         """Give the values of the targets, and their directions."""
@@ -164,11 +119,11 @@ class Pushed(Slope):
     def tangents(self, *moved: Tensor) -> tuple[Tensor, ...]:
         """Give the tangents of the results."""
         n = len(self.targets)
-        given: tuple[Tensor, ...] = jvp(_function(self, self.targets), moved[:n], moved[n:])[1]
+        given: tuple[Tensor, ...] = jvp(function_of(self, self.targets), moved[:n], moved[n:])[1]
         return given
 
 
-def _random(arrays: Sequence[Array], seed: int) -> list[Array]:
+def random_like(arrays: Sequence[Array], seed: int) -> list[Array]:
     """Give directions through all elements."""
     rng = np.random.default_rng(seed)
     return [np.asarray(rng.uniform(-1.0, 1.0, a.shape)).astype(a.dtype) for a in arrays]
@@ -181,10 +136,10 @@ def compare_forward_twice(slope: Slope) -> None:
         GradcheckError: it differs.
     """
     pushed = Pushed(slope.case, slope.sample, slope.targets, 1, slope.at)
-    by = _random(pushed.moving(pushed.start), 13)
+    by = random_like(pushed.moving(pushed.start), 13)
     places = [*slope.targets, *range(len(slope.sample.tensors()), len(pushed.start))]
     try:
-        told = jvp(pushed.tangents, _fresh(pushed.moving(pushed.start)), _fresh(by))[1]
+        told = jvp(pushed.tangents, fresh(pushed.moving(pushed.start)), fresh(by))[1]
     except Exception:  # it says that it has no derivative
         return
     found = reading(pushed, weighted(told), dict(zip(places, by, strict=True)))

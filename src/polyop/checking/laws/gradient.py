@@ -19,16 +19,15 @@ from polyop.checking.inputs import broadcast, cast, mirrored, resized, without_o
 from polyop.checking.law import Case, DoesNotApply, law
 from polyop.checking.laws.backward import (
     compare_alone,
-    compare_dtypes,
     compare_incoming,
     compare_runs,
     gradient_source,
 )
+from polyop.checking.laws.casts import compare_gradient_dtypes, compare_tangent_dtypes
 from polyop.checking.laws.fake import take
 from polyop.checking.laws.forward import (
     compare_forward,
     compare_forward_twice,
-    compare_tangent_dtypes,
     pushed_together,
 )
 from polyop.checking.laws.kept import another, compare_between, compare_written
@@ -97,7 +96,7 @@ def gradient_law(case: Case) -> None:
     compare(first)
     compare_runs(first)
     compare_alone(first)
-    compare_dtypes(case, first.targets)
+    compare_gradient_dtypes(case, first.targets)
     _compare_kept(first)
     for slope in rest:
         compare(slope)
