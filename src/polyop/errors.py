@@ -256,3 +256,8 @@ class PolyopWarning(UserWarning):
 
 class PerformanceWarning(PolyopWarning):
     """A slow way was taken, and a faster one can be had."""
+
+
+def first_line(error: BaseException) -> str:
+    """Give the first line of what an error says; nothing if it says nothing."""
+    return str(error).strip().partition("\n")[0]

@@ -18,7 +18,7 @@ from polyop.checking.sample import Array, Sample, array_of, sample_of
 from polyop.dispatch.index_signature import IndexSignature, index_of
 from polyop.dispatch.index_text import is_size, is_tensor
 from polyop.dispatch.operator import OpOverload
-from polyop.errors import UsageError
+from polyop.errors import UsageError, first_line
 from polyop.schema.model import Argument
 from polyop.schema.types import OptionalType
 from polyop.tensor.tensor import Tensor, of_array
@@ -93,7 +93,7 @@ def _first(index: IndexSignature, sizes: Mapping[str, int]) -> Sample:
     raise UsageError(
         f"{index.op.name()} takes none of the samples that {index.text} gives",
         op=index.op._schema,
-        seen=f"{type(seen).__name__}: {str(seen).splitlines()[0] if str(seen) else ''}",
+        seen="" if seen is None else f"{type(seen).__name__}: {first_line(seen)}",
         source=index.op.rule_source("index"),
         fix=f"register samples: @{index.op._opname}.samples, or polyop.library.register_samples",
     ) from seen

@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from polyop.errors import PolyopError, ProgramFileError
+from polyop.errors import PolyopError, ProgramFileError, first_line
 from polyop.export.decode import Decoder, operators_of
 from polyop.export.encode import Encoder
 from polyop.export.program import Program
@@ -81,7 +81,7 @@ def load(path: str | os.PathLike[str]) -> Program:
     except (*DAMAGE, PolyopError) as error:
         raise ProgramFileError(
             "the file is no program, or is damaged",
-            seen=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            seen=f"{type(error).__name__}: {first_line(error)}",
             source=path,
             fix="write it again: polyop.export.save(program, path)",
         ) from error

@@ -40,6 +40,7 @@ from polyop.errors import (
     MutationError,
     PolyopError,
     RegistrationError,
+    first_line,
 )
 from polyop.payloads.held import Held
 from polyop.tensor.storage import bump
@@ -276,7 +277,7 @@ def remove(op: OpOverload) -> None:
 
 
 def _refused(op: OpOverload, error: Exception) -> PolyopError:
-    text = (str(error).splitlines() or [type(error).__name__])[0]
+    text = first_line(error) or type(error).__name__
     known = "multiple times" in text or "already" in text or "Duplicate" in text
     return (DuplicateRegistrationError if known else RegistrationError)(
         f"PyTorch does not take the operator {op.name()}",

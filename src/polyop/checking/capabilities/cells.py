@@ -16,6 +16,7 @@ from polyop.errors import (
     OpCheckError,
     PolyopError,
     ReturnError,
+    first_line,
 )
 
 Kind = Literal["works", "refused", "wrong", "fails", "not applicable", "not installed"]
@@ -97,7 +98,7 @@ def _raised(error: Exception) -> Cell:
     kind = type(error).__name__
     refused = isinstance(error, NotImplementedError) or kind == "Unsupported"
     first = error if refused else _first(error)
-    said = (str(first).strip() or kind).splitlines()[0][:200]
+    said = (first_line(first) or kind)[:200]
     return Cell("refused", said) if refused else Cell("fails", f"{type(first).__name__}: {said}")
 
 

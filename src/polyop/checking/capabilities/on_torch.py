@@ -32,6 +32,7 @@ from polyop.checking.capabilities.subject import (
 )
 from polyop.checking.capabilities.trier import TrierBase
 from polyop.checking.law import DoesNotApply
+from polyop.errors import first_line
 from polyop.payloads.exchange import from_numpy
 from polyop.payloads.libraries import LIBRARIES
 
@@ -125,7 +126,7 @@ class OnTorch(TrierBase):
         try:
             check(chosen(subject, arrays, outs), given, fast_mode=True)
         except GradcheckError as error:
-            said = str(error).strip().splitlines()[0]
+            said = first_line(error)
             raise Differs(f"PyTorch's {check.__name__} says: {said}") from error
 
     # -- batches, programs ------------------------------------------------------------------
@@ -165,7 +166,7 @@ class OnTorch(TrierBase):
         try:
             torch.library.opcheck(bridge.target, tuple(torch_values(bridge.plan, sample.values)))
         except Exception as error:
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            said = first_line(error) or type(error).__name__
             raise Differs(f"PyTorch's opcheck says: {said}") from error
 
     def dynamic_shapes(self, subject: Subject) -> None:

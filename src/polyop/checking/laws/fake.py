@@ -31,7 +31,7 @@ from polyop.checking.inputs import (
 from polyop.checking.law import Case, DoesNotApply, law
 from polyop.checking.laws.precision import compare_precisions
 from polyop.checking.sample import Sample, leaves_named
-from polyop.errors import MetadataMismatchError, MissingFakeError, PolyopError
+from polyop.errors import MetadataMismatchError, MissingFakeError, PolyopError, first_line
 from polyop.layers.fake import FakeTensorMode
 from polyop.symbolic import ShapeEnv, SymBool, SymFloat, SymInt
 from polyop.tensor.storage import shares_memory
@@ -167,7 +167,7 @@ def take(case: Case, sample: Sample) -> tuple[Sample, Any] | None:
 
 
 def _refuses(case: Case, name: str, error: Exception) -> None:
-    said = str(error).partition("\n")[0]
+    said = first_line(error)
     raise MetadataMismatchError(
         f"the fake rule of {case.name} works only at the sample's own sizes and dtypes",
         op=case.op._schema,

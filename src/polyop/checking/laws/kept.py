@@ -15,7 +15,7 @@ from polyop.checking.laws.backward import compare_one, gradient_source
 from polyop.checking.laws.fake import take
 from polyop.checking.sample import Array, Sample, array_of, leaves_named
 from polyop.checking.slope import Slope, gradients_of
-from polyop.errors import GradcheckError
+from polyop.errors import GradcheckError, first_line
 from polyop.tensor.storage import shares_memory
 from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 
@@ -54,7 +54,7 @@ def compare_between(slope: Slope, other: Slope) -> None:
             f"the backward of {slope.case.name} fails where another call came between",
             op=slope.case.op._schema,
             declared="the same gradient",
-            seen=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            seen=f"{type(error).__name__}: {first_line(error)}",
             source=gradient_source(slope.case),
             fix=KEEP,
         ) from error

@@ -16,6 +16,7 @@ from polyop.checking.inputs import cast
 from polyop.checking.law import Case, outcome
 from polyop.checking.sample import array_of
 from polyop.dispatch.library_kernels import library_kernels
+from polyop.errors import first_line
 from polyop.payloads.api import from_array
 from polyop.payloads.exchange import from_numpy
 from polyop.payloads.libraries import LIBRARIES
@@ -60,7 +61,7 @@ def _compare(case: Case, library: str, source: Any) -> str:
         wanted = outcome(case, single.copy())
         got = outcome(case, single.copy().map(moved))
     except Exception as error:  # the library may refuse what NumPy takes
-        said = str(error).partition("\n")[0]
+        said = first_line(error)
         return f"{type(error).__name__}: {said}"
     compare_leaves(
         _numbers(got),

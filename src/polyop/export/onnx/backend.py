@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from polyop.dispatch.operator import OpOverload
-from polyop.errors import DelegateError, PolyopError
+from polyop.errors import DelegateError, PolyopError, first_line
 from polyop.export.lowered import CompileSpec, Executor, LoweredModule
 from polyop.export.onnx import pointwise, reductions, views
 from polyop.export.onnx.model import OnnxModel, Value
@@ -146,7 +146,7 @@ def start(payload: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(payload, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise DelegateError(
-            "ONNX Runtime refuses the model of a part", seen=str(error).splitlines()[0],
+            "ONNX Runtime refuses the model of a part", seen=first_line(error),
             fix="lower the program again with this version of onnxruntime",
         ) from error  # fmt: skip
 

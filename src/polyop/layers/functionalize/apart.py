@@ -47,9 +47,9 @@ def _ends_before(stop: float, start: float) -> bool:
 
 def _range(step: Step | Unknown) -> tuple[int, int, float] | None:
     """Give an axis, and the start and stop of the range that a view is of it."""
-    name = step.op.name()
-    if not isinstance(step, Step) or name not in {"core::select", "core::slice"}:
+    if not isinstance(step, Step) or step.op.name() not in {"core::select", "core::slice"}:
         return None
+    name = step.op.name()
     axis, start, stop = *step.args[1:3], step.args[3] if name == "core::slice" else None
     start = 0 if start is None else start
     if type(start) is not int or type(stop) not in {int, type(None)}:
