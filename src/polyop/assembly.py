@@ -15,8 +15,8 @@ PARTS = {
     "dispatch": ("entry", "registry"),
     "tensor": ("foreign", "storage"),
     "ops": (
-        "creation", "elementwise", "indexing", "inplace", "joining", "linear", "methods",
-        "random", "reductions", "sets", "signatures", "standard", "views",
+        "complex_parts", "creation", "elementwise", "indexing", "inplace", "joining", "linear",
+        "methods", "random", "reductions", "sets", "signatures", "standard", "views",
     ),
     "layers": ("late",),
 }  # fmt: skip

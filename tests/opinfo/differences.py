@@ -63,12 +63,6 @@ MEANT: list[Meant] = [
         lambda sample, error: "strides" in str(error),
     ),
     Meant(
-        ("real", "imag"),
-        ("strides",),
-        Reason.LAYOUT,
-        "The real and imaginary parts are copies; PyTorch's are views with wide strides.",
-    ),
-    Meant(
         ("flip",),
         ("strides",),
         Reason.LAYOUT,

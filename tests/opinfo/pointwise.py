@@ -22,15 +22,15 @@ def _written(name: str) -> str | None:
 
 UNARY = [
     "abs", "acos", "acosh", "angle", "asin", "asinh", "atan", "atanh", "ceil", "clone", "cos",
-    "cosh", "exp", "exp2", "expm1", "floor", "imag", "isfinite", "isinf", "isnan", "log", "log10",
-    "log1p", "log2", "logical_not", "nan_to_num", "positive", "real", "reciprocal", "rsqrt",
+    "cosh", "exp", "exp2", "expm1", "floor", "isfinite", "isinf", "isnan", "log", "log10",
+    "log1p", "log2", "logical_not", "nan_to_num", "positive", "reciprocal", "rsqrt",
     "sigmoid", "sign", "signbit", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc",
 ]  # fmt: skip
 BINARY = [
     "atan2", "bitwise_and", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift",
     "bitwise_xor", "copysign", "floor_divide", "fmod", "hypot", "lerp", "logaddexp", "logical_and",
     "logical_or", "logical_xor", "maximum", "minimum", "nextafter", "pow", "remainder",
-    "addcmul", "addcdiv", "isclose", "allclose", "masked_fill",
+    "addcmul", "addcdiv", "complex", "isclose", "allclose", "masked_fill",
 ]  # fmt: skip
 RENAMED = {
     "bitwise_not": "bitwise_invert", "conj": "conj", "conj_physical": "conj",
@@ -76,6 +76,8 @@ for name, ours in OPERATORS.items():
     pair(name, getattr(P, ours), ours)
 for name, (fn, ours) in SWAPPED.items():
     pair(name, _swapped(fn), ours)
+pair("real", lambda x: x.real, "real", "real_part")
+pair("imag", lambda x: x.imag, "imag", "imag_part")
 pair("where", lambda x, condition, other: P.where(condition, x, other), "where")
 pair("add", _scaled(P.add), "add", writes="add_")
 pair("sub", _scaled(P.subtract), "subtract", writes="subtract_")

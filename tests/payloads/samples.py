@@ -92,11 +92,13 @@ def _filled(op: Any, types: list[str], dtypes: Any, shapes: Any, number: Any) ->
 
 F34 = array("float32", (3, 4), 1)
 S33 = np.array([[4.0, 1, 0], [1, 3, 1], [0, 1, 5]])
+CIRCLE = np.exp(1j * np.arange(6.0)).reshape(2, 3)
 MASK = np.array([[True, False, True, False]] * 3)
 MORE: dict[str, list[tuple[Any, ...]]] = {
     "argwhere": [(MASK,)], "batch_numbers": [(F34, 3, 2)], "contiguous_copy": [(F34.T,)],
     "cumulative_sum": [(np.arange(6, dtype="int32").reshape(2, 3), 1, None, False),
                        (F34, 0, np.dtype("float64"), False)],
+    "real_part": [(CIRCLE,), (CIRCLE.T,)], "imag_part": [(CIRCLE,), (np.array(1 + 2j),)],
     "detach": [(F34,)], "expand_to": [(F34, [2, 3, 4])], "sum_to": [(F34, [1, 4]), (F34, [4])],
     "empty_like": [], "full_like": [(F34, 2.5, None, None), (F34, 3, np.dtype("int16"), None)],
     "ones_like": [(F34, None, None), (F34, np.dtype("int32"), None)],

@@ -314,8 +314,6 @@ def _attach_shapes() -> None:
     attach("nonzero", sets.argwhere)
     attach("T", property(_all_axes_reversed))
     attach("mT", property(views.matrix_transpose))
-    attach("real", property(ON_TENSORS["real"]))
-    attach("imag", property(ON_TENSORS["imag"]))
 
 
 # -- dtypes, devices, relatives ---------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cached_property, partial
 from math import isnan
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 
 from polyop.devices import DType
 from polyop.lazy import load
+from polyop.ops.complex_parts import complex_kernel
 from polyop.payloads.library import Array, Library
 from polyop.payloads.unknown import UnknownSize
 from polyop.tensor.masked import check_unmasked
+from polyop.tree import map_leaves
 
 
 class Dask(Library):
@@ -22,6 +25,11 @@ class Dask(Library):
 
     def __init__(self) -> None:
         super().__init__(lambda: load("array_api_compat.dask.array"), "dask")
+
+    @cached_property
+    def own(self) -> dict[str, Any]:
+        """What `dask.array` lacks."""
+        return {"complex": partial(sys.modules["dask.array"].elemwise, complex_kernel)}
 
     def dtype(self, array: Array) -> DType:
         """Give the dtype, which is NumPy's own."""
@@ -73,7 +81,7 @@ class Dask(Library):
     def defer(self, fn: Any, args: list[Any], wanted: Any) -> Any:
         """Make recipes of one task: a function of the whole arrays, whose results are known."""
         dask, da = sys.modules["dask"], sys.modules["dask.array"]
-        whole = dask.delayed(fn, pure=True)(*args)
+        whole = dask.delayed(fn, pure=True)(*[map_leaves(in_one_task, arg) for arg in args])
         if wanted.__class__ not in {tuple, list}:
             return da.from_delayed(whole, tuple(wanted.shape), wanted.dtype)
         return [da.from_delayed(whole[i], tuple(w.shape), w.dtype) for i, w in enumerate(wanted)]
@@ -87,3 +95,17 @@ class Dask(Library):
     def from_numpy(self, array: np.ndarray[Any, Any], like: Array) -> Array:
         """Make a recipe of one chunk."""
         return sys.modules["dask.array"].from_array(np.array(array), chunks=-1)
+
+
+def in_one_task(value: Any) -> Any:
+    """Give the one task of a whole array: Dask's own would copy all tasks before it.
+
+    Copies under new names double with each step, where two arguments come of one array.
+    """
+    if not isinstance(value, sys.modules["dask.array"].Array):
+        return value
+    if value.npartitions > 1:
+        if any(isnan(n) for n in value.shape):
+            return value
+        value = value.rechunk(-1)
+    return value.to_delayed(optimize_graph=False).item()

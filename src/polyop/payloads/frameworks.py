@@ -187,6 +187,11 @@ class Jax(Library):
     def _jax(self) -> Any:
         return sys.modules["jax"]
 
+    @cached_property
+    def own(self) -> dict[str, Any]:
+        """What `jax.numpy` lacks."""
+        return {"complex": self._jax.lax.complex}
+
     def _names(self) -> list[tuple[str, DType]]:
         return [*super()._names(), *_small_floats()]
 

@@ -44,7 +44,7 @@ class Library:
 
     @cached_property
     def own(self) -> dict[str, Callable[..., Any]]:
-        """What the library's function of a name does not do as NumPy's."""
+        """What the namespace lacks, or does not do as NumPy, by name."""
         return {}
 
     @cached_property

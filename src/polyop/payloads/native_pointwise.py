@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from polyop.ops.complex_parts import PART
 from polyop.payloads.library import Array
 from polyop.payloads.native import NATIVE, NUMBERS, Call, Unsupported, native
 
@@ -93,6 +94,16 @@ def imag(call: Call, x: Array) -> Array:
     if call.dtype_of(x).kind != "c":
         return call.full(x.shape, 0)
     return call.library.copy(call.xp.imag(x))
+
+
+@native("complex")
+def complex_(call: Call, real: Array, imag: Array) -> Array:
+    """Put two parts side by side; the standard has no function for it."""
+    join = call.library.own.get("complex")
+    if join is None:
+        raise Unsupported
+    part = PART[call.dtype]
+    return join(call.broadcast(call.to(real, part)), call.broadcast(call.to(imag, part)))
 
 
 @native("angle")

@@ -148,6 +148,18 @@ def diagonal(call: Call, x: Array, offset: int, axis1: int, axis2: int) -> Array
     return call.xp.linalg.diagonal(_ordered(call, x, [*rest, a, b]), offset=offset)
 
 
+@native("real_part")
+def real_part(call: Call, x: Array) -> Array:
+    """Take the real parts."""
+    return call.xp.real(x)
+
+
+@native("imag_part")
+def imag_part(call: Call, x: Array) -> Array:
+    """Take the imaginary parts."""
+    return call.xp.imag(x)
+
+
 # -- put back ---------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ def torch_functions(torch: Any) -> dict[str, Callable[..., Any]]:
         "add": add, "subtract": subtract, "take_along_axis": take_along_axis,
         "searchsorted": searchsorted,
     }  # fmt: skip
-    return {name: partial(fn, torch) for name, fn in found.items()}
+    return {"complex": torch.complex, **{name: partial(fn, torch) for name, fn in found.items()}}
 
 
 def add(torch: Any, a: Array, b: Array) -> Array:

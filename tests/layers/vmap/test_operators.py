@@ -64,6 +64,8 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     "flip": [(X, None), (X, [-1])],
     "alias": [(X,)],
     "detach": [(X,)],
+    "real_part": [(X * (1 + 2j),)],
+    "imag_part": [(X * (1 + 2j),)],
     "matmul": [(X, X.T), (X, X[0]), (X[:, 0], X), (X[0], X[0]), (np.stack([X, X]), X.T)],
     "vecdot": [(X, X, -1), (X, X[0], -1)],
     "zero_like": [(X,)],

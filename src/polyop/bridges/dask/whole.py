@@ -13,6 +13,7 @@ from polyop.bridges.dask.tasks import Call
 from polyop.dispatch.chunk_rule import may_cut
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import PerformanceWarning
+from polyop.payloads.dask_arrays import in_one_task
 from polyop.warn import warn_once
 
 
@@ -20,7 +21,8 @@ def whole(call: Call, operands: Sequence[Any], facts: Sequence[Fact]) -> list[An
     """Give the results of a call on whole arrays, each a recipe of one chunk."""
     name, token = call.op._opname, tokenize(call, *operands)
     key = f"{name}-task-{token}"
-    task = delayed(call, pure=True, traverse=False)(*operands, dask_key_name=key)
+    given = [in_one_task(x) for x in operands]
+    task = delayed(call, pure=True, traverse=False)(*given, dask_key_name=key)
     parts = [task[i] for i in range(len(facts))] if call.several else [task]
     return [
         da.from_delayed(part, fact.shape, fact.dtype, name=f"{name}-{i}-{token}")

@@ -37,13 +37,13 @@ _FIRST = """
     half_tril hermitian_part index index_grad matrix_transpose mean_grad mean_or_zero moveaxis
     permute_dims reshape scatter_along_axis select select_grad slice slice_grad spread squeeze
     sum_to take_along_axis transpose tril triu view cumulative_sum suffix_sum pad concat stack
-    conj real imag positive
+    conj real imag real_part imag_part positive
 """
 #: Of the operators that are linear in some arguments together: how many, counted from the first.
 LINEAR: dict[str, tuple[int, ...]] = {
     **{f"core::{name}": (0,) for name in _FIRST.split()},
     **dict.fromkeys(("core::select_scatter", "core::slice_scatter"), (0, 1)),
-    "core::diagonal_scatter": (0, 1),
+    **dict.fromkeys(("core::diagonal_scatter", "core::complex"), (0, 1)),
     "core::index_put": (0, 2),
     "core::put_along_axis": (0, 2),
 }
