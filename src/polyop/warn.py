@@ -25,6 +25,11 @@ def warn_once(kind: type[PolyopWarning], message: str, *, key: object, of: objec
     warnings.warn(message, kind, stacklevel=_depth())
 
 
+def warn_each(kind: type[Warning], message: str) -> None:
+    """Warn at the user's own line, as often as Python's filters let it."""
+    warnings.warn(message, kind, stacklevel=_depth())
+
+
 def _depth() -> int:
     """Count the frames from `warnings.warn` to the user's; 3.11 has no `skip_file_prefixes`."""
     depth, frame = 1, sys._getframe(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import array_api_strict
@@ -154,3 +155,28 @@ def test_dask_tasks_grow_by_a_step() -> None:
             w.T[0].mul_(3.0)
         tasks.append(len(polyop.to_array(w).dask))
     assert tasks[2] - tasks[1] == tasks[1] - tasks[0]
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int32"])
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
+def test_lost_imaginary_parts_are_told(library: str, kind: str) -> None:
+    """Complex numbers written to real ones warn as in NumPy; real ones do not."""
+    ones = polyop.ones(2, dtype=kind)
+    if library != "numpy":
+        like = (
+            torch.ones(2, dtype=getattr(torch, kind)) if library == "torch" else jnp.ones(2, kind)
+        )
+        ones = polyop.from_array(like)
+    z = polyop.tensor([1 + 2j, 3 - 1j])
+    for write in (
+        lambda: ones.copy_(z),
+        lambda: ones.__setitem__([0, 1], z),
+        lambda: ones.__setitem__(slice(None), z),
+    ):
+        with pytest.warns(np.exceptions.ComplexWarning, match="imaginary part"):
+            write()
+        assert ones.tolist() == [1, 3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ones.copy_(polyop.real(z))
+        ones.to(polyop.bool).copy_(z)

@@ -17,6 +17,7 @@ import numpy as np
 from polyop.errors import OutOfRangeError
 from polyop.ops.define import define
 from polyop.ops.joining import in_order
+from polyop.ops.pointwise import warn_lost
 from polyop.ops.shapes import broadcast, normal_axis
 from polyop.ops.view_inverses import in_front, refuse_repeated
 from polyop.ops.view_metas import refuse
@@ -118,6 +119,8 @@ def _index_put(x: Array, indices: Indices, values: Array, accumulate: bool = Fal
 
 
 def _index_put_(x: Array, indices: Indices, values: Array, accumulate: bool) -> Array:
+    if x.dtype.kind == "V":
+        warn_lost("core::index_put_", values.dtype, x.dtype)
     try:
         if accumulate:
             # Converted first, as where it replaces: NumPy would cut each sum anew.

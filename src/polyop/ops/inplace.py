@@ -25,7 +25,7 @@ from polyop.ops import (  # noqa: F401 - they define the twins
     select,
 )
 from polyop.ops.define import ON_TENSORS, define, operator_of
-from polyop.ops.pointwise import require_real
+from polyop.ops.pointwise import require_real, warn_lost
 from polyop.ops.shapes import broadcast
 from polyop.ops.view_inverses import in_front, refuse_repeated, zero_like
 from polyop.ops.views import front, reshape
@@ -222,6 +222,8 @@ def _copy_(x: Array, src: Array) -> None:
     try:
         if src.ndim > x.ndim:
             raise ValueError("it has more axes")
+        if x.dtype.kind == "V":
+            warn_lost("core::copy_", src.dtype, x.dtype)
         np.copyto(x, src, casting="unsafe")
     except ValueError as error:
         refuse_write("copy_", x, (src,), error)

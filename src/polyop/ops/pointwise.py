@@ -26,6 +26,7 @@ from polyop.schema.base_values import example_of
 from polyop.schema.tags import Tag
 from polyop.symbolic import SymBool, SymFloat, SymInt
 from polyop.tensor.meta import Meta
+from polyop.warn import warn_each
 
 Fn = Callable[..., Any]
 POINTWISE = (Tag.pointwise,)
@@ -135,6 +136,15 @@ def require_real(value: Any, target: Any) -> None:
     """
     if target.dtype.kind == "V" and np.iscomplexobj(value):
         raise TypeError(f"Cannot cast complex numbers to {target.dtype}")
+
+
+def warn_lost(op: str, value: DType, target: DType) -> None:
+    """Warn of imaginary parts that a write loses, where NumPy does not do it itself."""
+    if value.kind == "c" and target.kind not in "cb":
+        warn_each(
+            np.exceptions.ComplexWarning,
+            f"{op} writes {value.name} to {target.name}: the imaginary parts are lost",
+        )
 
 
 def _fitted(value: Any, dtype: DType) -> Any:

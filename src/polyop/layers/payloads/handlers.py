@@ -23,6 +23,7 @@ from polyop.layers.payloads.answers import (
 )
 from polyop.layers.payloads.facts import described, fact, library_in, mapped, tensors
 from polyop.layers.payloads.plan import Plan, plan
+from polyop.ops.pointwise import warn_lost
 from polyop.payloads.exchange import from_numpy
 from polyop.payloads.held import Held, Taken, of_held
 from polyop.payloads.library import Library
@@ -103,6 +104,8 @@ def _write(found: Plan, recorded: bool, *args: Any) -> Any:
         return _write_numpy(found, recorded, args)
     library, _ = library_in(found.op, args)
     described(found, args)  # raises what NumPy would, before anything is written
+    for dtype in {t.dtype for v in args[1:] for t in tensors(v)}:
+        warn_lost(found.op.name(), dtype, args[0].dtype)
     value = _value(found, library, args)
     bump(x)
     put(found.op, x, value)
