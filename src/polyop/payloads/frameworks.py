@@ -52,6 +52,8 @@ class Torch(Library):
 
     def astype(self, x: Array, dtype: DType) -> Array:
         """Convert an array."""
+        if x.is_complex() and dtype.kind not in "cb":
+            x = x.real
         return x.to(self.native(dtype))
 
     def check(self, array: Array) -> None:
