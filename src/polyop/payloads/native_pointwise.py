@@ -137,7 +137,7 @@ def fill(call: Call, x: Array, value: Any) -> Array:
     """Fill the shape of an array."""
     if call.dtype.kind in "iub" and value.__class__ is not int and value.__class__ is not bool:
         raise Unsupported
-    return call.broadcast(call.number(value, call.dtype))
+    return call.library.copy(call.broadcast(call.number(value, call.dtype)))
 
 
 @native("zero_like")
