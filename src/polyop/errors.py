@@ -251,11 +251,15 @@ class OpCheckError(PolyopError, AssertionError):
 
 
 class PolyopWarning(UserWarning):
-    """Base of polyop's warnings; each comes once per operator and cause."""
+    """Base of polyop's warnings."""
 
 
 class PerformanceWarning(PolyopWarning):
-    """A slow way was taken, and a faster one can be had."""
+    """A slow way was taken, and a faster one can be had; told once per operator and cause."""
+
+
+class GradientWarning(PolyopWarning):
+    """A gradient ends where the program may not mean it to."""
 
 
 def first_line(error: BaseException) -> str:

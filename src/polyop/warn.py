@@ -1,4 +1,4 @@
-"""Warnings that come once per operator and cause, at the user's own line (S4)."""
+"""Warnings at the user's own line, most of them once per operator and cause (S4)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import warnings
 from weakref import WeakKeyDictionary
 
-from polyop.errors import PolyopWarning
+from polyop.errors import GradientWarning, PolyopWarning
 from polyop.forks import process_lock
 from polyop.source import PACKAGE
 
@@ -28,6 +28,15 @@ def warn_once(kind: type[PolyopWarning], message: str, *, key: object, of: objec
 def warn_each(kind: type[Warning], message: str) -> None:
     """Warn at the user's own line, as often as Python's filters let it."""
     warnings.warn(message, kind, stacklevel=_depth())
+
+
+def warn_constant(what: str) -> None:
+    """Warn that a gradient or a tangent ends in a Python number."""
+    warn_each(
+        GradientWarning,
+        f"{what}() of a tensor with a derivative gives a constant, through which none flows; "
+        "say so with .item(), or compute by operators",
+    )
 
 
 def _depth() -> int:

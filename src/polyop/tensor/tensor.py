@@ -24,6 +24,7 @@ from polyop.schema.types import ANNOTATIONS, TENSOR
 from polyop.schema.values import register_symbolic, set_tensor_predicate
 from polyop.symbolic import SymBool, SymFloat, SymInt
 from polyop.tensor.meta import Meta, Shape, element_strides
+from polyop.warn import warn_constant
 
 Method = Callable[..., Any]
 
@@ -240,10 +241,17 @@ class Tensor:
         return int(self._data("int").item())
 
     def __float__(self) -> float:
-        return float(self._data("float").item())
+        return float(self._constant("float"))
 
     def __complex__(self) -> complex:
-        return complex(self._data("complex").item())
+        return complex(self._constant("complex"))
+
+    def _constant(self, what: str) -> Any:
+        """Give the one element to whom may not know that no gradient flows through it."""
+        found = self._data(what).item()
+        if self.keys & GRAD and word().grad:
+            warn_constant(what)
+        return found
 
     def __index__(self) -> int:
         array = self._data("index")

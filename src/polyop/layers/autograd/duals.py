@@ -26,6 +26,7 @@ from polyop.layers.autograd.tangents import AtOnce, tangent_rule
 from polyop.layers.levels import tensor_places
 from polyop.ops.define import ON_TENSORS
 from polyop.tensor.tensor import Tensor
+from polyop.warn import warn_constant
 
 Push = tuple[tuple[int, ...], Callable[..., Any], bool]
 
@@ -45,6 +46,7 @@ def _push(op: OpOverload) -> Push | None:
 
 
 _READS = {"numpy", "data_ptr", "tolist", "pickle"}
+_CONSTANTS = {"float", "complex"}
 
 
 class Dual(Lifted):
@@ -64,7 +66,10 @@ class Dual(Lifted):
                 f"{what}() of a tensor in {self.level.kind} would lose its tangent",
                 fix="compute by operators, or say so with .detach()",
             )
-        return super().look(what)
+        found = super().look(what)
+        if what in _CONSTANTS and self.tangent is not None and self.level.alive:
+            warn_constant(what)
+        return found
 
     def __repr__(self) -> str:
         return f"<jvp level {self.level.depth}: {self.value!r}, tangent {self.tangent!r}>"
