@@ -131,3 +131,61 @@ with LOCK:
 print(status, done)
 """
     assert ran(program) == "0 [2]\n"
+
+
+def test_forks_beside_threads_that_draw() -> None:
+    """S4: a child that is forked while other threads draw random numbers draws its own."""
+    program = """
+stop = threading.Event()
+one = polyop.Generator(1)
+def draw():
+    while not stop.is_set():
+        polyop.rand(1000)
+        polyop.rand(100000, generator=one)
+threads = [threading.Thread(target=draw) for _ in range(3)]
+for thread in threads:
+    thread.start()
+print([fork(lambda: polyop.rand(2) + polyop.rand(2, generator=one)) for _ in range(4)])
+stop.set()
+for thread in threads:
+    thread.join()
+"""
+    assert ran(program) == "[0, 0, 0, 0]\n"
+
+
+@pytest.mark.parametrize("patience", [20.0, 0.2])
+def test_a_fork_beside_the_first_call_of_a_compiled_function(patience: float) -> None:
+    """S4: the child calls the function too, also where the fork did not wait for the other."""
+    program = f"""
+polyop.forks.PATIENCE = {patience}
+parent, in_it = os.getpid(), threading.Event()
+@polyop.compile
+def twice(x):
+    in_it.set()
+    os.getpid() != parent or time.sleep(1.0)
+    return x * 2.0
+thread = threading.Thread(target=lambda: twice(polyop.ones(2)))
+thread.start()
+in_it.wait()
+def child():
+    assert twice(polyop.ones(2)).tolist() == [2.0, 2.0]
+print(fork(child))
+thread.join()
+"""
+    assert ran(program) == "0\n"
+
+
+def test_locks_of_objects_that_are_gone() -> None:
+    """S4: a fork waits for the locks of objects that there are; others are not kept."""
+    program = """
+import gc
+def count():
+    gc.collect()
+    return len(polyop.forks._locks())
+before = count()
+made = [polyop.Generator() for _ in range(9)]
+between = count()
+del made
+print(between - before, count() - before)
+"""
+    assert ran(program) == "9 0\n"

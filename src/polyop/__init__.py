@@ -244,6 +244,7 @@ from polyop.ops.standard import (
     astype,
     reshape,
 )
+from polyop.ops.subscripts import put_along_axis
 from polyop.ops.views import (
     broadcast_to,
     detach,
@@ -286,7 +287,6 @@ if _typing.TYPE_CHECKING:
     from polyop.ops.running import cumulative_sum as cumsum
     from polyop.ops.searching import (
         argsort,
-        put_along_axis,
         searchsorted,
         sort,
         take_along_axis,

@@ -22,13 +22,19 @@ _renamed: dict[str, str] = {}
 _made: dict[tuple[str, int | None], Device] = {}
 
 
+def _is_torchs(value: Any, name: str) -> bool:
+    """Tell whether a value is PyTorch's word for a dtype, or a device."""
+    kind = type(value)
+    return kind.__module__ == "torch" and kind.__name__ == name
+
+
 class Device:
     """A device: its type and, where there are several, its index.
 
     Equal devices are one object, so that `is` compares them.
 
     Args:
-        type: a device type, or `"type:index"`, or a device.
+        type: a device type, or `"type:index"`, or a device, PyTorch's too.
         index: the number of the device.
 
     Raises:
@@ -44,6 +50,8 @@ class Device:
         """Give the one object of a device."""
         if isinstance(type, Device):
             return type
+        if _is_torchs(type, "device"):
+            type, index = type.type, type.index
         if not isinstance(type, str):
             raise UsageTypeError("a device is given by name", seen=f"{type!r}", fix='write "cpu"')
         name, _, number = type.partition(":")
@@ -161,13 +169,15 @@ _PYTHON_DTYPES: dict[Any, str] = {
 
 
 def as_dtype(value: Any) -> DType:
-    """Give the dtype that a dtype, its name, or a Python type stands for.
+    """Give the dtype that a dtype, PyTorch's too, its name, or a Python type stands for.
 
     Raises:
         UsageTypeError: for anything else.
     """
     if isinstance(value, np.dtype):
         return value
+    if _is_torchs(value, "dtype"):
+        value = str(value)
     if isinstance(value, str):
         name = re.sub(r"^(torch|polyop|numpy|np|jnp)\.", "", value)
         named = DTYPES.find(name)

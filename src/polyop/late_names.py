@@ -40,7 +40,6 @@ PLACES = {
     "map": "polyop.hop",
     "mean": "polyop.ops.statistics",
     "opcheck": "polyop.checking",
-    "put_along_axis": "polyop.ops.searching",
     "result_type": "polyop.ops.dtypes",
     "scan": "polyop.hop",
     "scoped_library": "polyop.dispatch.library",

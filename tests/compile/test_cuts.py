@@ -48,7 +48,7 @@ def fake_nonzero(x: Tensor) -> Tensor:
 
 def loop(x: Tensor) -> Tensor:
     total = x * 0
-    while float(total.sum()) < 10:
+    while total.sum().item() < 10:
         total = total + x
     return total
 
@@ -82,7 +82,7 @@ FUNCTIONS = {
     "bool": lambda x: x + 1 if x.sum() > 0 else x - 1,
     "int": lambda x: x * int(x.sum()),
     "list": lambda x: [v * 2 for v in (x + 1).tolist()],
-    "iterate": lambda x: [row + float(row) for row in x],
+    "iterate": lambda x: [row + row.item() for row in x],
     "format": lambda x: f"{x.sum()} {x + 1!r}",
     "loop": loop,
     "write": write,
@@ -239,3 +239,20 @@ def test_missing_fake(operators: Any) -> None:
         polyop.compile(fn, fullgraph=True)(polyop.ones(2))
     assert isinstance(caught.value.__cause__, errors.MissingFakeError)
     assert "cuts" in caught.value.op
+
+
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+@pytest.mark.parametrize("rows", [[1], (slice(None), [1])])
+def test_a_trace_inside_records_its_own_calls(mode: Any, rows: Any) -> None:
+    """S211: a function that traces another one, which writes, gives in parts what it gives."""
+
+    def write(y: Tensor) -> Tensor:
+        u = y * 1.0
+        u[rows] += 1.0
+        return u
+
+    def traced(y: Tensor) -> Tensor:
+        return polyop.graph.make_fx(write, mode)(y * 0.9)(y)
+
+    x = polyop.ones(2, 3)
+    assert polyop.compile(traced)(x).tolist() == write(x).tolist()

@@ -301,7 +301,7 @@ def program(steps: list[tuple[str, int, int]], look: int | None = None) -> Any:
         values = [x, x * 2]
         for number, (act, i, j) in enumerate(steps):
             a, b, text = values[i % len(values)], values[j % len(values)], f"{act} {number}"
-            if number == look and float(a.sum()) > 1e9:
+            if number == look and a.sum().item() > 1e9:
                 return a
             if act in ("note", "tick"):
                 values.append({"note": note, "tick": tick}[act](a, text))

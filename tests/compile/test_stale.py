@@ -9,7 +9,7 @@ import pytest
 
 import polyop
 from polyop import Library, Tensor
-from polyop.errors import OperatorNotFoundError
+from polyop.errors import CaptureError, OperatorNotFoundError
 from polyop.func import jvp, vmap
 
 X = polyop.ones(3)
@@ -109,3 +109,22 @@ def test_a_change_in_the_middle_of_a_capture(lib: Any) -> None:
     compiled = polyop.compile(changing)
     gradient(compiled)
     assert gradient(compiled) == 7
+
+
+@pytest.mark.parametrize("grads", [False, True])
+def test_an_operator_that_the_function_defines_and_removes(grads: bool) -> None:
+    """S41, S211, S212: such a call is eager, each time anew; one graph there is none."""
+
+    def fn(x: Tensor) -> Tensor:
+        with polyop.scoped_library("compiled_inside", "FRAGMENT") as lib:
+            lib.define("op(Tensor x) -> Tensor")
+            lib.impl("op", lambda x: polyop.from_numpy(x.numpy() * 2), "CPU")
+            polyop.library.register_fake("compiled_inside::op", polyop.empty_like, lib=lib)
+            polyop.library.register_autograd("compiled_inside::op", lambda ctx, g: g * 2, lib=lib)
+            return polyop.ops.compiled_inside.op(x) + 1  # type: ignore[no-any-return]
+
+    compiled = polyop.compile(fn)
+    for _ in range(2):
+        assert compiled(polyop.ones(3).requires_grad_(grads)).tolist() == [3.0] * 3
+    with pytest.raises(CaptureError, match="compiled_inside::op"):
+        polyop.compile(fn, fullgraph=True)(polyop.ones(3))

@@ -115,7 +115,7 @@ def _put(x: Any, dim: int, index: Any, src: Any, *, reduce: Any = None) -> Any:
     whole = [n for i, n in enumerate(x.shape) if i != at]
     if not x.ndim or whole != [n for i, n in enumerate(index.shape) if i != at]:
         skip(Reason.FORM)  # indices for a part of the other axes
-    return P.put_along_axis(x, index, src, axis=dim)
+    return core.put_along_axis(x, index, src, axis=dim)
 
 
 def _scatter_add(x: Any, dim: int, index: Any, src: Any) -> Any:

@@ -12,8 +12,10 @@ from tests.ops.formulas import gradient
 
 import polyop.assembly  # noqa: F401
 from polyop.errors import ArgumentError
+from polyop.layers.autograd.transforms import grad
 from polyop.ops.broadcasting import expand_to, expand_to_vmap, sum_to, sum_to_vmap
 from polyop.ops.define import ON_ARRAYS, operator_of
+from polyop.ops.define import ON_TENSORS as OPS
 from polyop.symbolic import ShapeEnv
 from polyop.tensor.meta import MetaSpace, meta_of
 from polyop.tensor.tensor import of_array
@@ -123,3 +125,15 @@ def test_batched_equals_the_loop(dim: int) -> None:
         looped = np.stack([fn(of_array(part), shape).payload for part in parts])
         assert out_dim == 0
         np.testing.assert_allclose(out.payload, looped)
+
+
+@pytest.mark.parametrize("dtype", [">f8", ">f4", ">c16", ">i4"])
+def test_bytes_in_the_other_order(dtype: str) -> None:
+    """S134: what a foreign machine's bytes say is summed as the machine's own are."""
+    x = np.arange(6).reshape(2, 3).astype(dtype)
+    summed = sum_to(of_array(x), [1, 3])
+    assert summed.dtype == x.dtype
+    assert summed.tolist() == [x.sum(0).tolist()]
+    if x.dtype.kind == "f":
+        total = grad(lambda t: OPS["sum"](expand_to(t, [4, 2, 3])))
+        assert total(of_array(x)).tolist() == [[4] * 3] * 2

@@ -5,9 +5,17 @@ import pytest
 import torch
 
 import polyop.assembly  # noqa: F401
-from polyop.errors import ArgumentError, UsageError, UsageTypeError
+from polyop.errors import (
+    ArgumentError,
+    DataDependentOutputError,
+    GradientWarning,
+    UsageError,
+    UsageTypeError,
+)
+from polyop.graph import make_fx
 from polyop.ops import creation, random
 from polyop.ops.creation import arange, asarray, from_dlpack, from_numpy, tensor, zeros
+from polyop.payloads.api import from_array
 from polyop.tensor.tensor import Tensor
 
 FILLED = [
@@ -147,3 +155,31 @@ def test_shapes_by_name():
     assert creation.empty(shape=4, dtype="int8").shape == (4,)
     meta = creation.full((2,), tensor(1.0), device="meta")
     assert str(meta.device) == "meta" and meta.shape == (2,)
+
+
+ENDS = [
+    ("arange", (4.0,)),
+    ("arange", (1, 4, 2)),
+    ("linspace", (0.0, 2, 5)),
+    ("linspace", (3, 1, 2)),
+]
+
+
+@pytest.mark.parametrize(("name", "ends"), ENDS, ids=str)
+@pytest.mark.parametrize("wrap", [from_numpy, lambda a: from_array(torch.from_numpy(a))])
+def test_ends_of_ranges_may_be_tensors(name, ends, wrap):
+    """S200: a tensor without axes stands for its number, as in PyTorch and NumPy."""
+    make, count = getattr(creation, name), 3 if name == "arange" else 2
+    held = [wrap(np.array(n)) if i < count else n for i, n in enumerate(ends)]
+    found, wanted = make(*held), make(*ends)
+    assert found.tolist() == wanted.tolist() and found.dtype == wanted.dtype
+
+
+def test_ends_of_ranges_are_looked_at():
+    """S200: ends with axes are refused, and of others a trace and a gradient know nothing."""
+    with pytest.raises(ArgumentError, match="cannot take Tensor as argument 'stop'"):
+        arange(tensor([1.0]))
+    with pytest.raises(DataDependentOutputError, match="arange"):
+        make_fx(arange)(tensor(4.0))
+    with pytest.warns(GradientWarning, match=r"arange\(\) of a tensor with a derivative"):
+        arange(tensor(4.0, requires_grad=True))

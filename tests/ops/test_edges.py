@@ -136,3 +136,60 @@ def test_a_product_written_in_place_has_its_gradient(other: str) -> None:
         return [g.tolist() for g in grad((z * z).sum(), [x, y] if other == "leaf" else [x])]
 
     assert product(write=True) == product(write=False)
+
+
+@pytest.mark.parametrize("outer", [func.jacfwd, func.jacrev])
+@pytest.mark.parametrize("inner", [func.jacfwd, func.jacrev])
+def test_powers_change_with_an_exponent_of_zero(inner: Any, outer: Any) -> None:
+    """S133: `x ** 0` is flat in `x`, but its slope grows with the exponent: by `1 / x`."""
+    second = outer(inner(lambda v: polyop.pow(v[0], v[1])))
+    for x in (2.0, 0.5, 1e200):
+        mixed, log = 1 / x, np.log(x)
+        found = second(polyop.asarray(np.array([x, 0.0])))
+        np.testing.assert_allclose(found.numpy(), [[0, mixed], [mixed, log**2]], rtol=1e-12)
+    assert not second(polyop.asarray(np.zeros(2))).numpy().any()
+
+
+def test_flat_powers_stay_flat() -> None:
+    """S134: the gradient of `x ** 0` by `x` is zero, whatever `x` is, recorded or not."""
+    x = np.array([np.nan, np.inf, 0, -0.0, -2, 1e-45, 1e-310])
+    for array in (x, x.astype(np.float32), np.float16([1e-5, -6e-8]), x[:-1] + 0j):
+        leaf, none = polyop.from_numpy(array).requires_grad_(), polyop.zeros_like(array)
+        for recorded in (False, True):
+            (found,) = grad(polyop.real(leaf**none).sum(), [leaf], create_graph=recorded)
+            assert not found.numpy(force=True).any()
+    exponents = polyop.asarray(np.arange(4.0))
+    second = func.hessian(lambda x: (x**exponents).sum())(polyop.asarray(0.0, dtype=polyop.float64))
+    assert second.item() == 2
+
+
+def test_complex_powers_change_with_an_exponent_of_zero() -> None:
+    """S139: complex ones as well."""
+    pair = [polyop.asarray(np.array(x)).requires_grad_() for x in ([2 + 1j, 3 - 0.5j], [0j, 0j])]
+    assert polyop.autograd.gradcheck(polyop.pow, pair)
+    assert polyop.autograd.gradgradcheck(polyop.pow, pair)
+
+
+#: Functions whose gradient at a point is zero by agreement, and a place with a second derivative.
+KINKS: dict[str, tuple[Any, Any, Any]] = {
+    "atan2": (lambda v: polyop.atan2(v[0], v[1]), [0.0, 0.0], [0.0, -2.0]),
+    "norm": (linalg.vector_norm, [0.0, 0.0], [0.0, 2.0]),
+    "square of the norm": (lambda v: linalg.vector_norm(v) ** 2, [0.0, 0.0], [1.0, 2.0]),
+    "matrix": (lambda v: linalg.matrix_norm(v[None]) ** 2, [0.0, 0.0], [0.0, 2.0]),
+    "std": (lambda v: polyop.std(v) ** 2, [3.0, 3.0], [1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("outer", [func.jacfwd, func.jacrev])
+@pytest.mark.parametrize("inner", [func.jacfwd, func.jacrev])
+@pytest.mark.parametrize("name", KINKS)
+def test_a_gradient_by_agreement_has_no_slope(name: str, inner: Any, outer: Any) -> None:
+    """S133: where a gradient is zero by agreement, its own gradient is none, not zero again."""
+    fn, kink, smooth = KINKS[name]
+    at, beside = (polyop.asarray(np.array(x)) for x in (kink, smooth))
+    assert inner(fn)(at).tolist() == [0, 0]
+    with np.errstate(all="ignore"):
+        assert not np.isfinite(outer(inner(fn))(at).numpy()).any()
+    steps = 1e-6 * np.eye(2)
+    wanted = [(inner(fn)(beside + s) - inner(fn)(beside - s)).numpy() / 2e-6 for s in steps]
+    np.testing.assert_allclose(outer(inner(fn))(beside).numpy(), wanted, atol=1e-8)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import polyop
-from polyop import fft, linalg
+from polyop import fft, func, linalg
 from polyop.autograd import grad
 from polyop.errors import ArgumentError, AutogradError, PolyopError
 from polyop.layers.trace import make_fx
@@ -209,6 +209,62 @@ def test_equal_singular_values_have_gradients() -> None:
     for fn in (linalg.svdvals, linalg.eigvalsh, lambda x: linalg.svd(x).S):
         (g,) = grad(fn(x).sum(), [x])
         np.testing.assert_allclose(g.numpy(), np.eye(3), atol=1e-12)
+        with np.errstate(all="ignore"):
+            slope = func.jvp(lambda x, fn=fn: fn(x).sum(), (x.detach(),), (x.detach(),))[1]
+        assert slope.item() == 3
+
+
+def put_together(power: int) -> Fn:
+    """Give an odd power of the singular values, between their vectors: it is smooth."""
+
+    def fn(x: Any) -> Any:
+        u, s, vh = linalg.svd(x, full_matrices=False)
+        return (u * s[..., None, :] ** power) @ vh
+
+    return fn
+
+
+def eigen_cube(x: Any) -> Any:
+    w, v = linalg.eigh(x)
+    return (v * w[..., None, :] ** 3) @ polyop.conj(v.mT)
+
+
+MEETING: dict[str, Any] = {
+    "ones": np.eye(2), "zeros": np.zeros((2, 2)), "turned": np.array([[0, 2], [-2, 0]]) * 1j,
+    "tall": np.eye(3)[:, :2], "two of three": np.diag([3.0, 1, 1]), "column": np.zeros((2, 1)),
+    "stack": np.stack([np.diag([2.0, 1]), np.eye(2)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("power", [1, 3])
+@pytest.mark.parametrize("name", MEETING)
+def test_vectors_of_equal_values_have_no_wrong_gradient(name: str, power: int) -> None:
+    """S132: where vectors have no derivative, none comes out finite and wrong, in either mode."""
+    x, fns = polyop.from_numpy(MEETING[name]), [put_together(power)]
+    fns += [eigen_cube] if x.shape[-1] == x.shape[-2] and name != "turned" else []
+    for fn in fns:
+        d = noise(x.shape, "complex" if x.dtype.kind == "c" else "real")
+        ends = [fn(x + s * d).numpy() for s in (1e-6, -1e-6)]
+        wanted = (ends[0] - ends[1]) / 2e-6
+        with np.errstate(all="ignore"):
+            forward = func.jvp(fn, (x,), (polyop.from_numpy(d),))[1].numpy()
+            weights = polyop.from_numpy(np.ones_like(d))
+            back = func.vjp(fn, x)[1](weights)[0].numpy()
+        right = np.isclose(forward, wanted, atol=1e-5)
+        assert (right | ~np.isfinite(forward)).all()
+        along = np.vdot(back, d).real
+        assert not np.isfinite(along) or np.isclose(along, wanted.sum().real, atol=1e-5)
+
+
+@pytest.mark.parametrize("outer", [func.jacfwd, func.jacrev])
+@pytest.mark.parametrize("inner", [func.jacfwd, func.jacrev])
+def test_second_derivatives_at_equal_values_are_not_wrong(inner: Fn, outer: Fn) -> None:
+    """S133: the squares' sum of singular values has the second derivatives 2, or says none."""
+    for x in (np.eye(3), np.zeros((2, 2)), np.zeros((2, 1)), np.eye(3)[:, :2]):
+        with np.errstate(all="ignore"):
+            found = outer(inner(lambda x: (linalg.svdvals(x) ** 2).sum()))(polyop.from_numpy(x))
+        found = found.numpy().reshape(x.size, x.size)
+        assert (np.isclose(found, 2 * np.eye(x.size)) | ~np.isfinite(found)).all()
 
 
 def test_singular_matrices_have_no_logarithm() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.ops.cases import CASES, Case, arrays_in
 
 import polyop.assembly  # noqa: F401
 from polyop.errors import ArgumentError
+from polyop.layers.vmap import vmap
 from polyop.ops.axes import call
 from polyop.ops.define import ON_TENSORS, operator_of
 from polyop.symbolic import ShapeEnv
@@ -210,6 +212,22 @@ def test_a_batching_rule_equals_the_loop(case: Case) -> None:
                 np.testing.assert_allclose(
                     np.take(found.payload, k, dim), wanted, rtol=1e-9, atol=1e-12
                 )
+
+
+@pytest.mark.parametrize("dims", [(0, None), (None, 0), (0, 0)])
+@pytest.mark.parametrize("shapes", [((2,), (2, 2)), ((2, 2), (2,)), ((2,), (2,))])
+def test_a_batch_of_vectors_is_no_batch_of_matrices(shapes: Any, dims: Any) -> None:
+    """S157: the rule refuses what one sample refuses, in the same words."""
+    a, b = (of_array(np.ones(shape)) for shape in shapes)
+    with pytest.raises(ArgumentError) as alone:
+        call("solve_matrix", a, b)
+    stacks = [
+        x if d is None else of_array(np.stack([x.payload] * 2))
+        for x, d in zip((a, b), dims, strict=True)
+    ]
+    with pytest.raises(ArgumentError) as batched:
+        vmap(partial(call, "solve_matrix"), dims)(*stacks)
+    assert str(batched.value).splitlines()[0] == str(alone.value).splitlines()[0]
 
 
 def test_the_cases_cover_the_operators() -> None:

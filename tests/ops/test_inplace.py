@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import polyop.assembly  # noqa: F401
+import polyop
 from polyop.dispatch.registry import DEFINITIONS
-from polyop.errors import ArgumentError
+from polyop.errors import ArgumentError, MutationError
 from polyop.ops.creation import full, ones, tensor, zeros
 from polyop.ops.inplace import INPLACE_TWINS, add_
 from polyop.tensor.meta import META_SPACE, meta_of
@@ -72,3 +72,18 @@ def test_augmented_assignment_keeps_the_tensor():
     x **= 2
     x @= tensor([[1.0, 0.0], [0.0, 1.0]])
     assert x is first and row.tolist() == [9.0, 9.0] and x._version == 5
+
+
+@pytest.mark.parametrize("run", [lambda f: f, polyop.compile, polyop.func.functionalize])
+def test_a_repeated_tensor_without_elements_can_be_written(run):
+    """S135: what repeats no element may be written; the shapes must fit all the same."""
+
+    def empty():
+        return ones((1, 0, 1, 3)).expand(2, 0, 2, 3)
+
+    for write in (lambda x: x.neg_(), lambda x: x.fill_(2.0), lambda x: x.copy_(empty())):
+        assert run(lambda write=write: write(empty()))().shape == (2, 0, 2, 3)
+    with pytest.raises(ArgumentError):
+        run(lambda: empty().copy_(ones(5)))()
+    with pytest.raises(MutationError):
+        run(lambda: ones((1, 3)).expand(2, 3).neg_())()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
+import array_api_strict
+import dask.array as da
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import torch
 
 import polyop
 from polyop.errors import IntegerRangeError
@@ -73,3 +79,36 @@ def test_numbers_at_the_ends() -> None:
     assert ((small + 127).tolist(), (small + -128).tolist()) == ([127], [-128])
     assert (BYTES == 300).tolist() == [False, False]
     assert polyop.clip(BYTES, -5, 300).tolist() == [1, 2]
+
+
+SMALL = np.array([1, 2, 3], dtype="i1")
+LIBRARIES: dict[str, Callable[[], Any]] = {
+    "numpy": lambda: polyop.from_numpy(SMALL.copy()),
+    "torch": lambda: polyop.from_array(torch.tensor(SMALL)),
+    "jax": lambda: polyop.from_array(jnp.asarray(SMALL)),
+    "strict": lambda: polyop.from_array(array_api_strict.asarray(SMALL)),
+    "dask": lambda: polyop.from_array(da.from_array(SMALL)),
+}
+PAYLOADS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "add": (lambda x: x + 200, "core::add", "b (position 1)"),
+    "from the left": (lambda x: 200 - x, "core::subtract", "a (position 0)"),
+    "in place": (lambda x: x.mul_(-200), "core::multiply_", "b (position 1)"),
+    "where": (lambda x: polyop.where(x > 1, x, 200), "core::where", "b (position 2)"),
+    "fill": (lambda x: x.fill_(200), "core::fill_", "value (position 1)"),
+    "slice": (lambda x: operator.setitem(x, slice(2), 200), "core::fill_", "value (position 1)"),
+    "mask": (lambda x: operator.setitem(x, x > 2, 1000), "core::index_put_", "values"),
+    "list": (lambda x: operator.setitem(x, [0, 1], [2**70, 1]), "core::index_put_", "values"),
+    "part": (lambda x: operator.setitem(x, slice(2), [1, 200]), "core::copy_", "values"),
+}
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_numbers_outside_of_a_dtype_on_every_payload(library: str, name: str) -> None:
+    """S1: the error is the same over each library, comes at once, and nothing is written."""
+    call, op, argument = PAYLOADS[name]
+    x = LIBRARIES[library]()
+    with pytest.raises(IntegerRangeError, match=op) as caught:
+        call(x)
+    assert f"argument: {argument}" in str(caught.value)
+    assert x.tolist() == [1, 2, 3]

@@ -107,6 +107,14 @@ def test_dlpack_gives_nothing_to_a_device_that_is_not_there(library, copy: bool 
             x.__dlpack__(dl_device=device, copy=copy)
 
 
+@pytest.mark.parametrize("stream", [1, 3, -1])
+def test_dlpack_knows_no_streams_on_the_cpu(library, stream: int) -> None:
+    """S1: the error is one of ours, the same over each library."""
+    x = polyop.from_array(from_numpy(library, np.ones(2)))
+    with pytest.raises(UsageError, match="no streams"):
+        x.__dlpack__(stream=stream)
+
+
 def test_a_flip_is_exported_as_a_copy() -> None:
     """A view that shares no memory with its base is not written through what NumPy gets."""
     t = polyop.from_array(torch.arange(3.0))

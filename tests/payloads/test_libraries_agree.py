@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from tests.payloads.conftest import MADE, routes
 from tests.payloads.pair import difference, tensor_of
 from tests.payloads.samples import operators, samples_of
@@ -44,6 +45,27 @@ def test_all_pairs_of_edges(library: Any, name: str, dtype: str) -> None:
         found = op(tensor_of(library, a), tensor_of(library, b)).numpy()
         assert found.dtype == wanted.dtype
         np.testing.assert_allclose(found, wanted, rtol=1e-6 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_signs_of_complex_edges(library: Any, dtype: str) -> None:
+    """S66: where one part is infinite, the sign is that part's, and small numbers have one."""
+    small = [] if library.name == "jax" else [1e-39 if dtype == "complex64" else 1e-309]
+    x = np.array([complex(a, b) for a in EDGES + small for b in EDGES + small], dtype)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = polyop.sign(tensor_of(library, x)).numpy()
+        wanted = polyop.sign(polyop.from_numpy(x)).numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_the_sign_of_zero_has_no_gradient() -> None:
+    """S66: of PyTorch's own tensors too, by its own gradients."""
+    x = torch.tensor([0j, 3 + 4j], requires_grad=True)
+    polyop.sign(x).real.sum().backward()
+    theirs = torch.tensor([0j, 3 + 4j], requires_grad=True)
+    torch.sgn(theirs).real.sum().backward()
+    assert torch.allclose(x.grad, theirs.grad)
 
 
 def test_every_operator_is_sampled() -> None:

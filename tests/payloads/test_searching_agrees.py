@@ -71,3 +71,14 @@ def test_nan_stands_last_in_a_sorted_vector(library: Any, side: str, dtype: str)
     for row in (row, row[:4]):  # with NaN, and without
         found = polyop.searchsorted(tensor_of(library, row), tensor_of(library, x), side=side)
         np.testing.assert_array_equal(found.numpy(), np.searchsorted(row, x, side))
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_zeros_of_both_signs_keep_their_order(library: Any, descending: bool) -> None:
+    """S66: they tie, and a stable order leaves them as they are, as it does over NumPy."""
+    given = np.array([0.0, 1, -0.0, 0.0, -1, -0.0])
+    found = polyop.sort(tensor_of(library, given), descending=descending).numpy()
+    wanted = polyop.sort(polyop.from_numpy(given), descending=descending).numpy()
+    assert [str(n) for n in found] == [str(n) for n in wanted]
+    order = polyop.argsort(tensor_of(library, given), descending=descending).numpy()
+    assert [str(n) for n in found] == [str(n) for n in given[order]]

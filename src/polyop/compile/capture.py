@@ -11,30 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, NoReturn
-
-import numpy as np
 
 from polyop import tree
 from polyop.compile.outlines import Inward
 from polyop.compile.split import split
-from polyop.devices import Device
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.body import Number
 from polyop.dispatch.context import Word, run_under, word
-from polyop.errors import CaptureError, PolyopError
+from polyop.errors import CaptureError, PolyopError, SubgraphError
 from polyop.graph import GraphModule, Node
 from polyop.graph.node import GET_ATTR
 from polyop.graph.purity import escaping_nodes, is_write, written_nodes
 from polyop.layers.autograd.between import grad_between
 from polyop.layers.autograd.engine import meets_subclass
+from polyop.layers.autograd.node import node_of
 from polyop.layers.autograd.recorders import recorder_of
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.fake.convert import symbolic_meta
-from polyop.layers.trace.tracer import Tracer, describe
+from polyop.layers.trace.tracer import Tracer, describe, refuse_kind
 from polyop.objects.strays import watched
-from polyop.schema.opaque import is_input, opaque_type
+from polyop.schema.opaque import is_input
 from polyop.source import caller
 from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.meta import Meta, meta_of
@@ -43,8 +40,6 @@ from polyop.tensor.storage import Version, share, shares_memory
 from polyop.tensor.subclass import is_traceable_wrapper_subclass
 from polyop.tensor.tensor import MADE, Tensor, of_array, of_meta
 
-#: Results that a program gives as they are.
-CONSTANTS = (int, float, complex, str, bytes, np.generic, np.dtype, Device, Enum)
 #: Operators that make a view, each with its other arguments and the way out of its results.
 Views = tuple[tuple[Any, tuple[Any, ...]], ...]
 
@@ -57,6 +52,10 @@ class DataLook(BaseException):
         self.what, self.place = what, place
 
 
+class SideEffect(CaptureError):  # noqa: N818 - users see it as its base
+    """The function changed something outside it, which a program would not repeat."""
+
+
 class Capture(Tracer):
     """A tracer for which every look at data ends the capture, of constants too.
 
@@ -65,27 +64,45 @@ class Capture(Tracer):
     """
 
     looks_to_print = True
+    stray = SideEffect  # eagerly, threads do as they do
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: list[tuple[Tensor, Any]] = []
+        self.kept: list[tuple[Tensor, Any, Any]] = []
 
     def look(self, tensor: Tensor, what: str) -> NoReturn:
         """End the capture."""
-        raise DataLook(what, caller())
+        error = DataLook(what, caller())
+        self.note_failure(error)
+        raise error
+
+    def refuse_failure(self) -> None:
+        """Raise what was noted; what a subgraph may not do is none, once the function caught it."""
+        if isinstance(self.failure, SubgraphError):
+            problem, op, source = self.failure.problem, self.failure.op, self.failure.source
+            raise CaptureError(problem, op=op, source=source) from self.failure
+        super().refuse_failure()
 
     def lift(self, tensor: Tensor) -> Node:
-        """Give the node of a constant, and note the gradient that it has."""
-        if tensor.keys & GRAD and id(tensor) not in self._lifted:
-            self.kept.append((tensor, tensor.grad))  # type: ignore[attr-defined]
+        """Give the node of a constant, and note its history, and the gradient that it has."""
+        if id(tensor) not in self._lifted:
+            grad = tensor.grad if tensor.keys & GRAD else None  # type: ignore[attr-defined]
+            self.kept.append((tensor, node_of(tensor), grad))
         return super().lift(tensor)
 
-    def restore(self) -> bool:
-        """Take away the gradients that the capture left on constants; tell whether any were."""
-        changed = [(t, old) for t, old in self.kept if t.grad is not old]  # type: ignore[attr-defined]
-        for tensor, old in changed:
-            tensor.grad = old  # type: ignore[attr-defined]
-        return bool(changed)
+    def restore(self) -> str:
+        """Take away what the capture left on constants; tell what that was, if anything."""
+        left = ""
+        for tensor, node, grad in self.kept:
+            if node_of(tensor) is not node:
+                tensor.keys &= ~GRAD
+                if node is not None:
+                    tensor.keys, tensor.grad_node = tensor.keys | GRAD, node
+                left = "the function writes what has a gradient to a tensor that is no argument"
+            if node is not None and tensor.grad is not grad:  # type: ignore[attr-defined]
+                tensor.grad = grad  # type: ignore[attr-defined]
+                left = "backward() in the function adds to the .grad of a tensor from outside"
+        return left
 
 
 def _print(tensor: Tensor, plain: Callable[[Tensor], str] = PRINTER.texts[Meta]) -> str:
@@ -160,16 +177,28 @@ def capture(
     args, kwargs = tree.unflatten(spec, inputs)
     under = word().but(tracer=tracer, fake=mode)
     try:
-        with watched(mode, known):
+        with watched(mode, known), mode.traced_by(tracer):
             out = run_under(under, fn, *args, **kwargs)
+    except BaseException as error:
+        if error is not tracer.failure:  # it may follow from that, which the function caught
+            tracer.refuse_failure()
+        raise
     finally:
         left = tracer.restore()
+    tracer.refuse_failure()
+    _refuse_gone(tracer)
     _refuse_effects(left, inputs, before, spec, (args, kwargs))
     results, out_spec = tree.flatten(out)
     _refuse_kinds(results)
     captured = _finish(tracer, under, inputs, results, out_spec, env)
     _refuse_made(tracer, captured, known)
     return captured
+
+
+def _refuse_gone(tracer: Tracer) -> None:
+    gone = [n.target for n in tracer.graph.nodes if not getattr(n.target, "alive", True)]
+    if gone:
+        raise SideEffect(f"the function calls {gone[0].name()}, and removes it")
 
 
 def _refuse_made(tracer: Tracer, captured: Captured, known: Collection[int]) -> None:
@@ -240,10 +269,10 @@ def state_of(value: Any) -> Any:
 
 
 def _refuse_effects(
-    left: bool, inputs: Sequence[Any], before: Sequence[Any], spec: Any, given: Any
+    left: str, inputs: Sequence[Any], before: Sequence[Any], spec: Any, given: Any
 ) -> None:
     if left:
-        raise SideEffect("backward() in the function adds to the .grad of a tensor from outside")
+        raise SideEffect(left)
     if any(state_of(x) != was for x, was in zip(inputs, before, strict=True)):
         raise SideEffect("the function changes whether, or how, an input requires grad")
     now, structure = tree.flatten(given)
@@ -255,16 +284,7 @@ def _refuse_kinds(results: Sequence[Any]) -> None:
     for value in results:
         if is_traceable_wrapper_subclass(value):
             raise Inward
-        opaque = opaque_type(value.__class__) is not None
-        if not opaque and not isinstance(value, (Tensor, *CONSTANTS)) and not is_symbolic(value):
-            # It may hold tensors of the capture, or be another object at each call.
-            raise CaptureError(
-                "a result is no tensor, number or container of them", seen=type(value).__name__
-            )
-
-
-class SideEffect(CaptureError):  # noqa: N818 - users see it as its base
-    """The function changed something outside it, which a program would not repeat."""
+        refuse_kind(value)
 
 
 def _finish(  # noqa: PLR0917

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial, update_wrapper
-from threading import RLock
 from typing import Any, NoReturn
 
 import numpy as np
@@ -36,8 +35,10 @@ from polyop.errors import (
     PolyopError,
     SubgraphError,
     UsageError,
+    UsageTypeError,
     nearest,
 )
+from polyop.forks import lock_maker
 from polyop.graph import GraphModule
 from polyop.objects.environment import One, environment, objects_in, put_back, tensors_in
 from polyop.objects.guards import guards_of
@@ -50,6 +51,7 @@ from polyop.tree.same import Same
 
 #: How a call runs without a program.
 Way = Callable[[Callable[..., Any], Any, Any], Any]
+_new_lock = lock_maker()
 OPTIONS = ("cache_size_limit", *ALIASING)
 #: What ends a capture, and says nothing of the function: it runs in another way.
 _UNKNOWN = (DataLook, FakeError, MissingFakeError, CaptureError, ObjectError)
@@ -137,8 +139,16 @@ class CompiledFunction:
         self._cut: dict[Any, Way] = {}
         self._tries: dict[Any, int] = {}
         self._changes = CAPTURED_CHANGES[0]
-        self._lock = RLock()
+        self._lock = _new_lock()
         update_wrapper(self, fn, updated=())  # what `fn` keeps on itself is not ours
+
+    def __deepcopy__(self, *memo: Any) -> CompiledFunction:
+        return self  # as of any function
+
+    __copy__ = __deepcopy__
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageTypeError("a compiled function is not pickled", fix="pickle the plain one")
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         if owner is None:

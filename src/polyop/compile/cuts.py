@@ -8,12 +8,16 @@ graph, and the tensors that still live become real, in place.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from threading import RLock
 from typing import Any
+
+import numpy as np
 
 from polyop import tree
 from polyop.compile.outlines import parts_of
-from polyop.dispatch.bits import FAKE, GRAD, NUMPY, WRAPPED
+from polyop.dispatch.bind import dispatch
+from polyop.dispatch.bits import BACKENDS, FAKE, GRAD, NUMPY, OTHER
 from polyop.dispatch.context import Word, run_under, word
 from polyop.dispatch.modes import DispatchMode
 from polyop.errors import FakeError, MissingRuleError
@@ -23,6 +27,9 @@ from polyop.layers.trace.tracer import Tracer
 from polyop.schema.opaque import is_input
 from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.tensor import Tensor
+
+#: What the keys of a tensor say of its payload.
+_PAYLOAD = NUMPY | OTHER | FAKE | BACKENDS
 
 
 def run_in_parts(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -36,11 +43,12 @@ def run_in_parts(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         return fn(*args, **kwargs)
     recorder = Recorder(word())
     under = word().but(tracer=recorder.tracer, fake=recorder.mode, modes=(recorder,))
-    try:
-        return run_under(under, fn, *args, **kwargs)
-    finally:
-        # After an exception too: the writes before it count, and what is kept must be real.
-        recorder.flush()
+    with recorder.mode.traced_by(recorder.tracer):
+        try:
+            return run_under(under, fn, *args, **kwargs)
+        finally:
+            # After an exception too: the writes before it count, and what is kept must be real.
+            recorder.flush()
 
 
 class Recorder(DispatchMode):
@@ -56,22 +64,29 @@ class Recorder(DispatchMode):
         )
         self.tracer = Part(self)
         self.live: list[weakref.ref[Tensor]] = []
+        self.lock = RLock()  # other threads that use what was recorded let it run
 
     def __dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call on fakes, under the trace, and note its results."""
         given = kwargs or {}
+        if word().tracer is not self.tracer:
+            return op(*args, **given)  # of a trace inside the function, which records it
         if _has_grad((args, given)) or _has_objects(op, (args, given)):
             # A parameter from elsewhere: from here on autograd must see the calls. What is
             # done to an object must be done when the code that follows looks at it.
             return self._now(op, args, given)
+        self.tracer.noted = None
         try:
-            result = op(*args, **given)
-        except (FakeError, MissingRuleError):
+            with self.lock:
+                result = op(*args, **given)
+                parts = [part for x in tree.leaves(result) for part in parts_of(x)]
+                made = [x for x in parts if isinstance(x, Tensor)]
+                self.live += [weakref.ref(x) for x in made if x.keys & FAKE]
+        except Exception as error:
+            if self.tracer.noted is None and not isinstance(error, (FakeError, MissingRuleError)):
+                raise
             # The real call knows more, or raises the error that belongs to it.
             return self._now(op, args, given)
-        parts = [part for x in tree.leaves(result) for part in parts_of(x)]
-        made = [x for x in parts if isinstance(x, Tensor)]
-        self.live += [weakref.ref(x) for x in made if x.keys & FAKE]
         if is_impure_target(op) or any(is_symbolic(n) for x in made for n in x.shape):
             # Writes and draws keep their place among what is not recorded, and a size
             # that depends on data is a number for the code that follows.
@@ -85,6 +100,10 @@ class Recorder(DispatchMode):
 
     def flush(self) -> None:
         """Run what was recorded, and make the tensors that still live real."""
+        with self.lock:
+            self._flush()
+
+    def _flush(self) -> None:
         found = [t for t in (ref() for ref in self.live) if t is not None and t.keys & FAKE]
         self.live.clear()
         tensors = list({id(t): t for t in found}.values())
@@ -96,7 +115,7 @@ class Recorder(DispatchMode):
             values = run_under(plain, module)
             for tensor, value in zip(tensors, values, strict=True):
                 tensor.payload = value.payload
-                tensor.keys = tensor.keys & ~FAKE | NUMPY
+                tensor.keys = tensor.keys & ~_PAYLOAD | value.keys & _PAYLOAD
                 del tensor.graph_node
 
 
@@ -118,6 +137,7 @@ class Part(Tracer):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self.recorder = weakref.ref(recorder)
+        self.noted: BaseException | None = None
 
     def restart(self) -> None:
         """Begin the next part."""
@@ -125,10 +145,22 @@ class Part(Tracer):
         for name in ("graph", "constants", "sizes", "_lifted"):
             setattr(self, name, getattr(fresh, name))
 
+    def note_failure(self, error: BaseException) -> None:
+        """Let the recorder know: the call runs on data."""
+        self.noted = error
+
+    def elsewhere(self, op: Any, values: Sequence[Any]) -> Any:
+        """Run what was recorded, and then the call."""
+        recorder = self.recorder()
+        assert recorder is not None
+        recorder.flush()
+        fakes = any(isinstance(x, Tensor) and x.keys & FAKE for x in tree.leaves(list(values)))
+        return NotImplemented if fakes else dispatch(op, values)
+
     def look(self, tensor: Tensor, what: str) -> Any:
         """Run what was recorded, and give the data."""
         recorder = self.recorder()
         assert recorder is not None
         recorder.flush()
         payload = tensor.payload  # where it belongs to a transform, what is inside is looked at
-        return payload.look(what) if tensor.keys & WRAPPED else payload
+        return payload if payload.__class__ is np.ndarray else payload.look(what)

@@ -12,6 +12,7 @@ from polyop.compile.capture import Captured, is_given
 from polyop.dispatch.context import run_under, word
 from polyop.layers.autograd import Function
 from polyop.layers.autograd.between import grad_between
+from polyop.layers.layouts import laid_out, layout_of
 from polyop.schema.opaque import is_input
 from polyop.tensor.retaken import take
 from polyop.tensor.tensor import Tensor
@@ -116,7 +117,9 @@ class CompiledCall(Function):
         ctx.others = [None if isinstance(value, Tensor) else value for value in saved]
         ctx.save_for_backward(*[value for value in saved if isinstance(value, Tensor)])
         call.results = results = list(results)
-        return tuple(results[i] for i in call.program.captured.differentiable)
+        made = tuple(results[i] for i in call.program.captured.differentiable)
+        ctx.layouts = [layout_of(result) for result in made]
+        return made
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -127,7 +130,11 @@ class CompiledCall(Function):
         saved = list(ctx.others)
         for place, value in zip(ctx.places, ctx.saved_tensors, strict=True):
             saved[place] = value
-        found = iter(call.again(grads) if word().grad else program.run_backward(*saved, *grads))
+        if word().grad:
+            found = iter(call.again(grads))
+        else:  # the program is one for gradients that are laid out as the results
+            laid = map(laid_out, grads, ctx.layouts)
+            found = iter(program.run_backward(*saved, *laid))
         wanted = program.captured.wanted
         of_inputs = [
             next(found) if i in wanted else None

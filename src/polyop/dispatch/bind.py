@@ -221,10 +221,10 @@ def _refuse_beyond(op: OpOverload, values: Sequence[Any]) -> None:
 def refuse_beyond_dtype(op: OpOverload, values: Sequence[Any]) -> None:
     """Say of a number whether it is beyond the integers of the dtype that is asked for.
 
-    Without one, it is beyond those of a tensor beside it.
+    Without one, it is beyond those of a tensor, or an array, beside it.
     """
     asked = [v for v in values if isinstance(v, np.dtype)]
-    dtypes = asked or [v.dtype for v in values if isinstance(v, PARTS.Tensor)]
+    dtypes = asked or [v.dtype for v in values if isinstance(v, (PARTS.Tensor, np.ndarray))]
     for i, value in enumerate(values):
         for dtype in [d for d in dtypes if d.kind in "iu"] if type(value) is int else ():
             size = 8 * dtype.itemsize

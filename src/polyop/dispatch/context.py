@@ -35,6 +35,7 @@ from polyop.dispatch.bits import (
     PROBING,
     TRACE,
 )
+from polyop.dispatch.generators import in_steps
 from polyop.dispatch.keys import AUTOCAST_KEYS, AUTOGRAD_KEYS, DispatchKey
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.errors import ModeError
@@ -258,6 +259,37 @@ def blocks_inside(block: Any) -> list[Any]:
     return blocks[last + 1 :]
 
 
+class _Steps:
+    """Calls the steps of a generator under a word; blocks that it holds are open in them alone."""
+
+    __slots__ = ("_held", "_make")
+
+    def __init__(self, make: Callable[[], Word]) -> None:
+        self._make = make
+        self._held: list[tuple[Any, Callable[[], Word]]] = []
+
+    def __call__(self, step: Callable[..., Any], *args: Any) -> Any:
+        open_block(self, self._make)
+        try:
+            for block, make in self._held:
+                open_block(block, make)
+            return step(*args)
+        finally:
+            blocks = _open.get()
+            inside = blocks[len(blocks) - len(blocks_inside(self)) :]
+            self._held = [(block, make) for block, _, make in inside]
+            for block, _, _ in reversed(inside):
+                close_block(block)
+            close_block(self)
+
+
+def note_failure(error: Exception) -> None:
+    """Tell the trace that records of an error that its function alone would not raise."""
+    recorder = _word.get().recorder
+    if recorder is not None:
+        recorder.note_failure(error)
+
+
 class entered:
     """A context manager and decorator that enters a word made from the current one.
 
@@ -285,7 +317,10 @@ class entered:
         close_block(self)
 
     def __call__(self, fn: F) -> F:
-        """Run all of `fn` under the word."""
+        """Run all of `fn` under the word; of a generator or coroutine, each of its steps."""
+        steps = in_steps(fn, lambda: _Steps(self.word))
+        if steps is not None:
+            return steps  # type: ignore[return-value]
 
         @wraps(fn)
         def inside(*args: Any, **kwargs: Any) -> Any:

@@ -13,7 +13,7 @@ often rules change meanwhile. (As a global it could be gone when it is read.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import CodeType, FunctionType
 from typing import Any, NoReturn
@@ -81,7 +81,17 @@ def make_entry(op: OpOverload) -> Handler:
         fn.__kwdefaults__ = {**form.keyword_defaults}
     fn.__module__ = op.__module__
     fn.__dict__["op"] = op
+    _tell(op, fn)
     return fn
+
+
+#: Who is told of each entry that gets code.
+WRITTEN: list[Callable[[OpOverload, Any], None]] = []
+
+
+def _tell(op: OpOverload, entry: Any) -> None:
+    for tell in WRITTEN:
+        tell(op, entry)
 
 
 class Form(NamedTuple):
@@ -161,6 +171,7 @@ def rewrite_entry(op: OpOverload, entry: Any) -> None:
     text, constants = _text(op, shape_of(op._schema))
     names = [a.name for a in op._schema.arguments]
     entry.__code__ = renamed(text, entry.__name__, names, constants)
+    _tell(op, entry)
 
 
 #: Codes on which nobody may act, besides 1: no grad mode, values inside a transform, a

@@ -82,13 +82,15 @@ class DispatchMode:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if any(isinstance(block, DispatchMode) for block in blocks_inside(self)):
+        inner = [b for b in blocks_inside(self) if isinstance(b, DispatchMode)]
+        now = word()
+        close_block(self)  # first: after the error, too, the mode is off the stack
+        if inner:
             raise ModeError(
                 f"{type(self).__name__} is left, and is not the innermost mode",
-                seen=", ".join(type(m).__name__ for m, _ in word().chain) or "no mode",
+                seen=", ".join(type(m).__name__ for m, _ in now.chain) or "no mode",
                 fix="leave modes in the order opposite to their entering: use `with`",
             )
-        close_block(self)
 
 
 # -- the layer ----------------------------------------------------------------

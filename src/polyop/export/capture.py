@@ -12,7 +12,7 @@ from polyop.dispatch.context import run_under, word
 from polyop.dispatch.registry import as_operator
 from polyop.errors import CaptureError, UsageTypeError
 from polyop.export.dims import Leaf, spread
-from polyop.export.gradients import Flat, gradients_agree, refuse_own_gradients
+from polyop.export.gradients import Flat, alone, gradients_agree, refuse_own_gradients
 from polyop.export.inputs import make_inputs, of_graph, positional_names, refuse_shared
 from polyop.export.names import tensor_names
 from polyop.export.objects import (
@@ -31,6 +31,7 @@ from polyop.graph import GraphModule, Node
 from polyop.graph.node import GET_ATTR, identifier
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.functionalize import functionalize
+from polyop.layers.trace.outside import levels_outside
 from polyop.layers.trace.tracer import Tracer, real_object
 from polyop.ops.decompositions import core_decompositions
 from polyop.source import caller
@@ -217,7 +218,7 @@ class ExportTracer(Tracer):
     """A tracer that calls constants by their names, and for which no data can be looked at."""
 
     def __init__(self, names: Mapping[int, str], table: Mapping[Any, Any]) -> None:
-        super().__init__(table=table)
+        super().__init__(table=table, outside=levels_outside(word()))
         self.names = names
 
     def lift(self, tensor: Tensor) -> Node:
@@ -238,7 +239,7 @@ class ExportTracer(Tracer):
 
     def look(self, tensor: Tensor, what: str) -> NoReturn:
         """Refuse: what a look gives would be the program's for ever."""
-        raise CaptureError(
+        error = CaptureError(
             f"the function looks at the data of a tensor: {what}()",
             seen="a constant"
             if tensor.payload.__class__ is np.ndarray
@@ -247,6 +248,8 @@ class ExportTracer(Tracer):
             fix="compute with operators (polyop.where, ...), make an operator of this part, or "
             "pass a Python number",
         )
+        self.note_failure(error)
+        raise error
 
 
 def _is_free(tracer: Tracer, name: str) -> bool:
@@ -265,11 +268,10 @@ def trace(  # noqa: PLR0917 - what a trace is of, then how
     tracer = ExportTracer(constants, table or {})
     for name, value in zip(names, values, strict=True):
         tracer.placeholder(identifier(name), value)
-    under = word().but(tracer=tracer, fake=mode)
-    found = run_under(under, fn, *renewed_all(mode, values))
-    module: GraphModule = run_under(
-        under.but(tracer=None), tracer.finish, found, mode.shape_env, "Program"
-    )
+    plain = alone(mode)
+    with mode.traced_by(tracer):
+        found = run_under(plain.but(tracer=tracer), fn, *renewed_all(mode, values))
+    module: GraphModule = run_under(plain, tracer.finish, found, mode.shape_env, "Program")
     refuse_leaked(mode, tracer.constants)
     return module
 

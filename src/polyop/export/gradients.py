@@ -13,7 +13,7 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bits import GRAD
-from polyop.dispatch.context import run_under, word
+from polyop.dispatch.context import Word, run_under, word
 from polyop.errors import CaptureError
 from polyop.export.signature import Signature
 from polyop.export.wrappers import refuse_wrappers
@@ -82,12 +82,17 @@ def gradients_agree(
         return False  # the inputs say which
     fresh = [_leaf(v) if isinstance(v, Tensor) else v for v in values]
     try:
-        run_under(word().with_grad.but(fake=mode), flat, *fresh)
+        run_under(alone(mode).with_grad, flat, *fresh)
         results = flat.results_of(signature)
         run_under(word().with_grad, refuse_own_gradients, module, fresh, results, mode)
     except Exception:  # whatever it is: then the program is one without gradients
         return False
     return True
+
+
+def alone(mode: FakeTensorMode) -> Word:
+    """Give the word of a run on fakes, of which no trace or transform around knows."""
+    return word().but(tracer=None, pre=(), fake=mode, functional=None, levels=())
 
 
 def _leaf(fake: Tensor) -> Tensor:
@@ -115,7 +120,7 @@ def refuse_own_gradients(
     if not any(isinstance(t, Tensor) and t.keys & GRAD for t in [*values, *state]):
         return
     known: dict[Any, int] = {}
-    again = tree.leaves(run_under(word().but(fake=mode), module, *values))
+    again = tree.leaves(run_under(alone(mode), module, *values))
     again = again[len(again) - len(results) :]  # in front are the new values of inputs
     for number, (found, made) in enumerate(zip(results, again, strict=True)):
         if isinstance(found, Tensor) and _key(found, known) != _key(made, known):

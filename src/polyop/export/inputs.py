@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from polyop.dispatch.bits import GRAD
 from polyop.errors import CaptureError, UsageError
 from polyop.export.dims import Dim, Kind, Leaf
@@ -18,7 +16,7 @@ from polyop.objects.fakes import original_of
 from polyop.schema.opaque import is_input
 from polyop.symbolic import SymInt, is_symbolic
 from polyop.symbolic.env import default_least
-from polyop.tensor.meta import Shape, element_strides, normal_strides
+from polyop.tensor.meta import Shape, normal_strides
 from polyop.tensor.storage import shares_memory
 from polyop.tensor.tensor import Tensor, of_meta
 
@@ -168,22 +166,21 @@ def _strides(tensor: Tensor, shape: Shape) -> Shape | None:
 
     Of what is not dense, and may have other sizes, the gaps are those of the sample.
     """
-    payload = tensor.payload
-    if payload.__class__ is not np.ndarray or payload.flags.c_contiguous:
+    if tensor.is_contiguous():
         return None
-    strides = element_strides(payload)
+    sizes, strides = [int(n) for n in tensor.shape], [int(n) for n in tensor.stride()]
     order = sorted(range(len(shape)), key=lambda axis: (abs(strides[axis]), -axis))
     step: Any = 1
     count = 1
     found: list[Any] = list(strides)
     for axis in order:
-        if strides[axis] == count or payload.shape[axis] == 1:
+        if strides[axis] == count or sizes[axis] == 1:
             found[axis] = step
         elif strides[axis] == 0:
             continue
         else:
             step, count = strides[axis], strides[axis]
-        step, count = step * shape[axis], count * payload.shape[axis]
+        step, count = step * shape[axis], count * sizes[axis]
     return normal_strides(shape, found)
 
 

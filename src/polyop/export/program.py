@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -102,6 +103,10 @@ class Program:
     def wraps(self) -> tuple[bool, bool]:
         """Tell whether there are wrappers among the arguments, and among the results."""
         return has_wrappers(self.in_spec), has_wrappers(self.out_spec)
+
+    def __deepcopy__(self, memo: Any) -> Program:
+        # What is known of its values is shared, as by graphs; no copy changes it.
+        return replace(self, graph_module=deepcopy(self.graph_module, memo))
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: what is called is `module()`.

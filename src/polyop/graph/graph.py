@@ -170,6 +170,16 @@ class Graph:
     def __deepcopy__(self, memo: Any) -> Graph:
         return self.copy()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In rows: nodes hold each other in chains, which may be long.
+        stand_ins = {node: Node() for node in self.nodes}
+        rows = []
+        for node, stand_in in stand_ins.items():
+            args, kwargs = (map_nodes(stand_ins.__getitem__, x) for x in (node.args, node.kwargs))
+            more = {n: getattr(node, n) for n in ("val", "source", "name_") if hasattr(node, n)}
+            rows.append((stand_in, node.op, node.target, args, kwargs, more))
+        return _graph_of, (rows,)
+
     def inline(self, other: Graph, *inputs: Any) -> Any:
         """Add the nodes of `other` with `inputs` for its placeholders, and give its result."""
         found: dict[Node, Any] = dict(zip(other.placeholders, inputs, strict=True))
@@ -319,3 +329,16 @@ def _standing(node: Node) -> Node:
     while node.graph is None:
         node = node.prev
     return node
+
+
+def _graph_of(rows: list[tuple[Any, ...]]) -> Graph:
+    """Make the graph of a pickle."""
+    graph, found = Graph(), dict[Node, Node]()
+    for stand_in, op, target, args, kwargs, more in rows:
+        inputs = [map_nodes(found.__getitem__, x) for x in (args, kwargs)]
+        node = found[stand_in] = graph.create_node(
+            op, target, *inputs, name=more.pop("name_", None)
+        )
+        for name, value in more.items():
+            setattr(node, name, value)
+    return graph

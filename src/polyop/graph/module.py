@@ -151,6 +151,9 @@ class GraphModule:
     def __copy__(self) -> GraphModule:
         return GraphModule(self, self._graph.copy(), self._class_name)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_program": None, "_code": None}  # made again by the first call
+
     def __deepcopy__(self, memo: Any) -> GraphModule:
         # The attributes are shared: arrays and modules are values of the program.
         return self.__copy__()

@@ -99,11 +99,17 @@ class WhileLoopCarries(WhileLoop):
         out = self.again(form._replace(functions=fns))
         return self.pulled(form, [*grads, *[None] * (len(out) - len(grads))], out)
 
-    def of_batch(self, out: Group, n: int, level: VmapLevel) -> Group:
-        """Give the results of a whole batch to its samples."""
+    def of_batch(
+        self, out: Group, differ: Sequence[bool], level: VmapLevel, *, masked: bool
+    ) -> Group:
+        """Give the results of a whole batch to its samples; `masked` if these end by themselves."""
+        n = len(differ)
+        carry = super().of_batch(out[:n], differ, level, masked=masked)
         # Behind the carry: whether the batch made a step, whether a sample did, the others.
-        carry, stacks = out[1 : n + 1], out[n + 2 :]
-        return (*[in_batch(x, 0, level) for x in carry], *[in_batch(x, 1, level) for x in stacks])
+        stacks = out[n + 1 :] if masked else out[n:]
+        flags = [masked, *[f for x, f in zip(carry, differ, strict=True) if isinstance(x, Tensor)]]
+        pairs = zip(stacks, flags, strict=True)
+        return (*carry, *[in_batch(x, 1 if differs else None, level) for x, differs in pairs])
 
 
 def tensors_in(carry: Sequence[Any]) -> list[Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.context import run_under
-from polyop.hop.batches import at_axis, in_batch, on_batch
+from polyop.hop.batches import at_axis, differing, in_batch, lasting, on_batch
 from polyop.hop.control import ControlOperator, Groups
 from polyop.hop.forms import (
     Flat,
@@ -27,10 +27,9 @@ from polyop.hop.steps import (
     check_carry,
     check_constant,
     check_function,
-    fake_like,
+    fake_carry,
     fake_result,
     is_of_trees,
-    same_layout,
 )
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.vmap.batch import VmapLevel, peel
@@ -179,7 +178,7 @@ class WhileLoop(ControlOperator):
         else:
             check_carry(self, body, carry, tuple(new))
         check_constant(self, body, carry, new)
-        return tuple(_carried(mode, a, b) for a, b in zip(carry, tree.leaves(new), strict=True))
+        return tuple(fake_carry(mode, a, b) for a, b in zip(carry, tree.leaves(new), strict=True))
 
     def _check_trees(self, body: Any, carry: Group, new: Group) -> None:
         given = tree.unflatten(body.spec, range(body.spec.num_leaves))
@@ -210,6 +209,11 @@ class WhileLoop(ControlOperator):
 
     def batch(self, form: Form, level: VmapLevel) -> Any:
         """Repeat the function of a whole batch, with a flag for each sample that goes on."""
+        differ = lasting(self, form, level)
+        if not all(differ[: len(form.groups[0])]) and not any(
+            differing(self, form, 0, differ, level)
+        ):
+            return self._together(form, differ, level)
         (test, body), (carry, args) = form.functions, form.groups
         size, n = level.batch_size, len(carry)
         first = tuple(
@@ -240,18 +244,31 @@ class WhileLoop(ControlOperator):
         fns = (Flat(goes_on, None, COND), closed(Flat(next_carry, None, BODY)))
         alive = logical_and(ones(size, dtype="bool"), _below(level, flags, *first, *values))
         out = self.below(Form(fns, ((alive, *first), values), {}), level)
-        return self.of_batch(out, n, level)
+        return self.of_batch(out[1:], [True] * n, level, masked=True)
 
-    def of_batch(self, out: Group, n: int, level: VmapLevel) -> Group:
-        """Give the results of a whole batch to its samples; the flags come first."""
-        return tuple(in_batch(x, 0, level) for x in out[1:])
+    def _together(self, form: Form, differ: Sequence[bool], level: VmapLevel) -> Group:
+        """Repeat the function of a whole batch whose samples all take the same steps."""
+        (test, body), (carry, args) = form.functions, form.groups
+        flags = differ[: len(carry)]
+        first = tuple(
+            at_axis(*peel(x, level), 0, level.batch_size) if differs else x
+            for x, differs in zip(carry, flags, strict=True)
+        )
+        others = [peel(x, level) for x in args]
+        axes = [*[0 if differs else None for differs in flags], *[a for _, a in others]]
+        fns = (
+            on_batch(test, axes, level, whole=()),  # type: ignore[arg-type]
+            on_batch(body, axes, level, whole=flags),  # type: ignore[arg-type]
+        )
+        out = self.below(Form(fns, (first, tuple(v for v, _ in others)), {}), level)
+        return self.of_batch(out, flags, level, masked=False)
 
-
-def _carried(mode: FakeTensorMode, first: Any, new: Any) -> Any:
-    """Give the fake of a carry, which lies as the first one if all steps do."""
-    tensors = isinstance(first, Tensor) and isinstance(new, Tensor)
-    like = fake_result if tensors and same_layout(first, new) else fake_like
-    return like(mode, first)
+    def of_batch(
+        self, out: Group, differ: Sequence[bool], level: VmapLevel, *, masked: bool
+    ) -> Group:
+        """Give the results of a whole batch to its samples; `masked` if these end by themselves."""
+        pairs = zip(out, differ, strict=True)
+        return tuple(in_batch(x, 0 if differs else None, level) for x, differs in pairs)
 
 
 def samples_of(flag: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.context import run_under, word
-from polyop.hop.batches import in_batch, on_batch
+from polyop.hop.batches import on_batch, stack_in_batch
 from polyop.hop.control import ControlOperator
 from polyop.hop.forms import Flat, Form, Group
 from polyop.hop.pullbacks import places_of, pullback
@@ -15,7 +15,7 @@ from polyop.hop.steps import (
     check_function,
     check_result,
     empty_stack,
-    fake_like,
+    fake_result,
     fake_stack,
     fake_step,
     group_of,
@@ -87,7 +87,7 @@ class Map(ControlOperator):
     def samples(self, form: Form, mode: FakeTensorMode) -> list[Group]:
         """Give one step."""
         xs, args = form.groups
-        return [(*[fake_step(mode, x) for x in xs], *[fake_like(mode, x) for x in args])]
+        return [(*[fake_step(mode, x) for x in xs], *[fake_result(mode, x) for x in args])]
 
     def outcome(self, form: Form, results: Sequence[Group], mode: FakeTensorMode) -> Group:
         """Give a stack for each result of a step."""
@@ -128,9 +128,11 @@ class Map(ControlOperator):
         (fn,), (xs, args) = form.functions, form.groups
         steps, axes = steps_of_batch(xs, level)
         others = [peel(x, level) for x in args]
-        call = on_batch(fn, [*axes, *[a for _, a in others]], level)  # type: ignore[arg-type]
+        found: list[bool] = []
+        call = on_batch(fn, [*axes, *[a for _, a in others]], level, found, ())  # type: ignore[arg-type]
         out = self.below(Form((call,), (steps, tuple(v for v, _ in others)), {}), level)
-        return tuple(in_batch(y, 1, level) for y in out)
+        pairs = zip(out, found, strict=True)
+        return tuple(stack_in_batch(y, level, differs=differs) for y, differs in pairs)
 
 
 map = Map("map")

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 from polyop.dispatch.bind import code_of
 from polyop.dispatch.bits import FAKE, WRAPPED
-from polyop.dispatch.context import run_under, word
+from polyop.dispatch.context import note_failure, run_under, word
 from polyop.dispatch.keys import AUTOCAST_KEYS, DispatchKey
 from polyop.dispatch.keyset import DispatchKeySet, full_keyset
 from polyop.dispatch.lock import LOCK
@@ -29,6 +29,7 @@ from polyop.errors import (
     DuplicateRegistrationError,
     MissingKernelError,
     MissingSchemaError,
+    SubgraphError,
     UnhandledDispatchError,
     UsageTypeError,
 )
@@ -153,7 +154,11 @@ class HigherOrderOperator(OperatorBase):
                 code |= code_of((value,))
         if kwargs:
             code |= code_of((kwargs,))
-        return (self._memo.get(code) or self._resolve(code))(*args, **kwargs)
+        try:
+            return (self._memo.get(code) or self._resolve(code))(*args, **kwargs)
+        except SubgraphError as error:  # where nothing is traced, the functions may do more
+            note_failure(error)
+            raise
 
     def dispatch(self, key: DispatchKey, /, *args: Any, **kwargs: Any) -> Any:
         """Run what acts at a key (S118).

@@ -11,7 +11,7 @@ from typing import Any
 
 from polyop import tree
 from polyop.errors import UsageError
-from polyop.hop.batches import at_axis, in_batch, on_batch
+from polyop.hop.batches import at_axis, on_batch, stack_in_batch
 from polyop.hop.control import ControlOperator, Groups
 from polyop.hop.forms import Form, Group, breach, describe
 from polyop.hop.pushforwards import all_moving
@@ -19,6 +19,7 @@ from polyop.hop.steps import (
     check_carry,
     check_function,
     fake_like,
+    fake_result,
     fake_step,
     group_of,
     is_of_leaves,
@@ -29,7 +30,7 @@ from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.vmap.api import vmap
 from polyop.layers.vmap.batch import VmapLevel, peel
 from polyop.ops.joining import concat, stack
-from polyop.ops.rounding import clone
+from polyop.ops.view_inverses import contiguous_copy
 from polyop.ops.views import flip, moveaxis, reshape
 from polyop.tensor.tensor import Tensor
 
@@ -102,10 +103,16 @@ class AssociativeScan(ControlOperator):
         xs, args = form.groups
         return [(*xs, *xs, *args)]
 
+    def whole(self, form: Form) -> Any:
+        """Give the results the structure of an element; of fewer than two, nothing is combined."""
+        if form.is_flat:
+            return self.again(form)
+        return tree.unflatten(_structure(form), self.again(self.flattened(form)))
+
     def eager(self, form: Form) -> Any:
         """Combine in logarithmically many calls."""
         (fn,), (xs, args) = form.functions, form.groups
-        leaves, spec = tree.flatten(xs if is_of_leaves(fn) else xs[0])
+        leaves, spec = tree.leaves(xs), _structure(form)
 
         def combine(a: list[Any], b: list[Any]) -> list[Any]:
             def one(*given: Any) -> Any:
@@ -118,7 +125,7 @@ class AssociativeScan(ControlOperator):
         n = len(leaves)
         length = int(length_of(self, leaves))
         if length < 2:
-            return tree.unflatten(spec, [clone(x) for x in leaves])
+            return tree.unflatten(spec, [contiguous_copy(x) for x in leaves])
         return tree.unflatten(spec, _scanned(combine, leaves, length))
 
     # -- rules ----------------------------------------------------------------
@@ -134,7 +141,7 @@ class AssociativeScan(ControlOperator):
         """Give two elements."""
         xs, args = form.groups
         sides = [[fake_step(mode, x) for x in xs] for _ in range(2)]
-        return [(*sides[0], *sides[1], *[fake_like(mode, x) for x in args])]
+        return [(*sides[0], *sides[1], *[fake_result(mode, x) for x in args])]
 
     def outcome(self, form: Form, results: Sequence[Group], mode: FakeTensorMode) -> Group:
         """Give as many elements as there are."""
@@ -161,7 +168,13 @@ class AssociativeScan(ControlOperator):
         at = [0] * len(xs)
         call = on_batch(fn, [*at, *at, *[a for _, a in others]], level)  # type: ignore[arg-type]
         out = self.below(Form((call,), (steps, tuple(v for v, _ in others)), {}), level)
-        return tuple(in_batch(y, 1, level) for y in out)
+        return tuple(stack_in_batch(y, level) for y in out)
+
+
+def _structure(form: Form) -> Any:
+    """Give the structure of an element."""
+    (fn,), (xs, _) = form.functions, form.groups
+    return tree.structure(xs if is_of_leaves(fn) else xs[0])
 
 
 def repeated(x: Tensor, size: Any) -> Tensor:

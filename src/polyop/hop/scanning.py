@@ -7,7 +7,7 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.context import run_under, word
-from polyop.hop.batches import at_axis, in_batch, on_batch
+from polyop.hop.batches import at_axis, in_batch, lasting, on_batch, stack_in_batch
 from polyop.hop.control import ControlOperator, Groups
 from polyop.hop.forms import Flat, Form, Group, breach, closed, describe
 from polyop.hop.pullbacks import filled, has_gradient, places_of, pullback
@@ -18,7 +18,9 @@ from polyop.hop.steps import (
     check_function,
     check_result,
     empty_stack,
+    fake_carry,
     fake_like,
+    fake_result,
     fake_stack,
     fake_step,
     group_of,
@@ -158,8 +160,8 @@ class Scan(ControlOperator):
     def samples(self, form: Form, mode: FakeTensorMode) -> list[Group]:
         """Give the carry and one step."""
         init, xs, args = form.groups
-        carry = [fake_like(mode, x) for x in init]
-        return [(*carry, *[fake_step(mode, x) for x in xs], *[fake_like(mode, x) for x in args])]
+        carry = [fake_result(mode, x) for x in init]
+        return [(*carry, *[fake_step(mode, x) for x in xs], *[fake_result(mode, x) for x in args])]
 
     def outcome(self, form: Form, results: Sequence[Group], mode: FakeTensorMode) -> Group:
         """Give the carry, and a stack for each result of a step."""
@@ -169,7 +171,7 @@ class Scan(ControlOperator):
         length = xs[0].shape[0]
         for i, y in enumerate(ys):
             check_result(self, fn, f"[{i}]", y)
-        carry = tuple(fake_like(mode, x) for x in init)
+        carry = [fake_carry(mode, a, b) for a, b in zip(init, new, strict=True)]
         return (*carry, *[fake_stack(mode, length, y) for y in ys])
 
     def _parted_flat(self, fn: Fn, init: Group, out: Group) -> tuple[Group, Group]:
@@ -239,19 +241,27 @@ class Scan(ControlOperator):
         return (all_moving(groups[0]), *flags[1:])
 
     def batch(self, form: Form, level: VmapLevel) -> Any:
-        """Call it on the function of a whole batch; all of the carry is batched."""
+        """Call it on the function of a whole batch, with what of the carry will differ in it."""
         (fn,), (init, xs, args) = form.functions, form.groups
-        size = level.batch_size
-        first = [peel(x, level) for x in init]
-        carry = tuple(at_axis(v, a, 0, size) if isinstance(v, Tensor) else v for v, a in first)
+        n, size = len(init), level.batch_size
+        flags = lasting(self, form, level)[:n]
+        pairs = zip(init, flags, strict=True)
+        at = [0 if differs and isinstance(x, Tensor) else None for x, differs in pairs]
+        carry = tuple(
+            x if axis is None else at_axis(*peel(x, level), axis, size)
+            for x, axis in zip(init, at, strict=True)
+        )
         steps, axes = steps_of_batch(xs, level)
         others = [peel(x, level) for x in args]
-        at = [0 if isinstance(x, Tensor) else None for x in init]
-        call = on_batch(fn, [*at, *axes, *[a for _, a in others]], level)  # type: ignore[arg-type]
+        found: list[bool] = []
+        call = on_batch(fn, [*at, *axes, *[a for _, a in others]], level, found, flags)  # type: ignore[arg-type]
         groups = (carry, steps, tuple(v for v, _ in others))
         out = self.below(Form((call,), groups, form.options), level)
-        n = len(init)
-        return tuple(in_batch(y, 0 if i < n else 1, level) for i, y in enumerate(out))
+        stacks = zip(out[n:], found[n:], strict=True)
+        return (
+            *[in_batch(x, axis, level) for x, axis in zip(out, at, strict=False)],
+            *[stack_in_batch(y, level, differs=differs) for y, differs in stacks],
+        )
 
 
 scan = Scan("scan")

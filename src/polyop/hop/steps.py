@@ -86,8 +86,10 @@ def fake_like(mode: FakeTensorMode, x: Any) -> Any:
 
 
 def fake_step(mode: FakeTensorMode, x: Tensor) -> Tensor:
-    """Give the fake of one step of a tensor."""
-    return of_meta(mode.meta(x.shape[1:], x.dtype, device=x.device))
+    """Give the fake of one step of a tensor, strides and all."""
+    shape = tuple(x.shape[1:])
+    strides = None if x.is_contiguous() else normal_strides(shape, x.stride()[1:])
+    return of_meta(mode.meta(shape, x.dtype, strides, x.device))
 
 
 def fake_stack(mode: FakeTensorMode, length: Any, x: Tensor) -> Tensor:
@@ -195,6 +197,13 @@ def fake_result(mode: FakeTensorMode, x: Any) -> Any:
         return x
     strides = None if x.is_contiguous() else normal_strides(tuple(x.shape), x.stride())
     return of_meta(mode.meta(x.shape, x.dtype, strides, x.device))
+
+
+def fake_carry(mode: FakeTensorMode, first: Any, new: Any) -> Any:
+    """Give the fake of a carry, which lies as the first one if all steps do."""
+    tensors = isinstance(first, Tensor) and isinstance(new, Tensor)
+    like = fake_result if tensors and same_layout(first, new) else fake_like
+    return like(mode, first)
 
 
 def same_layout(a: Tensor, b: Tensor) -> bool:

@@ -203,6 +203,12 @@ class SubgraphTracer(Tracer):
         self.free.append(value)
         return node
 
+    def note_failure(self, error: BaseException) -> None:
+        """Keep an error of the trace, which the one around it has too."""
+        super().note_failure(error)
+        if self.outer is not None:
+            self.outer.note_failure(error)
+
     def _refuse_wrapped(self, tensor: Tensor) -> None:
         if tensor.keys & WRAPPED:
             kind = tensor.payload.level.kind

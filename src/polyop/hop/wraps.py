@@ -77,9 +77,11 @@ class Wrapper(ControlOperator):
         """Call it on the function of a whole batch."""
         (fn,), (operands,) = form.functions, form.groups
         pairs = [peel(x, level) for x in operands]
-        call = on_batch(fn, [a for _, a in pairs], level)  # type: ignore[arg-type]
+        found: list[bool] = []
+        call = on_batch(fn, [a for _, a in pairs], level, found, ())  # type: ignore[arg-type]
         out = self.below(Form((call,), (tuple(v for v, _ in pairs),), form.options), level)
-        return tuple(in_batch(x, 0, level) for x in out)
+        axes = [0 if differs else None for differs in found]
+        return tuple(in_batch(x, a, level) for x, a in zip(out, axes, strict=True))
 
 
 class Within(Flat):

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
+from inspect import getattr_static
 from types import MethodType
 from typing import Any, NoReturn
 
 from polyop import tree
 from polyop.devices import META
-from polyop.dispatch.context import PLAIN, run_under, word
+from polyop.dispatch.context import PLAIN, note_failure, run_under, word
 from polyop.errors import ObjectError, PolyopWarning
 from polyop.lazy import load
 from polyop.objects.fake_classes import fake_class_of, vars_of
@@ -91,7 +93,10 @@ def make_fake(mode: Any, value: Any) -> FakeObject:
                 source=found.source,
                 fix="name attributes and methods that the object has",
             )
-    return FakeObject(wrapped, found.name, _copy(value, found.name), value)
+    # One that an operator made holds fakes, and that they are copied is no call of the function.
+    with nullcontext() if mode is None else mode.traced_by(None):
+        real = _copy(value, found.name)
+    return FakeObject(wrapped, found.name, real, value)
 
 
 def _unflatten(mode: Any, fake_class: type, value: Any) -> Any:
@@ -192,20 +197,23 @@ class FakeObject:
         if member is MemberType.INLINED:
             return _inlined(self, name)
         if self.wrapped_obj is None or name.startswith("__") or not hasattr(self.wrapped_obj, name):
-            _lacking(self, name)
+            # Whoever walks through values asks each for a `__dict__` and the like.
+            _lacking(self, name, fails=not name.startswith("__") and _has(self.real_obj, name))
         value = getattr(self.wrapped_obj, name)
         return partial(_call_object(), self, name) if callable(value) else _noted(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self.wrapped_obj is None or not hasattr(self.wrapped_obj, name):
-            _lacking(self, name)
+            _lacking(self, name, fails=True)
         if word().tracer is not None:
-            raise ObjectError(
+            error = ObjectError(
                 f"attribute {name!r} of a {self.class_name} is set in a traced function, "
                 "and the program would not do that",
                 source=caller(),
                 fix="make it a method of the object and of its fake class, or an operator",
             )
+            note_failure(error)
+            raise error
         setattr(self.wrapped_obj, name, value)
 
     def __eq__(self, other: object) -> bool:
@@ -213,7 +221,7 @@ class FakeObject:
             return True
         kind: Any = type(self.real_obj)
         if kind.__eq__ is not object.__eq__:
-            _lacking(self, "__eq__")
+            _lacking(self, "__eq__", fails=True)
         return False
 
     __hash__ = object.__hash__
@@ -243,7 +251,7 @@ class FakeObject:
 
     def _special(self, name: str) -> Callable[..., Any]:
         if self.wrapped_obj is None or not hasattr(type(self.wrapped_obj), name):
-            _lacking(self, name)
+            _lacking(self, name, fails=_has(self.real_obj, name))
         return partial(_call_object(), self, name)
 
     def __repr__(self) -> str:
@@ -304,10 +312,14 @@ def refuse_changed(mode: Any) -> None:
         )
 
 
-def _lacking(fake: FakeObject, name: str) -> NoReturn:
+def _has(value: Any, name: str) -> bool:
+    return getattr_static(value, name, None) is not None
+
+
+def _lacking(fake: FakeObject, name: str, *, fails: bool) -> NoReturn:
     kind = type(fake.real_obj).__qualname__
     known = fake.wrapped_obj is not None
-    raise ObjectError(
+    error = ObjectError(
         f"the fake of a {fake.class_name} has no attribute {name!r}"
         if known
         else f"attribute {name!r} of a {fake.class_name} is used in a trace, "
@@ -320,6 +332,9 @@ def _lacking(fake: FakeObject, name: str) -> NoReturn:
         else f"register one (polyop.library.register_fake_class({kind})), or allow this member: "
         f"register_opaque_type({kind}, members={{{name!r}: MemberType.USE_REAL}})",
     )
+    if fails:  # the object itself would answer
+        note_failure(error)
+    raise error
 
 
 register_stand_in(FakeObject)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from polyop.dispatch.context import PLAIN, run_under, word
+from polyop.dispatch.context import PLAIN, note_failure, run_under, word
 from polyop.errors import CaptureError, ObjectError
 from polyop.forks import process_lock
 from polyop.objects.fake_classes import FAKE_CLASSES, vars_of
@@ -133,7 +133,7 @@ def _is_member(kind: type, name: str) -> bool:
 
 def _refuse(obj: Any, name: str) -> None:
     found = opaque_type(type(obj))
-    raise CaptureError(
+    error = CaptureError(
         f"the function reaches {name!r} of a {found.name if found else type(obj).__name__} in a "
         "way that its capture does not follow",
         argument=name,
@@ -141,3 +141,5 @@ def _refuse(obj: Any, name: str) -> None:
         fix="pass the object as an argument, or keep it in a global, a closure, a list, a dict "
         "or an attribute",
     )
+    note_failure(error)
+    raise error

@@ -27,8 +27,8 @@ def sum_to_kernel(x: Array, shape: Sequence[int]) -> Array:
     kept = (*[1] * lead, *result.shape)
     axes = tuple([i for i, size in enumerate(kept) if size == 1 and x.shape[i] != 1])
     if axes:
-        # With `dtype`, for integers would be summed as int64.
-        np.add.reduce(x, axes, x.dtype, result.reshape(kept), keepdims=True)
+        # With a type, for integers would be summed as int64; it says no order of bytes.
+        np.add.reduce(x, axes, x.dtype.type, result.reshape(kept), keepdims=True)
     else:
         result[...] = x.reshape(result.shape)
     return result

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from polyop.devices import CPU, META, Device, as_dtype
+from polyop.devices import CPU, META, Device, DType, as_dtype
 from polyop.dispatch.parts import PARTS
 from polyop.errors import IntegerRangeError, UsageError, UsageTypeError
 from polyop.lazy import load
@@ -36,7 +36,10 @@ from polyop.ops.factories import (
     zeros,
     zeros_like,
 )
+from polyop.ops.splitting import sizes_of
 from polyop.ops.views import detach
+from polyop.schema.base_values import Known
+from polyop.symbolic import SymInt
 from polyop.tensor.masked import check_unmasked
 from polyop.tensor.meta import META_SPACE
 from polyop.tensor.tensor import Tensor, of_array, of_meta
@@ -44,7 +47,8 @@ from polyop.tensor.tensor import Tensor, of_array, of_meta
 __all__ = [
     "COMPLEX64", "FLOAT32", "INT64", "arange", "as_tensor", "asarray", "dtype_of_number",
     "empty", "empty_like", "eye", "from_dlpack", "from_numpy", "full", "full_like", "linspace",
-    "new_full", "on_cpu", "on_device", "ones", "ones_like", "tensor", "zeros", "zeros_like",
+    "new_elsewhere", "new_full", "on_cpu", "on_device", "ones", "ones_like", "tensor", "zeros",
+    "zeros_like",
 ]  # fmt: skip
 Array = Any
 
@@ -176,6 +180,18 @@ def _converted(x: Any, dtype: Any, device: Any, copy: bool | None) -> Any:
     elif copy:
         x = ON_TENSORS["clone"](x)
     return x if device is None else on_device(x, device)
+
+
+def new_elsewhere(self: Any, size: tuple[Any, ...], value: Any, dtype: DType) -> Any:
+    """Make a tensor whose sizes are another library's symbols: NumPy would ask for their values."""
+    if value is None:
+        size, value = size[:-1], size[-1]
+    sizes = sizes_of(size)
+    if not any(isinstance(n, Known.sym_int) and not isinstance(n, SymInt) for n in sizes):
+        return None
+    payload = self.payload
+    array = payload.library.full(sizes, value, dtype, payload.array)
+    return load("polyop.payloads.held:of_held")(type(payload)(array, payload.library))
 
 
 def on_device(x: Any, device: Any) -> Any:

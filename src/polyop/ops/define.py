@@ -12,10 +12,11 @@
 
 NOTE [Gradients are text]
 A gradient is an expression over the arguments' names, `g` (the gradient of
-the result; `g0`, `g1`, ... of several), `r` (the result; `r0`, ...), and the
-names of built-in operators. Two functions are compiled from it: one on bare
-arrays, where `cos` is the kernel of `core::cos`, for the backward that nobody
-watches, and one on tensors, where `cos` is the operator, for gradients that are
+the result; `g0`, `g1`, ... of several, zeros where nobody sent one, while `g`
+is a row with None there), `r` (the result; `r0`, ...), and the names of
+built-in operators. Two functions are compiled from it: one on bare arrays,
+where `cos` is the kernel of `core::cos`, for the backward that nobody watches,
+and one on tensors, where `cos` is the operator, for gradients that are
 themselves differentiated, traced or batched. One text cannot drift from
 itself, and the compiler sees which arguments it reads, so only those are kept
 (PERFORMANCE section 7). Gradients of pointwise operators are summed to the

@@ -22,6 +22,8 @@ import polyop.ops.broadcasting
 import polyop.ops.comparison
 import polyop.ops.rounding
 import polyop.ops.select  # noqa: F401
+from polyop.dispatch.bits import NUMPY
+from polyop.dispatch.context import word
 from polyop.lazy import load
 from polyop.ops.define import ON_ARRAYS, ON_TENSORS
 from polyop.ops.pointwise import Fn, binary, pointwise, unary
@@ -90,6 +92,28 @@ def lasting(exponent: Any, *, real: Any) -> Any:
 def power_slope(x: Any, exponent: Any) -> Any:
     """Differentiate a power whose exponent is a number."""
     return x * 2 if exponent == 2 else exponent * x ** (exponent - 1)
+
+
+def over_base(x: Any, base: Any, exponent: Any) -> Any:
+    """Divide by the base where the exponent is zero: `x` is zero there, but its slope is not.
+
+    A base that is zero has no slope that way; it counts as infinite.
+    """
+    where, size = ON_TENSORS["where"], ON_TENSORS["abs"](base)
+    return x / where(exponent == 0, where(size > 0, base, math.inf), 1)
+
+
+def steep(x: Any, other: Any) -> Any:
+    """Give `x`; where both are zero it has no slope: that comes out NaN."""
+    there = (x == 0) & (other == 0)
+    return x * ON_TENSORS["sqrt"](ON_TENSORS["where"](there, x, 1))
+
+
+def above(r: Any) -> Any:
+    """Give one for each length, and zero for those of zero, which have no slope."""
+    if r.keys == NUMPY and not word():  # nobody differentiates it
+        return r != 0
+    return ON_TENSORS["sqrt"](ON_TENSORS["where"](r == 0, r, 1))
 
 
 # -- kernels that are no ufunc --------------------------------------------------
@@ -177,7 +201,7 @@ pow = binary(
     "pow",
     np.power,
     (
-        "where(b == 0, 0, g * conj(b * a ** where(b == 0, 1, b - 1)))",
+        "g * conj(over_base(b * a ** where(b == 0, b, b - 1), a, b))",
         f"where({_FLAT}, 0, g * conj(r * log(beside(where({_FLAT}, 1, a), r))))",
     ),
     (
@@ -264,7 +288,9 @@ acos = unary("acos", np.arccos, "-g / conj(sqrt(1 - x * x))")
 atan = unary("atan", np.arctan, "g / conj(1 + x * x)")
 # At the origin, where there is no angle, both gradients are zero.
 _SQUARES = "where((a == 0) & (b == 0), 1, a * a + b * b)"
-atan2 = binary("atan2", np.arctan2, (f"g * (b / {_SQUARES})", f"-g * (a / {_SQUARES})"))
+atan2 = binary(
+    "atan2", np.arctan2, (f"g * (steep(b, a) / {_SQUARES})", f"-g * (steep(a, b) / {_SQUARES})")
+)
 sinh = unary("sinh", np.sinh, "g * conj(cosh(x))")
 cosh = unary("cosh", np.cosh, "g * conj(sinh(x))")
 tanh = unary("tanh", np.tanh, "g * conj(1 - r * r)")
@@ -283,4 +309,10 @@ ON_ARRAYS["number_log"] = ON_TENSORS["number_log"] = number_log
 ON_ARRAYS["beside"] = ON_TENSORS["beside"] = beside
 ON_ARRAYS["lasting"] = partial(lasting, real=np.real)
 ON_TENSORS["lasting"] = partial(lasting, real=real)
+ON_ARRAYS["over_base"] = lambda x, _base, _exponent: x  # nobody differentiates it
+ON_TENSORS["over_base"] = over_base
+ON_ARRAYS["steep"] = lambda x, _other: x
+ON_TENSORS["steep"] = steep
+ON_ARRAYS["above"] = lambda r: r != 0
+ON_TENSORS["above"] = above
 ON_ARRAYS["power_slope"] = ON_TENSORS["power_slope"] = power_slope

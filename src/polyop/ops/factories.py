@@ -17,12 +17,10 @@ from polyop.devices import CPU, META, Device, DType, as_dtype
 from polyop.dispatch.bits import FAKE_MODE
 from polyop.dispatch.context import word
 from polyop.errors import UsageError
-from polyop.lazy import load
 from polyop.ops.define import ON_TENSORS, define
 from polyop.ops.splitting import sizes_of
 from polyop.ops.view_metas import refuse
 from polyop.ops.views import behind
-from polyop.schema.base_values import Known
 from polyop.symbolic import SymInt, sym_max
 from polyop.tensor.meta import META_SPACE, Meta, Size
 from polyop.tensor.tensor import Tensor, of_array, of_meta
@@ -283,6 +281,8 @@ def arange(
     requires_grad: bool = False,
 ) -> Any:
     """Make the numbers from `start` up to `stop`, which is left out."""
+    if isinstance(start, Tensor) or isinstance(stop, Tensor) or isinstance(step, Tensor):
+        start, stop, step = _numbers("arange", start, stop, step)
     ends = (0, start) if stop is None else (start, stop)
     return _range(*ends, step, dtype=dtype, device=device, grad=requires_grad)
 
@@ -300,6 +300,8 @@ def linspace(
     requires_grad: bool = False,
 ) -> Any:
     """Make `num` (or `steps`) numbers that lie evenly from `start` to `stop`."""
+    if isinstance(start, Tensor) or isinstance(stop, Tensor):
+        start, stop = _numbers("linspace", start, stop)
     count = num if num is not None else steps
     if count is None:
         refuse("linspace", "linspace needs the number of its elements", argument="num")
@@ -320,6 +322,11 @@ def eye(
     """Make a matrix with ones on a diagonal."""
     n_cols = n_rows if n_cols is None else n_cols
     return _eye(n_rows, n_cols, k, dtype=dtype, device=device, grad=requires_grad)
+
+
+def _numbers(what: str, *ends: Any) -> list[Any]:
+    """Look into the tensors without axes among the ends of a range: no gradient flows to them."""
+    return [x._constant(what) if isinstance(x, Tensor) and not x.ndim else x for x in ends]
 
 
 # -- like another tensor ------------------------------------------------------
@@ -386,15 +393,3 @@ def new_full(x: Any, size: Sequence[Any], value: Any, dtype: Any = None, device:
     """Make a tensor of one number, with the dtype and device of another where none is given."""
     dtype = x.dtype if dtype is None else dtype
     return full(size, value, dtype=dtype, device=x.device if device is None else device)
-
-
-def new_elsewhere(self: Any, size: tuple[Any, ...], value: Any, dtype: DType) -> Any:
-    """Make a tensor whose sizes are another library's symbols: NumPy would ask for their values."""
-    if value is None:
-        size, value = size[:-1], size[-1]
-    sizes = sizes_of(size)
-    if not any(isinstance(n, Known.sym_int) and not isinstance(n, SymInt) for n in sizes):
-        return None
-    payload = self.payload
-    array = payload.library.full(sizes, value, dtype, payload.array)
-    return load("polyop.payloads.held:of_held")(type(payload)(array, payload.library))

@@ -6,7 +6,8 @@ NOTE [Factors have a choice]
 Singular vectors and eigenvectors of complex matrices may be turned by any phase.
 A gradient exists only of what does not depend on that choice, and on bare
 arrays that is checked. Where singular values or eigenvalues meet, vectors have
-no gradient: it comes out infinite, unless nobody asked for it.
+no gradient: it comes out infinite or NaN, zeros divided by zero included, for a
+zero sent back may stand for a slope that is none. Only what was sent counts.
 """
 
 from __future__ import annotations
@@ -20,16 +21,7 @@ from polyop.devices import DType
 from polyop.errors import ArgumentError, AutogradError
 from polyop.ops.axes import batch_first, call
 from polyop.ops.define import define
-from polyop.ops.formulas import (
-    Built,
-    adjoint,
-    column,
-    formula,
-    off_diagonal,
-    quotient,
-    rows,
-    scaled,
-)
+from polyop.ops.formulas import Built, adjoint, apart, column, formula, off_diagonal, rows, scaled
 from polyop.ops.linalg import float_of, require_square
 from polyop.ops.signatures import announce
 from polyop.symbolic import sym_min
@@ -178,35 +170,39 @@ def _svdvals(x: Array) -> Array:
 
 
 @formula
-def svd_grad(of: Built, grads: Any, factors: Any, full: bool) -> Any:
-    """Give the gradient of the thin factors."""
-    (gu, gs, gvh), (u, s, vh) = grads, factors
+def svd_grad(of: Built, sent: Any, factors: Any, full: bool) -> Any:
+    """Give the gradient of the thin factors; what was not sent is None."""
+    (gu, gs, gvh), (u, s, vh) = sent, factors
     if full and u.shape[-1] != vh.shape[-1]:
         raise AutogradError(
             "core::svd with full_matrices has vectors that the matrix does not determine",
             op="core::svd",
             fix="pass full_matrices=False, or call svdvals",
         )
-    v, gv = adjoint(of, vh), adjoint(of, gvh)
-    uu, vv = adjoint(of, u) @ gu, vh @ gv
+    uh, v = adjoint(of, u), adjoint(of, vh)
+    uu = 0 if gu is None else uh @ gu
+    vv = 0 if gvh is None else vh @ adjoint(of, gvh)
     fixed_phase(of, uu + vv, "svd")
-    gaps = (rows(of, s) - column(of, s)) * (rows(of, s) + column(of, s))
-    turn_u = quotient(of, off_diagonal(of, uu - adjoint(of, uu)), gaps)
-    turn_v = quotient(of, off_diagonal(of, vv - adjoint(of, vv)), gaps)
-    sizes = gs + _phases(of, uu, s)
-    found = scaled(of, u, sizes, vh) + u @ (turn_u * rows(of, s) + column(of, s) * turn_v) @ vh
-    if u.shape[-2] != u.shape[-1]:
-        found = found + quotient(of, gu - u @ uu, rows(of, s)) @ vh
-    if vh.shape[-2] != vh.shape[-1]:
-        found = found + u @ adjoint(of, quotient(of, gv - v @ vv, rows(of, s)))
+    found = 0 if gs is None else scaled(of, u, gs, vh)
+    if gu is not None:
+        found = found + _vectors_grad(of, gu, uu, (u, s, vh))
+    if gvh is not None:  # they are the left ones of the adjoint
+        right = _vectors_grad(of, adjoint(of, gvh), vv, (v, s, uh))
+        found = found + adjoint(of, right)
     return found
 
 
-def _phases(of: Built, uu: Any, s: Any) -> Any:
-    """Give what turning `u` and `v` by one phase adds, for complex numbers."""
-    if uu.dtype.kind != "c":
-        return 0
-    return quotient(of, of.imag(of.diagonal(uu, 0, -2, -1)), s) * 1j
+def _vectors_grad(of: Built, gu: Any, uu: Any, factors: Any) -> Any:
+    """Give the gradient of the left vectors."""
+    u, s, vh = factors
+    gaps = (rows(of, s) - column(of, s)) * (rows(of, s) + column(of, s))
+    turn = apart(of, uu - adjoint(of, uu), gaps)
+    found = u @ (turn * rows(of, s)) @ vh
+    if uu.dtype.kind == "c":  # turning both sides by one phase: each has half of what that adds
+        found = found + scaled(of, u, of.imag(of.diagonal(uu, 0, -2, -1)) / s * 0.5j, vh)
+    if u.shape[-2] != u.shape[-1]:
+        found = found + ((gu - u @ uu) / rows(of, s)) @ vh
+    return found
 
 
 @formula
@@ -220,7 +216,7 @@ _svd_entry = define(
     "svd(Tensor x, *, bool full_matrices=True) -> (Tensor U, Tensor S, Tensor Vh)",
     on_matrices("svd", _svd),
     fake=_svd_fake,
-    grad={"x": "svd_grad((g0, g1, g2), (r0, r1, r2), full_matrices)"},
+    grad={"x": "svd_grad(g, (r0, r1, r2), full_matrices)"},
     vmap=stacks("svd", 3),
 )
 svdvals = define(
@@ -269,13 +265,16 @@ def _eigvalsh(x: Array) -> Array:
 
 
 @formula
-def eigh_grad(of: Built, gw: Any, gv: Any, w: Any, v: Any) -> Any:
-    """Give the gradient of eigenvalues and eigenvectors."""
+def eigh_grad(of: Built, sent: Any, w: Any, v: Any) -> Any:
+    """Give the gradient of eigenvalues and eigenvectors; what was not sent is None."""
+    gw, gv = sent
     vh = adjoint(of, v)
-    vv = vh @ gv
-    fixed_phase(of, vv, "eigh")
-    turn = quotient(of, off_diagonal(of, vv), rows(of, w) - column(of, w))
-    return of.hermitian_part(scaled(of, v, gw, vh) + v @ turn @ vh)
+    found = 0 if gw is None else scaled(of, v, gw, vh)
+    if gv is not None:
+        vv = vh @ gv
+        fixed_phase(of, vv, "eigh")
+        found = found + v @ apart(of, vv, rows(of, w) - column(of, w)) @ vh
+    return of.hermitian_part(found)
 
 
 @formula
@@ -289,7 +288,7 @@ _eigh_entry = define(
     "eigh(Tensor x) -> (Tensor eigenvalues, Tensor eigenvectors)",
     on_matrices("eigh", _eigh),
     fake=_eigh_fake,
-    grad={"x": "eigh_grad(g0, g1, r0, r1)"},
+    grad={"x": "eigh_grad(g, r0, r1)"},
     vmap=stacks("eigh", 2),
 )
 eigvalsh = define(

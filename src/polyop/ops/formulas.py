@@ -55,9 +55,10 @@ def column(of: Built, x: Any) -> Any:
     return of.expand_dims(x, -1)
 
 
-def quotient(of: Built, x: Any, y: Any) -> Any:
-    """Divide; nothing divided by nothing is nothing, for what nobody asked has no say."""
-    return x / of.where((x == 0) & (y == 0), 1, y)
+def apart(of: Built, x: Any, gaps: Any) -> Any:
+    """Divide matrices off the diagonal, and put zeros on it; where no gap is, there is no value."""
+    ones = of.zero_like(gaps) + 1
+    return off_diagonal(of, x) / (off_diagonal(of, gaps) + ones - off_diagonal(of, ones))
 
 
 def scaled(of: Built, left: Any, values: Any, right: Any) -> Any:
@@ -65,4 +66,4 @@ def scaled(of: Built, left: Any, values: Any, right: Any) -> Any:
     return (left * rows(of, values)) @ right
 
 
-__all__ = ["Built", "adjoint", "column", "formula", "off_diagonal", "quotient", "rows", "scaled"]
+__all__ = ["Built", "adjoint", "apart", "column", "formula", "off_diagonal", "rows", "scaled"]

@@ -140,7 +140,7 @@ def _cofactors_vmap(info: Any, in_dims: Sequence[Any], x: Any, along: Sequence[A
     for shape in shapes:
         require_square("cofactors", tuple(shape))
     ndim = max(map(len, shapes))
-    x, *along = [v if d is None else _padded(v, 0, ndim) for v, d in zip(given, dims, strict=True)]
+    x, *along = [v if d is None else _padded(v, ndim) for v, d in zip(given, dims, strict=True)]
     return cofactors(x, along), 0
 
 
@@ -186,12 +186,16 @@ cofactors = define(
 
 
 def _solve_fake(a: Meta, b: Meta) -> Meta:
-    require_square("solve", a.shape)
-    if b.ndim < 2 or not (a.shape[-1] is b.shape[-2] or a.shape[-1] == b.shape[-2]):
-        raise _unsolvable(a.shape, b.shape)
+    _require_solvable(a.shape, b.shape)
     batch = broadcast("solve", a.shape[:-2], b.shape[:-2])
     dtype = float_of(promote(a.dtype, b.dtype))
     return a.but(shape=(*batch, *b.shape[-2:]), dtype=dtype, strides=None)
+
+
+def _require_solvable(a: Shape, b: Shape) -> None:
+    require_square("solve", a)
+    if len(b) < 2 or not (a[-1] is b[-2] or a[-1] == b[-2]):
+        raise _unsolvable(a, b)
 
 
 def _unsolvable(a: Shape, b: Shape) -> ArgumentError:
@@ -212,19 +216,19 @@ def _solve(a: Array, b: Array) -> Array:
 
 
 def _solve_vmap(info: Any, in_dims: Sequence[Any], a: Any, b: Any) -> Any:
-    given = zip((a, b), in_dims, strict=False)
-    ndim = max([len(v.shape) - (d is not None) for v, d in given])
-    a, b = (_padded(v, d, ndim) for v, d in zip((a, b), in_dims, strict=False))
+    dims = in_dims[:2]
+    given = [batch_first(v, d) for v, d in zip((a, b), dims, strict=True)]
+    shapes = [tuple(v.shape[d is not None :]) for v, d in zip(given, dims, strict=True)]
+    _require_solvable(*shapes)
+    ndim = max(map(len, shapes))
+    a, b = (v if d is None else _padded(v, ndim) for v, d in zip(given, dims, strict=True))
     return solve_matrix(a, b), 0
 
 
-def _padded(x: Any, dim: int | None, ndim: int) -> Any:
-    """Put axes of size one behind the batch."""
-    if dim is None or len(x.shape) > ndim:
-        return batch_first(x, dim)
-    x = batch_first(x, dim)
+def _padded(x: Any, ndim: int) -> Any:
+    """Put axes of size one behind the batch, which stands first."""
     ones = [1] * (ndim + 1 - len(x.shape))
-    return ON_TENSORS["reshape"](x, [x.shape[0], *ones, *x.shape[1:]])
+    return ON_TENSORS["reshape"](x, [x.shape[0], *ones, *x.shape[1:]]) if ones else x
 
 
 _ADJOINT = "solve_matrix(matrix_transpose(conj(a)), g)"
@@ -293,7 +297,7 @@ def norm2_kernel(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
 norm2 = reduction(
     "norm2",
     norm2_kernel,
-    "spread(g * (r != 0) / (r + (r == 0)), x.shape, axis, keepdims) * x",
+    "spread(g * above(r) / (r + (r == 0)), x.shape, axis, keepdims) * x",
 )
 
 

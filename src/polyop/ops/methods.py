@@ -31,7 +31,7 @@ from polyop.ops import (  # noqa: F401 - the families whose operators become met
     view_inverses,
     views,
 )
-from polyop.ops.creation import on_device, tensor
+from polyop.ops.creation import new_elsewhere, on_device, tensor
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.inplace import INPLACE, copy_, fill_, matmul_into, zero_
 from polyop.ops.late_methods import LateMethod
@@ -124,6 +124,7 @@ NAMES = {
     "sub": "subtract", "mul": "multiply", "div": "divide", "true_divide": "divide",
     "mm": "matmul", "bmm": "matmul", "neg": "negative", "absolute": "abs", "clamp": "clip",
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "bitwise_not": "bitwise_invert",
+    "copy": "clone",
 } | COMPARISONS  # fmt: skip
 ENTRIES = [
     "abs", "acos", "acosh", "add", "addcdiv", "addcmul", "alias", "angle", "asin", "asinh", "atan",
@@ -193,7 +194,7 @@ def _attach_along() -> None:
         attach_by_words(name, other, *ALONG[other])
     for name in ("std", "var"):
         attach(name, _spread(name))
-    for name in ("topk", "take_along_axis", "put_along_axis"):
+    for name in ("topk", "take_along_axis"):
         attach_by_words(name, name)
     attach("gather", lambda self, dim, index: ON_TENSORS["take_along_axis"](self, index, axis=dim))
 
@@ -289,6 +290,7 @@ WORDED: dict[str, Fn] = {
     "index_select": indexing.index_select, "index_add": indexing.index_add,
     "index_copy": indexing.index_copy, "take": indexing.take, "isclose": closeness.isclose,
     "allclose": closeness.allclose, "tril": joining.tril, "triu": joining.triu,
+    "put_along_axis": subscripts.put_along_axis,
 }  # fmt: skip
 
 #: Functions of other families that are methods under their own names.
@@ -357,7 +359,7 @@ def _new(make: Fn, value: float | None) -> Fn:
         if "size" in rest:
             size = (rest.pop("size"),)
         if device is None and not rest and hasattr(self.payload, "library"):
-            made = factories.new_elsewhere(self, size, value, as_dtype(dtype or self.dtype))
+            made = new_elsewhere(self, size, value, as_dtype(dtype or self.dtype))
             if made is not None:
                 return made
         device = self.device if device is None else device

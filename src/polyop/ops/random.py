@@ -6,7 +6,6 @@ Without `generator`, numbers come from the process's default one, which
 
 from __future__ import annotations
 
-from _thread import allocate_lock  # as in `dispatch/lock.py`
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -14,21 +13,23 @@ from typing import Any
 import numpy as np
 
 from polyop.devices import CPU, META, Device, DType, as_dtype
-from polyop.dispatch.bits import FAKE_MODE
+from polyop.dispatch.bits import FAKE_MODE, OTHER, WRAPPED
 from polyop.dispatch.context import word
 from polyop.errors import ArgumentError
-from polyop.ops.creation import FLOAT32, INT64, on_cpu
+from polyop.forks import lock_maker
+from polyop.ops.creation import FLOAT32, INT64, on_cpu, zeros_like
 from polyop.ops.define import define, operator_of
 from polyop.ops.inplace import INPLACE_TWINS, refuse_write
 from polyop.ops.splitting import sizes_of
 from polyop.schema.tags import Tag
 from polyop.schema.values import register_generator
 from polyop.tensor.meta import META_SPACE, Meta
-from polyop.tensor.tensor import of_meta
+from polyop.tensor.tensor import Tensor, of_meta
 
 Fn = Callable[..., Any]
 Array = Any
 SEEDED = (Tag.nondeterministic_seeded,)
+_new_lock = lock_maker()
 
 
 class Generator:
@@ -39,12 +40,23 @@ class Generator:
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self._lock = allocate_lock()
+        self._lock = _new_lock()
         self._seed = 0
         # `np.random` takes long to import: without a seed, the stream waits for its first use.
         self._stream: np.random.Generator | None = None
+        self._begin: Callable[[], Any] = _anywhere
         if seed is not None:
             self.manual_seed(seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            state = self.get_state()
+            return {**vars(self), "_stream": state, "_lock": None, "_begin": None}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        vars(self).update(kept, _lock=_new_lock(), _begin=_anywhere)
+        self._start(self._seed)
+        self.set_state(kept["_stream"])
 
     def manual_seed(self, seed: Any) -> Generator:
         """Start anew from a seed."""
@@ -59,7 +71,7 @@ class Generator:
 
     def _open(self) -> np.random.Generator:
         """Give the stream; the lock is held."""
-        return self._stream or self._start(np.random.SeedSequence().entropy)
+        return self._stream or self._start(self._begin())
 
     def initial_seed(self) -> int:
         """Give the seed that it started from."""
@@ -84,6 +96,10 @@ class Generator:
             _note(self)
         with self._lock:
             return np.asarray(getattr(self._open(), method)(*args, **kwargs))
+
+
+def _anywhere() -> Any:
+    return np.random.SeedSequence().entropy
 
 
 #: By identity, the generators that drew since `drawing` began, and where each stood before.
@@ -127,25 +143,46 @@ def stand(generator: Any, state: Any) -> None:
 
 register_generator(Generator)
 DEFAULT = Generator()
+#: Stands for the default generator while a kernel runs whose numbers follow another library's.
+_STANDS_IN: ContextVar[Generator | None] = ContextVar("stands_in", default=None)
 
 
 def manual_seed(seed: int) -> Generator:
     """Start the default generator anew from a seed."""
-    return DEFAULT.manual_seed(seed)
+    return default_generator().manual_seed(seed)
 
 
 def default_generator() -> Generator:
-    """Give the process's default generator."""
-    return DEFAULT
+    """Give the process's default generator; in a kernel that follows another library's, that."""
+    return _STANDS_IN.get() or DEFAULT
+
+
+def following(begin: Callable[[], int], fn: Fn, *args: Any, **kwargs: Any) -> Any:
+    """Call a function with a default generator of its own.
+
+    Args:
+        begin: gives the seed, if the function draws.
+        fn: the function.
+        args: its arguments.
+        kwargs: those by name.
+    """
+    generator = Generator()
+    generator._begin = begin
+    token = _STANDS_IN.set(generator)
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        _STANDS_IN.reset(token)
 
 
 def draw(generator: Any, method: str, *args: Any, **kwargs: Any) -> Array:
     """Draw from a generator: ours, NumPy's, or the default one."""
-    if isinstance(generator, np.random.Generator):
-        if _DRAWN.get() is not None:
-            _note(generator)
-        return np.asarray(getattr(generator, method)(*args, **kwargs))
-    return (generator or DEFAULT).draw(method, *args, **kwargs)
+    # `np.random` is not asked for here: who imports it holds the lock, for which forks wait.
+    if generator is None or isinstance(generator, Generator):
+        return (generator or _STANDS_IN.get() or DEFAULT).draw(method, *args, **kwargs)
+    if _DRAWN.get() is not None:
+        _note(generator)
+    return np.asarray(getattr(generator, method)(*args, **kwargs))
 
 
 def _floats(generator: Any, method: str, size: Sequence[int], dtype: DType | None) -> Array:
@@ -251,13 +288,38 @@ def randperm(n: int, **options: Any) -> Any:
 
 
 def rand_like(x: Any, **options: Any) -> Any:
-    """Make random numbers from 0 to 1 in the shape of a tensor."""
-    return rand(list(x.shape), **{"dtype": x.dtype, "device": x.device} | options)
+    """Make random numbers from 0 to 1 in the shape and library of a tensor."""
+    return _like(x, rand, _uniform, 1.0, options)
 
 
 def randn_like(x: Any, **options: Any) -> Any:
-    """Make random numbers of the normal distribution in the shape of a tensor."""
-    return randn(list(x.shape), **{"dtype": x.dtype, "device": x.device} | options)
+    """Make random numbers of the normal distribution in the shape and library of a tensor."""
+    return _like(x, randn, _normal, 0.5**0.5, options)
+
+
+def _like(x: Any, make: Fn, fill: Fn, scale: float, options: dict[str, Any]) -> Any:
+    """Make random numbers beside a tensor; `fill` draws for one that another library holds."""
+    options = {"dtype": x.dtype, "device": x.device} | options
+    if not _is_held(x) or Device(options["device"] or CPU) != x.device:
+        return make(list(x.shape), **options)
+    dtype = as_dtype(options["dtype"] or FLOAT32)
+    if dtype.kind not in "fVc":
+        return make(list(x.shape), **options)  # refuses it
+    generator, part = options.get("generator"), dtype
+    if dtype.kind == "c":
+        part = np.dtype(f"f{dtype.itemsize // 2}")
+    outline = zeros_like(x, dtype=part)
+    made = fill(outline, generator=generator)
+    if dtype.kind == "c":
+        made = (made + fill(outline, generator=generator) * 1j) * scale
+    return made.requires_grad_() if options.get("requires_grad") else made
+
+
+def _is_held(x: Any) -> bool:
+    """Tell whether another library's array is at the bottom of a tensor."""
+    while isinstance(x, Tensor) and x.keys & WRAPPED:
+        x = x.payload.value
+    return isinstance(x, Tensor) and bool(x.keys & OTHER)
 
 
 def normal(mean: float, std: float, size: Any, **options: Any) -> Any:
@@ -286,8 +348,8 @@ bernoulli = define(
 )
 
 
-def _define_writing(name: str, signature: str, kernel: Fn) -> Fn:
-    """Define an operator that fills a tensor, and its twin that gives another; both end history."""
+def _define_writing(name: str, signature: str, kernel: Fn) -> tuple[Fn, Fn]:
+    """Define an operator that gives a filled tensor, and one that fills it; both end history."""
     signature = f"{signature}, *, Generator? generator=None"
 
     def filled(x: Array, *args: Any) -> Array:
@@ -316,15 +378,15 @@ def _define_writing(name: str, signature: str, kernel: Fn) -> Fn:
         tags=(*SEEDED, Tag.inplace),
     )
     INPLACE_TWINS[operator_of(writing).name()] = operator_of(functional)
-    return writing
+    return functional, writing
 
 
-uniform_ = _define_writing(
+_uniform, uniform_ = _define_writing(
     "uniform",
     ", float low=0.0, float high=1.0",
     lambda g, shape, low, high: draw(g, "uniform", low, high, shape),
 )
-normal_ = _define_writing(
+_normal, normal_ = _define_writing(
     "normal",
     ", float mean=0.0, float std=1.0",
     lambda g, shape, mean, std: draw(g, "normal", mean, std, shape),

@@ -180,7 +180,7 @@ put_along_axis = define(
     put_along_axis_kernel,
     fake=put_along_axis_fake,
     grad={
-        "x": "put_along_axis(g, indices, values * 0, axis=axis)",
+        "x": "put_along_axis(g, indices, zero_of(g, values.shape), axis=axis)",
         "values": "sum_to(where(last_put_along_axis(g, indices, axis=axis), "
         "take_along_axis(g, indices, axis=axis), 0), values.shape)",
     },

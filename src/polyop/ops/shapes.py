@@ -13,6 +13,7 @@ import numpy as np
 
 from polyop.devices import DType
 from polyop.errors import ArgumentError, OutOfRangeError
+from polyop.symbolic import SymInt
 from polyop.tensor.meta import Meta, Shape, Size, normal_strides
 
 
@@ -85,8 +86,9 @@ def _is_one(size: Size) -> bool:
     return type(size) is int and size == 1
 
 
-def _magnitude(stride: Size) -> int:
-    hint = stride if isinstance(stride, int) else stride.hint
+def _magnitude(stride: Size) -> Any:
+    # A symbol of another library is compared by it, with guards of its own.
+    hint = stride.hint if isinstance(stride, SymInt) else stride
     return abs(hint) if hint is not None else 1 << 62
 
 

@@ -153,11 +153,11 @@ def dlpack(
         BufferError: another device is wanted, a copy is needed and refused, or DLPack has no word
             for the dtype.
     """
+    if stream is not None and self.device is CPU:
+        raise UsageError("memory on the CPU has no streams", argument="stream", seen=stream)
     if self.keys & OTHER:
         named = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
         return load("polyop.payloads.exchange:export")(self, named)
-    if stream is not None:
-        raise UsageError("memory on the CPU has no streams", argument="stream", seen=stream)
     array = self.numpy()
     if not array.flags.writeable or min(array.strides, default=0) < 0:
         if copy is False:

@@ -176,7 +176,7 @@ std = reduction(
     "std",
     std_kernel,
     # Where all elements are equal, the gradient is zero, as PyTorch has it.
-    "spread(g * (r != 0) * 0.5 / (r + (r == 0)), x.shape, axis, keepdims) "
+    "spread(g * above(r) * 0.5 / (r + (r == 0)), x.shape, axis, keepdims) "
     "* deviation(x, axis, correction)",
     option="float correction=0.0",
     fake=_spread_fake("std", std_kernel),

@@ -16,6 +16,7 @@ from polyop.dispatch.context import word
 from polyop.dispatch.parts import PARTS
 from polyop.errors import ArgumentError, IntegerRangeError, OutOfRangeError
 from polyop.lazy import load
+from polyop.ops.define import ON_TENSORS
 from polyop.ops.factories import constant
 from polyop.ops.indexing import index, index_put_
 from polyop.ops.inplace import copy_, fill_
@@ -51,13 +52,23 @@ def set_item(x: Any, key: Any, value: Any, /) -> None:
     """Do `x[key] = value`."""
     view, indices = parts(x, key)
     if indices:
-        index_put_(view, indices, _without_ones(_as_tensor(value, x)))
+        index_put_(view, indices, _without_ones(_as_tensor("index_put_", value, x)))
     elif isinstance(value, Tensor):
         copy_(view, value if value.ndim <= view.ndim else _without_ones(value))
     elif isinstance(value, (int, float, complex)):
         fill_(view, value)
     else:
-        copy_(view, _without_ones(_as_tensor(value, x)))
+        copy_(view, _without_ones(_as_tensor("copy_", value, x)))
+
+
+def put_along_axis(x: Any, indices: Any, values: Any, axis: int = -1) -> None:
+    """Write values at indices along one axis into the tensor itself, as NumPy's function does.
+
+    The operator `core::put_along_axis` gives a new tensor.
+    """
+    if isinstance(x, Tensor):
+        indices, values = _as_index(indices), _as_tensor("put_along_axis", values, x)
+    copy_(x, ON_TENSORS["put_along_axis"](x, indices, values, axis=axis))
 
 
 def _without_ones(value: Any) -> Any:
@@ -69,11 +80,22 @@ def _without_ones(value: Any) -> Any:
     return reshape(value, shape[ones:]) if ones else value
 
 
-def _as_tensor(value: Any, x: Any) -> Any:
+def _as_tensor(op: str, value: Any, x: Any) -> Any:
+    """Give what is written to a tensor as one of its dtype."""
     if isinstance(value, Tensor):
         return value
     check_unmasked(value)
-    return constant(np.asarray(value, dtype=x.dtype))
+    try:
+        return constant(np.asarray(value, dtype=x.dtype))
+    except OverflowError:
+        raise IntegerRangeError(
+            f"an integer that is written is outside {x.dtype.name}",
+            op=f"core::{op}",
+            argument="values",
+            declared=x.dtype.name,
+            seen=f"{value!r:.80}",
+            fix="write to a tensor of a wider dtype, such as polyop.int64",
+        ) from None
 
 
 def parts(x: Any, key: Any) -> tuple[Any, list[Any]]:

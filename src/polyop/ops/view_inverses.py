@@ -160,7 +160,9 @@ def _itself(base: Any, value: Any, *statics: Any) -> Any:
     return value
 
 
-def _refuse(base: Any, value: Any, *statics: Any) -> NoReturn:
+def _unrepeated(base: Any, value: Any, *statics: Any) -> Any:
+    if 0 in value.shape:  # no element is written
+        return base
     raise MutationError(
         "a broadcast tensor cannot be written: several of its elements are one",
         op="core::broadcast_to",
@@ -200,6 +202,6 @@ VIEW_INVERSES.update(
         "core::select": select_scatter,
         "core::slice": slice_scatter,
         "core::diagonal": diagonal_scatter,
-        "core::broadcast_to": _refuse,
+        "core::broadcast_to": _unrepeated,
     }
 )

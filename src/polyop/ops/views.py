@@ -229,7 +229,10 @@ for _table in (ON_ARRAYS, ON_TENSORS):
 def _broadcast_to(x: Array, shape: Sequence[int]) -> Array:
     sizes: Any = metas.expanded_shape(x.shape, shape) if -1 in shape else shape
     try:
-        return np.broadcast_to(x, sizes)
+        found = np.broadcast_to(x, sizes)
+        if not found.size and x.flags.writeable:
+            found.flags.writeable = True  # it repeats no element, and may be written
+        return found
     except ValueError:
         metas.expanded_shape(x.shape, shape)
         raise

@@ -13,7 +13,7 @@ from polyop.errors import ArgumentError
 from polyop.lazy import load
 from polyop.payloads.library import Array, Library
 from polyop.payloads.torch_functions import torch_functions
-from polyop.tensor.meta import element_strides
+from polyop.tensor.meta import Shape, element_strides, memory_order, same_layout
 
 
 def _small_floats() -> list[tuple[str, DType]]:
@@ -77,9 +77,14 @@ class Torch(Library):
         return f"call {'.dequantize()' if name.startswith('torch.q') else '.to(dtype)'} first"
 
     def is_concrete(self, array: Array) -> bool:
-        """Tell whether it is a plain tensor: no fake, no functional one, none of a transform."""
+        """Tell whether it is a plain tensor, in no trace: no fake, none of a transform."""
         torch = self._torch
-        if type(array) not in {torch.Tensor, torch.nn.Parameter} or array.is_meta:
+        # Of a subclass: one that computes as it likes has its data elsewhere.
+        plain = type(array).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+        if not plain or array.is_meta:
+            return False
+        traces = sys.modules.get("torch.fx.experimental.proxy_tensor")
+        if traces is not None and traces.get_proxy_mode() is not None:
             return False
         return torch.func.debug_unwrap(array, recurse=False) is array
 
@@ -91,6 +96,19 @@ class Torch(Library):
     def strides(self, array: Array) -> tuple[Any, ...]:
         """Give the strides in elements."""
         return tuple(array.stride())
+
+    def in_order(self, array: Array) -> bool:
+        """Tell whether the elements lie in order; symbols of PyTorch answer by its own guards."""
+        return bool(array.is_contiguous())
+
+    def laid_out(self, array: Array, strides: Shape | None) -> Array:
+        """Give a tensor whose elements lie by strides, or in order; else a copy of it."""
+        if strides is None:
+            return array.contiguous()
+        if same_layout(array.shape, array.stride(), strides):
+            return array
+        order, back = memory_order(strides)
+        return array.permute(order).contiguous().permute(back)
 
     def shares(self, a: Array, b: Array) -> bool:
         """Tell whether two tensors share storage."""
@@ -112,6 +130,17 @@ class Torch(Library):
             return None
         place = base.storage_offset() + start // size
         return base.as_strided(seen.shape, [step // size for step in steps], place)
+
+    def runs_again(self) -> bool:
+        """Tell whether `torch.utils.checkpoint` runs what calls."""
+        frame: Any = sys._getframe()
+        while frame is not None and frame.f_globals.get("__name__") != "torch.utils.checkpoint":
+            frame = frame.f_back
+        return frame is not None
+
+    def seed(self, device: Any) -> int:
+        """Draw a number from PyTorch's stream on a device."""
+        return int(self._torch.randint(1 << 62, (), device=device))
 
     def detach(self, array: Array) -> Array:
         """Give a tensor to which the library's own gradients do not flow."""
@@ -305,6 +334,19 @@ class Cupy(Library):
     def strides(self, array: Array) -> tuple[int, ...]:
         """Give the strides in elements."""
         return element_strides(array)
+
+    def in_order(self, array: Array) -> bool:
+        """Tell whether the elements lie in order."""
+        return bool(array.flags.c_contiguous)
+
+    def laid_out(self, array: Array, strides: Shape | None) -> Array:
+        """Give an array whose elements lie by strides, or in order; else a copy of it."""
+        if strides is None:
+            return array.astype(array.dtype, order="C", copy=False)
+        if same_layout(array.shape, self.strides(array), strides):
+            return array
+        order, back = memory_order(strides)
+        return array.transpose(order).astype(array.dtype, order="C").transpose(back)
 
     def shares(self, a: Array, b: Array) -> bool:
         """Tell whether two arrays may share memory."""

@@ -6,7 +6,8 @@ Elsewhere, and where the library has no such view (a flip in PyTorch), a view re
 taken of and by which operator. A write to it is carried back to the base by the inverse of the
 operator (`VIEW_INVERSES`), and the base gets another array; whoever looks at a view after a write
 takes it again. So all libraries have the aliasing of NumPy, strides included: an array without
-strides keeps those that NumPy's would have.
+strides keeps those that NumPy's would have, and a new result of a library with strides of its own
+is laid out by them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from polyop.errors import MutationError
 from polyop.ops.views import VIEW_INVERSES
 from polyop.payloads.exchange import to_numpy
 from polyop.payloads.library import Array, Library
-from polyop.tensor.meta import Shape, contiguous_strides, normal_strides
+from polyop.tensor.meta import Shape, contiguous_strides
 from polyop.tensor.printing import PRINTER
 from polyop.tensor.tensor import _DEVICE_BIT, Tensor
 
@@ -149,19 +150,24 @@ class Held:
     def laid_out(self) -> Shape | None:
         """The strides, in elements; None if the elements lie in order."""
         found = self.library.strides(self._array) if self.taken is None else None
-        return self._strides if found is None else normal_strides(self.shape, found)
+        if found is None:
+            return self._strides
+        return None if self.library.in_order(self._array) else found
 
     @property
     def key(self) -> Any:
         """Shape, dtype and strides, with a hash.
 
         Raises:
-            TypeError: a size is a symbol of the library.
+            TypeError: a size or a stride is a symbol of the library.
         """
         if self._key is None:
             if not all(n.__class__ is int for n in self.shape):
                 raise TypeError("a size is a symbol")
-            self._key = self.shape, self.dtype, self.laid_out, self.device
+            laid_out = self.laid_out
+            if not all(n.__class__ is int for n in laid_out or ()):
+                raise TypeError("a stride is a symbol")
+            self._key = self.shape, self.dtype, laid_out, self.device
         return self._key
 
     @property

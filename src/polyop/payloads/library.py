@@ -122,6 +122,17 @@ class Library:
         """Give the strides in elements; None if the library has no word for them."""
         return None
 
+    def in_order(self, array: Array) -> bool:
+        """Tell whether the elements of an array with strides lie in order."""
+        return True
+
+    def laid_out(self, array: Array, strides: tuple[Any, ...] | None) -> Array:
+        """Give an array whose elements lie by strides, or in order; else a copy of it.
+
+        The strides are those of memory without gaps. A library without strides has no say.
+        """
+        return array
+
     def shares(self, a: Array, b: Array) -> bool:
         """Tell whether two arrays share memory that is written."""
         return a is b and self.writes
@@ -129,6 +140,10 @@ class Library:
     def view_like(self, base: Array, seen: np.ndarray[Any, Any]) -> Array | None:
         """Give the view that shows what a NumPy array in the same memory does; None without one."""
         return None
+
+    def runs_again(self) -> bool:
+        """Tell whether the library will run what calls a second time, for its gradients."""
+        return False
 
     # -- making and changing ------------------------------------------------------
 
@@ -175,6 +190,10 @@ class Library:
         made = self.xp.asarray(array, copy=True)
         made[key] = value
         return made
+
+    def seed(self, device: Any) -> int:
+        """Draw a number from the library's own stream; only those that have one do."""
+        raise NotImplementedError
 
     def number(self, value: Any, dtype: DType, like: Array) -> Array:
         """Make an array without axes."""

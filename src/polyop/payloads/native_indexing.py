@@ -182,9 +182,11 @@ def last_put_along_axis(call: Call, x: Array, indices: Array, axis: int) -> Arra
 
 @native("sort")
 def sort(call: Call, x: Array, axis: int, descending: bool, stable: bool) -> Array:
-    """Sort along an axis; descending is ascending, reversed."""
-    found = call.xp.sort(x, axis=axis, stable=True)
-    return call.xp.flip(found, axis=(axis,)) if descending else found
+    """Sort along an axis; reversed twice where it descends, for zeros of both signs tie."""
+    xp = call.xp
+    if not descending:
+        return xp.sort(x, axis=axis, stable=True)
+    return xp.flip(xp.sort(xp.flip(x, axis=(axis,)), axis=axis, stable=True), axis=(axis,))
 
 
 @native("argsort")

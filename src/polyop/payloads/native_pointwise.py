@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from polyop.ops.complex_parts import PART
 from polyop.payloads.library import Array
 from polyop.payloads.native import NATIVE, NUMBERS, Call, Unsupported, native
@@ -14,7 +16,7 @@ from polyop.payloads.native import NATIVE, NUMBERS, Call, Unsupported, native
 #: Named as in the standard; integers are converted where the result is of floats.
 UNARY = (
     *("abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "conj", "cos", "cosh"),
-    *("exp", "expm1", "floor", "log", "log1p", "log2", "log10", "negative", "sign"),
+    *("exp", "expm1", "floor", "log", "log1p", "log2", "log10", "negative"),
     *("sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc", "bitwise_invert"),
 )
 #: With results that are truth values, of what the argument is.
@@ -74,10 +76,38 @@ def logical_not(call: Call, x: Array) -> Array:
     return call.xp.logical_not(truth(call, x))
 
 
-@native("positive", "clone", "contiguous_copy")
+@native("positive", "clone")
 def clone(call: Call, x: Array) -> Array:
     """Copy what could be written."""
     return call.library.copy(call.to(x, call.dtype))
+
+
+@native("contiguous_copy")
+def contiguous_copy(call: Call, x: Array) -> Array:
+    """Put elements in order; those that are so already are copied where a tensor is made."""
+    return call.library.laid_out(x, None)
+
+
+@native("sign")
+def sign(call: Call, x: Array) -> Array:
+    """Take the sign; where one part alone is infinite, it is that part's.
+
+    Libraries divide complex numbers by their size, which must be no infinity, and not too small.
+    """
+    if call.dtype.kind != "c":
+        return unary("sign", call, x)
+    xp, part_dtype = call.xp, PART[call.dtype]
+    parts = xp.real(x), xp.imag(x)
+    least = call.number(float(np.finfo(part_dtype).smallest_normal), part_dtype)
+    small = (xp.abs(parts[0]) < least) & (xp.abs(parts[1]) < least)
+    of_numbers = call.library.own.get("complex_sign") or xp.sign
+    found = of_numbers(xp.where(small, x * call.number(2.0**100, call.dtype), x))
+    far = [xp.isinf(part) for part in parts]
+    zero = call.number(0, part_dtype)
+    for part, alone, unit in zip(parts, (far[0] & ~far[1], far[1] & ~far[0]), (1, 1j), strict=True):
+        for there, value in ((part > zero, unit), (part < zero, 0 - unit)):
+            found = xp.where(alone & there, call.number(value, call.dtype), found)
+    return found
 
 
 @native("real")

@@ -16,7 +16,9 @@ def torch_functions(torch: Any) -> dict[str, Callable[..., Any]]:
         "add": add, "subtract": subtract, "take_along_axis": take_along_axis,
         "searchsorted": searchsorted,
     }  # fmt: skip
-    return {"complex": torch.complex, **{name: partial(fn, torch) for name, fn in found.items()}}
+    found = {name: partial(fn, torch) for name, fn in found.items()}
+    # The compatible `sign` divides zero by zero on the way, which gradients remember.
+    return {"complex": torch.complex, "complex_sign": torch.sgn, **found}
 
 
 def add(torch: Any, a: Array, b: Array) -> Array:

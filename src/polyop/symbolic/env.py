@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from polyop.errors import GuardOnDataDependentError, UsageError, UsageTypeError, nearest
@@ -28,6 +28,7 @@ class ShapeEnv:
         input_guards: what the symbols themselves rely on: sizes that are
             constants, sizes that share a symbol, ranges.
         checks: what `check` assumed of unbacked sizes.
+        on_failure: is told of each question that data alone answers, if it is set.
         version: counts the guards and checks; what was remembered under
             another version may be written in symbols that are replaced now.
 
@@ -43,6 +44,7 @@ class ShapeEnv:
         self.input_guards: list[Guard] = []
         self.checks: list[Guard] = []
         self.version = 0
+        self.on_failure: Callable[[Exception], None] | None = None
         self.sources: dict[str, Expr] = {}
         self.origins: dict[str, str] = {}  # of each unbacked symbol
         self._shared: dict[int, Expr] = {}
@@ -221,12 +223,15 @@ class ShapeEnv:
         unknown = [name for name in part.symbols() if name in self.origins]
         origins = "; ".join(f"{name}: {self.origins[name]}" for name in unknown)
         what = "whether" if isinstance(part, Condition) else "the value of"
-        return GuardOnDataDependentError(
+        error = GuardOnDataDependentError(
             f"{what} {part} is asked, and {', '.join(unknown)} is known only at run time",
             seen=str(part),
             source=origins,
             fix=f"before this line, write {fix}",
         )
+        if self.on_failure is not None:
+            self.on_failure(error)
+        return error
 
     # -- reading ---------------------------------------------------------------
 

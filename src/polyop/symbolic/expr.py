@@ -14,15 +14,18 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from math import gcd
-from threading import RLock
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
+from polyop.errors import UsageTypeError
+from polyop.forks import lock_maker
 from polyop.symbolic.bounds import ANY, Range, intersect, range_product, range_scale, range_sum
 
 Monomial: TypeAlias = tuple[int, ...]
 Terms: TypeAlias = tuple[tuple[Monomial, int], ...]
 Const: TypeAlias = Callable[[Any], Any]
 Apply: TypeAlias = Callable[..., Any]
+
+_new_lock = lock_maker()
 
 #: What each operation of an expression means in Python.
 PYTHON: dict[str, Callable[..., Any]] = {
@@ -188,7 +191,12 @@ class Pool:
         self.operations: dict[tuple[Any, ...], Expr] = {}
         self.facts: dict[Terms, Range] = {}  # primitive terms (see `primitive`) to their range
         self.epoch = 0  # counts the facts, so that an expression knows when its range is old
-        self.lock = RLock()
+        self.lock = _new_lock()
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageTypeError(
+            "symbolic sizes are not pickled", fix="write polyop.export.save(program, path)"
+        )
 
     # -- making ----------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from polyop.devices import CPU, Device, DType
 from polyop.dispatch.context import word
-from polyop.errors import DataDependentOutputError
+from polyop.errors import DataDependentOutputError, UsageTypeError
 from polyop.symbolic import SymInt
 
 Size = int | SymInt
@@ -31,6 +31,14 @@ class MetaSpace:
         self.table: dict[Any, Meta] = {}
         self.memo: dict[Any, Any] = {}
         self.mode = mode
+
+    def __reduce__(self) -> str:
+        if self is META_SPACE:
+            return "META_SPACE"
+        raise UsageTypeError(
+            "what a fake mode knows of values is not pickled, and neither are graphs that hold it",
+            fix="write polyop.export.save(program, path), or trace without symbolic sizes",
+        )
 
     def meta(
         self,
@@ -69,6 +77,9 @@ class Meta:
         self.space = space
         self.memo = space.memo  # one attribute less on the hot path
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.space.meta, (self.shape, self.dtype, self._strides, self.device)
+
     @property
     def ndim(self) -> int:
         """The number of axes."""
@@ -97,6 +108,12 @@ class Meta:
         }  # fmt: skip
         facts |= changes
         return self.space.meta(**facts)
+
+    @property
+    def tracer(self) -> Any:
+        """What traces the function whose tensor it is of, or None; none traces a rule."""
+        mode = self.space.mode
+        return None if mode is None or word().rule is not None else mode.tracer
 
     def look(self, what: str) -> Any:
         """Refuse a look at the data.
@@ -140,19 +157,29 @@ def contiguous_strides(shape: Sequence[Size]) -> Shape:
 def normal_strides(shape: Shape, strides: Sequence[Size]) -> Shape | None:
     """Give None for strides that are contiguous, else the strides as a tuple.
 
-    The stride of an axis of size one says nothing, and is not looked at.
+    The stride of an axis of size one says nothing, and none does where there are no elements.
     """
     step: Size = 1
     for size, stride in zip(reversed(shape), reversed(strides), strict=True):
-        if isinstance(size, int) and size == 0:
-            return None
         if isinstance(size, int) and size == 1:
             continue
         # By identity first: a symbolic comparison may add a guard.
         if stride is not step and not (type(stride) is type(step) is int and stride == step):
-            return tuple(strides)
+            empty = any(isinstance(n, int) and n == 0 for n in shape)
+            return None if empty else tuple(strides)
         step = step * size
     return None
+
+
+def same_layout(shape: Shape, a: Shape, b: Shape) -> bool:
+    """Tell whether two strides say the same; those of an axis of size one say nothing."""
+    return all(n == 1 or m == k for n, m, k in zip(shape, a, b, strict=True))
+
+
+def memory_order(strides: Shape) -> tuple[list[int], list[int]]:
+    """Give the order of axes in which elements lie in order, and the order back."""
+    order = sorted(range(len(strides)), key=lambda i: -strides[i])
+    return order, sorted(range(len(order)), key=order.__getitem__)
 
 
 def element_strides(array: np.ndarray[Any, Any]) -> tuple[int, ...]:
@@ -173,4 +200,6 @@ def meta_of(tensor: Any, space: MetaSpace, device: Device | None = None) -> Meta
         if not payload.flags.c_contiguous:
             strides = normal_strides(shape, element_strides(payload))
         return space.meta(shape, payload.dtype, strides, device or CPU)
-    return space.meta(tuple(tensor.shape), tensor.dtype, None, device or tensor.device)
+    shape = tuple(tensor.shape)
+    strides = None if tensor.is_contiguous() else normal_strides(shape, tensor.stride())
+    return space.meta(shape, tensor.dtype, strides, device or tensor.device)

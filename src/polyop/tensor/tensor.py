@@ -198,6 +198,8 @@ class Tensor:
             return word().recorder.look(self, what)
         if payload.__class__ is np.ndarray:
             return payload
+        if payload.__class__ is Meta and payload.tracer is not None:
+            return payload.tracer.look(self, what)  # in a thread that the trace does not see
         return payload.look(what)
 
     def numpy(self, *, force: bool = False) -> Any:

@@ -275,3 +275,27 @@ def test_random_numbers_are_drawn_by_each_call():
         jax.vmap(draw)(jnp.ones((2, 3)))
     rows = jax.lax.map(draw, jnp.ones((2, 8)))
     assert not np.allclose(rows[0], rows[1])
+
+
+@pytest.mark.parametrize("compiled", [jax.jit, lambda f: f])
+def test_a_checkpoint_keeps_random_numbers(compiled):
+    """S160: the gradient of `jax.checkpoint` is that of the numbers that were drawn."""
+    drop = polyop.custom_op(
+        "jaxtest::drop", lambda x: polyop.from_numpy(x.numpy() * (np.random.rand(*x.shape) > 0.5)),
+        mutates_args=(), schema="(Tensor x) -> Tensor", tags=polyop.Tag.nondeterministic_seeded,
+    )  # fmt: skip
+    drop.register_fake(lambda x: polyop.empty_like(x))
+    drop.register_autograd(
+        lambda ctx, g: g * ctx.saved_tensors[0],
+        setup_context=lambda ctx, inputs, output: ctx.save_for_backward(output),
+    )
+
+    def steps(x):
+        y = jax.lax.scan(jax.checkpoint(lambda c, _: (c, drop(c))), x, jnp.arange(3))[1]
+        return y.sum(), y.sum(0)
+
+    x = jnp.ones(64)
+    y, pull = jax.vjp(jax.checkpoint(drop), x)
+    assert jnp.array_equal(pull(x)[0], y)
+    (_, y), slope = compiled(jax.value_and_grad(steps, has_aux=True))(x)
+    assert jnp.array_equal(slope, y)

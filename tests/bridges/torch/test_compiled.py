@@ -209,3 +209,14 @@ def test_pytorch_checks_the_operator(op: Any, args: Any) -> None:
     target = getattr(getattr(torch.ops, space), name).default
     found = torch.library.opcheck(target, args)
     assert set(found.values()) == {"SUCCESS"}
+
+
+def test_our_tensors_are_compiled_as_often_as_one_likes() -> None:
+    """S66: a call that Python runs beside a graph leaves nothing that guards rely on."""
+
+    def halved(x: Any) -> Any:
+        return polyop.to_array(polyop.from_array(x) * 0.5)
+
+    for _ in range(2):
+        torch._dynamo.reset()
+        assert torch.equal(torch.compile(halved, backend="eager")(Z), Z * 0.5)

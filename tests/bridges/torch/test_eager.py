@@ -23,6 +23,7 @@ from tests.bridges.torch.operators import (
 from torch.utils.checkpoint import checkpoint
 
 import polyop
+from polyop import Tensor
 from polyop.errors import (
     ArgumentError,
     AutogradError,
@@ -295,3 +296,80 @@ def test_threads() -> None:
     for thread in threads:
         thread.join()
     assert len(found) == 80 and all(found)
+
+
+def test_words_of_pytorch_for_dtypes_and_devices() -> None:
+    """S64: its own dtypes and devices are values of such arguments, as ours are."""
+
+    @polyop.custom_op("torchtest::cast", mutates_args=(), replace=True)
+    def cast(x: Tensor, dtype: polyop.dtype, device: polyop.device | None = None) -> Tensor:
+        return polyop.from_numpy(x.numpy().astype(dtype))
+
+    x = torch.ones(2)
+    for _ in range(2):  # the second call is quick
+        assert cast(x, torch.float64, torch.device("cpu")).dtype == torch.float64
+        assert cast(x, dtype=torch.float16).dtype == torch.float16
+    assert cast(polyop.ones(2), torch.float64).dtype == polyop.float64
+    assert polyop.device(torch.device("cuda", 1)) is polyop.device("cuda:1")
+    with pytest.raises(ArgumentError, match="as argument 'dtype'"):
+        cast(x, torch.quint8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lay", [np.asfortranarray, np.sum, lambda a: a[::-1]])
+def test_a_result_is_written_as_any_other(lay: Callable[..., Any], dtype: torch.dtype) -> None:
+    """S66: however the kernel's array lies, the result is no view of something."""
+
+    @polyop.custom_op("torchtest::laid", mutates_args=(), replace=True)
+    def laid(x: Tensor) -> Tensor:
+        return polyop.from_numpy(np.asarray(lay(x.numpy() + x.numpy())))
+
+    laid.register_autograd(lambda ctx, g: polyop.ones(3, 2, dtype=g.dtype) * 2)
+    x = torch.ones(3, 2, dtype=dtype, requires_grad=True)
+    for f in (laid, torch.ops.torchtest.laid):
+        y = f(x)
+        assert torch.equal(y.detach().clone().mul_(2), y.mul_(2))
+
+
+@pytest.mark.parametrize("transform", [F.vmap, F.grad, lambda f: F.vmap(F.grad(f))])
+def test_what_pytorch_cannot_have_is_refused_in_forward_mode(transform: Any) -> None:
+    """S63: by name, under any transform."""
+    op = polyop.custom_op(
+        "torchtest::maybe",
+        lambda x: None,
+        mutates_args=(),
+        schema="(Tensor x) -> Tensor?",
+        replace=True,
+    )
+    x = torch.ones(2, 2)
+    with pytest.raises(ArgumentError, match="an operator of PyTorch cannot have"):
+        F.jvp(transform(op), (x,), (x,))
+
+
+def test_a_batch_of_no_samples_goes_by_the_fake() -> None:
+    """S157: without a rule nothing is run, and the fake says the shapes."""
+
+    @polyop.custom_op("torchtest::two", mutates_args=(), replace=True)
+    def two(x: Tensor, y: Tensor, k: int = 2) -> tuple[Tensor, list[Tensor]]:
+        raise NotImplementedError
+
+    two.register_fake(lambda x, y, k=2: (x.new_empty([x.shape[0], k]), [polyop.empty_like(y)]))
+    for f in (two, torch.ops.torchtest.two):
+        wide, (row,) = F.vmap(f, in_dims=(1, None))(torch.ones(3, 0), torch.ones(4))
+        assert (wide.shape, row.shape) == ((0, 3, 2), (0, 4))
+
+
+class Plain(torch.Tensor):
+    """A subclass that computes as PyTorch does."""
+
+
+def test_plain_subclasses_have_data() -> None:
+    """S66: a subclass without a dispatch of its own is an array, in lists too."""
+
+    @polyop.custom_op("torchtest::total", mutates_args=(), replace=True)
+    def total(xs: list[Tensor]) -> Tensor:
+        return polyop.from_numpy(sum(x.numpy() for x in xs) * 1)
+
+    x: Any = torch.tensor([1.0, 2.0, 1.0]).as_subclass(Plain)
+    assert torch.equal(total([x, torch.ones(3)]), x + 1)
+    assert torch.equal(polyop.to_array(polyop.unique_values(polyop.from_array(x))), x[:2])

@@ -92,3 +92,51 @@ def test_what_is_removed_is_not_listed() -> None:
     lib._destroy()
     assert list(torch.ops.handles_gone) == []
     assert torch.export.default_decompositions()
+
+
+_DEFAULTS = {
+    "(Tensor x, float k=2.0) -> Tensor": lambda x, k: x.numpy() * k,
+    "(Tensor x, int[] n=[1, 1]) -> Tensor": lambda x, n: x.numpy() * sum(n),
+    "(Tensor x, *, float k=2.0, Tensor? w=None) -> Tensor": lambda x, *, k, w: x.numpy() * k,
+    "(Tensor[] xs, Tensor? w=None) -> Tensor": lambda xs, w: xs[0].numpy() * 2,
+}
+
+
+@pytest.mark.filterwarnings("ignore::polyop.errors.PerformanceWarning")
+@pytest.mark.parametrize("schema", _DEFAULTS)
+def test_a_batch_of_a_handle_whose_defaults_are_left_out(schema: str) -> None:
+    """S157: the last arguments are filled in, in a loop over samples and in compiled code."""
+    kernel, name = _DEFAULTS[schema], f"batch{len(schema)}"
+    op = polyop.custom_op(
+        f"handles::{name}",
+        lambda *args, **named: polyop.from_numpy(kernel(*args, **named)),
+        mutates_args=(),
+        schema=schema,
+        replace=True,
+    )
+    lists = "[]" in schema.partition(",")[0]
+    op.register_fake(lambda x, *_, **__: polyop.empty_like(x[0] if lists else x))
+    handle = getattr(torch.ops.handles, name)
+    x = torch.arange(6.0).reshape(3, 2)
+
+    def call(row: Any) -> Any:
+        return handle([row] if lists else row)
+
+    assert torch.equal(torch.func.vmap(call)(x), x * 2)
+    assert torch.equal(torch.compile(torch.func.vmap(call), backend="aot_eager")(x), x * 2)
+    assert torch.equal(torch.func.vmap(torch.compile(call, backend="aot_eager"))(x), x * 2)
+
+
+@pytest.mark.filterwarnings("ignore::polyop.errors.PerformanceWarning")
+def test_a_batch_of_writes_whose_defaults_are_left_out() -> None:
+    """S159: each sample is written."""
+
+    @polyop.custom_op("handles::add_one", mutates_args={"y"}, replace=True)
+    def add_one(y: Tensor, a: float = 1.0) -> None:
+        y.numpy()[...] += a
+
+    add_one.register_fake(lambda y, a: None)
+    for f in (add_one, torch.ops.handles.add_one):
+        x = torch.zeros(3, 2)
+        torch.func.vmap(lambda row, f=f: (f(row), row * 1)[1])(x)
+        assert torch.equal(x, torch.ones(3, 2))

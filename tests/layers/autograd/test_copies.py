@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from itertools import permutations
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import polyop
+from polyop import func
 from polyop.autograd import grad
 from polyop.errors import AutogradError
 
@@ -88,3 +90,78 @@ def test_a_shallow_copy_of_what_was_computed() -> None:
         x = polyop.ones(2).requires_grad_()
         program(x).sum().backward()
         assert x.grad.tolist() == [3.0, 3.0]
+
+
+def squares(copied: Any) -> list[Any]:
+    """Differentiate `x * x`, one factor of it copied, in several ways."""
+    x, one = polyop.asarray(np.arange(1.0, 4.0)), polyop.ones(3, dtype=polyop.float64)
+    leaf = polyop.asarray(np.arange(1.0, 4.0)).requires_grad_()
+
+    def square(t: Any) -> Any:
+        return (copied(t) * t).sum()
+
+    return [
+        func.grad(square)(x),
+        func.jvp(square, (x,), (one,))[1],
+        func.jacfwd(square)(x),
+        func.jvp(lambda t: func.jvp(square, (t,), (one,))[1], (x,), (one,))[1],
+        func.vmap(lambda t: func.jvp(square, (t,), (one[0],))[1])(x),
+        func.grad(lambda t: func.vmap(square)(t).sum())(x),
+        func.grad(func.functionalize(square))(x),
+        func.jvp(func.functionalize(square), (x,), (one,))[1],
+        func.jvp(func.grad(square), (x,), (one,))[1],
+        grad(func.vmap(square)(leaf).sum(), leaf)[0],
+    ]
+
+
+@pytest.mark.parametrize("computed", [False, True])
+def test_derivatives_flow_through_a_deep_copy_inside_a_transform(computed: bool) -> None:
+    """S134: in every derivative a deep copy counts as a clone, at each level."""
+    made = squares(lambda t: copy.deepcopy(t * 1 if computed else t))
+    assert [t.tolist() for t in made] == [t.tolist() for t in squares(lambda t: t.clone())]
+
+
+def test_a_deep_copy_of_a_constant_inside_a_transform() -> None:
+    """S134: what was detached has no derivative as a copy either."""
+    x = polyop.asarray(np.arange(1.0, 4.0))
+    one = polyop.ones(3, dtype=polyop.float64)
+
+    def program(t: Any) -> Any:
+        base, part = copy.deepcopy([t.detach(), t.detach()[:2]])
+        part = base[:2] * part
+        return (part * t[:2]).sum()
+
+    assert func.jvp(program, (x,), (one,))[1].item() == 5.0
+    assert func.grad(program)(x).tolist() == [1.0, 4.0, 0.0]
+
+
+def test_a_deep_copy_of_a_view_inside_a_transform() -> None:
+    """S134: it would be taken again without its derivative, and is refused."""
+    x, one = polyop.ones(3), polyop.ones(3)
+    with pytest.raises(AutogradError, match=r"deep copy of a view[^$]*core::slice"):
+        func.jvp(lambda t: copy.deepcopy(t[:2]).sum(), (x,), (one,))
+    assert func.vmap(lambda t: copy.deepcopy(t[:2]).sum())(x.reshape(1, 3)).tolist() == [2.0]
+
+
+@pytest.mark.parametrize("inner", [lambda f: f, func.functionalize, func.vmap])
+@pytest.mark.parametrize("outer", ["grad", "jvp"])
+def test_a_pickle_inside_a_derivative(inner: Any, outer: str) -> None:
+    """S134: a pickle would lose the derivative, of whichever level, and is refused."""
+
+    def program(t: Any) -> Any:
+        return inner(lambda u: pickle.loads(pickle.dumps(u)) * u)(t).sum()
+
+    x = polyop.ones(3)
+    with pytest.raises(AutogradError, match="pickle of a tensor inside a transform"):
+        func.grad(program)(x) if outer == "grad" else func.jvp(program, (x,), (x,))
+
+
+def test_a_deep_copy_of_a_long_chain_of_views() -> None:
+    """S136: the last of many views is copied, and is a view of the copy of the first."""
+    x = polyop.zeros(3)
+    last = x
+    for _ in range(1500):
+        last = last[:]
+    part, base = copy.deepcopy([last, x])
+    part.add_(1.0)
+    assert (base.tolist(), x.tolist()) == ([1.0] * 3, [0.0] * 3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -252,3 +254,37 @@ def test_inference_tensors_are_not_saved() -> None:
         mul(leaf([1.0, 2.0]), y)
     with pytest.raises(AutogradError, match="inference_mode"):
         y.requires_grad_()
+
+
+def test_a_function_class_is_not_kept() -> None:
+    """S137: a class that nobody holds is gone, whatever applied it; a derived one has its own."""
+
+    def local(x: Tensor) -> weakref.ref[type]:
+        class Local(Function):
+            @staticmethod
+            def forward(x: Any) -> Any:
+                return x * 2
+
+            @staticmethod
+            def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+                pass
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Any) -> Any:
+                return grads[0] * 2
+
+        class Derived(Local):
+            @staticmethod
+            def forward(x: Any) -> Any:
+                return x * 3
+
+        assert total(Local.apply(x)).tolist() == 4 and total(Derived.apply(x)).tolist() == 6
+        assert func_grad(lambda t: total(Local.apply(t)))(x.detach()).tolist() == [2, 2]
+        with pytest.raises(MissingGradientError, match="Derived"):
+            Derived.backward = Function.backward  # type: ignore[method-assign]
+            total(Derived.apply(x)).backward()
+        return weakref.ref(Local)
+
+    found = local(leaf([1, 1]))
+    gc.collect()
+    assert found() is None

@@ -37,3 +37,20 @@ def test_a_given_gradient_fits_its_tensor() -> None:
             x.grad = wrong
     (x * 2).sum().backward()
     assert x.grad is not None and x.grad.tolist() == [3, 3, 3]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+@pytest.mark.parametrize("lib", [polyop, torch], ids=["polyop", "torch"])
+@pytest.mark.parametrize("retained", [False, True])
+@pytest.mark.parametrize("with_leaf", [False, True])
+def test_computed_tensors_among_the_inputs(lib: Any, retained: bool, with_leaf: bool) -> None:
+    """S138: `inputs` may be computed tensors, whose gradient is added once, after its hooks."""
+    x = lib.ones(3).requires_grad_()
+    y = x * 2
+    if retained:
+        y.retain_grad()
+    y.register_hook(lambda g: g * 10)
+    for _ in range(2):
+        (y * y).sum().backward(inputs=[x, y] if with_leaf else [y], retain_graph=True)
+    assert y.grad.tolist() == [80, 80, 80]
+    assert (None if x.grad is None else x.grad.tolist()) == ([160] * 3 if with_leaf else None)

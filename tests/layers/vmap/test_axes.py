@@ -114,7 +114,7 @@ def test_what_is_put_is_repeated_in_each_sample(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     x, values = (of_array(np.asarray(rng.normal(size=(2, *s)))) for s in ((2, 3), shape))
     places = of_array(np.array([[[0, 1], [1, 2]], [[2, 0], [0, 1]]]))
-    fn = partial(polyop.put_along_axis, axis=1)
+    fn = partial(polyop.ops.core.put_along_axis, axis=1)
     found = vmap(fn)(x, places, values)
     np.testing.assert_array_equal(found.numpy(), looped(fn, (0, 0, 0), x, places, values))
 

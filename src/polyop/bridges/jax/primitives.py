@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching, mlir, partial_eval
 
 from polyop import tree
 from polyop.bridges.jax.anew import COMPILED
@@ -21,6 +21,7 @@ from polyop.bridges.jax.own import lower, run
 from polyop.bridges.jax.results import canonical, outline
 from polyop.dispatch.body import result_forms
 from polyop.dispatch.operator import OpOverload
+from polyop.schema.tags import Tag
 
 
 class Bridge:
@@ -60,6 +61,8 @@ class Bridge:
         ad.primitive_jvps[p] = self._jvp
         ad.primitive_transposes[p] = self._transpose
         batching.primitive_batchers[p] = self._batch
+        if Tag.nondeterministic_seeded in self.op.tags:
+            partial_eval.partial_eval_jaxpr_custom_rules[p] = _kept
         return p
 
     def bind(self, operands: Sequence[Any], frame: Frame) -> tuple[list[Any], Any]:
@@ -107,6 +110,18 @@ class Bridge:
         for i, g in zip(unknown, back(list(map(_instantiated, cotangents))), strict=True):
             found[i] = g
         return found
+
+
+def _kept(
+    saveable: Any, unknown: Sequence[bool], known: Sequence[bool], eqn: Any
+) -> tuple[Any, Any, list[bool], list[bool], list[Any]]:
+    """Let `jax.checkpoint` keep random numbers: a second call for the gradient draws others."""
+    count = len(eqn.outvars)
+    if any(unknown):
+        pairs = zip(eqn.invars, known, strict=True)
+        needed = [x for x, is_here in pairs if not is_here]
+        return None, eqn, [True] * count, [True] * count, needed
+    return eqn, None, [False] * count, [False] * count, []
 
 
 def _arrays(operands: Sequence[Any]) -> list[Any]:

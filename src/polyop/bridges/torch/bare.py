@@ -29,7 +29,7 @@ def refuse_bare(bridge: Any, args: Sequence[Any], named: dict[str, Any]) -> None
 
 def bare_setup(bridge: Any, ctx: Any, inputs: Any, output: Any) -> None:
     """Keep what the gradient needs."""
-    row, kept = split(bridge.plan, inputs)
+    row, kept = split(bridge.plan, filled(bridge.plan, inputs, {}))
     call = Call(bridge.op, bridge.plan, bridge.target, kept)
     call.single = bridge.target
     outs = call.in_a_row(output)
@@ -50,9 +50,9 @@ def bare_backward(ctx: Any, *grads: Any) -> Any:
     return tuple(call.mirrored(backward(ctx, needs, row))[: len(given)])
 
 
-def bare_vmap(bridge: Any, info: Any, in_dims: Any, *args: Any) -> Any:
+def bare_vmap(bridge: Any, info: Any, in_dims: Any, *args: Any, **named: Any) -> Any:
     """Run a whole batch; where it is a loop, the handle is called for each sample."""
-    row, kept = split(bridge.plan, args)
+    row, kept = split(bridge.plan, filled(bridge.plan, args, named))
     call = Call(bridge.op, bridge.plan, bridge.target, kept)
     dims = [d for value, axes in zip(args, in_dims, strict=True) for d in _dims(value, axes)]
     token = BARE.set(True)

@@ -8,10 +8,16 @@ from typing import Any, NoReturn
 import torch
 
 from polyop.bridges.torch.arrays import QUIET, Call, array_of, each, placed
+from polyop.bridges.torch.draws import again, is_random
+from polyop.bridges.torch.fake import Fake
+from polyop.bridges.torch.schema import TORCH
 from polyop.dispatch.context import run_under
+from polyop.dispatch.operator import OpOverload
 from polyop.errors import VmapError
 from polyop.layers.rule_notes import note_rule
 from polyop.layers.vmap.batch import VmapInfo
+
+debug_unwrap: Any = torch.func.debug_unwrap
 
 
 def batched(
@@ -30,9 +36,12 @@ def batched(
         The results in a row, and the axis of each.
 
     Raises:
-        VmapError: what the rule gave does not fit.
+        VmapError: what the rule gave does not fit, or the operator draws, and the vmap does not
+            say how.
     """
     rule = call.op.rule("vmap")
+    if is_random(call.op) and (info.randomness != "different" or None in dims):
+        return _drawn(info, call, row, dims, single)
     if rule is None:
         return _looped(info.batch_size, call, row, dims, single)
     values, axes = call.ours(row), call.mirrored(dims)
@@ -91,7 +100,7 @@ def _looped(
     """Run the operator for each sample, and stack the results."""
     _refuse_unbatched_writes(call, dims)
     if size == 0:
-        _refuse(call, "cannot be left out for a batch of no samples", "a vmap rule", "no samples")
+        return _of_none(call, row, dims)
     every = []
     for i in range(size):
         sample = [t if d is None else t.select(d, i) for t, d in zip(row, dims, strict=True)]
@@ -104,6 +113,54 @@ def _looped(
             _refuse(call, "gives shapes that differ from sample to sample", "one shape", seen)
     columns = [torch.stack(list(column)) for column in zip(*every, strict=True)]
     return tuple(columns), (0,) * len(columns)
+
+
+def _of_none(
+    call: Call, row: Sequence[Any], dims: Sequence[Any]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Give the results of a batch of no samples, of which the fake rule says the shapes."""
+    sample = [
+        t if d is None else t.new_empty([n for i, n in enumerate(t.shape) if i != d % t.ndim])
+        for t, d in zip(row, dims, strict=True)
+    ]
+    outs = call.in_a_row(Fake(call.op, call.plan)(*placed(call.values, sample)))
+    return tuple([t.new_empty([0, *t.shape]) for t in outs]), (0,) * len(outs)
+
+
+def _drawn(
+    info: Any, call: Call, row: Sequence[Any], dims: Sequence[Any], single: Any
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Run a random operator as a vmap says: one draw for all samples, or one for each."""
+    if info.randomness == "error":
+        refuse_random(call.op)
+    if info.randomness == "different":
+        return _looped(info.batch_size, call, row, dims, single)
+    if all(d is None for d in dims):
+        outs = call.in_a_row(single(*placed(call.values, row)))
+        return outs, (None,) * len(outs)
+    if not all(TORCH.is_concrete(debug_unwrap(t)) for t in row):
+        raise VmapError(
+            f'{call.op.name()} draws random numbers inside vmap(..., randomness="same"), where '
+            "PyTorch only traces: a trace cannot draw the same for each sample",
+            op=call.op._schema,
+            source=call.op.source,
+            fix="draw once outside of vmap, and give the numbers to it",
+        )
+    return _looped(info.batch_size, call, row, dims, again(single))
+
+
+def refuse_random(op: OpOverload) -> NoReturn:
+    """Refuse random numbers where a vmap does not say how they are drawn.
+
+    Raises:
+        VmapError: always.
+    """
+    raise VmapError(
+        f"{op.name()} draws random numbers inside vmap, which does not say how",
+        op=op._schema,
+        source=op.source,
+        fix='pass randomness="different" (each sample its own) or "same" (one for all) to vmap',
+    )
 
 
 def _refuse_unbatched_writes(call: Call, dims: Sequence[Any]) -> None:

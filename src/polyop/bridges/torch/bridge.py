@@ -22,12 +22,15 @@ from polyop.bridges.torch.arrays import (
     torch_values,
 )
 from polyop.bridges.torch.bare import bare_backward, bare_setup, bare_vmap, refuse_bare
+from polyop.bridges.torch.draws import drawn_by_us, is_random
 from polyop.bridges.torch.duals import bare, compiled
 from polyop.bridges.torch.fake import Fake
 from polyop.bridges.torch.functions import Plain, Transformed
+from polyop.bridges.torch.hidden import announce
 from polyop.bridges.torch.listed import asks, listed
 from polyop.bridges.torch.namespaces import WAITING
 from polyop.bridges.torch.own import kernel_of, refresh, take_nested
+from polyop.bridges.torch.randomness import each_its_own, vmap_kernel
 from polyop.bridges.torch.recorded import Target
 from polyop.bridges.torch.schema import TORCH, Translation, name_of, torch_dtype, translate
 from polyop.bridges.torch.unrecorded import Direct, Shortening, unwritten
@@ -109,6 +112,8 @@ class Bridge:
                     name, bare_backward, setup_context=partial(bare_setup, self), lib=short
                 )
         torch.library.register_vmap(name, partial(bare_vmap, self), lib=lib)
+        if is_random(op):
+            lib.impl(name_of(op), announce(vmap_kernel(self)), "FuncTorchVmapMode")
 
     # -- calls --------------------------------------------------------------------------
 
@@ -143,7 +148,7 @@ class Bridge:
         except RuntimeError:  # a value captured inside of a transform is seen by nobody before
             if started:
                 raise
-            outs = _transformed(call, *row)
+            outs = _transformed(call, *each_its_own(call, row))
         return call.answer(outs)
 
     def single(self, *values: Any) -> Any:
@@ -154,7 +159,7 @@ class Bridge:
         if self.op._schema.is_mutable:
             self.refuse_unseen(row)
             return self.target(*placed(call.values, row))
-        return call.answer(_transformed(call, *row))
+        return call.answer(_transformed(call, *each_its_own(call, row)))
 
     def refuse_unseen(self, row: Sequence[Any]) -> None:
         """Refuse a write that gradients would not see.
@@ -247,7 +252,7 @@ def takes(op: OpOverload, values: Sequence[Any]) -> bool:
     for t in tree.leaves(list(values)):
         array = getattr(t.payload, "array", None) if isinstance(t, Tensor) else t
         if isinstance(array, torch.Tensor) and (
-            _is_watched(array) or not TORCH.is_concrete(array) or torch.compiler.is_compiling()
+            not TORCH.is_concrete(array) or _is_watched(array) or torch.compiler.is_compiling()
         ):
             raise found.with_traceback(None)
     return False
@@ -321,7 +326,7 @@ def call_tensors(op: OpOverload, values: Sequence[Any]) -> Any:
     for t in written:
         check_writable(op, t, values)
     given = _autocast(bridge, torch_values(bridge.plan, arrays_of(op, bridge.plan, values)))
-    out = bridge.invoke(given)
+    out = drawn_by_us(op, bridge.invoke, given)
     for t in written:
         bump(t)
         if t.payload.__class__ is Held:

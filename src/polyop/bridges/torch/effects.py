@@ -1,5 +1,8 @@
 """Operators with an effect: PyTorch's compiler neither drops, merges nor moves their calls.
 
+Nor does it merge equal calls of an operator that draws random numbers, which it takes for one call
+where a gradient is asked for, whatever the operator's tags say.
+
 PyTorch lets only those who define an operator with its own decorator say that there is an effect;
 for others the way is not public. So it is looked for, and tried out: a node of the operator must
 count as impure afterwards. Where it does not, the operator is refused in compiled regions.
@@ -8,7 +11,7 @@ count as impure afterwards. Where it does not, the operator is refused in compil
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 
@@ -16,11 +19,16 @@ from polyop.bridges.torch.schema import name_of
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import CaptureError
+from polyop.lazy import load
 from polyop.objects.effects import effect_of_target
 
 _library: Any = torch.library.Library
 #: Of each operator for which something was said: whether it has an effect, and what keeps it said.
 _SAID: WeakKeyDictionary[OpOverload, tuple[bool, Any]] = WeakKeyDictionary()
+#: The random operators whose calls PyTorch does not merge.
+_APART: WeakSet[OpOverload] = WeakSet()
+#: Where PyTorch merges equal calls: names that it does not promise.
+_MERGING = "torch._functorch.compile_utils"
 
 
 def say_effect(op: OpOverload) -> None:
@@ -47,6 +55,35 @@ def say_effect(op: OpOverload) -> None:
         )
 
 
+def keep_apart(op: OpOverload) -> None:
+    """Let equal calls of a random operator be as many in compiled code.
+
+    Raises:
+        CaptureError: PyTorch merges them all the same.
+    """
+    if op in _APART:
+        return
+    packet = _target(op).overloadpacket
+    try:
+        known, merged = load(f"{_MERGING}:rand_ops"), load(f"{_MERGING}:fx_graph_cse")
+        if packet not in known:
+            known.append(packet)
+        graph = torch.fx.Graph()
+        graph.output([graph.call_function(_target(op)) for _ in range(2)])
+        apart = len(merged(graph).nodes) == len(graph.nodes)
+    except (AttributeError, ImportError, TypeError):
+        apart = False
+    if not apart:
+        raise CaptureError(
+            f"{op.name()} draws random numbers, and this version of PyTorch would merge its calls",
+            op=op._schema,
+            seen=f"torch {torch.__version__}",
+            source=op.source,
+            fix="call it outside of compiled regions: torch.compiler.disable(op)",
+        )
+    _APART.add(op)
+
+
 def _declared(op: OpOverload, *, wanted: bool) -> Any:
     library = _library(op.namespace, "FRAGMENT")
     declare = getattr(library, "_register_effectful_op", None)
@@ -59,7 +96,10 @@ def _declared(op: OpOverload, *, wanted: bool) -> Any:
 
 def _counts(op: OpOverload) -> bool:
     """Tell whether a node of an operator is one that no pass removes."""
+    return bool(torch.fx.Graph().call_function(_target(op)).is_impure())
+
+
+def _target(op: OpOverload) -> Any:
     short, _, overload = name_of(op).partition(".")
     packet = getattr(getattr(torch.ops, op.namespace), short)
-    node = torch.fx.Graph().call_function(getattr(packet, overload or "default"))
-    return bool(node.is_impure())
+    return getattr(packet, overload or "default")

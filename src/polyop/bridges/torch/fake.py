@@ -12,7 +12,8 @@ import torch
 
 from polyop.bridges.torch.anew import met
 from polyop.bridges.torch.arrays import each, our_values
-from polyop.bridges.torch.effects import say_effect
+from polyop.bridges.torch.draws import is_random
+from polyop.bridges.torch.effects import keep_apart, say_effect
 from polyop.bridges.torch.kernel import check, chosen, filled, tensors_in
 from polyop.bridges.torch.schema import (
     Translation,
@@ -22,7 +23,7 @@ from polyop.bridges.torch.schema import (
     torch_dtype,
 )
 from polyop.dispatch.operator import OpOverload
-from polyop.errors import ArgumentError, MissingFakeError, UsageError
+from polyop.errors import ArgumentError, FakeError, MissingFakeError, UsageError
 from polyop.layers.fake.handlers import plan_of
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.schema.base_values import Known
@@ -45,8 +46,18 @@ class Sizes:
     """Makes PyTorch's sizes where a rule asks for one that depends on data."""
 
     def create_unbacked(self, *, min: int = 0, max: int | None = None, origin: str = "") -> Any:
-        """Give a new size of PyTorch."""
-        return torch.library.get_ctx().new_dynamic_size(min=min, max=max)
+        """Give a new size of PyTorch.
+
+        Raises:
+            FakeError: PyTorch does not trace, so that there are no such sizes.
+        """
+        ctx: Any = torch.library.get_ctx()
+        if ctx is None:
+            raise FakeError(
+                "the size of a result depends on data, and a batch of no samples has none",
+                fix="register a vmap rule, or leave out empty batches",
+            )
+        return ctx.new_dynamic_size(min=min, max=max)
 
 
 class TorchFakes(FakeTensorMode):
@@ -76,6 +87,8 @@ class Fake:
         """Give fakes of the results: in order, of memory of their own."""
         op, plan = self.op, self.plan
         say_effect(op)  # now, before it is in a graph
+        if is_random(op):
+            keep_apart(op)
         met(op)
         values = filled(plan, args, named)
         check(op, plan, values)

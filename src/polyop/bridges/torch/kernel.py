@@ -183,4 +183,5 @@ def new_tensor(op: OpOverload, result: Tensor, inputs: Arrays) -> torch.Tensor:
 
 def _copied(found: Any) -> torch.Tensor:
     made: torch.Tensor = TORCH.from_numpy(found, None)
-    return made.reshape(found.shape)
+    # Of a dtype that NumPy has not it is a view, which could not be written after.
+    return made if found.dtype.isbuiltin == 1 else made.clone()

@@ -14,6 +14,8 @@ import optree
 import torch
 from torch.fx.immutable_collections import immutable_list
 
+from polyop.bridges.torch.hidden import mark
+from polyop.dispatch.entry import WRITTEN
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload, OpOverloadPacket
 from polyop.dispatch.own_call import CHANGED
@@ -51,12 +53,21 @@ def _let_in(one: Any) -> None:
         _in_graph(one._entry)
 
 
+def _pass_over(op: OpOverload, entry: Any) -> None:
+    """Keep Dynamo out of an entry that Python calls: guards on what it looks up would not hold."""
+    if op.is_builtin:
+        mark(entry.__code__)
+
+
 def let_in_all() -> None:
     """Let Dynamo keep the functions of built-in operators, those also that are made later."""
     with LOCK:
         CHANGED.append(_let_in)
+        WRITTEN.append(_pass_over)
         for definition in list(DEFINITIONS.values()):
             _let_in(definition.op)
+            if definition.op._entry is not None:
+                _pass_over(definition.op, definition.op._entry)
 
 
 def _rebuilt(_: Any, items: Sequence[Any]) -> list[Any]:

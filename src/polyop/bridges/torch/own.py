@@ -14,6 +14,7 @@ from polyop.bridges.own_kernels import call_own, checked
 from polyop.bridges.told import told
 from polyop.bridges.torch.agreed import TRACED, agree
 from polyop.bridges.torch.arrays import each, of_array, our_values
+from polyop.bridges.torch.draws import drawing
 from polyop.bridges.torch.kernel import Kernel, chosen, filled
 from polyop.bridges.torch.schema import TORCH, Translation, name_of
 from polyop.bridges.torch.written import write_kernel
@@ -27,7 +28,8 @@ from polyop.errors import ArgumentError, ReturnError
 def kernel_of(op: OpOverload, plan: Translation) -> Callable[..., Any]:
     """Give what PyTorch's operator runs: an author's kernel for its tensors goes before NumPy's."""
     on_numpy = write_kernel(op, plan, Kernel(op, plan))
-    return OwnKernel(op, plan, on_numpy) if has_kernels(op, "torch") else on_numpy
+    found = OwnKernel(op, plan, on_numpy) if has_kernels(op, "torch") else on_numpy
+    return drawing(op, found)
 
 
 class OwnKernel:
@@ -114,13 +116,13 @@ def take_nested(op: OpOverload, plan: Translation, target: Any, library: Any) ->
     """
     kernel = OwnKernel(op, plan, Kernel(op, plan))
     for key in NESTED_KEYS:
-        library.impl(name_of(op), kernel, key)
+        library.impl(name_of(op), drawing(op, kernel), key)
     register: Any = getattr(torch.library, "register_torch_dispatch", None)
     if register is not None and _JAGGED is not None:
-        register(target, _JAGGED, partial(_jagged, kernel), lib=library)
+        register(target, _JAGGED, partial(_jagged, drawing(op, kernel)), lib=library)
 
 
-def _jagged(kernel: OwnKernel, cls: type, func: Any, types: Any, *given: Any) -> Any:
+def _jagged(kernel: Callable[..., Any], cls: type, func: Any, types: Any, *given: Any) -> Any:
     """Answer for the class of jagged tensors, whose own answer is an error without words."""
     args, named = given
     return kernel(*args, **(named or {}))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import getitem
-from threading import RLock
 from typing import Any
 
 from polyop.compile.fused.call import make_call
@@ -22,11 +21,13 @@ from polyop.dispatch.bits import NO_GRAD
 from polyop.dispatch.context import word
 from polyop.dispatch.operator import CHANGES
 from polyop.errors import PolyopError, PolyopWarning
+from polyop.forks import lock_maker
 from polyop.graph import Graph, GraphModule, Node
 from polyop.graph.runner import compile_program
 from polyop.warn import warn_once
 
 Run = Callable[..., Any]
+_new_lock = lock_maker()
 #: Whatever else a word says: somebody acts on calls.
 ACTIVE = ~NO_GRAD
 
@@ -66,7 +67,7 @@ class FusedRun:
     def __init__(self, module: GraphModule, items: list[Item], strict: bool) -> None:
         self.module = module
         self.strict = strict
-        self.lock = RLock()
+        self.lock = _new_lock()
         self.items = items
         self.groups = [item for item in items if isinstance(item, Group)]
         self.kernels = {n.target: kernel_of(n.target) for g in self.groups for n in g.members}

@@ -19,6 +19,7 @@ from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import tensors_in
 from polyop.errors import ArgumentError, AutogradError, MutationError, PolyopError
 from polyop.layers.autograd.loans import borrow
+from polyop.layers.layouts import laid_out, layout_of
 from polyop.layers.levels import Level
 from polyop.lazy import load
 from polyop.ops.define import ON_TENSORS
@@ -194,7 +195,7 @@ def _put(level: Level, target: Tensor, way: Sequence[Tensor], new: Tensor) -> No
     for view in way:
         base, by, statics = view.view_of
         new = VIEW_INVERSES[by.name()](base, new, *statics)
-    _replace(root, new)
+    _replace(root, laid_out(new, layout_of(root)))
     for view in root.payload.views.living() if root.payload.views else ():
         base, *step = view.view_of
         _replace(view, retaken((step[0], step[1]), base))

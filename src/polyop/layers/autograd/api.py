@@ -34,14 +34,14 @@ def backward(
     create_graph: bool = False,
     inputs: Tensors | None = None,
 ) -> None:
-    """Add the gradients of leaves to their `.grad`.
+    """Add the gradients of leaves, or of chosen tensors, to their `.grad`.
 
     Args:
         tensors: what to differentiate.
         grad_tensors: the gradient of each; None for the one of a scalar.
         retain_graph: whether the graph can be used again; by default, if `create_graph`.
         create_graph: whether the gradients can be differentiated.
-        inputs: the leaves to add to; None for all.
+        inputs: what to add to, leaves or not; None for all leaves.
 
     Raises:
         AutogradError: a tensor does not require grad, a gradient does not fit,

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from polyop import tree
-from polyop.dispatch.bits import NUMPY
-from polyop.dispatch.context import reset_word, set_word, word
+from polyop.dispatch.context import reset_word, set_word
 from polyop.errors import MissingGradientError, UsageError, UsageTypeError
 from polyop.layers.autograd.author_tangents import Author, ForwardContext, laid_beside, needs
 from polyop.layers.autograd.dirty import Places, follow_at_level, given_back, marked, places
@@ -26,7 +25,7 @@ from polyop.layers.autograd.transforms import with_aux
 from polyop.layers.autograd.transpose import Called, transposed
 from polyop.layers.rule_notes import note_rule
 from polyop.ops.define import ON_TENSORS
-from polyop.tensor.tensor import Tensor, is_differentiable, of_array
+from polyop.tensor.tensor import Tensor, is_differentiable
 
 Fn = Callable[..., Any]
 
@@ -172,7 +171,7 @@ def own_tangents(primals: Row, given: Row, values: Row, slopes: Row) -> list[Ten
         memory, value = _memory(slope), values[i]
         beside = seen.setdefault(memory, value)
         alike = beside is value or (beside is not None and _memory(beside) == _memory(value))
-        found.append(slope if alike else _copied(slope))
+        found.append(slope if alike else ON_TENSORS["clone"](slope))
     return found
 
 
@@ -191,21 +190,15 @@ def _is_fresh(slope: Tensor, given: Row) -> bool:
     return True
 
 
-def _copied(tensor: Tensor) -> Tensor:
-    if tensor.keys == NUMPY and not word():
-        return of_array(np.array(tensor.payload, order="K"))
-    copy: Tensor = ON_TENSORS["clone"](tensor)
-    return copy
-
-
 def _memory(tensor: Tensor) -> int:
     """Give a number that tensors share whose memory is one."""
     array = tensor.payload
     if array.__class__ is np.ndarray:
         return id(array if array.base is None else array.base)
-    while getattr(tensor, "view_of", None) is not None:
-        tensor = tensor.view_of[0]
-    return id(tensor.payload)
+    # Without data, sharing is what was declared: one version for all aliases. Equal fakes are
+    # one payload.
+    version = tensor.version
+    return id(tensor if version.__class__ is int else version)
 
 
 def paired(primals: Any, tangents: Any) -> tuple[Row, Row, Callable[[Row], Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from polyop.dispatch.bits import (
     ANOMALY,
@@ -91,6 +91,7 @@ class Function:
     """
 
     generate_vmap_rule = False
+    _polyop_traits: ClassVar[Traits]
 
     @staticmethod
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -157,14 +158,12 @@ def _is_watched(tensor: Tensor) -> bool:
     return bool(tensor.keys & (GRAD | LEVEL_BITS))
 
 
-_traits: dict[type, Traits] = {}
-
-
 def traits_of(cls: type[Function]) -> Traits:
-    """Give what a class defines."""
-    if cls not in _traits:
-        _traits[cls] = Traits(cls)
-    return _traits[cls]
+    """Give what a class defines; it is kept on the class itself, and ends with it."""
+    found: Traits | None = cls.__dict__.get("_polyop_traits")
+    if found is None:
+        found = cls._polyop_traits = Traits(cls)
+    return found
 
 
 def _apply(traits: Traits, args: Sequence[Any]) -> Any:

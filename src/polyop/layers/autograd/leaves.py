@@ -8,11 +8,10 @@ from weakref import WeakSet
 import numpy as np
 
 from polyop.dispatch.bits import NUMPY
-from polyop.errors import UsageError
 from polyop.forks import process_lock
 from polyop.layers.autograd.arrays import cast_array
 from polyop.layers.autograd.engine import owned_array
-from polyop.layers.autograd.hooks import call_hooks, run_after
+from polyop.layers.autograd.hooks import call_hooks, keeps_grad, run_after
 from polyop.layers.autograd.node import Node
 from polyop.ops.define import ON_TENSORS
 from polyop.tensor.tensor import Tensor, of_array
@@ -26,29 +25,30 @@ STORING = process_lock()
 
 
 def accumulate(node: Node, g: Tensor) -> None:
-    """Add a gradient to what a leaf keeps.
-
-    Raises:
-        UsageError: it is no leaf's.
-    """
+    """Add a gradient to what a leaf keeps, or a computed tensor that was asked for."""
     if node in FROZEN:
         return
-    if node.seq:
-        raise UsageError("only leaves have a .grad to add to", fix="use polyop.autograd.grad")
-    g = call_hooks(node.hooks, g)
+    if node.seq:  # its hooks have run, and with them what `retain_grad` keeps
+        if not keeps_grad(node):
+            _add(node, g)
+        return
+    _add(node, call_hooks(node.hooks, g))
+    run_after(node)
+
+
+def _add(node: Node, g: Tensor) -> None:
     stored = False
     while not stored:
-        kept = node.kept
+        kept = getattr(node, "kept", None)
         # Alone it may be what was given to backward, or what an author or a hook keeps.
         new = ON_TENSORS["clone"](g) if kept is None else ON_TENSORS["add"](kept, g)
         stored = _stored(node, kept, new)
-    run_after(node)
 
 
 def _stored(node: Node, kept: Tensor | None, new: Tensor) -> bool:
     """Store a gradient, unless another thread has stored one since `kept` was read."""
     with STORING:
-        if node.kept is kept:
+        if getattr(node, "kept", None) is kept:
             node.kept = new
             return True
     return False

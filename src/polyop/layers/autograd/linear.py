@@ -64,6 +64,26 @@ class LinearTangents:
         return out, [d if d.payload.dtype is dtype else cast_tensor(d, dtype)]
 
 
+class ViewTangents:
+    """The rule of `view`, whose tangent may be laid out so that it has no such view."""
+
+    def __init__(self, op: OpOverload) -> None:
+        self.op = op
+
+    def __call__(self, values: Sequence[Any], tangents: Tangents) -> tuple[Any, Sequence[Any]]:
+        """Run the operator on the value, and give the tangent the shape."""
+        return self.at_once(_through(self.op), values, tangents)
+
+    def at_once(
+        self, call: Handler, values: Sequence[Any], tangents: Tangents
+    ) -> tuple[Any, Sequence[Any]]:
+        """Do the same by a handler that serves the value."""
+        out, tangent = call(*values), tangents[0]
+        if tangent is None or not is_differentiable(out.dtype):
+            return out, [None]
+        return out, [cast_tensor(ON_TENSORS["reshape"](tangent, values[1]), out.dtype)]
+
+
 def _through(op: OpOverload) -> Handler:
     return lambda *values: dispatch(op, values)
 

@@ -8,7 +8,6 @@ node's backward asks `unpack` for it, for as long as it runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from threading import RLock
 from typing import Any
 
 from polyop.dispatch.bits import GRAD
@@ -16,6 +15,7 @@ from polyop.dispatch.context import Word, entered, run_under, word
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.results import tensors_in
 from polyop.errors import AutogradError, UsageTypeError
+from polyop.forks import lock_maker
 from polyop.layers.autograd.context import Context
 from polyop.layers.autograd.node import Node, next_seq
 from polyop.layers.autograd.saved import Twin, bare, count_of
@@ -23,6 +23,7 @@ from polyop.tensor.tensor import Tensor
 
 #: The slots of a node that hold what its backward reads.
 SAVED_SLOTS = ("s0", "s1", "s2")
+_new_lock = lock_maker()
 
 
 class saved_tensors_hooks(entered):
@@ -161,7 +162,7 @@ class Unpacking:
     def __init__(self, inner: Any, unpack: Callable[[Any], Tensor]) -> None:
         self.inner = inner
         self.unpack = unpack
-        self.lock = RLock()  # what is saved stands on the node, for one run at a time
+        self.lock = _new_lock()  # what is saved stands on the node, for one run at a time
 
     def __call__(self, n: Node, g: Any, grads: Any, push: Any) -> None:
         """Run it on bare arrays."""

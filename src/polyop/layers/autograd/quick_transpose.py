@@ -47,11 +47,22 @@ class Looked(BaseException):
 
 
 class Probing:
-    """Stands for what records calls, while a gradient runs at a probe."""
+    """Stands for what records calls, while a gradient runs at a probe.
+
+    Attributes:
+        last: another object after each look of any thread; an author may catch what it raises.
+    """
+
+    def __init__(self) -> None:
+        self.last = object()
 
     def look(self, tensor: Any, what: str) -> NoReturn:
         """Stop the gradient."""
+        self.last = object()
         raise Looked
+
+    def note_failure(self, error: Exception) -> None:
+        """Leave it to the gradient: nothing is recorded of it."""
 
 
 #: The bits of a plain tensor with a history.
@@ -178,12 +189,14 @@ class Forwarded(NamedTuple):
         probe = of_array(tangents[0].payload if alone else _ones_like(out.payload))
         leaf = leaf_node(probe.payload.dtype)
         probe.keys, probe.grad_node = _RECORDED, leaf
-        start = next_seq()
+        start, last = next_seq(), PROBING.last
         token = set_word(_probing(word()))
         try:
             gradients = self.gradients(probe)
         finally:
             reset_word(token)
+        if PROBING.last is not last:
+            raise Looked
         d = gradients[0] if alone else None
         if d is not None and _is_diagonal(d, probe):
             array = d.payload

@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from polyop.dispatch.bits import GRAD
+from polyop.dispatch.bits import BATCHED, FUNCTIONAL, GRAD, WRAPPED
 from polyop.dispatch.context import run_under, word
 from polyop.layers.autograd.arrays import adapted, send
 from polyop.layers.autograd.engine import run
 from polyop.layers.autograd.node import Node, edges, leaf_node, next_seq, node_of
 from polyop.layers.autograd.saved import bare, part_node
+from polyop.layers.layouts import laid_out, layout_of
 from polyop.ops.define import ON_TENSORS
 from polyop.tensor.retaken import Step, take
 from polyop.tensor.tensor import Tensor
@@ -37,12 +38,13 @@ def region_node(
     node.n0 = others if former is None else (former, *others)
     node.s0 = steps
     node.s1 = inner
-    node.s2 = (former, capture)
+    node.s2 = (former, capture, layout_of(root))
     return node
 
 
 def _region_backward(n: Node, g: Any, grads: dict[Node, Any], push: Callable[[Node], Any]) -> None:
-    steps, inner, (former, capture) = n.s0, n.s1, n.s2
+    steps, inner, (former, capture, layout) = n.s0, n.s1, n.s2
+    g = laid_out(g, layout)  # for the views are those of the base
     part = take(steps, g)
     own: dict[Any, Any] = {}
     if inner is not None:
@@ -73,12 +75,21 @@ def put_back(steps: Sequence[Step], like: Tensor, part: Tensor) -> Tensor:
 
 
 def _taken(node: Node, steps: Sequence[Step], like: Tensor) -> Tensor:
-    """Take a view of a base that has a node; its data are those of `like`."""
-    proxy = bare(like)
+    """Take a view of a base that has a node, and is like a tensor without its levels."""
+    proxy = bare(_inside(like))
     proxy.grad_node = node
     proxy.keys |= GRAD
     taken: Tensor = run_under(word().with_grad, take, steps, proxy)
     return taken
+
+
+def _inside(tensor: Tensor) -> Tensor:
+    """Take all levels off, which would take the view themselves; of a batch, give one sample."""
+    while tensor.keys & WRAPPED:
+        record = tensor.payload
+        value = record.value() if tensor.keys & FUNCTIONAL else record.value
+        tensor = ON_TENSORS["select"](value, record.axis, 0) if tensor.keys & BATCHED else value
+    return tensor
 
 
 def _ignore(node: Node) -> None:

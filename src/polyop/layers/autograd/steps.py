@@ -121,7 +121,7 @@ class _Writer:
 
     def call(self, name: str, given: Sequence[Value]) -> Value:
         """Call a function of a text by its kernel on arrays."""
-        if name in {"conj", "real", "beside"}:  # steps run on no complex numbers
+        if name in {"conj", "real", "beside", "steep"}:  # no complex numbers, and no levels above
             return given[0]
         kinds = [v.kind for v in given]
         if name == "where" and kinds[:1] == ["mask"] and "array" in kinds[1:]:

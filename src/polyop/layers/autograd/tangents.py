@@ -19,7 +19,7 @@ from polyop.layers.autograd.author import AuthorRecorder, flatten_results
 from polyop.layers.autograd.author_tangents import AuthorTangents
 from polyop.layers.autograd.extremes import ExtremeTangents
 from polyop.layers.autograd.folded import SumTangents
-from polyop.layers.autograd.linear import BilinearTangents, LinearTangents
+from polyop.layers.autograd.linear import BilinearTangents, LinearTangents, ViewTangents
 from polyop.layers.autograd.powers import NumberPowerTangents, PowerTangents, ProductTangents
 from polyop.layers.autograd.quick_transpose import AuthorTransposed
 from polyop.layers.autograd.recorders import Fallback, MissingRecorder, recorder_of
@@ -36,7 +36,7 @@ _FIRST = """
     alias broadcast_to contiguous_copy deviation diagonal diagonal_grad expand_dims expand_to flip
     half_tril hermitian_part index index_grad matrix_transpose mean_grad mean_or_zero moveaxis
     permute_dims reshape scatter_along_axis select select_grad slice slice_grad spread squeeze
-    sum_to take_along_axis transpose tril triu view cumulative_sum suffix_sum pad concat stack
+    sum_to take_along_axis transpose tril triu cumulative_sum suffix_sum pad concat stack
     conj real imag real_part imag_part positive
 """
 #: Of the operators that are linear in some arguments together: how many, counted from the first.
@@ -65,7 +65,7 @@ FORWARD: dict[str, dict[str, str]] = {
     },
     "core::std": {
         "x": "sum(g * deviation(x, axis, correction), axis=axis, keepdims=keepdims) "
-        "* ((r != 0) * 0.5 / (r + (r == 0)))"
+        "* (above(r) * 0.5 / (r + (r == 0)))"
     },
     "core::prod": {"x": "sum(g * prod_others(x, axis), axis=axis, keepdims=keepdims)"},
     "core::sort": {
@@ -73,7 +73,7 @@ FORWARD: dict[str, dict[str, str]] = {
         "axis=axis)"
     },
     "core::norm2": {
-        "x": "sum(g * x, axis=axis, keepdims=keepdims) * (r != 0) / (r + (r == 0))"
+        "x": "sum(g * x, axis=axis, keepdims=keepdims) * above(r) / (r + (r == 0))"
     },
 }  # fmt: skip
 FORWARD["core::min"] = FORWARD["core::max"]
@@ -130,6 +130,8 @@ def _built_in(op: OpOverload) -> TangentRule:
     name = op.name()
     if name in SUMS:
         return SumTangents(op, (0,))
+    if name == "core::view":
+        return ViewTangents(op)
     if name in LINEAR:
         return LinearTangents(op, LINEAR[name])
     if name == "core::negative":  # of complex numbers as well
@@ -238,4 +240,11 @@ def _leaves_beside(value: Any, tangent: Any) -> list[Any]:
 
 
 #: Rules that know calls on plain arrays.
-AtOnce = LinearTangents | BilinearTangents | TextTangents | AuthorTransposed | AuthorTangents
+AtOnce = (
+    LinearTangents
+    | ViewTangents
+    | BilinearTangents
+    | TextTangents
+    | AuthorTransposed
+    | AuthorTangents
+)

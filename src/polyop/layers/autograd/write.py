@@ -283,9 +283,9 @@ def _write_backward(plan: Plan, part: Part, variant: str) -> Callable[..., Any]:
 
 
 def _several(plan: Plan) -> list[str]:
-    many = plan.forms[0][0] in {"list", "views"}
-    names = [] if many else [f"g{i}" for i in range(len(plan.forms))]
-    return ["g = fill(_n, g)", *([f"{', '.join(names)}, = g"] if names else [])]
+    if plan.forms[0][0] in {"list", "views"}:
+        return ["g = fill(_n, g)"]
+    return [f"{', '.join(f'g{i}' for i in range(len(plan.forms)))}, = fill(_n, g)"]
 
 
 def _use(read: Read, tensors: bool) -> list[str]:

@@ -16,7 +16,7 @@ from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import PLAIN, Word, reset_word, set_word, word
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import ArgumentError, FakeError, ReturnError
-from polyop.layers.fake.rule import RuleContext, dynamic_env
+from polyop.layers.fake.rule import RuleContext, dynamic_env, note_failure
 from polyop.lazy import load
 from polyop.schema.opaque import holds_reference, makes_objects
 from polyop.schema.tags import Tag
@@ -67,7 +67,7 @@ def compute(plan: Plan, space: MetaSpace | None, key: Any, values: Sequence[Any]
     Raises:
         FakeError: a real tensor, or a fake of another mode, among the arguments.
     """
-    space = space or _space_in(values)
+    space = space or space_in(values)
     values = list(values)
     for i in plan.holders:
         values[i] = _in_space(plan.op, i, values[i], space)
@@ -125,7 +125,7 @@ def _is_plain_list(value: Any, space: MetaSpace) -> bool:
 # -- arguments ----------------------------------------------------------------
 
 
-def _space_in(values: Sequence[Any]) -> MetaSpace:
+def space_in(values: Sequence[Any]) -> MetaSpace:
     """Find the mode of the fakes among the arguments."""
     first = values[0] if values else None
     if first.__class__ is Tensor and first.payload.__class__ is Meta and first.payload.space.mode:
@@ -278,11 +278,15 @@ def author_plan(op: OpOverload, rule: Callable[..., Any], source: Any) -> Plan:
             given[i] = _fresh(given[i])
         for i in op.objects:
             given[i] = load("polyop.objects.fakes:fakes_in")(space.mode, given[i])
-        token = set_word(_rule_word(space, context))
         try:
-            out = call(*given)
-        finally:
-            reset_word(token)
+            token = set_word(_rule_word(space, context))
+            try:
+                out = call(*given)
+            finally:
+                reset_word(token)
+        except Exception as error:
+            note_failure(space, context, error)
+            raise
         if lone and out.__class__ is Tensor and _is_in(out, space):  # as nearly all are
             return out.payload
         return _results(context, space, out)

@@ -15,7 +15,7 @@ never answers: it looks into data (S146).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,8 +26,10 @@ from polyop.dispatch.bits import (
     FAKE_MODE,
     INFERENCE,
     INFERENCE_TENSOR,
+    TRACE,
 )
 from polyop.dispatch.body import Number, result_forms
+from polyop.dispatch.context import word
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.resolve import Way
@@ -42,6 +44,7 @@ from polyop.layers.fake.compute import (
     compute,
     compute_new,
     current_space,
+    space_in,
 )
 from polyop.schema.tags import Tag
 from polyop.tensor.meta import META_SPACE, Meta
@@ -123,6 +126,10 @@ def function_of(kernel: Kernel, way: Way) -> Callable[..., Any]:
 
 
 def _looks_at_data(op: OpOverload, *values: Any) -> Any:
+    tracer = None if word() & (FAKE_MODE | TRACE) else tracer_in(values)
+    found = NotImplemented if tracer is None else tracer.elsewhere(op, values)
+    if found is not NotImplemented:
+        return found
     raise DataDependentOutputError(
         f"{op.name()} looks at the data of a fake tensor, which has none",
         op=op._schema,
@@ -141,22 +148,50 @@ def generate(way: Way, plan: Plan | None) -> Handler:
         op, plan=plan, compute=compute, compute_new=compute_new, current_space=current_space,
         meta_space=META_SPACE, freeze=freeze, Meta=Meta, keys_of=keys_of_meta, shares=shares,
         wrap_value=wrap_value, wrap_metas=wrap_metas, wrap_meta_views=wrap_meta_views,
-        Number=Number,
+        Number=Number, tracer_in=tracer_in,
         context=plan and plan.context,
     )  # fmt: skip
     names = [a.name for a in op._schema.arguments]
     if plan is not None:
         key = f"def f({', '.join(shape.names)}):\n    return {key_text(op, shape)}"
         scope["key_of"] = make_function(key, scope, op._opname, names)
-    lines = [] if plan is None else lookup_text(op, shape, way.code, plan)
+    lines = elsewhere_text(shape, way.code)
+    lines += [] if plan is None else lookup_text(op, shape, way.code, plan)
     lines += bumps_text(shape) + results_text(op, shape, way.code)
     text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(lines)])
     return make_function(text, scope, op._opname, names)
 
 
+def elsewhere_text(shape: Shape, code: int) -> list[str]:
+    """Lines that leave a call to the trace whose fakes it has, where that does not see the call.
+
+    Outside its mode a fake of a trace is in a thread that the traced function has begun.
+    """
+    if not code & FAKE or code & (FAKE_MODE | TRACE):
+        return []
+    given = _tuple(shape.names)
+    return [
+        f"try: _e = {_space_text(shape, code)[0]}.mode.tracer",
+        f"except (TypeError, AttributeError, IndexError): _e = tracer_in({given})",
+        "if _e is not None:",
+        f"    _r = _e.elsewhere(op, {given})",
+        "    if _r is not NotImplemented: return _r",
+    ]
+
+
+def tracer_in(values: Sequence[Any]) -> Any:
+    """Give what traces the function whose tensors are among some values."""
+    mode = space_in(values).mode
+    return None if mode is None else mode.tracer
+
+
+def _tuple(items: Sequence[str]) -> str:
+    return f"({', '.join(items)}{',' if items else ''})"
+
+
 def lookup_text(op: OpOverload, shape: Shape, code: int, plan: Plan) -> list[str]:
     """Lines that leave the metas of the results in `_r`."""
-    given = f"({', '.join(shape.names)}{',' if shape.names else ''})"
+    given = _tuple(shape.names)
     space, memo = _space_text(shape, code)
     # A first tensor that is real names no space; then the long way finds one.
     known = "None" if "payload" in space else space

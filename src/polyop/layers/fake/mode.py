@@ -7,7 +7,8 @@ that it remembered goes with it, and fakes of two modes never mix.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from polyop.devices import Device
@@ -33,6 +34,9 @@ class FakeTensorMode(entered):
         shape_env: where sizes that depend on data, and symbols of inputs, are made.
         static_shapes: keep the sizes of inputs plain ints; by default, without `shape_env`.
 
+    Attributes:
+        tracer: of the function whose tensors its fakes are, while it is traced.
+
     Example:
         >>> import numpy as np
         >>> from polyop.tensor.tensor import of_array
@@ -54,16 +58,35 @@ class FakeTensorMode(entered):
             raise UsageError("symbolic sizes need a ShapeEnv", fix="pass shape_env=ShapeEnv()")
         self.allow_non_fake_inputs = allow_non_fake_inputs
         self.shape_env = shape_env
+        if shape_env is not None:
+            shape_env.on_failure = self.note_failure
         self.static_shapes = shape_env is None if static_shapes is None else static_shapes
         self.space = MetaSpace(self)
         self.memo = self.space.memo
         self.rule_words: dict[Any, Word] = {}
         self._made: dict[int, _Found] = {}
         self._count = 0
+        self.tracer: Any = None
 
     def word(self) -> Word:
         """Give the word to enter."""
         return current_word().but(fake=self)
+
+    @contextmanager
+    def traced_by(self, tracer: Any) -> Iterator[None]:
+        """Let a trace know what is done to the fakes of this mode where it does not see it."""
+        before, self.tracer = self.tracer, tracer
+        try:
+            yield
+        finally:
+            self.tracer = before
+
+    def note_failure(self, error: Exception) -> None:
+        """Tell the trace, if any, of an error that its function alone would not raise."""
+        now = current_word()
+        tracer = self.tracer if now.rule is None and now.recorder is None else now.recorder
+        if tracer is not None:
+            tracer.note_failure(error)
 
     def from_tensor(
         self, tensor: Tensor, *, dynamic: Collection[int] = (), source: str = ""

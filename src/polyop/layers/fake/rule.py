@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from polyop.dispatch.context import word
-from polyop.errors import DynamicOutputShapeError, FakeError
+from polyop.errors import CaptureError, DynamicOutputShapeError, FakeError
 from polyop.symbolic import ShapeEnv, SymInt
+from polyop.tensor.meta import MetaSpace
 
 
 class RuleContext:
@@ -90,3 +91,18 @@ def get_ctx() -> RuleContext:
         )
     found.used = True
     return found
+
+
+def note_failure(space: MetaSpace, context: RuleContext, error: Exception) -> None:
+    """Tell the trace, if any, of an error that a rule raised: the kernel may raise none."""
+    if space.mode is None:
+        return
+    if not isinstance(error, FakeError):
+        made = CaptureError(
+            f"the fake rule of {context.op.name()} raised {type(error).__name__}: {error}",
+            op=context.op._schema,
+            source=context.source,
+            fix="let the rule answer for all arguments that the kernel takes",
+        )
+        made.__cause__, error = error, made
+    space.mode.note_failure(error)

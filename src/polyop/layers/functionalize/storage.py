@@ -13,9 +13,10 @@ one (`histories.py`). A view has a part in the history of its base if it was
 taken with grad mode on, or if a write was recorded since.
 
 NOTE [Layouts]
-A write leaves the layout of memory what it is, and a new value may have
-another one. So each tensor knows the strides that it began with, and whether
-`reshape` gives a view or a copy is asked of them.
+A write leaves the layout of memory what it is, so a new value has its axes in
+the order of the old one. Yet it has no gaps between its elements. So each
+tensor knows the strides that it began with, and whether `reshape` gives a view
+or a copy is asked of them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from polyop.dispatch.operator import OpOverload
 from polyop.errors import MutationError
 from polyop.layers.autograd.recorders import recorder_of
 from polyop.layers.functionalize.histories import has_history, keep
+from polyop.layers.layouts import are_same, laid_out, layout_of
 from polyop.layers.levels import Level
 from polyop.ops.inplace import copy_
 from polyop.ops.views import VIEW_INVERSES, detach
@@ -186,12 +188,15 @@ class Storage:
 
     def renew(self, new: Tensor) -> None:
         """Give the base a new value and its history."""
-        self._put(new)
+        self._put(self._laid_out(new))
         self.recorded = self.generation
 
     def change(self, new: Tensor, *, tangent: bool) -> None:
         """Give the base a new value, and leave its history."""
-        self._put(keep(self.value, new, tangent=tangent))
+        self._put(keep(self.value, self._laid_out(new), tangent=tangent))
+
+    def _laid_out(self, new: Tensor) -> Tensor:
+        return laid_out(new, layout_of(self.value))
 
     def _put(self, new: Tensor) -> None:
         if self.layout is None:
@@ -314,7 +319,7 @@ class Functional:
     def as_laid_out(self) -> Tensor | None:
         """Give a tensor without data of the layout, or None if the value has it."""
         layout, value = self.layout if self.chain else self.storage.layout, self.value()
-        if layout is None or all(map(_same, layout, value.stride())):
+        if layout is None or are_same(layout, value.stride()):
             return None
         shape = self.shape
         strides = normal_strides(shape, layout)
@@ -336,11 +341,6 @@ class Functional:
         if not self.level.alive:
             self.level.escaped()
         return self.value()._data(what)
-
-
-def _same(m: Any, n: Any) -> bool:
-    """Tell whether two strides are known to be equal; a comparison of symbols would be a guard."""
-    return m is n or (type(m) is type(n) is int and m == n)
 
 
 def step_of(

@@ -11,7 +11,7 @@ import numpy as np
 from polyop import tree
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.operator import OpOverload
-from polyop.errors import MissingKernelError
+from polyop.errors import AutogradError, MissingKernelError
 from polyop.layers.payloads.facts import mapped, tensors
 from polyop.layers.payloads.plan import Plan
 from polyop.ops.random import Generator, draw
@@ -126,6 +126,8 @@ def exchanged(request: Request, refusal: BaseException | None = None) -> Any:
     plan, library = request.plan, request.library
     if not request.concrete():
         no_data(plan.op, library, refusal)
+    if Tag.nondeterministic_seeded in plan.op.tags:
+        refuse_drawn_twice(plan.op, library)
     if library.lazy and request.wanted is not None:
         return deferred(request, plan.kernel)
     out = plan.kernel(*[mapped(v, as_numpy) for v in request.args])
@@ -144,12 +146,19 @@ def deferred(request: Request, kernel: Callable[..., Any]) -> Any:
     where that begins, so calls differ, and follow the generator that they are given.
     """
     op = request.plan.op
+    if Tag.pointwise in op.tags and any(value.__class__ is int for value in request.args):
+        # Whether a dtype holds a number is known now.
+        kernel(*[mapped(value, _without_elements) for value in request.args])
     given = [mapped(value, request.array) for value in request.args]
     if Tag.nondeterministic_seeded in op.tags:
         place = [a.name for a in op._schema.arguments].index("generator")
         seed = int(draw(given[place], "integers", 1 << 62))
         kernel, given[place] = partial(_from_seed, kernel, place, seed), None
     return request.library.defer(kernel, given, request.wanted)
+
+
+def _without_elements(t: Tensor) -> Any:
+    return np.empty(0, t.dtype)
 
 
 def _from_seed(kernel: Callable[..., Any], place: int, seed: int, *args: Any) -> Any:
@@ -160,6 +169,25 @@ def as_numpy(t: Tensor) -> Any:
     """Give a tensor's data as a NumPy array that is only read."""
     payload = t.payload
     return to_numpy(payload.array) if payload.__class__ is Held else payload
+
+
+def refuse_drawn_twice(op: OpOverload, library: Library) -> None:
+    """Refuse draws which a library repeats for its gradients, of a stream that it knows nothing of.
+
+    Raises:
+        AutogradError: it does.
+    """
+    if library.runs_again():
+        raise AutogradError(
+            f"{op.name()} draws random numbers from polyop's generator in a function that "
+            f"{library.name} runs again for its gradient, and would draw others then",
+            op=op._schema,
+            declared=f"numbers that follow {library.name}'s own generator",
+            seen="torch.utils.checkpoint",
+            source=op.source,
+            fix="draw outside of the function, and give it the numbers; or call an operator with "
+            "the tag nondeterministic_seeded on PyTorch's own tensors",
+        )
 
 
 def no_data(op: OpOverload, library: Library, refusal: BaseException | None = None) -> NoReturn:

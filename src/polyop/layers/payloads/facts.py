@@ -9,7 +9,7 @@ import numpy as np
 
 from polyop import tree
 from polyop.dispatch.operator import OpOverload
-from polyop.errors import ArgumentError
+from polyop.errors import ArgumentError, PolyopError
 from polyop.layers.payloads.plan import Plan
 from polyop.payloads.held import Held
 from polyop.payloads.library import Library
@@ -106,7 +106,13 @@ def described(found: Plan, args: Sequence[Any]) -> Any:
         pass
     sizes = [n.__class__ for value in args for t in tensors(value) for n in t.payload.shape]
     space = META_SPACE if all(kind is int for kind in sizes) else Loose()
-    made = found.describe(space, [fact(value, space) for value in args])
+    try:
+        made = found.describe(space, [fact(value, space) for value in args])
+    except RuntimeError as error:
+        if space is META_SPACE or isinstance(error, PolyopError):
+            raise
+        # A library cannot compare sizes that depend on data: all is taken to lie in order.
+        made = found.describe(space, [fact(value, space, in_order=True) for value in args])
     if key is not None:
         if len(found.known) >= MOST:
             found.known.clear()
@@ -139,14 +145,21 @@ def _key(value: Any) -> Any:
     raise TypeError
 
 
-def fact(value: Any, space: MetaSpace) -> Any:
-    """Put tensors without data in the place of an argument's."""
+def fact(value: Any, space: MetaSpace, *, in_order: bool = False) -> Any:
+    """Put tensors without data in the place of an argument's.
+
+    Args:
+        value: the argument.
+        space: of the metas.
+        in_order: whether all elements are taken to lie in order.
+    """
 
     def one(t: Tensor) -> Tensor:
         held = t.payload
         if held.__class__ is not Held:
             return of_meta(meta_of(t, space))
-        laid_out = held.laid_out if space is META_SPACE else None
+        known = not in_order and (space is META_SPACE or held.library.writes)
+        laid_out = held.laid_out if known else None
         return of_meta(space.meta(held.shape, held.dtype, laid_out, held.device))
 
     return mapped(list(value) if value.__class__ is tuple else value, one)

@@ -69,13 +69,15 @@ def _wrapped(request: Request, form: tuple[str, int], out: Any, wanted: Any, mor
 
 
 def _new(request: Request, array: Any, wanted: Any, more: int) -> Tensor:
-    """Make a tensor of memory that no argument has."""
+    """Make a tensor of memory that no argument has, laid out as its meta says."""
     library = request.library
+    strides = None if wanted is None else wanted._strides
     if library.writes:
         given = [t.payload for v in request.args for t in tensors(v)]
+        array = library.laid_out(array, strides)
         if any(held.__class__ is Held and library.shares(array, held.array) for held in given):
             array = library.copy(array)
-    t = of_held(Held(array, library, None if wanted is None else wanted._strides))
+    t = of_held(Held(array, library, strides))
     t.keys |= more
     return t
 

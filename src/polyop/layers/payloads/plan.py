@@ -14,8 +14,10 @@ what dtype and shape the result is; a native answer of another shape is none.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+from polyop.dispatch.bind import refuse_beyond_dtype
 from polyop.dispatch.body import Form, result_forms
 from polyop.dispatch.decompositions import get_decompositions
 from polyop.dispatch.keys import DispatchKey
@@ -71,7 +73,21 @@ def _make_plan(op: OpOverload) -> Plan:
     made = None if parts is None else by_name(op, parts)
     describe = None if fake is None else fake.run
     forms = result_forms(op._schema)
-    return Plan(op, native, made, kernel.fn, describe, _twin(op), forms, {})
+    by_numpy = partial(_in_range, op, kernel.fn) if _takes_numbers(op) else kernel.fn
+    return Plan(op, native, made, by_numpy, describe, _twin(op), forms, {})
+
+
+def _takes_numbers(op: OpOverload) -> bool:
+    return any(str(a.type).startswith("Scalar") for a in op._schema.arguments)
+
+
+def _in_range(op: OpOverload, kernel: Fn, *args: Any) -> Any:
+    """Call a kernel; a number that its tensor's dtype does not hold is told by name."""
+    try:
+        return kernel(*args)
+    except OverflowError:
+        refuse_beyond_dtype(op, args)
+        raise
 
 
 def _twin(op: OpOverload) -> Plan | None:

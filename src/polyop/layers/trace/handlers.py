@@ -19,7 +19,7 @@ from polyop.graph import Node
 from polyop.graph.node import CALL_FUNCTION
 from polyop.layers.fake.compute import by_name
 from polyop.layers.fake.handlers import function_of
-from polyop.layers.trace.tracer import describe
+from polyop.layers.trace.tracer import FAILURES, describe
 from polyop.schema.values import thaw
 from polyop.tensor.tensor import Tensor
 
@@ -48,6 +48,7 @@ def generate(way: Way) -> Handler:
     scope = base_scope(
         op, below=_below(way), Node=Node, CALL=CALL_FUNCTION, describe=describe,
         is_default=is_default, instead=instead, plain=_PLAIN, TensorType=Tensor,
+        FAILURES=FAILURES,
     )  # fmt: skip
     for i, argument in enumerate(op._schema.arguments):
         if argument.has_default_value():
@@ -55,7 +56,8 @@ def generate(way: Way) -> Handler:
     lines = [
         "_tr = word().tracer",
         f"if _tr.table and op in _tr.table: return instead(_tr, op, {_tuple(shape.names)})",
-        f"_r = below({', '.join(shape.names)})",
+        f"try: _r = below({', '.join(shape.names)})",
+        "except FAILURES as _e: _tr.note_failure(_e); raise",
         "_g = _tr.graph",
         *nodes_text(shape),
         "_n = Node(); _n.op = CALL; _n.target = op; _n.users = {}",

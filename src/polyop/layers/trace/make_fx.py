@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from polyop import tree
@@ -18,9 +19,10 @@ from polyop.layers.fake.mode import FakeTensorMode, mode_inside
 from polyop.layers.trace.guarded import SizeGuards, guarded
 from polyop.layers.trace.outside import is_outside, levels_outside
 from polyop.layers.trace.proxy import PreDispatchModule, ProxyMode
-from polyop.layers.trace.tracer import Tracer
+from polyop.layers.trace.tracer import Tracer, refuse_kind
 from polyop.layers.trace.wrappers import inside, put_together, taken_apart
 from polyop.schema.opaque import is_input
+from polyop.source import source_of
 from polyop.symbolic import ShapeEnv
 from polyop.tensor.meta import Meta
 from polyop.tensor.storage import share
@@ -53,6 +55,10 @@ def make_fx(
 
     Raises:
         UsageError: an unknown mode.
+        CaptureError: in a trace: a result is no tensor, number or container of them, or another
+            thread computes with a tensor of a trace on fakes.
+        DataDependentOutputError: in a trace: the function looks at data, also where it catches
+            this.
         UsageTypeError: a tensor of a subclass that is no traceable wrapper.
 
     Example:
@@ -90,14 +96,13 @@ def _traced(
 ) -> GraphModule:
     """Run a function on stand-ins for its arguments, and give what it did as a graph."""
     leaves, spec = tree.flatten(args)
-    mode = _mode(tracing_mode, leaves)
+    outside = levels_outside(word())
+    found = mode = _mode(tracing_mode, leaves)
     own = ShapeEnv() if mode is None and tracing_mode == "symbolic" else None
-    if own is not None:
+    fakes = tracing_mode != "real" or any(is_outside(leaf, outside) for leaf in leaves)
+    if mode is None and fakes:
         # Tensors that the function closes over become constants of the program.
         mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=own)
-    outside = levels_outside(word())
-    if mode is None and any(is_outside(leaf, outside) for leaf in leaves):
-        mode = FakeTensorMode(allow_non_fake_inputs=True)
     tracer = Tracer(table=table, outside=outside)
     named = zip(leaf_names(f, args), leaves, strict=True)
     parts = [part for pair in named for part in taken_apart(*pair)]
@@ -109,7 +114,10 @@ def _traced(
     proxy = ProxyMode(tracer) if pre_dispatch else None
     if proxy is not None:
         under = with_pre_dispatch(plain, proxy)
-    result = inside(run_under(under, f, *given))
+    with nullcontext() if mode is None or mode is found else mode.traced_by(tracer):
+        result = inside(run_under(under, f, *given))
+    for leaf in tree.leaves(result):
+        refuse_kind(leaf, source_of(f))
     if proxy is not None:
         proxy.note(plain)
     env = None if mode is None else mode.shape_env
@@ -123,7 +131,7 @@ def _traced(
 
 
 def _mode(tracing_mode: str, leaves: Sequence[Any]) -> FakeTensorMode | None:
-    """Give the mode of fake inputs, or the one for fixed sizes; None for real tensors."""
+    """Give the mode of fake inputs, or the one that a trace of real tensors is in, or None."""
     for leaf in leaves:
         if isinstance(leaf, Tensor) and leaf.payload.__class__ is Meta and leaf.payload.space.mode:
             found: FakeTensorMode = leaf.payload.space.mode
@@ -133,7 +141,7 @@ def _mode(tracing_mode: str, leaves: Sequence[Any]) -> FakeTensorMode | None:
     if tracing_mode == "real":
         active: FakeTensorMode | None = word().fake
         return active
-    return None if tracing_mode == "symbolic" else FakeTensorMode(allow_non_fake_inputs=True)
+    return None
 
 
 def leaf_names(f: Callable[..., Any], args: Sequence[Any]) -> list[str]:

@@ -17,7 +17,7 @@ from polyop.dispatch.pre_dispatch import with_pre_dispatch
 from polyop.graph import GraphModule
 from polyop.graph.node import CALL_FUNCTION
 from polyop.layers.autocast import autocast, autocast_dtypes
-from polyop.layers.trace.tracer import Tracer
+from polyop.layers.trace.tracer import FAILURES, Tracer
 
 
 class ProxyMode(DispatchMode):
@@ -46,7 +46,11 @@ class ProxyMode(DispatchMode):
             self.note_grad(word().grad)
             self.note_autocast({})
             return run_under(word().but(tracer=self.tracer), op, *args, **given)
-        result = op(*args, **given)
+        try:
+            result = op(*args, **given)
+        except FAILURES as error:
+            self.tracer.note_failure(error)
+            raise
         self.note(word())
         self.tracer.record(op, args, given, _inside(result))
         return result

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
+import numpy as np
+
 from polyop import tree
+from polyop.devices import Device
+from polyop.dispatch.bits import BATCHED
 from polyop.dispatch.context import word
 from polyop.dispatch.objects import is_fake_object
-from polyop.errors import DataDependentOutputError
+from polyop.errors import CaptureError, DataDependentOutputError, FakeError, MissingFakeError
 from polyop.graph import Graph, GraphModule, Node
 from polyop.graph.node import CALL_FUNCTION, GET_ATTR, PLACEHOLDER, collect
 from polyop.layers.trace.sizes import Sizes, add_assertions
@@ -24,6 +29,9 @@ from polyop.source import caller
 from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.meta import META_SPACE, Meta, meta_of
 from polyop.tensor.tensor import Tensor
+
+#: What a call raises since it is traced; run for itself, it would not.
+FAILURES = (FakeError, MissingFakeError)
 
 
 class Tracer:
@@ -36,7 +44,12 @@ class Tracer:
 
     Attributes:
         constants: the values of the `get_attr` nodes, by name.
+        failure: the first error that the trace raised, and its function alone would not; the
+            function may catch it, and what it does then is no part of any program.
+        stray: the error for a thread that computes with its tensors and is not seen.
     """
+
+    stray: type[CaptureError] = CaptureError
 
     def __init__(
         self,
@@ -57,6 +70,7 @@ class Tracer:
         self._stand_ins: dict[int, tuple[Tensor, Tensor]] = {}
         #: The node of each opaque object, by the id of the real one, and what keeps that alive.
         self._objects: dict[int, tuple[Any, Node]] = {}
+        self.failure: BaseException | None = None
 
     # -- values to nodes ------------------------------------------------------
 
@@ -241,19 +255,54 @@ class Tracer:
         payload = tensor.payload
         if not self.is_tracked(tensor) and not hasattr(payload, "look"):
             return payload
-        raise DataDependentOutputError(
+        error = DataDependentOutputError(
             f"{what}() looks at the data of a traced tensor, which is known only at run time",
             seen=f"{describe(tensor)}",
             source=caller(),
             fix="leave this out of the traced function, or make an operator of it",
         )
+        if not tensor.keys & BATCHED:  # there it is an error without the trace too
+            self.note_failure(error)
+        raise error
+
+    # -- what it does not see -------------------------------------------------
+
+    def elsewhere(self, op: Any, values: Sequence[Any]) -> Any:
+        """Meet a call on fakes of the trace, by a thread that it does not see: it has no program.
+
+        Returns:
+            `NotImplemented`: the call goes on, on fakes.
+        """
+        self.note_failure(
+            self.stray(
+                "another thread computes with a tensor of the function",
+                op=op._schema,
+                source=caller(),
+                fix="run the thread in contextvars.copy_context(), or compute without it",
+            )
+        )
+        return NotImplemented
 
     # -- the end --------------------------------------------------------------
+
+    def note_failure(self, error: BaseException) -> None:
+        """Keep an error of the trace itself, which leaves no program."""
+        self.failure = self.failure or error
+
+    def refuse_failure(self) -> None:
+        """Raise what was noted, if the function caught it."""
+        if self.failure is not None:
+            raise self.failure
 
     def finish(
         self, result: Any, env: ShapeEnv | None = None, class_name: str = "GraphModule"
     ) -> GraphModule:
-        """Add the assertions and the result, and give the program."""
+        """Add the assertions and the result, and give the program.
+
+        Raises:
+            BaseException: the failure that was noted.
+        """
+        self.refuse_failure()
         if env is not None:
             add_assertions(self.sizes, env)
         leaves, spec = tree.flatten(result)
@@ -262,6 +311,29 @@ class Tracer:
 
 
 _PLAIN = frozenset({int, float, bool, str, complex, type(None)})
+#: Results that a program gives as they are.
+_CONSTANTS = (int, float, complex, str, bytes, np.generic, np.dtype, Device, Enum)
+
+
+def refuse_kind(result: Any, source: object = "") -> None:
+    """Refuse a result that may hold tensors of the trace, or be another object at each call.
+
+    Args:
+        result: one that is no container.
+        source: where the function is written.
+
+    Raises:
+        CaptureError: it is no tensor, number or opaque object.
+    """
+    if isinstance(result, (Tensor, *_CONSTANTS)) or is_symbolic(result):
+        return
+    if opaque_type(result.__class__) is None:
+        raise CaptureError(
+            "a result is no tensor, number or container of them",
+            seen=type(result).__name__,
+            source=source,
+            fix="return what it gives, or is made of",
+        )
 
 
 def real_object(value: Any) -> Any:
