@@ -58,7 +58,8 @@ def run_program(program: Program, fn: Callable[..., Any], leaves: Sequence[Any],
         results = run_under(word().without_grad, program.run, *inputs)
     else:
         call = Call(program, fn, leaves, spec)
-        made = CompiledCall.apply(call, *inputs, *captured.parameters)
+        # Also inside of no_grad some results may have history: those of an enable_grad block.
+        made = run_under(word().with_grad, CompiledCall.apply, call, *inputs, *captured.parameters)
         results = call.results
         call.results = []  # the call lives as long as the gradient can be asked for
         for i, result in zip(captured.differentiable, made, strict=True):
@@ -81,6 +82,7 @@ class Call:
 
     def __init__(self, program: Program, fn: Any, leaves: Sequence[Any], spec: Any) -> None:
         self.program, self.fn, self.leaves, self.spec = program, fn, leaves, spec
+        self.grad = word().grad
         self.versions = program.origin.versions(self.tensors())
         self.results: list[Any] = []
 
@@ -94,7 +96,8 @@ class Call:
         captured = self.program.captured
         self.program.origin.check(self.fn, self.tensors(), self.versions)
         args, kwargs = tree.unflatten(self.spec, self.leaves)
-        results = tree.leaves(run_under(word().with_grad, self.fn, *args, **kwargs))
+        under = word().with_grad if self.grad else word().without_grad
+        results = tree.leaves(run_under(under, self.fn, *args, **kwargs))
         pairs = [
             (results[i], g)
             for i, g in zip(captured.differentiable, grads, strict=True)

@@ -171,7 +171,7 @@ def _apply(traits: Traits, args: Sequence[Any]) -> Any:
     ctx = Context()
     ctx.needs_input_grad = tuple(map(needs_of, specs))
     nodes = tuple(node for spec in specs for node in nodes_in(spec))
-    out = run_under(word().without_grad, _forward, traits, ctx, args)
+    out = _unrecorded(_forward, traits, ctx, args)
     if not nodes or not word().grad:
         return out
     written = marked(traits, ctx, args, out) if ctx._dirty else ()
@@ -184,6 +184,19 @@ def _apply(traits: Traits, args: Sequence[Any]) -> Any:
     if written:
         follow(traits, written, out, results)
     return out
+
+
+def _unrecorded(fn: Callable[..., Any], *args: Any) -> Any:
+    """Call what autograd does not see; in a program before dispatch its operators have gradients.
+
+    The program knows them alone, and not the `Function`.
+    """
+    now = word()
+    proxy: Any = now.pre[0] if now.pre else None
+    if not hasattr(proxy, "holding"):
+        return run_under(now.without_grad, fn, *args)
+    with proxy.holding(now.grad):
+        return run_under(now.without_grad, fn, *args)
 
 
 def _forward(traits: Traits, ctx: Context, args: Sequence[Any]) -> Any:
@@ -289,7 +302,7 @@ def _apply_at_level(level: GradLevel, cls: type[Function], args: Sequence[Any]) 
         out = cls.apply(*values)
         assert traits.setup is not None
         try:
-            run_under(word().without_grad, traits.setup, ctx, tuple(values), out)
+            _unrecorded(traits.setup, ctx, tuple(values), out)
         except Exception as error:
             note_rule(error, traits, "setup_context")
             raise

@@ -6,7 +6,8 @@ that decomposes is one node, and grad mode and autocast are part of the program.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from polyop.devices import DType
@@ -32,6 +33,7 @@ class ProxyMode(DispatchMode):
     def __init__(self, tracer: Tracer) -> None:
         self.tracer = tracer
         self.grad = word().grad
+        self.held: bool | None = None
         self.autocast = autocast_dtypes(word())
 
     def __dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -61,8 +63,19 @@ class ProxyMode(DispatchMode):
         if now.autocast or self.autocast:
             self.note_autocast(autocast_dtypes(now))
 
+    @contextmanager
+    def holding(self, grad: bool) -> Iterator[None]:
+        """Have the calls of a block be in one grad mode, whatever the block sets."""
+        former = self.held
+        self.held = grad if former is None else former
+        try:
+            yield
+        finally:
+            self.held = former
+
     def note_grad(self, grad: bool) -> None:
         """Add a node that sets grad mode, if that is not what it was at the last call."""
+        grad = grad if self.held is None else self.held
         if grad != self.grad:
             self.grad = grad
             self._call(set_grad_mode, grad)
