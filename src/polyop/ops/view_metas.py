@@ -94,6 +94,8 @@ def reshape_strides(x: Meta, shape: Shape) -> Shape | None:
         here: Size = old[i][0]
         there: Size = shape[j]
         i, j = i + 1, j + 1
+        while type(there) is int and there == 1 and j < len(shape):
+            there, j = shape[j], j + 1  # it says nothing of a symbol
         while here is not there and here != there:
             if here < there:
                 here = here * old[i][0]

@@ -78,3 +78,16 @@ def test_symbolic_programs_run_at_other_sizes(
     expected = run(program, *inputs(rows))
     for a, b in zip(module(*inputs(rows)), expected, strict=True):
         assert np.array_equal(a.numpy(), b.numpy())
+
+
+def test_axes_of_one_ask_nothing_of_data_dependent_sizes() -> None:
+    """S150: an axis of size one beside an unknown size is no question, in any layout."""
+
+    def rows(x: Tensor) -> Tensor:
+        found = polyop.argwhere(x > 0)[:, 0]  # every second element of what is found
+        return found[None].reshape(1, found.shape[0])
+
+    x = polyop.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    program = make_fx(rows, "symbolic")(x)
+    for other in (x, x * 0, polyop.ones(4, 2)):
+        assert program(other).tolist() == rows(other).tolist()
