@@ -165,7 +165,7 @@ def _last_put(x: Array, indices: Indices) -> Array:
     shape = index_shape(x.shape, indices)
     behind = x.ndim - len(given) - layout(indices)[0]
     whole: Any = shape
-    return np.broadcast_to(kept.reshape(*kept.shape, *[1] * behind), whole).copy()
+    return np.broadcast_to(kept.reshape((*kept.shape, *[1] * behind)), whole).copy()
 
 
 def _last_of_numbers(shape: Sequence[int], places: Any) -> Array:

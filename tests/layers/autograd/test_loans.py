@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import polyop
+from polyop import func
 from polyop.errors import MutationError, VmapError
 from polyop.layers.trace import make_fx
 
@@ -284,3 +285,22 @@ def test_a_trace_keeps_what_was_read_before_the_write() -> None:
         expected = data / 4 + np.array([0, 1, 1, 1, 1]) / 4
         np.testing.assert_allclose(program(polyop.asarray(A * 2), out).numpy(), expected)
         np.testing.assert_allclose(out.numpy(), data + (A * 2 - data) / 4)
+
+
+@pytest.mark.parametrize("end", [lambda v: v, lambda v: v[None, :], lambda v: v.mT])
+def test_results_on_written_memory_keep_their_tangents_or_are_refused(end: Any) -> None:
+    """S132: a view that a `jvp` gives of what it wrote is no level's outside to take over."""
+
+    def inner(z: Any) -> Any:
+        base = polyop.ones(2, 3, dtype=polyop.float64)
+        part = base[1:]
+        part.mul_(z.sum())
+        return end(part)
+
+    def outer(z: Any) -> Any:
+        return func.jvp(inner, (z,), (z.sin(),))[1].sum()
+
+    z = polyop.tensor([1.0, 2.0], dtype=polyop.float64)
+    with pytest.raises(MutationError, match="cannot follow"):
+        func.grad(outer)(z)
+    assert outer(z).item() == pytest.approx(3 * float(z.sin().sum()))

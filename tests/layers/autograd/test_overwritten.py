@@ -120,3 +120,16 @@ def test_derivatives_of_the_second_order() -> None:
     v = polyop.tensor([3.0, 5.0])
     hessian = func.hessian(lambda v: (polyop.index_put(x, [i], v) ** 3).sum())(v)
     assert hessian.tolist() == [[0, 0], [0, 30.0]]
+
+
+def test_a_place_without_axes_is_one_place() -> None:
+    """S136: a tensor without axes as an index writes one place, and its value has a gradient."""
+
+    def loss(x: Any, v: Any) -> Any:
+        y = x * 2
+        y[polyop.tensor(1)] = v
+        return (y * y).sum()
+
+    x, v = polyop.tensor([1.0, 2.0, 3.0]), polyop.tensor(5.0)
+    of_x, of_v = func.grad(loss, argnums=(0, 1))(x, v)
+    assert (of_x.tolist(), of_v.item()) == ([8.0, 0.0, 24.0], 10.0)

@@ -71,15 +71,17 @@ def borrow(level: Any, target: Tensor) -> Sequence[Tensor]:
         return ()
     if target is not root and not any(t is target for t in family):
         family.append(target)
-    if not all(map(_is_free, family)):
+    if not all(_is_free(level, t) for t in family):
         return ()
     groups.append([_take_over(level, t) for t in family])
     return family
 
 
-def _is_free(tensor: Tensor) -> bool:
-    """Tell whether no `backward` knows the tensor, and its memory can be written."""
+def _is_free(level: Any, tensor: Tensor) -> bool:
+    """Tell whether no `backward` and no level inside knows the tensor, and it can be written."""
     payload = tensor.payload
+    if tensor.keys & LIFTED and payload.level.depth > level.depth:
+        return False  # a result of a transform inside, which it is still to take apart
     writeable = payload.__class__ is not np.ndarray or payload.flags.writeable
     known = tensor.keys & GRAD and not tensor.keys & LIFTED  # an outer level records the way back
     return type(tensor) is Tensor and not known and writeable
