@@ -180,3 +180,18 @@ def test_lost_imaginary_parts_are_told(library: str, kind: str) -> None:
         warnings.simplefilter("error")
         ones.copy_(polyop.real(z))
         ones.to(polyop.bool).copy_(z)
+
+
+@pytest.mark.parametrize("kind", [">c16", "<c8", "longcomplex"])
+def test_parts_of_every_complex_dtype(kind: str) -> None:
+    """The parts keep the order of bytes and the width, on fakes too; so do their gradients."""
+    array = Z.astype(np.clongdouble if kind == "longcomplex" else kind)
+    x = polyop.from_numpy(array)
+    with polyop.fake.FakeTensorMode() as mode:
+        fakes = [mode.from_tensor(x).real, mode.from_tensor(x).imag]
+    for part, fake, own in zip((x.real, x.imag), fakes, (array.real, array.imag), strict=True):
+        assert part.dtype == own.dtype == fake.dtype
+        np.testing.assert_array_equal(part.numpy(), own)
+    gradient = func.grad(lambda t: polyop.sum(t.real * t.imag))(x).numpy()
+    np.testing.assert_allclose(gradient.astype("c16"), Z.imag + 1j * Z.real)
+    np.testing.assert_array_equal(polyop.complex(x.real, x.imag).numpy(), array)

@@ -11,38 +11,38 @@ from typing import Any
 
 import numpy as np
 
+from polyop.devices import DType
 from polyop.errors import MutationError
 from polyop.ops import view_metas as metas
 from polyop.ops.define import ON_TENSORS, define
+from polyop.ops.methods import attach
 from polyop.ops.pointwise import pointwise
 from polyop.ops.views import VIEW_INVERSES
 from polyop.tensor.meta import Meta, normal_strides
-from polyop.tensor.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 Fn = Callable[..., Any]
 
-#: The dtypes of the parts, by those of complex numbers, and the other way round.
-PART: dict[Any, np.dtype[Any]] = {
-    np.dtype(np.complex64): np.dtype(np.float32),
-    np.dtype(np.complex128): np.dtype(np.float64),
-}
-WHOLE: dict[Any, np.dtype[Any]] = {part: whole for whole, part in PART.items()}
+
+def part_of(dtype: DType) -> DType:
+    """Give the dtype of the parts of complex numbers, in their own order of bytes."""
+    return np.empty(0, dtype).real.dtype
 
 
 def complex_kernel(real: Array, imag: Array) -> Array:
     """Put two parts side by side, where arithmetic would make NaN of what is infinite."""
     dtype = np.result_type(real, imag)
-    if dtype not in WHOLE:
+    if dtype.kind != "f" or dtype.itemsize < 4:
         metas.refuse(
             "complex", f"there are no complex numbers of {dtype.name}", argument="real",
             declared="float32 or float64", seen=(real.dtype.name, imag.dtype.name),
+            fix="convert the parts first: x.astype(polyop.float32)",
         )  # fmt: skip
     found: Array = np.nditer(  # lays it out as a ufunc would
         [real, imag, None],
         ["zerosize_ok"],
         [["readonly"], ["readonly"], ["writeonly", "allocate"]],
-        op_dtypes=[None, None, WHOLE[dtype]],
+        op_dtypes=[None, None, np.result_type(dtype, np.complex64)],
     ).operands[2]
     found.real, found.imag = real, imag
     return found
@@ -56,10 +56,10 @@ complex_ = pointwise(
 
 
 def _require_complex(name: str, dtype: Any) -> None:
-    if dtype not in PART:
+    if dtype.kind != "c":
         metas.refuse(
             name, "only complex numbers have parts of their own", argument="x",
-            declared="complex64 or complex128", seen=dtype,
+            declared="complex64 or complex128", seen=dtype, fix="call polyop.real or polyop.imag",
         )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def _part_meta(name: str) -> Fn:
     def fake(x: Meta) -> Meta:
         _require_complex(name, x.dtype)
         strides = normal_strides(x.shape, [2 * stride for stride in x.strides])
-        return x.space.meta(x.shape, PART[x.dtype], strides, x.device)
+        return x.space.meta(x.shape, part_of(x.dtype), strides, x.device)
 
     return fake
 
@@ -133,5 +133,5 @@ def _set_imag(self: Any, value: Any) -> None:
     imag_part(self)[...] = value
 
 
-Tensor.real = property(_real, _set_real)  # type: ignore[attr-defined]
-Tensor.imag = property(_imag, _set_imag)  # type: ignore[attr-defined]
+attach("real", property(_real, _set_real))
+attach("imag", property(_imag, _set_imag))

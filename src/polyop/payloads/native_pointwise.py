@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from polyop.ops.complex_parts import PART
+from polyop.ops.complex_parts import part_of
 from polyop.payloads.library import Array
 from polyop.payloads.native import NATIVE, NUMBERS, Call, Unsupported, native
 
@@ -96,7 +96,7 @@ def sign(call: Call, x: Array) -> Array:
     """
     if call.dtype.kind != "c":
         return unary("sign", call, x)
-    xp, part_dtype = call.xp, PART[call.dtype]
+    xp, part_dtype = call.xp, part_of(call.dtype)
     parts = xp.real(x), xp.imag(x)
     least = call.number(float(np.finfo(part_dtype).smallest_normal), part_dtype)
     small = (xp.abs(parts[0]) < least) & (xp.abs(parts[1]) < least)
@@ -132,7 +132,7 @@ def complex_(call: Call, real: Array, imag: Array) -> Array:
     join = call.library.own.get("complex")
     if join is None:
         raise Unsupported
-    part = PART[call.dtype]
+    part = part_of(call.dtype)
     return join(call.broadcast(call.to(real, part)), call.broadcast(call.to(imag, part)))
 
 
