@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from keyword import iskeyword
 
-from polyop.dispatch.write import Shape, bumps_text, call_text, indent, odd_text
+from polyop.dispatch.write import Shape, bumps_text, call_text, indent, odd_text, spelled_tuple
 from polyop.records import NamedTuple
 from polyop.schema.model import FunctionSchema
 from polyop.schema.tags import Tag
@@ -117,7 +117,7 @@ def tensor_body(shape: Shape, forms: Sequence[Form], *, guarded: bool) -> list[s
             f"try: {call}",
             "finally: reset_word(_token)",
         ]
-    arguments = f"({', '.join(shape.names)}{',' if shape.names else ''})"
+    arguments = spelled_tuple(shape.names)
     check = f"return results(op, _r, {arguments})"
     if not forms:
         return [*lines, f"if _r is not None: {check}", "return None"]

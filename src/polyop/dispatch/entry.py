@@ -61,6 +61,7 @@ from polyop.dispatch.write import (
     make_function,
     renamed,
     shape_of,
+    spelled_tuple,
 )
 from polyop.errors import MissingKernelError
 from polyop.records import NamedTuple
@@ -123,7 +124,7 @@ def _make_form(op: OpOverload) -> Form:
     given = [f"a{i}" for i in range(len(arguments))]
     text = (
         f"def f({_parameters(op, given, n)}): "
-        f"return first(op, {_tuple(given[:n])}, {_tuple(given[n:])}{_surplus(op)})"
+        f"return first(op, {spelled_tuple(given[:n])}, {spelled_tuple(given[n:])}{_surplus(op)})"
     )
     names = [a.name for a in arguments]
     values = [a.default_value for a in arguments]  # `MISSING` where there is none
@@ -154,10 +155,6 @@ def write_entry(op: OpOverload) -> None:
         op.entry.__globals__.update(scope_of(op))
         op.written = True
         rewrite_entry(op, op.entry)
-
-
-def _tuple(names: Sequence[str]) -> str:
-    return f"({', '.join(names)}{',' if names else ''})"
 
 
 def _surplus(op: OpOverload) -> str:
@@ -249,7 +246,7 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
     lines = [] if kernel is None else [f"kernel = {KERNEL!r}", *_body(op, shape, kernel, 1)]
     # Without grad mode nothing is recorded either, whatever requires grad.
     body = [f"if _k == 1 or _k in {PLAIN!r}:", *indent(lines)] if lines else []
-    given = _tuple(shape.names)
+    given = spelled_tuple(shape.names)
     rest, named = ("()", "{}") if op.is_builtin else ("_rest", "_named")
     by_name, constants = ([], {}) if op.is_builtin else by_name_text(op, given)
     # What goes wrong later is raised outside of any `except`, so that a user's
@@ -284,7 +281,7 @@ def _text(op: OpOverload, shape: Shape) -> tuple[str, dict[str, Any]]:
 
 def _noted_text(shape: Shape) -> list[str]:
     """Lines that make the call as it is noted for values of these classes."""
-    classes = _tuple([f"{a}.__class__" for a in shape.names])
+    classes = spelled_tuple([f"{a}.__class__" for a in shape.names])
     return [f"_h = notes.get({classes})", f"if _h is not None: return _h({', '.join(shape.names)})"]
 
 
@@ -336,7 +333,9 @@ def kernel_handler(way: Way, key: DispatchKey, kernel: Kernel) -> Handler:
     if kernel.with_keyset or kernel.takes_op:
         scope["kernel"] = _with_first(kernel, way)
     if key not in BACKEND_KEYS and not kernel.payload:
-        lines = [f"return checked(op, {call_text(shape, payloads=False)}, {_tuple(shape.names)})"]
+        lines = [
+            f"return checked(op, {call_text(shape, payloads=False)}, {spelled_tuple(shape.names)})"
+        ]
     elif kernel.payload and not _is_numpy(way.code) and not _exchanges(way):
         refuse: Handler = PARTS.no_backend(op, way.code)
         return refuse

@@ -26,13 +26,8 @@ from polyop.dispatch.operator import Handler
 from polyop.dispatch.python_key import declined, general, has_rules
 from polyop.dispatch.resolve import Way
 from polyop.dispatch.results import answer_of
-from polyop.dispatch.shortened import (
-    default_scope,
-    shortened_text,
-    spelled_tuple,
-    written,
-)
-from polyop.dispatch.write import base_scope, shape_of
+from polyop.dispatch.shortened import default_scope, shortened_text, written
+from polyop.dispatch.write import base_scope, shape_of, spelled_tuple
 from polyop.errors import ModeError
 
 

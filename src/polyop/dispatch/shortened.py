@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from polyop.dispatch.operator import Handler, OpOverload
-from polyop.dispatch.write import Shape, indent, make_function, shape_of
+from polyop.dispatch.write import Shape, indent, make_function, shape_of, spelled_tuple
 from polyop.schema.values import thaw
 
 
@@ -72,11 +72,6 @@ def is_default(value: Any, default: Any) -> bool:
     if value.__class__ in {float, complex}:
         return repr(value) == repr(default)  # 0.0 and -0.0 are equal
     return bool(value == default)
-
-
-def spelled_tuple(names: Sequence[str]) -> str:
-    """Spell a tuple of names."""
-    return f"({', '.join(names)}{',' if names else ''})"
 
 
 def written(op: OpOverload, shape: Shape, lines: Sequence[str], scope: dict[str, Any]) -> Handler:

@@ -229,6 +229,11 @@ def call_text(shape: Shape, *, payloads: bool, kernel: str = "kernel") -> str:
 # -- from text to function ----------------------------------------------------
 
 
+def spelled_tuple(names: Sequence[str]) -> str:
+    """Spell a tuple of names."""
+    return f"({', '.join(names)}{',' if names else ''})"
+
+
 def indent(lines: Sequence[str], by: int = 1) -> list[str]:
     """Move lines to the right."""
     return [f"{'    ' * by}{line}" for line in lines]

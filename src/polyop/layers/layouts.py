@@ -7,8 +7,8 @@ its strides.
 from __future__ import annotations
 
 from polyop.ops.view_inverses import contiguous_copy
-from polyop.ops.views import inverse_order, permute_dims
-from polyop.tensor.meta import Shape
+from polyop.ops.views import permute_dims
+from polyop.tensor.meta import Shape, memory_order
 from polyop.tensor.tensor import Tensor
 
 
@@ -26,12 +26,12 @@ def laid_out(tensor: Tensor, layout: Shape | None) -> Tensor:
         return tensor if tensor.is_contiguous() else _copied(tensor)
     if are_same(tensor.stride(), layout):
         return tensor
-    order = sorted(range(len(layout)), key=lambda axis: -abs(layout[axis]))
+    order, back = memory_order(tuple(map(abs, layout)))
     turned = permute_dims(tensor, order)
     if turned.is_contiguous():
         return tensor
-    back: Tensor = permute_dims(_copied(turned), inverse_order(order))
-    return back
+    found: Tensor = permute_dims(_copied(turned), back)
+    return found
 
 
 def are_same(strides: Shape, others: Shape) -> bool:

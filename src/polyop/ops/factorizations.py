@@ -20,6 +20,7 @@ import numpy as np
 from polyop.devices import DType
 from polyop.errors import ArgumentError, AutogradError
 from polyop.ops.axes import batch_first, call
+from polyop.ops.complex_parts import part_of
 from polyop.ops.define import define
 from polyop.ops.formulas import Built, adjoint, apart, column, formula, off_diagonal, rows, scaled
 from polyop.ops.linalg import float_of, require_square
@@ -30,7 +31,6 @@ from polyop.tensor.meta import Meta, Shape, Size
 Fn = Callable[..., Any]
 Array = Any
 _numpy: Any = np.linalg  # its stubs want literal words
-_REAL: dict[str, DType] = {"complex64": np.dtype(np.float32), "complex128": np.dtype(np.float64)}
 
 
 class SVDResult(NamedTuple):
@@ -81,8 +81,7 @@ _COMPUTED = {
 
 def real_of(dtype: DType) -> DType:
     """Give the dtype of sizes of numbers."""
-    dtype = float_of(dtype)
-    return _REAL.get(dtype.name, dtype)
+    return part_of(float_of(dtype))
 
 
 def on_matrices(name: str, compute: Fn) -> Fn:

@@ -42,8 +42,7 @@ from polyop.bridges.torch.hidden import announce
 from polyop.bridges.torch.schema import TORCH, Translation
 from polyop.bridges.torch.watch import QUICK
 from polyop.dispatch.operator import OpOverload
-from polyop.dispatch.shortened import spelled_tuple
-from polyop.dispatch.write import Shape, base_scope, indent, make_function, shape_of
+from polyop.dispatch.write import Shape, base_scope, indent, make_function, shape_of, spelled_tuple
 from polyop.errors import MissingKernelError
 from polyop.layers.autograd.author import AuthorRecorder
 from polyop.layers.autograd.recorders import recorder_of

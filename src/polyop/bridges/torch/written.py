@@ -28,7 +28,6 @@ from polyop.dispatch.context import PLAIN, run_under
 from polyop.dispatch.entry import fused_kernel, scope_of
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import results
-from polyop.dispatch.shortened import spelled_tuple
 from polyop.dispatch.write import (
     Shape,
     call_text,
@@ -36,6 +35,7 @@ from polyop.dispatch.write import (
     indent,
     make_function,
     shape_of,
+    spelled_tuple,
 )
 from polyop.schema.model import MISSING
 

@@ -34,7 +34,15 @@ from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.resolve import Way
 from polyop.dispatch.table import Kernel
-from polyop.dispatch.write import Shape, base_scope, bumps_text, indent, make_function, shape_of
+from polyop.dispatch.write import (
+    Shape,
+    base_scope,
+    bumps_text,
+    indent,
+    make_function,
+    shape_of,
+    spelled_tuple,
+)
 from polyop.errors import DataDependentOutputError, MissingFakeError
 from polyop.layers.fake.compute import (
     Plan,
@@ -169,7 +177,7 @@ def elsewhere_text(shape: Shape, code: int) -> list[str]:
     """
     if not code & FAKE or code & (FAKE_MODE | TRACE):
         return []
-    given = _tuple(shape.names)
+    given = spelled_tuple(shape.names)
     return [
         f"try: _e = {_space_text(shape, code)[0]}.mode.tracer",
         f"except (TypeError, AttributeError, IndexError): _e = tracer_in({given})",
@@ -185,13 +193,9 @@ def tracer_in(values: Sequence[Any]) -> Any:
     return None if mode is None else mode.tracer
 
 
-def _tuple(items: Sequence[str]) -> str:
-    return f"({', '.join(items)}{',' if items else ''})"
-
-
 def lookup_text(op: OpOverload, shape: Shape, code: int, plan: Plan) -> list[str]:
     """Lines that leave the metas of the results in `_r`."""
-    given = _tuple(shape.names)
+    given = spelled_tuple(shape.names)
     space, memo = _space_text(shape, code)
     # A first tensor that is real names no space; then the long way finds one.
     known = "None" if "payload" in space else space
@@ -318,7 +322,7 @@ def _wrap_text(  # noqa: PLR0917 - what a result is
     if kind == "list":
         return [f"_t = wrap_metas({r}, {more})"]
     kept = [a for a in (*shape.names, which) if a and a != f"a{i}"]
-    statics = f"({', '.join(kept)}{',' if kept else ''})"
+    statics = spelled_tuple(kept)
     if kind == "views":
         return [f"_t = wrap_meta_views(a{i}, {r}, {more}, op, {statics})"]
     whole = [f"_t = Tensor(); _t.payload = {r}; _t.keys = {keys.format(r)}; _t.version = 0"]

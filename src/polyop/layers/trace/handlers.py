@@ -13,7 +13,7 @@ from polyop.dispatch.body import result_forms
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.resolve import Way
-from polyop.dispatch.write import Shape, base_scope, indent, make_function, shape_of
+from polyop.dispatch.write import Shape, base_scope, indent, make_function, shape_of, spelled_tuple
 from polyop.errors import MissingRuleError
 from polyop.graph import Node
 from polyop.graph.node import CALL_FUNCTION
@@ -55,7 +55,7 @@ def generate(way: Way) -> Handler:
             scope[f"d{i}"] = thaw(argument.default_value)
     lines = [
         "_tr = word().tracer",
-        f"if _tr.table and op in _tr.table: return instead(_tr, op, {_tuple(shape.names)})",
+        f"if _tr.table and op in _tr.table: return instead(_tr, op, {spelled_tuple(shape.names)})",
         f"try: _r = below({', '.join(shape.names)})",
         "except FAILURES as _e: _tr.note_failure(_e); raise",
         "_g = _tr.graph",
@@ -86,10 +86,6 @@ def _below(way: Way) -> Handler:
 def instead(tracer: Any, op: OpOverload, values: tuple[Any, ...]) -> Any:
     """Run the function that a decomposition table has for an operator."""
     return by_name(op, tracer.table[op])(*values)
-
-
-def _tuple(items: list[str]) -> str:
-    return f"({', '.join(items)}{',' if items else ''})"
 
 
 def nodes_text(shape: Shape) -> list[str]:
@@ -127,13 +123,13 @@ def arguments_text(op: OpOverload, shape: Shape) -> list[str]:
     given = [f"_x{i}" for i in range(n)]
     optional = [i for i in shape.optional if i < n]
     if not optional:
-        lines = [f"_n.args = {_tuple(given)}"]
+        lines = [f"_n.args = {spelled_tuple(given)}"]
     else:
         lines = [f"_m = {n}"]
         for depth, i in enumerate(reversed(optional)):
             test = f"if is_default(a{i}, d{i}):"
             lines += [f"{'    ' * depth}{test}", f"{'    ' * (depth + 1)}_m = {i}"]
-        lines.append(f"_n.args = {_tuple(given)}[:_m]")
+        lines.append(f"_n.args = {spelled_tuple(given)}[:_m]")
     lines.append("_n.kwargs = _kw = {}")
     for i, name in enumerate(shape.keywords, n):
         keep = f"_kw[{name!r}] = _x{i}"
@@ -183,4 +179,4 @@ def results_text(op: OpOverload, shape: Shape, code: int) -> list[str]:
     if len(forms) == 1 and forms[0][0] == "argument":
         return [f"_n.val = describe(_r); _tr.written(a{forms[0][1]}, _n)", "return _r"]
     written = [f"a{i}" for form, i in forms if form == "argument"]
-    return [f"_tr.results(_n, _r, {_tuple(written)})", "return _r"]
+    return [f"_tr.results(_n, _r, {spelled_tuple(written)})", "return _r"]
