@@ -86,6 +86,10 @@ def test_refusals():
         zeros(-1)
     with pytest.raises(ArgumentError, match="step is not zero"):
         arange(0, 3, 0)
+    with pytest.raises(ArgumentError, match="complex numbers have no order"):
+        arange(2j)
+    with pytest.raises(ArgumentError, match="size is not negative"):
+        polyop.linspace(0, 1, -1)
 
 
 def test_random():

@@ -148,6 +148,8 @@ def _filled(size: Sequence[Size], value: Any, dtype: DType | None) -> Any:
 def _arange_described(start: Any, stop: Any, step: Any, dtype: DType | None) -> Any:
     if step == 0:
         refuse("arange", "the step is not zero", argument="step", seen=step)
+    if any(isinstance(n, complex) for n in (start, stop, step)):
+        refuse("arange", "complex numbers have no order", argument="stop", seen=(start, stop, step))
     span = stop - start
     if any(isinstance(n, float) for n in (start, stop, step)):
         length: Size = max(math.ceil(span / step), 0)
@@ -305,6 +307,8 @@ def linspace(
     count = num if num is not None else steps
     if count is None:
         refuse("linspace", "linspace needs the number of its elements", argument="num")
+    if isinstance(count, int) and count < 0:
+        refuse("linspace", "a size is not negative", argument="num", seen=count)
     dtype = dtype or dtype_of_number(start + 0.0, stop)
     return _line(start, stop, count, endpoint, dtype=dtype, device=device, grad=requires_grad)
 
