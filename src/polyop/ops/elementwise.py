@@ -191,7 +191,7 @@ def addcdiv_kernel(x: Array, a: Array, b: Array, value: Any) -> Array:
 add = binary("add", np.add, ("g", "g"))
 subtract = binary("subtract", np.subtract, ("g", "-g"))
 multiply = binary("multiply", np.multiply, ("g * conj(b)", "g * conj(a)"))
-divide = binary("divide", np.divide, ("g / conj(b)", "-g * conj(r / b)"))
+divide = binary("divide", np.divide, ("g / conj(b)", "-g * conj(a / b / b)"))
 floor_divide = binary("floor_divide", np.floor_divide, ("g * 0", "g * 0"))
 remainder = binary("remainder", np.remainder, ("g", "-g * floor_divide(a, b)"))
 fmod = binary("fmod", np.fmod, ("g", "-g * trunc(a / b)"))
@@ -249,7 +249,8 @@ abs = unary("abs", np.absolute, "g * sign(x)")
 sign = unary(
     "sign",
     np.sign,
-    "where(x == 0, 0, (g - r * real(conj(r) * g)) / where(x == 0, 1, abs(x)))",
+    "g * 0 if x.dtype.kind != 'c' "
+    "else where(x == 0, 0, (g - sign(x) * real(conj(sign(x)) * g)) / where(x == 0, 1, abs(x)))",
 )
 copysign = binary("copysign", np.copysign, ("g * (sign(a) * sign(r))", "g * 0"))
 conj = unary("conj", np.conjugate, "conj(g)")
