@@ -17,6 +17,7 @@ from polyop.graph import GraphModule
 from polyop.graph.node import identifier
 from polyop.layers.fake.mode import FakeTensorMode, mode_inside
 from polyop.layers.trace.guarded import SizeGuards, guarded
+from polyop.layers.trace.nested import refuse_lost_writes
 from polyop.layers.trace.outside import is_outside, levels_outside
 from polyop.layers.trace.proxy import PreDispatchModule, ProxyMode
 from polyop.layers.trace.tracer import Tracer, refuse_kind
@@ -96,7 +97,7 @@ def _traced(
 ) -> GraphModule:
     """Run a function on stand-ins for its arguments, and give what it did as a graph."""
     leaves, spec = tree.flatten(args)
-    outside = levels_outside(word())
+    outer, outside = word().recorder, levels_outside(word())
     found = mode = _mode(tracing_mode, leaves)
     own = ShapeEnv() if mode is None and tracing_mode == "symbolic" else None
     fakes = tracing_mode != "real" or any(is_outside(leaf, outside) for leaf in leaves)
@@ -116,6 +117,8 @@ def _traced(
         under = with_pre_dispatch(plain, proxy)
     with nullcontext() if mode is None or mode is found else mode.traced_by(tracer):
         result = inside(run_under(under, f, *given))
+    real = zip([x for _, x in parts], inputs, strict=True) if tracing_mode == "real" else ()
+    refuse_lost_writes(outer, tracer, [*real])
     for leaf in tree.leaves(result):
         refuse_kind(leaf, source_of(f))
     if proxy is not None:

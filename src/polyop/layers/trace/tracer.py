@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class Tracer:
         constants: the values of the `get_attr` nodes, by name.
         failure: the first error that the trace raised, and its function alone would not; the
             function may catch it, and what it does then is no part of any program.
+        inner: the graphs of traces that ran inside this one (`nested.py`).
         stray: the error for a thread that computes with its tensors and is not seen.
     """
 
@@ -71,6 +72,7 @@ class Tracer:
         #: The node of each opaque object, by the id of the real one, and what keeps that alive.
         self._objects: dict[int, tuple[Any, Node]] = {}
         self.failure: BaseException | None = None
+        self.inner: list[Graph] = []
 
     # -- values to nodes ------------------------------------------------------
 
@@ -102,12 +104,29 @@ class Tracer:
         known = self._lifted.get(id(tensor))
         if known is not None:
             return known[1]
+        node = getattr(tensor, "graph_node", None)
+        if node is not None and node.graph in self.inner:
+            self._refuse_inner(tensor)
         name = f"_tensor_constant{len(self._lifted)}"
         self.constants[name] = tensor
         node = self.graph.create_node(GET_ATTR, name, val=describe(tensor))
         # The tensor is kept, so its id stays its own; its `graph_node` may be another trace's.
         self._lifted[id(tensor)] = (tensor, node)
         return node
+
+    def _refuse_inner(self, tensor: Tensor) -> NoReturn:
+        error = CaptureError(
+            "a value that a trace inside computed is used outside of it",
+            seen=f"{describe(tensor)}",
+            source=caller(),
+            fix="compute it again in this function, or run the program that the trace gives",
+        )
+        self.note_failure(error)
+        raise error
+
+    def written_constants(self) -> list[Tensor]:
+        """Give the tensors from elsewhere that calls of this trace wrote."""
+        return [tensor for tensor, node in self._lifted.values() if node.op != GET_ATTR]
 
     def stand_in(self, tensor: Tensor) -> Tensor:
         """Give the fake of a tensor from outside, whose node is a constant."""
