@@ -259,9 +259,13 @@ logsumexp = reduction(
     "spread(g, x.shape, axis, keepdims) * conj(exp(x - spread(r, x.shape, axis, keepdims)))",
     fake=_logsumexp_fake,
 )
-softmax = _softmax("softmax", softmax_kernel, "r * (g - sum(g * r, axis=[axis], keepdims=True))")
+softmax = _softmax(
+    "softmax",
+    softmax_kernel,
+    "conj(r) * (g - sum(g * conj(r), axis=[axis], keepdims=True))",
+)
 log_softmax = _softmax(
-    "log_softmax", log_softmax_kernel, "g - exp(r) * sum(g, axis=[axis], keepdims=True)"
+    "log_softmax", log_softmax_kernel, "g - conj(exp(r)) * sum(g, axis=[axis], keepdims=True)"
 )
 
 announce(globals())
