@@ -163,8 +163,8 @@ for _alias, _name in DTYPE_ALIASES.items():
 _PYTHON_DTYPES: dict[Any, str] = {
     bool: "bool",
     int: "int64",
-    float: "float32",
-    complex: "complex64",
+    float: "float64",
+    complex: "complex128",
 }
 
 

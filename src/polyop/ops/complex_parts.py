@@ -15,7 +15,7 @@ from polyop.devices import DType
 from polyop.errors import MutationError
 from polyop.ops import view_metas as metas
 from polyop.ops.define import ON_TENSORS, define
-from polyop.ops.methods import attach
+from polyop.ops.method_words import attach
 from polyop.ops.pointwise import pointwise
 from polyop.ops.views import VIEW_INVERSES
 from polyop.tensor.meta import Meta, normal_strides

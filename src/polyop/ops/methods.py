@@ -8,17 +8,18 @@ Other methods have PyTorch's names and orders of arguments, and take its words
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
 from typing import Any
 
-from polyop.devices import Device, as_dtype
-from polyop.dispatch.late_operators import LATE_OPERATORS
+import numpy as np
+
+from polyop.dispatch.context import word
+from polyop.errors import UsageTypeError
 from polyop.ops import (  # noqa: F401 - the families whose operators become methods
     broadcasting,
     closeness,
     comparison,
+    conversions,
     elementwise,
-    factories,
     indexing,
     joining,
     linear,
@@ -31,53 +32,15 @@ from polyop.ops import (  # noqa: F401 - the families whose operators become met
     view_inverses,
     views,
 )
-from polyop.ops.creation import new_elsewhere, on_device, tensor
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.inplace import INPLACE, copy_, fill_, matmul_into, zero_
 from polyop.ops.late_methods import LateMethod
+from polyop.ops.method_words import attach, attach_by_words, by_words
 from polyop.ops.random import bernoulli, normal_, uniform_
 from polyop.ops.splitting import sizes_of
 from polyop.tensor.tensor import Tensor
 
 Fn = Callable[..., Any]
-
-#: PyTorch's words for arguments.
-WORDS = {
-    "dim": "axis", "keepdim": "keepdims", "dims": "axis", "dim0": "axis1", "dim1": "axis2",
-    "start_dim": "start_axis", "end_dim": "end_axis", "shifts": "shift", "diagonal": "k",
-}  # fmt: skip
-
-
-def attach(name: str, method: Any) -> None:
-    """Make something an attribute of `Tensor`."""
-    setattr(Tensor, name, method)
-
-
-def by_words(fn: Fn, *order: str) -> Fn:
-    """Take PyTorch's words; `order` names the positional ones of a keyword-only function."""
-
-    @wraps(fn)
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not kwargs:
-            if not args:
-                return fn(self)
-            return fn(self, **dict(zip(order, args, strict=False))) if order else fn(self, *args)
-        named = {WORDS.get(word, word): value for word, value in kwargs.items()}
-        if order:
-            named |= dict(zip(order, args, strict=False))
-            return fn(self, **named)
-        return fn(self, *args, **named)
-
-    return method
-
-
-def attach_by_words(name: str, op: str, *order: str) -> None:
-    """Make an operator a method: now, or when it is asked for if it is defined then."""
-    place = LATE_OPERATORS.get(f"core::{op}")
-    if place is None:
-        attach(name, by_words(ON_TENSORS[op], *order))
-    else:
-        attach(name, LateMethod(name, f"{place}:{op}", lambda fn: by_words(fn, *order)))
 
 
 def reflected(fn: Fn) -> Fn:
@@ -174,16 +137,34 @@ ALSO = {"amax": "max", "amin": "min", "cumsum": "cumulative_sum", "cumprod": "cu
 
 
 def _spread(name: str) -> Fn:
-    """Make `std` or `var`, which as methods divide by `n - 1`."""
+    """Make `std` or `var`, which divide by `n - 1` as methods; a truth value is `unbiased`."""
 
     def method(
-        self: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, **rest: Any
+        self: Any,
+        dim: Any = None,
+        unbiased: bool | None = None,
+        keepdim: bool = False,
+        *,
+        axis: Any = None,
+        correction: float | None = None,
+        keepdims: bool = False,
     ) -> Any:
-        axis = rest.get("axis", dim)
-        correction = rest.get("correction", float(unbiased))
-        keepdims = rest.get("keepdims", keepdim)
-        return ON_TENSORS[name](self, axis=axis, correction=correction, keepdims=keepdims)
+        if dim.__class__ is bool:
+            dim, unbiased = None, dim
+        if (dim is not None and axis is not None) or (correction, unbiased).count(None) == 0:
+            raise UsageTypeError(
+                f"{name}() got one argument under two names",
+                declared=f"{name}(dim or axis, unbiased or correction, keepdim or keepdims)",
+                fix="give one of the two",
+            )
+        if correction is None:
+            correction = float(unbiased is not False)
+        axis = dim if axis is None else axis
+        return ON_TENSORS[name](
+            self, axis=axis, correction=correction, keepdims=keepdim or keepdims
+        )
 
+    method.__name__ = method.__qualname__ = name
     return method
 
 
@@ -239,6 +220,9 @@ def _reshape_as(self: Any, other: Any) -> Any:
 
 def _contiguous(self: Any) -> Any:
     """Give the tensor itself if its elements lie in order, else such a copy."""
+    recorder = word().recorder
+    if recorder is not None and not recorder.knows_layouts:  # its programs meet other layouts
+        return views.contiguous(self)
     return self if self.is_contiguous() else view_inverses.contiguous_copy(self)
 
 
@@ -316,85 +300,30 @@ def _attach_shapes() -> None:
     attach("nonzero", sets.argwhere)
     attach("T", property(_all_axes_reversed))
     attach("mT", property(views.matrix_transpose))
+    attach("__array_function__", _numpy_function)
 
 
-# -- dtypes, devices, relatives ---------------------------------------------------
+# -- NumPy's functions ------------------------------------------------------------
+
+#: NumPy's functions that call a method which has PyTorch's meaning here.
+MISTAKEN = {np.nonzero: "polyop.nonzero(x)", np.argwhere: "polyop.argwhere(x)"}
 
 
-def _to(self: Any, *args: Any, **kwargs: Any) -> Any:
-    """Convert to a dtype, a device, or those of another tensor; itself if nothing changes."""
-    dtype, device = kwargs.get("dtype"), kwargs.get("device")
-    for given in args:
-        if isinstance(given, Tensor):
-            dtype, device = given.dtype, given.device
-        elif isinstance(given, Device) or (isinstance(given, str) and _is_device(given)):
-            device = given
-        elif not isinstance(given, bool):
-            dtype = given
-    made = self if device is None else on_device(self, device)
-    if dtype is not None and as_dtype(dtype) != made.dtype:
-        return ON_TENSORS["astype"](made, as_dtype(dtype))
-    return made.clone() if kwargs.get("copy") and made is self else made
+def _numpy_function(self: Any, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    """Let NumPy's functions do what they do with any object, but for those that mistake a method.
 
-
-def _is_device(name: str) -> bool:
-    return name.partition(":")[0] in {"cpu", "cuda", "xla", "mps", "xpu", "privateuseone", "meta"}
-
-
-def _converter(dtype: Any) -> Fn:
-    def method(self: Any) -> Any:
-        return _to(self, dtype)
-
-    method.__doc__ = f"Convert to {dtype}."
-    return method
-
-
-def _type(self: Any, dtype: Any) -> Any:
-    """Convert to a dtype."""
-    return _to(self, as_dtype(dtype))
-
-
-def _new(make: Fn, value: float | None) -> Fn:
-    def method(self: Any, *size: Any, dtype: Any = None, device: Any = None, **rest: Any) -> Any:
-        if "size" in rest:
-            size = (rest.pop("size"),)
-        if device is None and not rest and hasattr(self.payload, "library"):
-            made = new_elsewhere(self, size, value, as_dtype(dtype or self.dtype))
-            if made is not None:
-                return made
-        device = self.device if device is None else device
-        return make(*size, dtype=dtype or self.dtype, device=device, **rest)
-
-    return method
-
-
-def _new_tensor(self: Any, data: Any, *, dtype: Any = None, **rest: Any) -> Any:
-    """Make a tensor of some data, with this one's dtype."""
-    return tensor(data, dtype=dtype or self.dtype, **rest)
-
-
-def _to_device(self: Any, device: Any, /, *, stream: Any = None) -> Any:
-    """Give the tensor on a device; there are no streams here."""
-    return on_device(self, device)
-
-
-def _attach_conversions() -> None:
-    names = ("float", "double", "half", "long", "int", "short", "bool")
-    for name in names:
-        attach(name, _converter(name))
-    attach("to", _to)
-    attach("to_device", _to_device)
-    attach("cpu", lambda self: on_device(self, "cpu"))
-    attach("type", _type)
-    attach("type_as", lambda self, other: _to(self, other.dtype))
-    attach("astype", lambda self, dtype, copy=True: _to(self, dtype, copy=copy))
-    for name, value in (("empty", 0), ("zeros", 0), ("ones", 1), ("full", None)):
-        attach(f"new_{name}", _new(getattr(factories, name), value))
-    attach("new_tensor", _new_tensor)
+    Raises:
+        UsageTypeError: the function is one of those.
+    """
+    if func in MISTAKEN:
+        raise UsageTypeError(
+            f"numpy.{func.__name__} takes arrays: nonzero() of a Tensor gives rows of indices",
+            fix=f"call {MISTAKEN[func]}, or give x.numpy()",
+        )
+    return func._implementation(*args, **kwargs)
 
 
 _attach_operators()
 _attach_entries()
 _attach_along()
 _attach_shapes()
-_attach_conversions()

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from polyop.devices import as_dtype
 from polyop.errors import ArgumentError
+from polyop.ops.factories import dtype_of_number
 from polyop.ops.pointwise import binary, pointwise
 from polyop.ops.rounding import copied
 
@@ -68,7 +68,7 @@ def _product(words: Array, array: Array, out: Array | None) -> Array:
 
 def where_numbers_kernel(condition: Array, a: Any, b: Any) -> Array:
     """Choose between two numbers, whose dtype is that of a new tensor of them."""
-    dtype = as_dtype((a + b).__class__)
+    dtype = dtype_of_number(a, b)
     return np.where(condition, np.array(a, dtype), np.array(b, dtype))
 
 

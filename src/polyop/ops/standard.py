@@ -18,7 +18,7 @@ from polyop.ops import comparison, rounding, select, sets, views
 from polyop.ops.creation import on_device
 from polyop.ops.define import operator_of
 from polyop.ops.factories import COMPLEX64, FLOAT32, INT64
-from polyop.ops.methods import attach
+from polyop.ops.method_words import attach
 
 #: The version of the standard that is answered, and those that may be asked for.
 VERSION = "2024.12"

@@ -198,6 +198,7 @@ VIEW_INVERSES.update(
         "core::moveaxis": lambda _, value, a, b: views.moveaxis(value, b, a),
         "core::flip": lambda _, value, axis: views.flip(value, axis),
         "core::alias": _itself,
+        "core::contiguous": _itself,
         "core::detach": _itself,
         "core::select": select_scatter,
         "core::slice": slice_scatter,

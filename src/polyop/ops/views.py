@@ -17,6 +17,7 @@ from polyop.ops import view_metas as metas
 from polyop.ops.define import ON_ARRAYS, ON_TENSORS, define
 from polyop.ops.shapes import normal_axis
 from polyop.schema.tags import Tag
+from polyop.tensor.meta import normal_strides
 
 Fn = Callable[..., Any]
 Array = Any
@@ -346,6 +347,23 @@ alias: Fn = define(
     fake=lambda x: x,
     grad={"x": "g"},
     vmap=behind(lambda x, _: alias(x)),
+)
+
+
+def _contiguous_batched(x: Any, n: int) -> Any:
+    # With gaps between them, samples may lie in order though the batch does not.
+    gaps = not x.is_contiguous() and normal_strides(x.shape[1:], x.stride()[1:]) is None
+    return alias(x) if gaps else contiguous(x)
+
+
+#: The tensor itself if its elements lie in order, else such a copy: each run decides.
+contiguous: Fn = define(
+    "contiguous(Tensor(a) x) -> Tensor(a)",
+    lambda x: x.view() if x.flags.c_contiguous else x.copy("C"),
+    fake=lambda x: x if x.is_contiguous else x.space.meta(x.shape, x.dtype, None, x.device),
+    grad={"x": "g"},
+    vmap=behind(_contiguous_batched),
+    tags=(Tag.maybe_aliasing_or_mutating,),
 )
 #: A gradient formula without arguments: nothing flows back.
 detach: Fn = define(
