@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,3 +97,27 @@ def test_arrays_beside_references_and_one_reference_twice():
     with pytest.raises(ArgumentError, match="one reference in two places"):
         push(both, both, jnp.ones(2))
     np.testing.assert_array_equal(both[...], 0.0)
+
+
+class Sum(NamedTuple):
+    """A sum, and what each term counts."""
+
+    total: polyop.Tensor
+    weight: float = 0.5
+
+
+@polyop.custom_op("jaxtest::collect", mutates_args={"sums"})
+def collect(x: polyop.Tensor, sums: list[Sum]) -> None:
+    """Add x to each sum."""
+    for total, weight in sums:
+        total.numpy()[...] += weight * x.numpy()
+
+
+def test_references_beside_numbers_in_records():
+    """S1, S2: numbers beside the references that are written stay what they are."""
+    one, other = jax.new_ref(jnp.zeros(2)), jax.new_ref(jnp.zeros(2))
+    collect(jnp.ones(2), [Sum(one), Sum(other)])
+    np.testing.assert_array_equal(jnp.stack([one[...], other[...]]), 0.5)
+    with pytest.raises(ArgumentError, match="one reference in two places"):
+        collect(jnp.ones(2), [Sum(one), Sum(one)])
+    np.testing.assert_array_equal(one[...], 0.5)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.bridges.marks import COMPILES
 
 import polyop
 from polyop import Tensor
-from polyop.errors import MutationError
+from polyop.errors import AutogradError, MutationError, VmapError
 
 pytestmark = [*COMPILES, pytest.mark.usefixtures("forgotten")]
 List = list[Tensor | None]
@@ -121,3 +122,40 @@ def test_a_write_beside_a_recorded_tensor_is_refused() -> None:
         with torch.no_grad():
             call(w, [x, None])
     assert torch.equal(w, torch.full((2,), 6.0))
+
+
+@polyop.custom_op("listed_tests::add_to", mutates_args=("sums",))
+def add_to(x: Tensor, sums: List) -> None:
+    """Add x to the tensors in a list."""
+    for total in sums:
+        if total is not None:
+            total.numpy()[...] += x.numpy()
+
+
+def test_a_batch_of_writes_past_none() -> None:
+    """S159: what is absent from a written list is not shared by the samples."""
+
+    def fn(x: Any, y: Any) -> Any:
+        add_to(x, [None, y])
+        return y
+
+    x = torch.arange(6.0).reshape(2, 3)
+    assert torch.equal(torch.vmap(fn)(x, torch.zeros(2, 3)), x)
+    with pytest.raises(VmapError, match="which all samples share"):
+        torch.vmap(fn, (0, None))(x, torch.zeros(3))
+
+
+@polyop.custom_op("listed_tests::sine", mutates_args=())
+def sine(x: Tensor, numbers: list[int]) -> Tensor:
+    """The sine of x, beside a list of numbers."""
+    return polyop.from_numpy(np.sin(x.numpy()))
+
+
+sine.register_autograd(lambda ctx, grad: (grad, [None] * 2))
+
+
+def test_a_gradient_for_a_list_of_numbers() -> None:
+    """S128: it is refused as the same operator's on tensors of ours."""
+    for x in (torch.ones(2, requires_grad=True), polyop.ones(2, requires_grad=True)):
+        with pytest.raises(AutogradError, match="numbers"):
+            sine(x, [1, 2]).sum().backward()

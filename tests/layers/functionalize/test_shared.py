@@ -215,3 +215,24 @@ def test_gradients_through_shared_memory_are_errors() -> None:
 
     with pytest.raises(AutogradError, match="gradient cannot follow"):
         grad(functionalize(f))(tensor(3))
+
+
+def test_written_memory_deeper_inside_an_argument() -> None:
+    """S168: such memory has no name in the call on bases, so the call is refused by name."""
+
+    @polyop.custom_op("shared::add_and_scale", mutates_args={"a", "b"})
+    def add_and_scale(a: polyop.Tensor, b: dict[str, polyop.Tensor]) -> None:
+        a.numpy()[...] += 1
+        for t in b.values():
+            t.numpy()[...] *= 3
+
+    def fn(x: Any, start: int) -> Any:
+        y = x * 1
+        add_and_scale(y[:2], {"k": y[start:]})
+        return y
+
+    x = polyop.tensor([1.0, 2.0, 3.0, 4.0])
+    apart = functionalize(lambda x: fn(x, 2))
+    assert apart(x).tolist() == fn(x, 2).tolist() == [2, 3, 9, 12]
+    with pytest.raises(MutationError, match="tensors deeper inside 'b' share"):
+        functionalize(lambda x: fn(x, 1))(x)

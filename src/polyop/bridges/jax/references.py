@@ -20,14 +20,15 @@ def write_references(op: OpOverload, values: Sequence[Any]) -> Any:
         ArgumentError: a plain array is to be written, or a reference is not.
     """
     written = [i for i, a in enumerate(op._schema.arguments) if a.is_write]
-    targets = [x for i in written for x in tree.leaves(values[i]) if x is not None]
-    _check(op, values, targets)
+    former = [x for i in written for x in tree.leaves(values[i]) if x is not None]
+    _check(op, values, [x for x in former if is_reference(x)])
     args, named = _call_of(op, values)
     made = op.functional.entry(*args, **named)
     results = list(made) if isinstance(made, (list, tuple)) else [made]
     fresh = len(op.functional._schema.returns) - len(written)
-    for reference, new in zip(targets, tree.leaves(results[fresh:]), strict=True):
-        reference[...] = new
+    for reference, new in zip(former, tree.leaves(results[fresh:]), strict=True):
+        if is_reference(reference):  # a record has numbers beside them
+            reference[...] = new
     rest = iter(results[:fresh])
     forms = result_forms(op._schema)
     found = [values[i] if kind == "argument" else next(rest) for kind, i in forms]

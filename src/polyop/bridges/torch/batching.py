@@ -165,7 +165,8 @@ def refuse_random(op: OpOverload) -> NoReturn:
 
 def _refuse_unbatched_writes(call: Call, dims: Sequence[Any]) -> None:
     """Refuse to write each sample's values into an argument that all share."""
-    for place, axes in zip(call.plan.places, call.mirrored(dims), strict=True):
+    # What is absent is not shared: an axis of zero stands there.
+    for place, axes in zip(call.plan.places, call.mirrored(dims, absent=0), strict=True):
         if place.written and None in (axes if isinstance(axes, list) else [axes]):
             _refuse(call, f"would write {place.name!r}, which all samples share", "an axis", "none")
 

@@ -268,7 +268,8 @@ def _pairs(call: Call, name: str, value: Any, given: Any) -> list[tuple[int, Any
     if value.__class__ is list:
         if not isinstance(given, list | tuple) or len(given) != len(value):
             _unfit(call, name, f"a list of {len(value)}", given)
-        return [(at.number, g) for at, g in zip(value, given, strict=True) if at is not None]
+        if all(at is None or hasattr(at, "number") for at in value):
+            return [(at.number, g) for at, g in zip(value, given, strict=True) if at is not None]
     number = getattr(value, "number", None)
     if number is None:
         _unfit(call, name, "None, for an argument that is no tensor", given)

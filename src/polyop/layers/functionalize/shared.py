@@ -87,6 +87,7 @@ def write_shared(op: OpOverload, args: Sequence[Any], values: Sequence[Any]) -> 
         elif arg is None or isinstance(arg, Tensor):
             given |= _spelled(op, f"_{name}", arg, number, bases)
         else:
+            _require_list(op, name, arg)
             given[f"_{name}_length"] = len(arg)
             for i, item in enumerate(arg):
                 given |= _spelled(op, f"_{name}_{i}", item, number, bases)
@@ -95,6 +96,26 @@ def write_shared(op: OpOverload, args: Sequence[Any], values: Sequence[Any]) -> 
     for storage, new in zip(storages, done[-len(bases) :], strict=False):
         _replace(storage, new, [chain for s, chain in chains if s is storage])
     return list(done[: -len(bases)])
+
+
+def _require_list(op: OpOverload, name: str, arg: Any) -> None:
+    """Refuse a container that holds more than tensors, which have no names in such a call.
+
+    Raises:
+        MutationError: an item is no tensor, or `arg` is no list of them.
+    """
+    if not isinstance(arg, (list, tuple)) or not all(
+        t is None or isinstance(t, Tensor) for t in arg
+    ):
+        raise MutationError(
+            f"{op.name()} writes memory that tensors deeper inside {name!r} share",
+            op=op._schema,
+            argument=name,
+            declared="memory that is written is shared by tensors, and lists of them, alone",
+            seen=type(arg).__name__,
+            source=op.source,
+            fix="give .clone() of the tensors that share memory",
+        )
 
 
 def _replace(storage: Storage, new: Tensor, chains: Sequence[Chain]) -> None:
