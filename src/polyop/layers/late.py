@@ -81,8 +81,12 @@ def late_function(place: str) -> Callable[..., Any]:
 ANY = 0
 FAKES = FAKE | FAKE_MODE
 AUTOGRAD = LateLayer(GRAD, "polyop.layers.autograd.forward:AutogradLayer")
+DEEP_VIEWS = LateLayer(
+    BATCHED | LIFTED | FUNCTIONAL | FAKES | TRACE, "polyop.layers.deep_views:DeepViewsLayer"
+)
 ORDER: dict[Any, list[Layer]] = {
     DispatchKey.FuncTorchDynamicLayerFrontMode: [
+        DEEP_VIEWS,
         LateLayer(TRACE | PRE_DISPATCH, "polyop.layers.trace.outside:OutsideLayer"),
         LateLayer(LEVELS, "polyop.layers.vmap.randomness:RandomLayer"),
         LateLayer(LEVELS, "polyop.layers.vmap.mode_kernels:VmapModeLayer"),
@@ -96,6 +100,7 @@ ORDER: dict[Any, list[Layer]] = {
     DispatchKey.AutogradOther: [AUTOGRAD],
     DispatchKey.AutogradNestedTensor: [AUTOGRAD],
     functionality_of(DispatchKey.Python): [
+        DEEP_VIEWS,
         LateLayer(MODES | SUBCLASS | TRACE | FAKES, "polyop.dispatch.modes:ModesLayer"),
         LateLayer(TRACE, "polyop.layers.trace:TraceLayer"),
         LateLayer(FAKES, "polyop.layers.fake:FakeLayer"),
