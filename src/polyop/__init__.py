@@ -6,10 +6,11 @@ transforms and backends; neither holds logic.
 
 import typing as _typing
 
+from numpy import dtype
+
 from polyop import assembly as _assembly  # first: it imports what registers itself
 from polyop import errors, schema, symbolic, tree
 from polyop.devices import Device as device
-from polyop.devices import DType as dtype
 from polyop.devices import Layout as layout
 from polyop.devices import MemoryFormat as memory_format
 from polyop.dispatch.namespaces import ops

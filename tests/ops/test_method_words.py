@@ -73,6 +73,7 @@ def test_types_of_python_are_those_of_the_interpreter() -> None:
     for kind in (float, complex, int, bool):
         assert str(torch.zeros(1, dtype=kind).dtype) == f"torch.{polyop.zeros(1, dtype=kind).dtype}"
         assert polyop.zeros(1, dtype=kind).dtype == np.dtype(kind)
+    assert isinstance(polyop.float32, polyop.dtype)
     assert polyop.tensor([1.0]).dtype == polyop.float32  # of numbers, PyTorch's default
     condition = polyop.tensor([True, False])
     for a, b in ((1.0, 2.0), (1, 2), (True, False), (1, 2.5), (True, 3)):
