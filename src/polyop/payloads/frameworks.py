@@ -202,7 +202,8 @@ class Torch(Library):
             made = torch.from_numpy(copy)
         mode = getattr(like, "fake_mode", None)
         if mode is not None:
-            return mode.from_tensor(made)
+            made = torch.ops.aten.lift_fresh(made)  # a constant of the program that is traced
+            return made if hasattr(made, "fake_mode") else mode.from_tensor(made)
         return made if like is None or like.device.type == "cpu" else made.to(like.device)
 
 
