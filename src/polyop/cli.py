@@ -23,7 +23,7 @@ from polyop.checking.stubs import write_stubs
 from polyop.dispatch.dumps import dump, dump_table
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS, find_operator, find_packet, split_name
-from polyop.errors import OperatorNotFoundError, PolyopError
+from polyop.errors import OperatorNotFoundError, PolyopError, UsageError
 
 OK, BROKEN, MISUSED = 0, 1, 2
 
@@ -94,10 +94,26 @@ def check(options: argparse.Namespace) -> int:
     else:
         print_report(reports, Console(), quiet=options.quiet)
     if options.json and options.json != "-":
-        Path(options.json).write_text(json.dumps(data_of(reports), indent=2) + "\n", "utf-8")
+        write(options.json, json.dumps(data_of(reports), indent=2) + "\n")
     if options.html:
-        Path(options.html).write_text(page_of(reports), "utf-8")
+        write(options.html, page_of(reports))
     return OK if all(report.ok for report in reports) else BROKEN
+
+
+def write(file: str, text: str) -> None:
+    """Write a report to a file.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        Path(file).write_text(text, "utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"the report cannot be written to {file}",
+            seen=str(error),
+            fix="name a file in a folder that is there and may be written",
+        ) from error
 
 
 def check_on(options: argparse.Namespace) -> int:
@@ -112,9 +128,9 @@ def check_on(options: argparse.Namespace) -> int:
 
         matrix = matrix_of(found, libraries, tell)
     if options.markdown and options.markdown != "-":
-        Path(options.markdown).write_text(page(matrix, options.targets, libraries), "utf-8")
+        write(options.markdown, page(matrix, options.targets, libraries))
     if options.json and options.json != "-":
-        Path(options.json).write_text(json.dumps(matrix.data(), indent=2) + "\n", "utf-8")
+        write(options.json, json.dumps(matrix.data(), indent=2) + "\n")
     if options.markdown == "-":
         print(matrix.markdown(), end="")
     elif options.json == "-":

@@ -45,3 +45,10 @@ def test_named_arguments_are_a_dict(op: Any, kwargs: Any) -> None:
     """S201: arguments by name are one dict."""
     with pytest.raises(UsageTypeError, match=r"arguments by name as one dict[\s\S]*fix: "):
         opcheck(op, None, kwargs)
+
+
+def test_samples_of_a_generator_are_kept(op: Any) -> None:
+    """S200: an iterator of samples is tried again in the next check."""
+    op.samples((p.ones(n),) for n in (2, 3))
+    assert opcheck(op)["test_schema"] == "SUCCESS"
+    assert opcheck(op)["test_schema"] == "SUCCESS"

@@ -12,12 +12,13 @@ from types import ModuleType
 from typing import Any
 
 from polyop.checking.derived import derived_samples
+from polyop.checking.law import author_line
 from polyop.checking.sample import Sample, sample_of
 from polyop.dispatch.custom_op import CustomOpDef
 from polyop.dispatch.operator import OpOverload, OpOverloadPacket
 from polyop.dispatch.registry import DEFINITIONS, as_operator
 from polyop.dispatch.rules import check_samples
-from polyop.errors import PolyopError, UsageError
+from polyop.errors import PolyopError, UsageError, first_line, text_of
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,30 @@ def load(target: str) -> ModuleType:
     """Run a file, or import a module.
 
     Raises:
-        UsageError: there is no such file or module.
+        UsageError: there is no such file or module, or it fails while it is loaded.
     """
+    try:
+        return _load(target)
+    except PolyopError:
+        raise
+    except (Exception, SystemExit) as error:  # the author's file may raise anything
+        raise _not_loaded(target, error) from error
+
+
+def _not_loaded(target: str, error: BaseException) -> UsageError:
+    ended = isinstance(error, SystemExit)
+    line = f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else ""
+    return UsageError(
+        f"{target} ends the program while it is loaded" if ended else f"{target} cannot be loaded",
+        seen=f"{type(error).__name__}: {first_line(error)}",
+        source=line or author_line(error) or target,
+        fix='put what a script does under `if __name__ == "__main__":`'
+        if ended
+        else "make it run by itself first",
+    )
+
+
+def _load(target: str) -> ModuleType:
     path = Path(target)
     if path.suffix == ".py" or path.is_file():
         return _load_file(path)
@@ -83,6 +106,8 @@ def load(target: str) -> ModuleType:
     try:
         return importlib.import_module(target)
     except ModuleNotFoundError as error:
+        if not f"{target}.".startswith(f"{error.name}."):  # it is there, and what it imports is not
+            raise
         raise UsageError(
             f"there is no module {target!r}",
             seen=str(error),
@@ -96,7 +121,8 @@ def _load_file(path: Path) -> ModuleType:
     path = path.resolve()
     name = f"polyop_checked_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} is no Python file", seen=path.suffix or "no suffix")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # annotations and pickles of its classes are looked up there
     sys.path.insert(0, str(path.parent))
@@ -163,8 +189,8 @@ def _with_samples(op: OpOverload, module: ModuleType) -> Found:
         return Found(op, tuple([sample_of(op, *split(one)) for one in given]))
     except PolyopError as error:
         return Found(op, (), str(error))
-    except Exception as error:  # the author's function may raise anything
-        return Found(op, (), f"the samples raised {type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:  # the author's function may raise anything
+        return Found(op, (), f"the samples raised {type(error).__name__}: {text_of(error)}")
 
 
 def label(op: OpOverload) -> str:

@@ -7,7 +7,8 @@ made input that the operator refuses says nothing about the operator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,9 @@ def sliced(array: Array) -> Array:
 
 def backward(array: Array) -> Array:
     """Lie in memory from the last element to the first."""
-    flip = (slice(None, None, -1),) * array.ndim
-    return array[flip].copy()[flip]
+    flip: tuple[Any, ...] = (..., *(slice(None, None, -1),) * array.ndim)  # of no axes, an array
+    found: Array = array[flip].copy()[flip]
+    return found
 
 
 def offset(array: Array) -> Array:
@@ -75,39 +77,86 @@ RELAYS: dict[str, Relay] = {
 
 #: How many size changes are tried.
 MAX_SIZES = 12
+#: How many elements are many.
+MANY = 70
+#: How many elements a made tensor may have, or how many times those of the sample's.
+MOST_ELEMENTS, MOST_TIMES = 1 << 16, 4
 
 
 def resized(sample: Sample) -> Iterator[tuple[str, Sample]]:
     """Give the sample at other sizes; axes of one size keep one size."""
+    for change in _changes([t.payload.shape for t in sample.tensors()])[:MAX_SIZES]:
+        yield _at_sizes(sample, change)
+
+
+def of_one_and_many(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give the sample with one element in each tensor, and with more than a loop takes at once."""
     sizes = sorted({n for t in sample.tensors() for n in t.payload.shape})
-    for change in _changes(sizes)[:MAX_SIZES]:
+    rank = max([t.ndim for t in sample.tensors()], default=0)
+    if sizes and rank:
+        yield _at_sizes(sample, dict.fromkeys(sizes, 1))
+        least = math.ceil(MANY ** (1 / rank))
+        many = {n: max(least, n + 1) + i for i, n in enumerate(sizes)}
+        if _small([t.payload.shape for t in sample.tensors()], many):
+            yield _at_sizes(sample, many)
 
-        def at(t: Tensor, change: Mapping[int, int] = change) -> Tensor:
-            return of_array(_resize(array_of(t), change))
 
-        said = ", ".join(f"{old} -> {new}" for old, new in change.items())
-        yield f"size {said}", sample.map(at)
+def _at_sizes(sample: Sample, change: Mapping[int, int]) -> tuple[str, Sample]:
+    said = ", ".join(f"{old} -> {new}" for old, new in change.items())
+    return f"size {said}", sample.map(lambda t: of_array(_resize(array_of(t), change)))
 
 
-def _changes(sizes: list[int]) -> list[dict[int, int]]:
+def _changes(shapes: Sequence[Sequence[int]]) -> list[dict[int, int]]:
     """List changes of sizes: all at once, then one at a time to 0, 1 and more."""
+    sizes = sorted({n for shape in shapes for n in shape})
     if not sizes:
         return []
     more = {n: n + 3 + 2 * i for i, n in enumerate(sizes)}
+    if not _small(shapes, more):  # of many axes
+        more = {n: n + 1 for n in sizes}
     larger = {n: m for n, m in more.items() if n != 1}
     together = [larger, more] if larger and larger != more else [more]
     single = [{n: m} for n in sizes for m in (0, 1, more[n]) if n != m]
-    return together + [c for c in single if c not in together]
+    made = together + [c for c in single if c not in together]
+    return [change for change in made if _small(shapes, change)]
+
+
+def _small(shapes: Sequence[Sequence[int]], change: Mapping[int, int]) -> bool:
+    """Tell whether tensors of these shapes are of bearable size after a change of sizes."""
+    return all(
+        math.prod([change.get(n, n) for n in shape]) <= _most(math.prod(shape)) for shape in shapes
+    )
+
+
+def _most(elements: int) -> int:
+    """Give how many elements may be made of so many."""
+    return max(MOST_ELEMENTS, MOST_TIMES * elements)
 
 
 def _resize(array: Array, change: Mapping[int, int]) -> Array:
-    shape = tuple(change.get(n, n) for n in array.shape)
-    made = np.resize(array, shape).astype(array.dtype, copy=False)
+    made = _filled(array, [change.get(n, n) for n in array.shape])
     least = min([m for n, m in change.items() if m < n], default=0)
     if array.dtype.kind in "iu" and least:
         # Indices into an axis that shrank must stay inside it.
         made = np.asarray(np.clip(made, None, least - 1), array.dtype)
     return made
+
+
+def _filled(array: Array, shape: Sequence[int]) -> Array:
+    """Give an array of another shape with values of an array; what goes up goes up again."""
+    if not rises(array) or not math.prod(shape):
+        return np.resize(array, shape).astype(array.dtype, copy=False)
+    places = np.linspace(0, array.size - 1, shape[0])
+    found: Array = np.interp(places, np.arange(array.size), array)
+    if array.dtype.kind != "f":
+        found = found.round()
+    return found.astype(array.dtype)
+
+
+def rises(array: Array) -> bool:
+    """Tell whether an array lists rising numbers, as knots and offsets must."""
+    rising = array.ndim == 1 and array.size > 1 and array.dtype.kind in "fiu"
+    return rising and bool((array[1:] >= array[:-1]).all() and 0 < array[-1] - array[0] < np.inf)
 
 
 def unequal(sample: Sample) -> Iterator[tuple[str, Sample]]:
@@ -126,27 +175,54 @@ def unequal(sample: Sample) -> Iterator[tuple[str, Sample]]:
 
 def _stretched(t: Tensor, number: int, said: str) -> Tensor:
     """Give a tensor with larger axes, each by another amount, or by that of the tensor's number."""
-    last = t.ndim - 1
-    steps = {"axis": range(t.ndim), "axis from the last": range(last, -1, -1)}
+    steps = {"axis": range(t.ndim), "axis from the last": range(t.ndim - 1, -1, -1)}
     by = steps.get(said, [number] * t.ndim)
-    shape = [n + 3 + 2 * k for n, k in zip(t.payload.shape, by, strict=True)]
-    return of_array(np.resize(array_of(t), shape).astype(t.dtype, copy=False))
+    shape = [*t.payload.shape]
+    most = _most(math.prod(shape))
+    for axis in sorted(range(t.ndim), key=by.__getitem__):
+        longer = [*shape]
+        longer[axis] += 3 + 2 * by[axis]
+        if math.prod(longer) <= most:  # of many axes, not all have room
+            shape = longer
+    return of_array(_filled(array_of(t), shape))
 
 
 def broadcast(sample: Sample) -> Iterator[tuple[str, Sample]]:
-    """Give the sample with one tensor cut to size 1, along its first axis and along all."""
-    tensors = sample.tensors()
+    """Give the sample with one tensor cut to size 1 along some axes, or to a lower rank.
+
+    At last all tensors are cut, each along another axis.
+    """
+    tensors, named = sample.tensors(), list(sample.named())
     if len(tensors) < 2:
         return
-    for k, (name, t) in enumerate(sample.named()):
+    for k, (name, t) in enumerate(named):
         array = array_of(t)
         seen = {array.shape}
-        for axes in (1, array.ndim):
-            cut = array[(slice(1),) * min(axes, array.ndim)]
+        for cut in _cuts(array):
             if cut.shape not in seen:
                 seen.add(cut.shape)
                 made = [*tensors[:k], of_array(cut.copy()), *tensors[k + 1 :]]
                 yield f"{name} of shape {list(cut.shape)}", sample.rebuilt(made)
+    if all(t.ndim > 1 for t in tensors):
+        cuts = [_cut(array_of(t), k % t.ndim) for k, t in enumerate(tensors)]
+        said = [
+            f"{name} of shape {list(a.shape)}" for (name, _), a in zip(named, cuts, strict=True)
+        ]
+        yield ", ".join(said), sample.rebuilt([of_array(a.copy()) for a in cuts])
+
+
+def _cuts(array: Array) -> Iterator[Array]:
+    """Cut to size 1 along the first axis, the last and all, and leave out the first and all."""
+    if array.ndim:
+        yield _cut(array, 0)
+        yield _cut(array, array.ndim - 1)
+        yield array[(slice(1),) * array.ndim]
+    if array.size:
+        yield from (np.asarray(array[(0,) * n]) for n in {1, array.ndim} if n <= array.ndim)
+
+
+def _cut(array: Array, axis: int) -> Array:
+    return array[(slice(None),) * axis + (slice(1),)]
 
 
 # -- values -------------------------------------------------------------------
@@ -154,7 +230,15 @@ def broadcast(sample: Sample) -> Iterator[tuple[str, Sample]]:
 
 def mirrored(sample: Sample) -> Sample:
     """Give the sample with the other sign for all floating values."""
-    return sample.map(lambda t: of_array(-array_of(t)) if t.dtype.kind in "fcV" else t)
+
+    def other(t: Tensor) -> Tensor:
+        array = array_of(t)
+        if array.dtype.kind not in "fcV":
+            return t
+        # Of no axes, what is computed is no array.
+        return of_array(np.asarray(-(array[::-1] if rises(array) else array)))
+
+    return sample.map(other)
 
 
 def negated(sample: Sample) -> Iterator[tuple[str, Sample]]:
@@ -180,7 +264,7 @@ def rolled(sample: Sample, by: int) -> Sample:
 # -- dtypes -------------------------------------------------------------------
 
 
-def cast(sample: Sample, dtype: str) -> Sample:
+def cast(sample: Sample, dtype: str | np.dtype[Any]) -> Sample:
     """Give the sample with all floating tensors in another dtype."""
     wanted = np.dtype(dtype)
     complex_too = np.dtype("complex64" if wanted.itemsize <= 4 else "complex128")
@@ -220,18 +304,6 @@ _OTHER = {"float32": "float64", "float64": "float32"}
 
 
 # -- numbers ------------------------------------------------------------------
-
-
-def flipped(sample: Sample) -> Iterator[tuple[str, Sample]]:
-    """Give the sample with each flag turned over."""
-    for i, name, value in _plain(sample, bool):
-        yield f"{name}={not value}", sample.replaced(i, not value)
-
-
-def counted_on(sample: Sample) -> Iterator[tuple[str, Sample]]:
-    """Give the sample with each integer one larger."""
-    for i, name, value in _plain(sample, int):
-        yield f"{name}={value + 1}", sample.replaced(i, value + 1)
 
 
 def _plain(sample: Sample, kind: type) -> list[tuple[int, str, Any]]:

@@ -7,18 +7,21 @@ what kind of operator it has; it calls it, and compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 
-from polyop.checking.compare import same_bits
+from polyop.checking.compare import difference, same_bits
 from polyop.checking.sample import Sample, array_of, leaves_named
+from polyop.checking.streams import fix_streams, kept_streams, standing
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import kernel_source
-from polyop.errors import OpCheckError, PolyopError, UsageError, nearest
+from polyop.errors import OpCheckError, PolyopError, UsageError, nearest, text_of
 from polyop.objects.effects import has_effects
 from polyop.schema.tags import Tag
 from polyop.source import PACKAGE
@@ -65,10 +68,29 @@ class Case:
 
     @cached_property
     def repeats(self) -> bool:
-        """Whether two calls give the same bits."""
+        """Whether two calls give the same bits, and all of many of an operator that may draw."""
+        runs = self._again()
+        draws = Tag.nondeterministic_seeded in self.op.tags
+        before = standing(self.sample) if draws else ""
+        first = next(runs)
+        for again in islice(runs, MANY if draws else 1):
+            if not all(same_bits(a, b) for (_, a), (_, b) in zip(first, again, strict=True)):
+                return False
+        return not draws or standing(self.sample) == before
+
+    def rounds_alike(self) -> bool:
+        """Tell whether a few calls give the same but for rounding."""
+        runs = self._again()
+        first = next(runs)
+        pairs = [zip(again, first, strict=True) for again in islice(runs, FEW)]
+        return not any(difference(a, b, self.tolerance) for row in pairs for (_, a), (_, b) in row)
+
+    def _again(self) -> Iterator[list[tuple[str, Any]]]:
+        """Call again and again."""
         first = outcome(self, self.sample.copy())
-        again = stained_outcome(self, first, STAINS[0])
-        return all(same_bits(a, b) for (_, a), (_, b) in zip(first, again, strict=True))
+        yield first
+        while True:
+            yield stained_outcome(self, first, STAINS[0])
 
     def needs_determinism(self) -> None:
         """Stop a law that compares bits, where the operator says that they differ.
@@ -88,9 +110,25 @@ class Case:
         Raises:
             DoesNotApply: so it is.
         """
-        self.needs_determinism()
+        if has_effects(self.op):
+            self.needs_determinism()
+        if Tag.nondeterministic_bitwise in self.op.tags and self.rounds_alike():
+            return
         if not self.repeats:
+            self.needs_determinism()
             raise DoesNotApply("two equal calls differ, as test_determinism says")
+
+    def needs_function(self) -> None:
+        """Stop a law where calls differ, even if what they draw from is fixed before each.
+
+        Raises:
+            DoesNotApply: so it is.
+        """
+        if Tag.nondeterministic_seeded in self.op.tags and not has_effects(self.op):
+            fix_streams()
+            if self.rounds_alike():
+                return
+        self.needs_repeats()
 
 
 def outcome(case: Case, sample: Sample) -> list[tuple[str, Any]]:
@@ -103,22 +141,31 @@ def outcome(case: Case, sample: Sample) -> list[tuple[str, Any]]:
     ]
 
 
+#: How many calls say that an operator which may draw random numbers does not, and that one which
+#: may round otherwise hardly does.
+MANY, FEW = 16, 3
+
 #: What is left in freed memory before a call, in how many places of each size, and up to which.
 STAINS, ROOMS, LARGEST_ROOM = (0x55, 0x2A), 16, 1 << 20
 
 
-def stained_outcome(case: Case, before: list[tuple[str, Any]], stain: int) -> list[tuple[str, Any]]:
+def stained_outcome(case: Case, before: list[tuple[str, Any]], byte: int) -> list[tuple[str, Any]]:
     """Call again, with this byte in freed memory, where results are likely to be made.
 
     Elements that a kernel forgets to fill are often the same in two calls.
     """
     given = case.sample.copy()
-    for size in {array_of(t).nbytes for _, t in before if isinstance(t, Tensor)}:
+    stain([array_of(t).nbytes for _, t in before if isinstance(t, Tensor)], byte)
+    return outcome(case, given)
+
+
+def stain(sizes: Iterable[int], byte: int) -> None:
+    """Leave this byte in freed memory, in rooms of these sizes."""
+    for size in {*sizes}:
         if size <= LARGEST_ROOM:
             # All at once: memory that is free already would be taken again and again.
-            rooms = [np.full(size, stain, np.uint8) for _ in range(ROOMS)]
+            rooms = [np.full(size, byte, np.uint8) for _ in range(ROOMS)]
             del rooms
-    return outcome(case, given)
 
 
 Trial = Callable[[Case], str | None]
@@ -184,18 +231,23 @@ def judge(one: Law, case: Case) -> Verdict:
     """Try a law on a case."""
     try:
         # Infinities and nan are compared as any other value; NumPy need not warn of them.
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), _kept_streams(case):
             note = one.trial(case)
     except DoesNotApply as why:
         return Verdict("does not apply", str(why))
     except PolyopError as error:
         told = breach(one, case, error)
         return Verdict("broken", told.problem, told)
-    except Exception as error:  # an author's rule may raise anything
+    except (Exception, SystemExit) as error:  # an author's rule may raise anything
         told = breach(one, case, stumble(case, error))
         told.__cause__ = error
         return Verdict("broken", told.problem, told)
     return Verdict("holds", note or "")
+
+
+def _kept_streams(case: Case) -> AbstractContextManager[None]:
+    draws = Tag.nondeterministic_seeded in case.op.tags
+    return kept_streams(case.sample) if draws else nullcontext()
 
 
 def breach(one: Law, case: Case, cause: PolyopError) -> OpCheckError:
@@ -213,20 +265,36 @@ def breach(one: Law, case: Case, cause: PolyopError) -> OpCheckError:
     return told
 
 
-def stumble(case: Case, error: Exception) -> PolyopError:
+def stumble(case: Case, error: BaseException) -> PolyopError:
     """Describe an exception that is not ours, with the line that raised it."""
-    trace, where = error.__traceback__, str(case.kernel_source)
+    return PolyopError(
+        f"{case.name} raised {type(error).__name__}: {text_of(error)}",
+        source=author_line(error) or str(case.kernel_source),
+        fix="make its rules take what the kernel takes, or let the kernel refuse it"
+        if _takes_its_sample(case)
+        else "make the operator take this sample, or change the sample",
+    )
+
+
+def _takes_its_sample(case: Case) -> bool:
+    """Tell whether the plain call works, so that a rule failed, or inputs that were made."""
+    try:
+        case.run()
+    except (Exception, SystemExit):
+        return False
+    return True
+
+
+def author_line(error: BaseException) -> str:
+    """Give the last line of an author's on the way to an error; nothing if there is none."""
+    trace, where = error.__traceback__, ""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         # The author's line, not what it called in a library.
         if not file.startswith((PACKAGE, "<")) and "site-packages" not in file:
             where = f"{file}:{trace.tb_lineno}"
         trace = trace.tb_next
-    return PolyopError(
-        f"{case.name} raised {type(error).__name__}: {error}",
-        source=where,
-        fix="make the operator and its rules take this sample, or change the sample",
-    )
+    return where
 
 
 __all__ = ["LAWS", "Case", "DoesNotApply", "Law", "Verdict", "judge", "law", "law_named"]

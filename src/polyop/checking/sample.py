@@ -8,6 +8,7 @@ for; the author's own tensors are read, and never written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,14 @@ from polyop.tensor.tensor import Tensor, of_array
 Array = np.ndarray[Any, Any]
 
 
+def _nothing(sample: Sample) -> None:
+    """Leave everything as it is."""
+
+
+#: What is done before each call of a sample.
+BEFORE: ContextVar[Callable[[Sample], None]] = ContextVar("before", default=_nothing)
+
+
 @dataclass(frozen=True)
 class Sample:
     """Every argument of one call, in schema order."""
@@ -32,6 +41,7 @@ class Sample:
 
     def call(self, op: Callable[..., Any]) -> Any:
         """Call an operator on these very values."""
+        BEFORE.get()(self)
         n = len(self.schema.positional)
         names = [a.name for a in self.schema.keyword_only]
         return op(*self.values[:n], **dict(zip(names, self.values[n:], strict=True)))

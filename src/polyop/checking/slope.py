@@ -1,13 +1,12 @@
 """Slopes: a number made of an operator's results, its gradient, and finite differences.
 
 The results are weighted by random numbers and summed, so one backward gives
-every gradient; each is then read along single elements, and along one random
-direction through all of them.
+every gradient. A result that is not finite has no weight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -19,25 +18,31 @@ from polyop.checking.sample import Array, Sample, array_of, leaves_named
 from polyop.layers.autograd.api import grad
 from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 
-#: How many single elements of each argument are tried.
-MAX_ELEMENTS = 8
-#: The same where not the author's sample is tried, but inputs made of it.
-FEW_ELEMENTS = 2
-
 Arrays = list[Array]
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How far finite differences step, and how far they may be off."""
+    """How far finite differences step, and how far they may be off.
+
+    Attributes:
+        step: the first one, relative to the size of what moves.
+        others: how many times as far they step if the first does not agree, from near to far.
+        rtol: how far a slope may be off, relative to itself.
+        floor: the same, relative to the results that move.
+        atol: how far two gradients may differ that are found by autograd.
+    """
 
     step: float
+    others: tuple[float, ...]
     rtol: float
+    floor: float
     atol: float
 
 
 #: Where all that matters is in double precision, and where it is not.
-FINE, COARSE = Precision(1e-5, 1e-4, 1e-6), Precision(1e-2, 3e-2, 3e-2)
+FINE = Precision(1e-5, (1 / 64, 1 / 16, 1 / 4, 1, 4, 16, 64, 256), 1e-4, 1e-9, 1e-6)
+COARSE = Precision(1e-2, (1 / 16, 1 / 4, 1, 4, 16), 3e-2, 1e-5, 3e-2)
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,26 @@ class Slope:
         return [array_of(t) for t in self.sample.tensors()]
 
     @cached_property
-    def here(self) -> float:
-        """The sum at the start."""
-        return self.value(self.start)
+    def here(self) -> Arrays:
+        """What is weighted and summed, at the start."""
+        return self.values(self.start)
+
+    @cached_property
+    def scale(self) -> Arrays:
+        """The weights of that, zero for what is not finite."""
+        return [array_of(w) for w in weights([of_array(a) for a in self.here])]
+
+    @cached_property
+    def partial(self) -> bool:
+        """Whether some of it has no weight."""
+        return not all(np.isfinite(wide(a)).all() for a in self.here)
+
+    @cached_property
+    def kept(self) -> list[bool]:
+        """For each floating result whether it requires grad; all do where none does."""
+        sample, _ = self.fresh(self.start)
+        asked = [t.requires_grad for t in _floating(self.case, sample.call(self.case.op))]
+        return asked if any(asked) else [True] * len(asked)
 
     @cached_property
     def precision(self) -> Precision:
@@ -84,7 +106,7 @@ class Slope:
     def terms(self, arrays: Sequence[Array]) -> tuple[list[Tensor], list[Tensor]]:
         """Give the tensors that are weighted and summed, and what they depend on."""
         sample, inputs = self.fresh(arrays)
-        found = _differentiable(self.case, sample.call(self.case.op))
+        found = [t for t in _floating(self.case, sample.call(self.case.op)) if t.requires_grad]
         if self.order == 1 or not found:
             return found, inputs
         gradients = grad(found, inputs, weights(found), create_graph=True, allow_unused=True)
@@ -94,21 +116,24 @@ class Slope:
         """Give the gradient of the sum for each target, by autograd."""
         return gradients_of(*self.terms(self.start))
 
-    def value(self, arrays: Sequence[Array]) -> float:
-        """Give the sum at other values."""
-        found, _ = self.terms(arrays) if self.order == 2 else (self.plain(arrays), [])
-        return weighted(found)
+    def values(self, arrays: Sequence[Array]) -> Arrays:
+        """Give what is weighted and summed, at other values."""
+        found = self.terms(arrays)[0] if self.order == 2 else self.plain(arrays)
+        return [array_of(t) for t in found]
 
     def plain(self, arrays: Sequence[Array]) -> list[Tensor]:
         """Give the results that the sum is of, without gradients."""
         result = self.case.run(self.sample.rebuilt([of_array(a) for a in arrays]))
-        leaves = leaves_named(result, len(self.case.op._schema.returns))
-        return [t for _, t in leaves if isinstance(t, Tensor) and is_differentiable(t.dtype)]
+        return self.chosen(_floating(self.case, result))
+
+    def chosen(self, results: Sequence[Tensor]) -> list[Tensor]:
+        """Give those of the floating results that the sum is of."""
+        return [t for t, kept in zip(results, self.kept, strict=False) if kept]
 
 
-def _differentiable(case: Case, result: Any) -> list[Tensor]:
+def _floating(case: Case, result: Any) -> list[Tensor]:
     leaves = leaves_named(result, len(case.op._schema.returns))
-    return [t for _, t in leaves if isinstance(t, Tensor) and t.requires_grad]
+    return [t for _, t in leaves if isinstance(t, Tensor) and is_differentiable(t.dtype)]
 
 
 def gradients_of(terms: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Array | None]:
@@ -122,15 +147,33 @@ def gradients_of(terms: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Arra
 
 
 def weights(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Give the same random weights each time, of both signs, one for each element."""
-    shown = tuple([(array_of(t).shape, t.dtype) for t in tensors])
-    return [of_array(w.copy()) for w in _weights(shown)]
+    """Give the same random weights each time, of both signs; zero for what is not finite."""
+    arrays = [array_of(t) for t in tensors]
+    made = _weights(tuple([(a.shape, a.dtype) for a in arrays]))
+    known = [np.isfinite(a) for a in arrays]
+    return [
+        of_array(w.copy() if k.all() else np.asarray(np.where(k, w, 0), w.dtype))
+        for w, k in zip(made, known, strict=True)
+    ]
 
 
-def weighted(tensors: Sequence[Tensor]) -> float:
-    """Give their sum, weighted."""
-    pairs = zip(tensors, weights(tensors), strict=True)
-    return float(sum(np.sum((np.conj(array_of(w)) * array_of(t)).real) for t, w in pairs))
+def weighted(arrays: Sequence[Array], scale: Sequence[Array]) -> float:
+    """Give the sum of what has a weight, weighted."""
+    return sum(_sum(w, wide(a)) for a, w in zip(arrays, scale, strict=True))
+
+
+def _sum(weight: Array, array: Array) -> float:
+    by = wide(weight)
+    return float(np.sum(np.where(by != 0, np.conj(by) * array, 0).real))
+
+
+def wide(array: Array) -> Array:
+    """Give an array in double precision."""
+    return array.astype("complex128" if array.dtype.kind == "c" else "float64", copy=False)
+
+
+#: Weights are whole numbers of parts, as many as the shortest floats can tell.
+PARTS = 64
 
 
 @lru_cache(maxsize=16)
@@ -146,125 +189,6 @@ def _weights(shown: tuple[tuple[tuple[int, ...], Any], ...]) -> Arrays:
 
 
 def _signed(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-    """Give random numbers of both signs, none of them small."""
+    """Give random numbers of both signs, none of them small, that are the same in each dtype."""
     found = rng.uniform(-0.5, 0.5, shape)
-    return found + np.copysign(1.0, found)
-
-
-# -- readings -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Direction:
-    """A direction through an array; `place` is the one element that it moves, if so."""
-
-    place: tuple[int, ...] | None
-    by: Array
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Along one direction: what autograd says, and what finite differences say."""
-
-    place: tuple[int, ...] | None
-    told: float
-    seen: float
-    wrong: bool
-
-
-def directions(array: Array, most: int = MAX_ELEMENTS) -> Iterator[Direction]:
-    """Give directions: single elements, then all elements at once."""
-    rng = np.random.default_rng(5)
-    parts = [1.0, 1j] if array.dtype.kind == "c" else [1.0]
-    picks = rng.choice(array.size, min(array.size, most), replace=False)
-    for flat in sorted(int(i) for i in picks):
-        place = tuple(int(i) for i in np.unravel_index(flat, array.shape))
-        for part in parts:
-            one = np.zeros(array.shape, array.dtype)
-            one[place] = part
-            yield Direction(place, one)
-    if array.size > 1:
-        whole: Any = rng.uniform(-1.0, 1.0, array.shape)
-        yield Direction(None, np.asarray(whole).astype(array.dtype))
-
-
-#: A step that even eight bits see, and the share of results that follow a small one if they round.
-LARGE_STEP, FEW = 0.05, 0.2
-
-
-def rounds(slope: Slope, target: int) -> bool:
-    """Tell whether the kernel rounds so coarsely that finite differences see only stairs.
-
-    Then nearly all results stay as they are at a small step, and move at a
-    large one. What ignores its input stays at both; a kink stays on one side.
-    """
-    rng = np.random.default_rng(5)
-    array = slope.start[target]
-    way: Any = rng.uniform(-1.0, 1.0, array.shape)
-
-    def moved(distance: float) -> int:
-        arrays = [*slope.start]
-        arrays[target] = np.asarray(array + distance * way, array.dtype)
-        pairs = zip(slope.plain(arrays), slope.plain(slope.start), strict=True)
-        return sum(int(np.count_nonzero(array_of(a) != array_of(b))) for a, b in pairs)
-
-    return moved(LARGE_STEP) > 0 and moved(slope.precision.step) <= FEW * moved(LARGE_STEP)
-
-
-def read(slope: Slope, target: int, told: Array | None, direction: Direction) -> Reading:
-    """Compare a gradient with finite differences along one direction."""
-    says = 0.0 if told is None else float(np.sum((np.conj(told) * direction.by).real))
-    return reading(slope, says, {target: direction.by}, direction.place)
-
-
-#: By the number of a tensor: how it moves.
-Moves = Mapping[int, Array]
-
-
-def reading(
-    slope: Slope, says: float, moves: Moves, place: tuple[int, ...] | None = None
-) -> Reading:
-    """Compare what is said of the slope with finite differences, while some tensors move."""
-    precision, step = slope.precision, slope.precision.step
-    seen, bend = difference(slope, moves, step)
-    room = precision.atol + precision.rtol * max(abs(seen), abs(says))
-    # Where the slope is another on each side there is a kink, and no gradient to compare.
-    kink = bend > 10 * room + 2 * abs(seen)
-    wrong = bool(np.isfinite(seen) and not kink and not abs(says - seen) <= room)
-    if wrong:
-        # Other steps tell how far off the differences themselves are: where the function
-        # bends, and where the kernel computes in less precision than its arguments have.
-        others = [difference(slope, moves, step * by)[0] for by in (1 / 4, 3, 10)]
-        noise = max(abs(other - seen) for other in others)
-        wrong = not min(abs(says - other) for other in (seen, *others)) <= room + noise
-    return Reading(place, says, seen, wrong)
-
-
-def difference(slope: Slope, moves: Moves, step: float) -> tuple[float, float]:
-    """Give the slope by finite differences, and how much it is another on each side."""
-    start = slope.start
-
-    def at(distance: float) -> float:
-        moved = [*start]
-        for i, by in moves.items():
-            moved[i] = np.asarray(start[i] + distance * by, start[i].dtype)
-        return slope.value(moved)
-
-    before, after = at(-step), at(step)
-    bend = abs((after - slope.here) - (slope.here - before)) / step
-    return (after - before) / (2 * step), bend
-
-
-#: The share of a step that is tiny, and how far slopes may be off that are one.
-TINY, ALIKE = 1e-3, 0.1
-
-
-def is_smooth(slope: Slope, target: int) -> bool:
-    """Tell whether small and tiny steps see one slope, and one that is not flat.
-
-    On stairs, which are flat, a gradient may be given for something else on purpose.
-    """
-    way: Any = np.random.default_rng(5).uniform(-1.0, 1.0, slope.start[target].shape)
-    step = slope.precision.step
-    near, tiny = (difference(slope, {target: way}, by)[0] for by in (step, step * TINY))
-    return tiny != 0 and abs(near - tiny) <= ALIKE * abs(tiny)
+    return np.round(found * PARTS) / PARTS + np.copysign(1.0, found)

@@ -17,6 +17,7 @@ from polyop.errors import (
     PolyopError,
     ReturnError,
     first_line,
+    text_of,
 )
 
 Kind = Literal["works", "refused", "wrong", "fails", "not applicable", "not installed"]
@@ -82,16 +83,16 @@ def cell_of(trial: Trial) -> Cell:
         return Cell("wrong", str(found))
     except BREACHES as found:
         return Cell("wrong", found.problem)
-    except Exception as error:  # an author's rule, or a framework, may raise anything
+    except (Exception, SystemExit) as error:  # an author's rule, or a framework, may raise anything
         return _raised(error)
     return Cell("works", note or "")
 
 
-def _raised(error: Exception) -> Cell:
+def _raised(error: BaseException) -> Cell:
     ours = _cause(error)
     if ours is not None:
         return Cell("wrong" if isinstance(ours, BREACHES) else "refused", ours.problem)
-    told = OURS.search(str(error))
+    told = OURS.search(text_of(error))
     if told is not None:  # a compiled program knows errors as text alone
         breach = told[1] in {cls.__name__ for cls in BREACHES}
         return Cell("wrong" if breach else "refused", told[2])

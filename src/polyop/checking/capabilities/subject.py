@@ -84,6 +84,7 @@ class Subject:
         """Whether two calls give the same."""
         case = Case(self.op, self.sample)
         try:
+            case.needs_determinism()
             case.needs_repeats()
         except DoesNotApply:
             return False

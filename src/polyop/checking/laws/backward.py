@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from polyop.checking.compare import Tolerance, array_difference
+from polyop.checking.differences import rounds
 from polyop.checking.law import Case
 from polyop.checking.sample import Array, array_of
-from polyop.checking.slope import Slope, gradients_of, rounds, weights
+from polyop.checking.slope import Slope, gradients_of, weights
 from polyop.dispatch.keys import AUTOGRAD_KEYS, DispatchKey
 from polyop.errors import GradcheckError
 from polyop.layers.autograd.api import grad

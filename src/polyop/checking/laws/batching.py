@@ -13,10 +13,13 @@ from polyop.checking.inputs import revalued
 from polyop.checking.law import Case, DoesNotApply, law, outcome
 from polyop.checking.laws.backward import gradient_source
 from polyop.checking.laws.gradient import targets_of
+from polyop.checking.laws.schema import check_sharing
+from polyop.checking.laws.untouched import compare_held, held
 from polyop.checking.sample import Array, Sample, array_of
 from polyop.errors import OpCheckError, PolyopError
 from polyop.layers.autograd.api import grad
 from polyop.layers.vmap import vmap
+from polyop.objects.effects import has_effects
 from polyop.schema.tags import Tag
 from polyop.tensor.tensor import Tensor, of_array
 
@@ -26,6 +29,8 @@ Leaves = list[tuple[str, Any]]
 MAX_PATTERNS = 27
 #: The samples of a batch: the first, and its elements moved by one place.
 BATCH = 2
+#: How many equal samples draw, of how many elements in all at most.
+MOST_DRAWS, MOST_DRAWN = 32, 1 << 16
 #: Other sizes of a batch that are tried.
 OTHER_BATCHES = (1, 3)
 
@@ -35,9 +40,10 @@ def batching_law(case: Case) -> None:
     """Compare a batched call with the loop, for each pattern of in_dims."""
     if case.op.rule("vmap") is None and Tag.pointwise not in case.op.tags:
         raise DoesNotApply("there is no vmap rule, so vmap is the loop")
-    case.needs_repeats()
     if not case.sample.tensors():
         raise DoesNotApply("the sample has no tensor")
+    compare_draws(case)
+    case.needs_repeats()
     variants = variants_of(case)
     for dims in patterns(case.sample):
         compare_batch(case, variants, dims)
@@ -90,10 +96,17 @@ def compare_batch(case: Case, variants: Sequence[Sequence[Array]], dims: Dims) -
     Raises:
         OpCheckError: batched call and loop differ.
     """
-    given = _batched(variants, dims)
+    given = case.sample.rebuilt(_batched(variants, dims))
+    source, written = case.op.rule_source("vmap"), given.written()
+    before = held((f"the argument {n!r}", t) for n, t in given.named() if id(t) not in written)
     said = f"in_dims={dims if len(dims) > 1 else dims[0]}"
-    got = _attempt(case, said, flat_function(case), dims, given)
-    _compare(case, said, got, _loop(case, variants, dims))
+    got = _attempt(case, said, flat_function(case), dims, given.tensors())
+    wanted = _loop(case, variants, dims)
+    _compare(case, said, got, wanted)
+    compare_held(case, before, "the vmap rule", source)
+    named = zip([name for name, _ in wanted], got, strict=True)
+    new = [(name, t) for name, t in named if not name.startswith("argument ")]
+    check_sharing(case, given, new, source)
 
 
 def _batched(variants: Sequence[Sequence[Array]], dims: Dims) -> list[Tensor]:
@@ -117,7 +130,7 @@ def compare_revalued(case: Case, said: str) -> None:
         variants = variants_of(case)
         front = (0,) * len(variants[0])
         wanted = _loop(case, variants, front)
-        got = vmap(flat_function(case), in_dims=front)(*_batched(variants, front))
+        got = mapped(case, flat_function(case), front)(*_batched(variants, front))
         repeats = case.repeats
     except Exception:  # no silent difference
         return
@@ -135,7 +148,7 @@ def compare_empty(case: Case, arrays: Sequence[Array]) -> None:
     single = _single(case, [arrays], (0,) * len(arrays), 0)
     wanted = [(n, of_array(np.empty((0, *t.shape), t.dtype))) for n, t in single]
     try:
-        got = vmap(flat_function(case))(*given)
+        got = mapped(case, flat_function(case))(*given)
     except Exception:  # no silent difference
         return
     _compare(case, "in_dims=0 and a batch of size 0", got, wanted)
@@ -154,6 +167,44 @@ def _single(case: Case, variants: Sequence[Sequence[Array]], dims: Dims, i: int)
 def _chosen(variants: Sequence[Sequence[Array]], dims: Dims, i: int) -> list[Array]:
     """Give the arrays of one sample of a batch."""
     return [variants[0 if d is None else i][k] for k, d in enumerate(dims)]
+
+
+def mapped(case: Case, fn: Any, dims: Any = 0) -> Any:
+    """Give a function of a batch; of an operator that draws, each sample draws for itself."""
+    draws = Tag.nondeterministic_seeded in case.op.tags
+    return vmap(fn, in_dims=dims, randomness="different" if draws else "error")
+
+
+def compare_draws(case: Case) -> None:
+    """Look whether all samples of a batch are given the numbers of one draw.
+
+    Raises:
+        OpCheckError: so it is.
+    """
+    op, arrays = case.op, [array_of(t) for t in case.sample.tensors()]
+    if Tag.nondeterministic_seeded not in op.tags or op._schema.is_mutable or has_effects(op):
+        return
+    rows = max(2, min(MOST_DRAWS, MOST_DRAWN // max([1, *[a.size for a in arrays]])))
+    dims = (0,) * len(arrays)
+    loop = stacked([_single(case, [arrays], dims, 0) for _ in range(rows)])
+    given = [of_array(np.stack([a] * rows)) for a in arrays]
+    got = _attempt(case, 'randomness="different"', flat_function(case), dims, given)
+    for (name, alone), t in zip(loop, got, strict=True):
+        if _rows(array_of(alone)) > 1 and _rows(array_of(t)) == 1:
+            raise OpCheckError(
+                f"{name} of {case.name} under vmap is drawn once for a whole batch",
+                op=op._schema,
+                argument='randomness="different"',
+                declared=f"{rows} equal samples that draw for themselves, as calls do",
+                seen="one result for all of them",
+                source=op.rule_source("vmap"),
+                fix="draw numbers of the batch's whole shape in the rule",
+            )
+
+
+def _rows(array: Array) -> int:
+    """Count the rows that are others."""
+    return len({row.tobytes() for row in array})
 
 
 def flat_function(case: Case) -> Any:
@@ -186,7 +237,7 @@ def compare_nested(case: Case, variants: Sequence[Sequence[Array]]) -> None:
     first = [np.stack(columns) for columns in zip(*variants, strict=True)]
     again = [a[::-1] for a in first]
     given = [of_array(np.stack(pair)) for pair in zip(first, again, strict=True)]
-    inner = vmap(flat_function(case))
+    inner = mapped(case, flat_function(case))
     said = "in_dims=0, nested"
     got = _attempt(case, said, inner, (0,) * len(given), given)
     dims = (0,) * len(given)
@@ -256,7 +307,7 @@ def _columns(
 
 def _attempt(case: Case, said: str, fn: Any, dims: Dims, given: Sequence[Tensor]) -> Any:
     try:
-        return vmap(fn, in_dims=dims)(*given)
+        return mapped(case, fn, dims)(*given)
     except PolyopError as error:
         error.problem = f"{error.problem} (with {said})"
         raise

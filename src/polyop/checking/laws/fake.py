@@ -15,13 +15,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from polyop.checking.choices import relisted
+from polyop.checking.choices import around, constants, relisted, turned_axes
+from polyop.checking.compare import same_bits
 from polyop.checking.inputs import (
     broadcast,
     cast,
-    counted_on,
-    flipped,
     layouts,
+    mirrored,
     mixed,
     other_kinds,
     resized,
@@ -30,6 +30,7 @@ from polyop.checking.inputs import (
 )
 from polyop.checking.law import Case, DoesNotApply, law
 from polyop.checking.laws.precision import compare_precisions
+from polyop.checking.rarer import in_bfloat16, other_widths, reranked, with_zeros
 from polyop.checking.sample import Sample, leaves_named
 from polyop.errors import MetadataMismatchError, MissingFakeError, PolyopError, first_line
 from polyop.layers.fake import FakeTensorMode
@@ -43,19 +44,81 @@ Pairs = list[tuple[str, Any, Any]]
 
 @law("test_faketensor", "A fake call gives the real results' shapes, dtypes, strides and devices.")
 def fake_law(case: Case) -> str | None:
-    """Compare fake and real results at the sample, at other sizes, and with symbols."""
+    """Compare fake and real results at the sample, at other inputs, and with symbols."""
     compare_fake(case, case.sample.copy(), "")
     compare_fake(case, case.sample.copy(), " with symbolic sizes", symbolic=True)
-    note = widen(case, chain(resized(case.sample), unequal(case.sample)), "sizes")
-    for name, sample in chain(flipped(case.sample), relisted(case.sample)):
+    sizes = widen(case, chain(resized(case.sample), unequal(case.sample)), "sizes")
+    for name, sample in chain(constants(case.sample), relisted(case.sample), _values(case.sample)):
         _compare_taken(case, name, sample)
-    for name, sample in _relaid(case.sample):
-        _compare_taken(case, name, sample, strides=False)
-    return note or _unsure_note(case, _UNSURE)
+    layout = _compare_layouts(case)
+    numbers = _compare_numbers(case) or _compare_axes(case)
+    unsure = numbers or _unsure_note(case, _UNSURE) or layout
+    return "; ".join(filter(None, (sizes, unsure))) or None
 
 
-def _relaid(sample: Sample) -> Iterator[tuple[str, Sample]]:
-    return ((f"{name} arguments", made) for name, made in layouts(sample))
+def _values(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give other values: how many are picked, or how many differ, is no matter of shapes."""
+    yield "values of the other sign", mirrored(sample)
+    yield "values among zeros", with_zeros(sample)
+
+
+def _compare_numbers(case: Case) -> str | None:
+    """Compare at other integers; gives a note where some are wrong.
+
+    Raises:
+        MetadataMismatchError: the rule is right at no integer but the sample's.
+    """
+    note = None
+    for made in around(case.sample):
+        right, wrong = 0, []
+        for name, sample in made:
+            try:
+                right += _compare_taken(case, name, sample)
+            except MetadataMismatchError as error:
+                wrong.append(error)
+        if len(wrong) > 1 and not right:
+            raise wrong[0]
+        note = note or (_unsure("numbers", "compute with them", wrong[0]) if wrong else None)
+    return note
+
+
+def _compare_axes(case: Case) -> str | None:
+    """Compare where integers that may be axes count from the other end.
+
+    Raises:
+        MetadataMismatchError: the rule is wrong, and the kernel gives what it gives at the sample,
+            so that the integer is an axis.
+    """
+    for name, sample in turned_axes(case.sample):
+        try:
+            _compare_taken(case, name, sample)
+        except MetadataMismatchError as error:
+            if case.repeats and _alike(case, sample):
+                raise
+            return _unsure("numbers", "compute with them", error)
+    return None
+
+
+def _alike(case: Case, sample: Sample) -> bool:
+    count = len(case.op._schema.returns)
+    both = zip(*[leaves_named(case.run(s), count) for s in (case.sample, sample)], strict=False)
+    return all(same_bits(a, b) for (_, a), (_, b) in both)
+
+
+def _compare_layouts(case: Case) -> str | None:
+    """Compare where arguments lie otherwise; gives a note where only strides are wrong.
+
+    Raises:
+        MetadataMismatchError: more is.
+    """
+    note = None
+    for name, sample in layouts(case.sample):
+        try:
+            _compare_taken(case, f"{name} arguments", sample)
+        except MetadataMismatchError as error:
+            _compare_taken(case, f"{name} arguments", sample, strides=False)
+            note = note or _unsure("layouts", "give the result the same strides", error)
+    return note
 
 
 Unsure = tuple[str, Callable[[Sample], Iterator[tuple[str, Sample]]], str]
@@ -68,23 +131,26 @@ def _unsure_note(case: Case, unsure: Iterable[Unsure]) -> str | None:
             for name, sample in make(case.sample):
                 _compare_taken(case, name, sample)
         except MetadataMismatchError as error:
-            return (
-                f"the kernel takes {what} for which the fake rule is wrong: {error.problem}; "
-                f"{error.declared}, {error.seen}. Refuse them in both, or {how} in both"
-            )
+            return _unsure(what, how, error)
     return None
+
+
+def _unsure(what: str, how: str, error: MetadataMismatchError) -> str:
+    return (
+        f"the kernel takes {what} for which the fake rule is wrong: {error.problem}; "
+        f"{error.declared}, {error.seen}. Refuse them in both, or {how} in both"
+    )
 
 
 _UNSURE: tuple[Unsure, ...] = (
     ("shapes", broadcast, "broadcast"),
     ("dtypes", mixed, "promote"),
-    ("numbers", counted_on, "compute with them"),
-    ("layouts", _relaid, "give the result the same strides"),
+    ("ranks", reranked, "compute with all axes"),
 )
 
 
-def _compare_taken(case: Case, name: str, sample: Sample, *, strides: bool = True) -> None:
-    """Compare at made inputs, unless the operator or its rule refuses them.
+def _compare_taken(case: Case, name: str, sample: Sample, *, strides: bool = True) -> bool:
+    """Compare at made inputs, unless the operator or its rule refuses them; tells if they agree.
 
     Raises:
         MetadataMismatchError: a fake result differs.
@@ -93,22 +159,30 @@ def _compare_taken(case: Case, name: str, sample: Sample, *, strides: bool = Tru
     if real is not None:
         try:
             compare_fake(case, sample, f" at {name}", real=real, strides=strides)
+            return True
         except MetadataMismatchError:
             raise
         except Exception:  # noqa: S110 - the rule may check more than the kernel does
             pass
+    return False
 
 
 @law("test_dtypes", "For each dtype that is taken, results have the fake's dtype and like values.")
 def dtypes_law(case: Case) -> str | None:
-    """Compare fake and real results with floating arguments in other dtypes, and their values."""
-    if not any(t.dtype.kind in "fc" for t in case.sample.tensors()):
-        raise DoesNotApply("no tensor of the sample is floating")
+    """Compare fake and real results with arguments in other dtypes, and their values."""
+    kinds = {t.dtype.kind for t in case.sample.tensors()}
+    if not kinds & set("fciuV"):  # "V" is that of the small floats
+        raise DoesNotApply("no tensor of the sample holds numbers")
     _needs_agreement(case)
+    if not kinds & set("fcV"):
+        return widen(case, other_widths(case.sample), "dtypes")
     names = ("float32", "float64", "float16")
     note = widen(case, [(f"dtype {d}", cast(case.sample, d)) for d in names], "dtypes")
     compare_precisions(case)
-    return note or _unsure_note(case, [("dtypes", other_kinds, "say the kernel's dtype")])
+    others: list[Unsure] = [
+        ("dtypes", make, "say the kernel's dtype") for make in (in_bfloat16, other_kinds)
+    ]
+    return note or _unsure_note(case, others)
 
 
 @law("test_none_patterns", "Each optional argument may be None, for the fake as for the kernel.")

@@ -11,17 +11,17 @@ from functools import cached_property
 
 import numpy as np
 
-from polyop.checking.sample import Array, array_of, leaves_named
-from polyop.checking.slope import (
+from polyop.checking.differences import (
     FEW_ELEMENTS,
     Moves,
     Reading,
-    Slope,
     directions,
     reading,
     rounds,
-    weighted,
+    through,
 )
+from polyop.checking.sample import Array, array_of, leaves_named
+from polyop.checking.slope import Slope, weighted
 from polyop.errors import GradcheckError
 from polyop.layers.autograd.forward_mode import jvp
 from polyop.tensor.tensor import Tensor, is_differentiable, of_array
@@ -36,8 +36,8 @@ def compare_forward(slope: Slope, most: int = FEW_ELEMENTS) -> None:
     together: dict[int, Array] = {}
     for i in slope.targets:
         for way in directions(slope.start[i], most):
-            _compare(slope, {i: way.by})
-            together[i] = way.by
+            _compare(slope, {i: way.by}, way.size)
+        together[i] = through(slope.start[i])
     if len(together) > 1:
         _compare(slope, together)
 
@@ -49,8 +49,8 @@ def pushed_together(slope: Slope) -> list[Array]:
     return [array_of(t) for t in jvp(function, fresh(arrays), fresh(random_like(arrays, 11)))[1]]
 
 
-def _compare(slope: Slope, moves: Moves) -> None:
-    found = reading(slope, _along(slope, moves), moves)
+def _compare(slope: Slope, moves: Moves, size: float = 1.0) -> None:
+    found = reading(slope, _along(slope, moves), moves, size=size)
     if found.wrong and not any(rounds(slope, i) for i in moves):
         _refuse(slope, [slope.name(i) for i in moves], found)
 
@@ -59,7 +59,7 @@ def _along(slope: Slope, moves: Moves) -> float:
     """Give the derivative of the weighted sum along a direction, by forward mode."""
     primals = fresh([slope.start[i] for i in moves])
     _, slopes = jvp(function_of(slope, list(moves)), primals, fresh(list(moves.values())))
-    return weighted(slopes)
+    return weighted([array_of(t) for t in slopes], slope.scale)
 
 
 def function_of(slope: Slope, moving: Sequence[int]) -> Callable[..., tuple[Tensor, ...]]:
@@ -71,7 +71,8 @@ def function_of(slope: Slope, moving: Sequence[int]) -> Callable[..., tuple[Tens
             made[i] = t
         out = slope.sample.rebuilt(made).call(slope.case.op)
         leaves = leaves_named(out, len(slope.case.op._schema.returns))
-        return tuple(t for _, t in leaves if isinstance(t, Tensor) and is_differentiable(t.dtype))
+        tensors = [t for _, t in leaves if isinstance(t, Tensor)]
+        return tuple(slope.chosen([t for t in tensors if is_differentiable(t.dtype)]))
 
     return results
 
@@ -108,9 +109,9 @@ class Pushed(Slope):
         arrays = [array_of(t) for t in self.sample.tensors()]
         return [*arrays, *random_like([arrays[i] for i in self.targets], 11)]
 
-    def value(self, arrays: Sequence[Array]) -> float:
-        """Give the derivative of the weighted sum at other values, along other directions."""
-        return weighted(self.tangents(*fresh(self.moving(arrays))))
+    def values(self, arrays: Sequence[Array]) -> list[Array]:
+        """Give the tangents of the results at other values, along other directions."""
+        return [array_of(t) for t in self.tangents(*fresh(self.moving(arrays)))]
 
     def moving(self, arrays: Sequence[Array]) -> list[Array]:
         """Give the values of the targets, and their directions."""
@@ -136,13 +137,14 @@ def compare_forward_twice(slope: Slope) -> None:
         GradcheckError: it differs.
     """
     pushed = Pushed(slope.case, slope.sample, slope.targets, 1, slope.at)
-    by = random_like(pushed.moving(pushed.start), 13)
+    by = [through(a, 13) for a in pushed.moving(pushed.start)]
     places = [*slope.targets, *range(len(slope.sample.tensors()), len(pushed.start))]
     try:
         told = jvp(pushed.tangents, fresh(pushed.moving(pushed.start)), fresh(by))[1]
     except Exception:  # it says that it has no derivative
         return
-    found = reading(pushed, weighted(told), dict(zip(places, by, strict=True)))
+    says = weighted([array_of(t) for t in told], pushed.scale)
+    found = reading(pushed, says, dict(zip(places, by, strict=True)))
     if found.wrong and not any(rounds(slope, i) for i in slope.targets):
         op = slope.case.op
         raise GradcheckError(

@@ -15,7 +15,18 @@ from itertools import islice
 import numpy as np
 
 from polyop.checking.choices import choices, relisted
-from polyop.checking.inputs import broadcast, cast, mirrored, resized, without_optionals
+from polyop.checking.differences import (
+    is_smooth,
+)
+from polyop.checking.inputs import (
+    broadcast,
+    cast,
+    mirrored,
+    of_one_and_many,
+    resized,
+    rises,
+    without_optionals,
+)
 from polyop.checking.law import Case, DoesNotApply, law
 from polyop.checking.laws.backward import (
     compare_alone,
@@ -31,23 +42,22 @@ from polyop.checking.laws.forward import (
     pushed_together,
 )
 from polyop.checking.laws.kept import another, compare_between, compare_written
-from polyop.checking.sample import Array, Sample, array_of, leaves_named
-from polyop.checking.slope import (
-    FEW_ELEMENTS,
-    MAX_ELEMENTS,
-    Reading,
-    Slope,
-    directions,
-    is_smooth,
-    read,
-    rounds,
+from polyop.checking.laws.precision import (
+    compare_gradient_precisions,
+    compare_tangent_precisions,
 )
+from polyop.checking.laws.slopes import compare, said
+from polyop.checking.laws.untouched import compare_pushed, compare_recorded
+from polyop.checking.sample import Array, Sample, array_of, leaves_named
+from polyop.checking.slope import Slope
 from polyop.errors import AutogradError, GradcheckError, MissingGradientError
 from polyop.layers.autograd.api import grad
 from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 
 #: How many other sizes are tried.
 MADE_SIZES = 1
+#: How many elements a sample has at most for all that is tried to be tried twice differentiated.
+SMALL = 1 << 12
 #: How many other numbers, flags and constants are tried.
 MAX_CHOICES = 8
 
@@ -87,16 +97,18 @@ def _has_history(result: Tensor, given: Sample) -> bool:
 
 
 @law("test_gradient", "Gradients equal finite differences, and one that is missing is said to be.")
-def gradient_law(case: Case) -> None:
+def gradient_law(case: Case) -> str | None:
     """Compare at the sample, at other sizes, signs, numbers and lists, and without optionals."""
     if _has_forward(case):
         _forward(case)
     _needs_gradient(case)
     first, *rest = [Slope(case, s, targets_of(s), 1, at) for at, s in _bases(case)]
-    compare(first)
+    compare_recorded(first)
+    unseen = compare(first)
     compare_runs(first)
     compare_alone(first)
     compare_gradient_dtypes(case, first.targets)
+    compare_gradient_precisions(first)
     _compare_kept(first)
     for slope in rest:
         compare(slope)
@@ -105,6 +117,7 @@ def gradient_law(case: Case) -> None:
             compare(Slope(case, sample, targets_of(sample), 1, at))
     for slope in _corners(case, first.sample):
         compare_if_taken(slope)
+    return said(first, unseen)
 
 
 def _has_forward(case: Case) -> bool:
@@ -115,11 +128,13 @@ def _has_forward(case: Case) -> bool:
 
 def _forward(case: Case) -> None:
     """Compare forward mode too, wherever backward is compared."""
-    case.needs_repeats()
+    case.needs_function()
     (_, base), *rest = _bases(case)
     first = Slope(case, base, targets_of(base), 1)
+    compare_pushed(first)
     compare_forward(first)
     compare_tangent_dtypes(case, first.targets)
+    compare_tangent_precisions(first)
     others = [(at, s) for at, s in (*rest, *without_optionals(base)) if take(case, s) is not None]
     slopes = [Slope(case, s, targets_of(s), 1, at) for at, s in others]
     for slope in (*slopes, *_corners(case, base)):
@@ -136,25 +151,35 @@ def _compare_kept(slope: Slope) -> None:
 
 
 @law("test_second_order", "Gradients of gradients equal finite differences.")
-def second_order_law(case: Case) -> None:
+def second_order_law(case: Case) -> str | None:
     """Compare the gradient's own gradient, and the forward derivative's forward derivative."""
     if _has_forward(case):
-        case.needs_repeats()
-        _, base = next(_bases(case))
-        for at, sample in (("", base), *_other_sign(case, base)):
-            compare_forward_twice(Slope(case, sample, targets_of(sample), 1, at))
+        case.needs_function()
+        for slope in _all_slopes(case):
+            if not slope.at or _is_taken(slope, partial(pushed_together, slope)):
+                _compare_made(compare_forward_twice, slope)
     _needs_gradient(case)
-    _, base = next(_bases(case))
-    slope = Slope(case, base, targets_of(base), 2)
+    first, *rest = _all_slopes(case)
     try:
-        compare(slope)
-        compare_incoming(replace(slope, order=1))
+        unseen = compare(replace(first, order=2))
+        compare_incoming(first)
     except GradcheckError:
         raise
     except (AutogradError, MissingGradientError) as error:
         raise DoesNotApply(f"the gradient cannot be differentiated: {error.problem}") from error
-    for at, sample in _other_sign(case, base):
-        compare_if_taken(Slope(case, sample, targets_of(sample), 2, at))
+    for slope in rest:
+        compare_if_taken(replace(slope, order=2))
+    return said(first, unseen)
+
+
+def _all_slopes(case: Case) -> Iterator[Slope]:
+    """Give slopes at the sample, and at another size and in the corners of what is small."""
+    bases = list(_bases(case))
+    base = bases[0][1]
+    small = sum(t.numel() for t in base.tensors()) <= SMALL
+    for at, sample in bases if small else bases[:1]:
+        yield Slope(case, sample, targets_of(sample), 1, at)
+    yield from _corners(case, base) if small else _of_other_sign(case, base)
 
 
 def _needs_gradient(case: Case) -> None:
@@ -166,7 +191,7 @@ def _needs_gradient(case: Case) -> None:
     """
     if case.op._schema.is_mutable:
         raise DoesNotApply("the operator writes its arguments")
-    case.needs_repeats()
+    case.needs_function()
     if not targets_of(case.sample):
         raise DoesNotApply("no tensor of the sample is floating")
     rule = case.op.rule("backward")
@@ -180,6 +205,9 @@ def _refuse_missing(case: Case) -> None:
     asked = [name for name, t in case.sample.named() if t.requires_grad]
     if not asked:
         raise DoesNotApply("no gradient is registered, and the sample does not ask for one")
+    results = leaves_named(case.run(), len(case.op._schema.returns))
+    if not any(isinstance(t, Tensor) and is_differentiable(t.dtype) for _, t in results):
+        raise DoesNotApply("no result is floating")
     raise MissingGradientError(
         f"{case.name} has no gradient, though {', '.join(asked)} of the sample requires grad",
         op=case.op._schema,
@@ -215,29 +243,29 @@ def _bases(case: Case) -> Iterator[tuple[str, Sample]]:
 
 def _corners(case: Case, base: Sample) -> Iterator[Slope]:
     """Give slopes that the author may not have thought of, where the operator takes them."""
-    longer = [(at, _off_kinks(s)) for at, s in (*islice(_of_size_one(base), 1), *relisted(base))]
-    for at, sample in (*broadcast(base), *longer):
+    others = dict([*_other_sizes(base), *relisted(base)])
+    for at, sample in (*broadcast(base), *((at, _off_kinks(s)) for at, s in others.items())):
         if take(case, sample) is not None:
             marked = _marked(case, sample)
             yield Slope(case, marked, targets_of(marked), 1, at)
-    for at, sample in _other_sign(case, base):
-        yield Slope(case, sample, targets_of(sample), 1, at)
+    yield from _of_other_sign(case, base)
     for at, sample in islice(choices(base), MAX_CHOICES):
         if take(case, sample) is not None:
             slope = Slope(case, _marked(case, sample), targets_of(base), 1, at)
             yield replace(slope, targets=[i for i in slope.targets if is_smooth(slope, i)])
 
 
-def _of_size_one(base: Sample) -> Iterator[tuple[str, Sample]]:
-    """Give the sample with sizes of one, but not with made indices."""
+def _other_sizes(base: Sample) -> Iterator[tuple[str, Sample]]:
+    """Give the sample with a size of one, with one element and with many, if no index is made."""
     if not any(t.dtype.kind in "iu" for t in base.tensors()):
-        yield from ((at, s) for at, s in resized(base) if at.endswith("-> 1"))
+        yield from islice(((at, s) for at, s in resized(base) if at.endswith("-> 1")), 1)
+        yield from of_one_and_many(base)
 
 
-def _other_sign(case: Case, base: Sample) -> Iterator[tuple[str, Sample]]:
+def _of_other_sign(case: Case, base: Sample) -> Iterator[Slope]:
     sample = mirrored(base)
     if take(case, sample) is not None:
-        yield "the other sign", _marked(case, sample)
+        yield Slope(case, _marked(case, sample), targets_of(base), 1, "the other sign")
 
 
 def compare_if_taken(slope: Slope) -> None:
@@ -276,7 +304,7 @@ def _is_taken(slope: Slope, derive: Callable[[], Sequence[Array | None]]) -> boo
     return finite and all(a.tobytes() == b.tobytes() for a, b in zip(values, again, strict=True))
 
 
-def _compare_made(compare_with: Callable[[Slope], None], slope: Slope) -> None:
+def _compare_made(compare_with: Callable[[Slope], object], slope: Slope) -> None:
     """Compare at made inputs, where what a rule does not take says nothing."""
     try:
         compare_with(slope)
@@ -297,7 +325,9 @@ def _moved(t: Tensor) -> Tensor:
         return t
     noise = np.random.default_rng(7).uniform(0.5, 1.0, array.shape) * 1e-2
     moved = array + noise * np.maximum(np.abs(array), 0.1)
-    return of_array(np.asarray(moved, array.dtype))  # of no axes, sums are no arrays
+    kept = np.where(np.isfinite(array), moved, array)  # an infinity less another is no number
+    kept = np.sort(kept) if rises(array) else kept
+    return of_array(np.asarray(kept, array.dtype))  # of no axes, sums are no arrays
 
 
 def _marked(case: Case, sample: Sample) -> Sample:
@@ -311,64 +341,3 @@ def _marked(case: Case, sample: Sample) -> Sample:
         if given.get(name, name.partition("[")[0] in lists):
             made[-1].requires_grad_()
     return sample.rebuilt(made)
-
-
-# -- comparing ----------------------------------------------------------------
-
-
-def compare(slope: Slope) -> None:
-    """Compare the gradients of a slope with finite differences.
-
-    Raises:
-        GradcheckError: one differs.
-        DoesNotApply: finite differences cannot tell.
-    """
-    names = [slope.name(i) for i in slope.targets]
-    most = FEW_ELEMENTS if slope.at else MAX_ELEMENTS
-    for i, name, told in zip(slope.targets, names, slope.gradients(), strict=True):
-        readings = [read(slope, i, told, way) for way in directions(slope.start[i], most)]
-        if any(r.wrong for r in readings):
-            if rounds(slope, i):
-                raise DoesNotApply(
-                    "the kernel rounds so coarsely that finite differences say nothing"
-                )
-            _refuse(slope, name, told, readings)
-
-
-def _refuse(slope: Slope, name: str, told: Array | None, readings: Sequence[Reading]) -> None:
-    case, worst = slope.case, next(r for r in readings if r.wrong)
-    which = {1: "gradient", 2: "second gradient"}[slope.order]
-    where = f" at {list(worst.place)}" if worst.place else ""
-    factor = _factor([r for r in readings if r.place is not None])
-    problem, fix = f"the {which} of {case.name} for {name!r} is wrong", _FIX_OTHER
-    if told is None:
-        problem = f"the {which} of {case.name} for {name!r} is missing"
-        fix = _FIX_MISSING[slope.order].format(repr(name))
-    elif factor is not None:
-        problem += f": every element is {factor:.6g} times what it should be"
-        fix = f"divide the gradient for {name!r} by {factor:.6g} in the backward"
-    raise GradcheckError(
-        problem,
-        op=case.op._schema,
-        argument=name,
-        declared=f"{'no gradient' if told is None else f'{worst.told:.8g}'}{where} (the backward)",
-        seen=f"{worst.seen:.8g}{where} (finite differences{', with ' * bool(slope.at)}{slope.at})",
-        source=gradient_source(case),
-        fix=fix,
-    )
-
-
-_FIX_MISSING = {
-    1: "return a gradient for {} from backward, not None",
-    2: "compute in backward by operators on what was saved from {}, without .detach() or .numpy()",
-}
-_FIX_OTHER = "compare the backward with the derivative of the kernel; also what setup_context saves"
-
-
-def _factor(readings: Sequence[Reading]) -> float | None:
-    """Give the factor by which all readings are off, if there is one."""
-    ratios = [r.told / r.seen for r in readings if abs(r.seen) > 1e-6]
-    if not ratios or abs(ratios[0]) < 1e-9 or abs(ratios[0] - 1) < 1e-3:
-        return None
-    same = all(abs(ratio - ratios[0]) <= 1e-2 * abs(ratios[0]) for ratio in ratios)
-    return ratios[0] if same else None

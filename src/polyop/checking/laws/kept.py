@@ -28,9 +28,8 @@ KEEP = "keep what backward needs in ctx, and tensors by ctx.save_for_backward"
 def another(case: Case, sample: Sample, off: Callable[[Sample], Sample]) -> Sample:
     """Give a call with other values and other plain arguments, as far as they are taken."""
     made = off(rolled(sample, 1))
-    for i, argument in enumerate(sample.schema.arguments):
-        for _, value in islice(others_of(argument, made.values[i]), 1):
-            changed = made.replaced(i, value)
+    for i in range(len(made.values)):
+        for _, changed in islice(others_of(made, i), 1):
             made = changed if take(case, changed) is not None else made
     return made
 
@@ -120,4 +119,4 @@ def _written(t: Tensor) -> Tensor:
     array = array_of(t)
     if is_differentiable(array.dtype):
         return of_array(np.asarray(array * 3 + 1, array.dtype))
-    return of_array(~array if array.dtype.kind == "b" else np.roll(array, 1))
+    return of_array(np.asarray(~array) if array.dtype.kind == "b" else np.roll(array, 1))

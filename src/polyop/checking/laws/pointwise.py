@@ -39,6 +39,7 @@ def pointwise_law(case: Case) -> None:
                 op=op._schema, declared=f"shape {shape}: the operator is tagged pointwise",
                 seen=f"shape {array.shape}", source=case.kernel_source, fix=_FIX,
             )  # fmt: skip
+    case.needs_determinism()
     case.needs_repeats()
     for number, (name, tensor) in enumerate(case.sample.named()):
         for place, sample in _changed(case.sample, number, array_of(tensor)):

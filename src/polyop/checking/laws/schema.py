@@ -9,8 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from polyop.checking.inputs import cast, layouts, resized
+from polyop.checking.choices import choices
+from polyop.checking.inputs import (
+    cast,
+    layouts,
+    mirrored,
+    resized,
+    without_optionals,
+)
 from polyop.checking.law import Case, law, stumble
+from polyop.checking.rarer import expanded, with_zeros
 from polyop.checking.sample import (
     Array,
     Sample,
@@ -38,10 +46,16 @@ def schema_law(case: Case) -> str | None:
 
 
 def _others(sample: Sample) -> Iterator[Sample]:
-    """Give the sample otherwise: sharing is often a matter of layout, size or dtype."""
+    """Give the sample otherwise: what is written and shared may depend on each argument."""
     singles = ((name, cast(sample, name)) for name in ("float32", "float64"))
-    for _, made in chain(layouts(sample), resized(sample), singles):
+    values = (("the other sign", mirrored(sample)), ("zeros", with_zeros(sample)))
+    plain = chain(choices(sample), without_optionals(sample))
+    for _, made in chain(_relaid(sample), resized(sample), singles, values, plain):
         yield made
+
+
+def _relaid(sample: Sample) -> Iterator[tuple[str, Sample]]:
+    return chain(layouts(sample), expanded(sample))
 
 
 def check_other(case: Case, sample: Sample) -> None:
@@ -96,7 +110,8 @@ def check_call(case: Case, sample: Sample) -> str | None:
     before = snapshot(given)
     result = given.call(case.op)
     unseen = check_writes(case, given, before)
-    check_sharing(case, given, result)
+    leaves = leaves_named(result, len(case.op._schema.returns))
+    check_sharing(case, given, leaves, case.kernel_source)
     return unseen
 
 
@@ -199,32 +214,36 @@ def root(name: str) -> str:
 # -- sharing ------------------------------------------------------------------
 
 
-def check_sharing(case: Case, sample: Sample, result: Any) -> None:
+def check_sharing(
+    case: Case, sample: Sample, leaves: Sequence[tuple[str, Any]], source: Any
+) -> None:
     """Compare who shares memory with what the schema declares.
+
+    Args:
+        case: the operator.
+        sample: what it was given.
+        leaves: the leaves of its results, by name.
+        source: the place of the kernel or rule that gave them.
 
     Raises:
         AliasError: a result shares memory, undeclared.
     """
     forms = result_forms(case.op._schema)
     seen: list[tuple[str, Tensor]] = []
-    for name, t in leaves_named(result, len(forms)):
+    for name, t in leaves:
         if isinstance(t, Tensor):
             kind, position = forms[number_of(name)]
             aliases = kind in {"argument", "view", "views"}
             allowed = sample.at(position) if aliases else []
-            _check_shares(case, name, t, sample, allowed)
+            for other_name, other in sample.named():
+                # What shares memory with a declared alias may share it with the result.
+                if shares_memory(t, other) and not any(shares_memory(other, a) for a in allowed):
+                    _shares(case, name, f"argument {other_name!r}", source)
             if not aliases:
                 for other_name, other in seen:
                     if shares_memory(t, other):
-                        _shares(case, name, other_name)
+                        _shares(case, name, other_name, source)
                 seen.append((name, t))
-
-
-def _check_shares(case: Case, name: str, t: Tensor, sample: Sample, allowed: list[Tensor]) -> None:
-    for other_name, other in sample.named():
-        # What shares memory with a declared alias may share it with the result.
-        if shares_memory(t, other) and not any(shares_memory(other, a) for a in allowed):
-            _shares(case, name, f"argument {other_name!r}")
 
 
 def number_of(name: str) -> int:
@@ -233,50 +252,63 @@ def number_of(name: str) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def _shares(case: Case, name: str, other: str) -> None:
+def _shares(case: Case, name: str, other: str, source: Any) -> None:
     raise AliasError(
         f"{name} of {case.name} shares storage with {other}",
         op=case.op._schema,
         declared="no sharing",
         seen=f"{name} and {other} are the same memory",
-        source=case.kernel_source,
+        source=source,
         fix="return a copy (.clone()), or declare the alias in the schema: "
         "(Tensor(a) x) -> Tensor(a) for a view, Tensor(a!) for a returned input",
     )
 
 
+#: How many results are kept, and looked at again after later calls: buffers may be used in turn.
+CALLS = 6
+
+
 def check_memory_between_calls(case: Case) -> None:
-    """Call twice; the second call must not touch what belongs to the first.
+    """Call several times; a later call must not touch what belongs to an earlier one.
 
     Raises:
-        MutationError: it writes an argument or a result of the first call.
-        AliasError: both calls give the same memory.
+        MutationError: it writes an argument or a result of an earlier call.
+        AliasError: two calls give the same memory.
     """
-    first, second = case.sample.copy(), case.sample.copy()
-    kept = first.call(case.op)
     count = len(case.op._schema.returns)
-    leaves = [(n, t) for n, t in leaves_named(kept, count) if isinstance(t, Tensor)]
-    held = [(f"argument {n!r}", t) for n, t in first.named()] + leaves
-    before = [array_of(t).tobytes() for _, t in held]
-    again = second.call(case.op)
-    for (name, t), old in zip(held, before, strict=True):
-        if array_of(t).tobytes() != old:
-            raise MutationError(
-                f"a call of {case.name} writes {name} of an earlier call",
-                op=case.op._schema,
-                declared="not written",
-                seen=f"{name} changed while the operator ran on other arguments",
-                source=case.kernel_source,
-                fix="keep no argument and no result between calls, in a global, default or cache",
-            )
-    for name, t in leaves_named(again, count):
-        for other_name, other in held:
-            if isinstance(t, Tensor) and shares_memory(t, other):
-                raise AliasError(
-                    f"{name} of {case.name} shares storage with {other_name} of an earlier call",
-                    op=case.op._schema,
-                    declared="no sharing",
-                    seen="one buffer is given back by two calls",
-                    source=case.kernel_source,
-                    fix="give back a new tensor on each call; copy what is cached (.clone())",
-                )
+    held: list[tuple[str, Tensor, bytes]] = []
+    for _ in range(CALLS):
+        given = case.sample.copy()
+        leaves = leaves_named(given.call(case.op), count)
+        made = [(name, t) for name, t in leaves if isinstance(t, Tensor)]
+        for name, t, old in held:
+            if array_of(t).tobytes() != old:
+                _wrote_earlier(case, name)
+        for name, t in made:
+            for other_name, other, _ in held:
+                if shares_memory(t, other):
+                    _shares_earlier(case, name, other_name)
+        new = [(f"argument {n!r}", t) for n, t in given.named()] + made
+        held += [(name, t, array_of(t).tobytes()) for name, t in new]
+
+
+def _wrote_earlier(case: Case, name: str) -> None:
+    raise MutationError(
+        f"a call of {case.name} writes {name} of an earlier call",
+        op=case.op._schema,
+        declared="not written",
+        seen=f"{name} changed while the operator ran on other arguments",
+        source=case.kernel_source,
+        fix="keep no argument and no result between calls, in a global, default or cache",
+    )
+
+
+def _shares_earlier(case: Case, name: str, other: str) -> None:
+    raise AliasError(
+        f"{name} of {case.name} shares storage with {other} of an earlier call",
+        op=case.op._schema,
+        declared="no sharing",
+        seen="one buffer is given back by two calls",
+        source=case.kernel_source,
+        fix="give back a new tensor on each call; copy what is cached (.clone())",
+    )
