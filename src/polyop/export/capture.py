@@ -31,6 +31,7 @@ from polyop.graph import GraphModule, Node
 from polyop.graph.node import GET_ATTR, identifier
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.functionalize import functionalize
+from polyop.layers.trace.callers import Callers, answering
 from polyop.layers.trace.outside import levels_outside
 from polyop.layers.trace.tracer import Tracer, real_object
 from polyop.ops.decompositions import core_decompositions
@@ -56,13 +57,12 @@ def export(
             from outside is a constant of the program: names hold its fake while `export` runs,
             so no other thread should use it meanwhile.
         args: its positional arguments. The function is run on fakes of them: once for the graph,
-            and once more, if none of them requires grad, to see whether the gradient of the
-            graph is the function's.
+            and once or twice more, to see whether the gradient of the graph is the function's.
         kwargs: its keyword arguments.
         dynamic_shapes: which sizes may change: by argument, a dict from axes to `Dim`, or
             one entry for each axis; containers as in the arguments. A `Dim` for an int argument
-            makes it a size. All else is fixed, and the order in which inputs lie in memory, if
-            the function writes through `reshape`.
+            makes it a size. All else is fixed: the order of keys, what the function asks of tensors
+            (`stride()`, ...), and their layout, if it writes through `reshape` or `contiguous`.
 
     Raises:
         CaptureError: the function looks at data, writes a tensor that is no argument, or asks
@@ -92,11 +92,12 @@ def export(
     flat = Flat(OfContainers(Apart(f)), given.leaves, given.in_spec, places)
     paths = [inputs.specs[i].path for i in places]
     wrapped = given.wrapped
-    run = _of_tensors(flat, paths, inputs.values, mode, constants) if wrapped else flat
-    module = trace(run, paths, inputs.values, mode, constants)
+    asked: set[str] = set()
+    run = _of_tensors(flat, paths, inputs.values, mode, constants, asked) if wrapped else flat
+    module = trace(run, paths, inputs.values, mode, constants, asked)
     spec, guards = flat.out_spec, _guards_of(env, inputs.promised)
     whole = finish(module, inputs.specs)
-    signature = whole.for_layouts() if run.by_layouts else whole
+    signature = whole.for_asked({*asked, "reshape"} if run.by_layouts else asked)
     signature = _of_gradients(module, signature, run, inputs.values, mode, wrapped=wrapped)
     forget_states(mode)
     return Program(module, signature, given.in_spec, spec, given.names, inputs.dims, guards, mode)
@@ -125,7 +126,8 @@ def run_decompositions(
     env = program.mode.shape_env
     assert env is not None
     before = len(env.guards)
-    module = trace(run, paths, values, program.mode, names, replaced)
+    asked: set[str] = set()
+    module = trace(run, paths, values, program.mode, names, asked, replaced)
     add_checks(module)
     clean(module.graph)
     module.recompile()
@@ -134,7 +136,7 @@ def run_decompositions(
     parameters, constants = attributes(module)
     signature = Signature(
         signature.inputs, signature.outputs, signature.written, parameters, constants
-    )
+    ).for_asked(asked)
     return Program(
         module, signature, program.in_spec, program.out_spec, program.names, program.dims,
         constraints, program.mode,
@@ -204,10 +206,10 @@ def _of_gradients(
     if wrapped:
         refuse_gradients([module.get_attr(name) for name in signature.parameters])
     fresh = renewed_all(mode, values)
-    refuse_own_gradients(module, fresh, run.results_of(signature), mode)
-    fresh = renewed_all(mode, values)
-    if not wrapped and gradients_agree(module, run, fresh, signature, mode):
+    by_asked = any({"requires_grad", "is_leaf"} & {*spec.asked} for spec in signature.inputs)
+    if not wrapped and not by_asked and gradients_agree(module, run, fresh, signature, mode):
         return signature.for_gradients(fresh)
+    refuse_own_gradients(module, run, renewed_all(mode, values), signature, mode)
     return signature
 
 
@@ -262,33 +264,36 @@ def trace(  # noqa: PLR0917 - what a trace is of, then how
     values: Sequence[Any],
     mode: FakeTensorMode,
     constants: Mapping[int, str],
+    asked: set[str],
     table: Mapping[Any, Any] | None = None,
 ) -> GraphModule:
-    """Run a function of leaves on fakes, and record it."""
+    """Run a function of leaves on fakes, and record it; add to a set what it asks of tensors."""
     tracer = ExportTracer(constants, table or {})
     for name, value in zip(names, values, strict=True):
         tracer.placeholder(identifier(name), value)
     plain = alone(mode)
-    with mode.traced_by(tracer):
+    with mode.traced_by(tracer), answering(Callers(tracer)):
         found = run_under(plain.but(tracer=tracer), fn, *renewed_all(mode, values))
     module: GraphModule = run_under(plain, tracer.finish, found, mode.shape_env, "Program")
     refuse_leaked(mode, tracer.constants)
+    asked |= tracer.asked
     return module
 
 
-def _of_tensors(
+def _of_tensors(  # noqa: PLR0917 - what a trace is of
     flat: Flat,
     paths: Sequence[str],
     values: Sequence[Any],
     mode: FakeTensorMode,
     constants: dict[int, str],
+    asked: set[str],
 ) -> Flat:
     """Give a function of wrappers as one of tensors, without calls of the wrappers' classes.
 
     A transform acts before classes of tensors do. So what these do is recorded
     first, and the graph of it is functionalized.
     """
-    module = trace(flat.as_written, paths, values, mode, constants)
+    module = trace(flat.as_written, paths, values, mode, constants, asked)
     names = [n.target for n in module.graph.nodes if n.op == GET_ATTR]
     constants |= {id(module.get_attr(name)): name for name in names}
     spec = tree.structure((tuple(values), {}))

@@ -11,11 +11,15 @@ from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import word
 from polyop.errors import CaptureError
 from polyop.export.signature import Dimension, InputSpec
+from polyop.layers.trace.guarded import pass_on
 from polyop.schema.classes import class_named
 from polyop.symbolic import Expr, Guard, SymInt, is_symbolic
-from polyop.tensor.meta import Meta
+from polyop.tensor.meta import Meta, same_layout
 from polyop.tensor.storage import shares_memory
 from polyop.tensor.tensor import Tensor
+
+#: What a function may ask that the layout answers.
+LAYOUTS = {"reshape", "stride", "is_contiguous"}
 
 
 class Expected(NamedTuple):
@@ -65,7 +69,7 @@ class Checker:
             if inputs[i].kind != "object"
         ]
         metas = zip(numbers, values, strict=True)
-        self.layouts = [(i, inputs[i].path, m) for i, m in metas if inputs[i].layout]
+        self.asked = [(i, inputs[i], meta) for i, meta in metas if inputs[i].asked]
         self.written = [(i, inputs[i].path) for i in written]
         self.dims = dims
         self.constraints = constraints
@@ -89,8 +93,10 @@ class Checker:
         for place, size, found in later:
             self._computed(place, size, found, sizes)
         self._constraints(sizes)
-        for number, path, meta in self.layouts:
-            _layout(path, meta, leaves[number], sizes)
+        if self.asked:
+            pass_on({"stride" if name == "reshape" else name for name in self.asked[0][1].asked})
+        for number, spec, meta in self.asked:
+            _asked(spec, meta, leaves[number], sizes)
         if self.written:
             self._overlap(leaves)
 
@@ -182,17 +188,40 @@ def _tensor_shape(expected: Expected, leaf: Any) -> Sequence[Any]:
     return leaf.shape
 
 
-def _layout(path: str, meta: Meta, leaf: Tensor, sizes: Mapping[str, int]) -> None:
-    """Refuse a tensor of which `reshape` would give a view and not a copy, or back."""
+def _asked(spec: InputSpec, meta: Meta, leaf: Tensor, sizes: Mapping[str, int]) -> None:
+    """Refuse a tensor of which the function would have got other answers."""
+    if LAYOUTS & {*spec.asked}:
+        _layout(spec, meta, leaf, sizes)
+    for name, known in (
+        ("requires_grad", spec.requires_grad), ("is_leaf", True), ("grad", None), ("_base", None)
+    ):  # fmt: skip
+        wanted = name in spec.asked or (name == "requires_grad" and "is_leaf" in spec.asked)
+        if wanted and (found := getattr(leaf, name)) is not known:
+            _refuse(f"the function asks for .{name} of a tensor, and the program has one answer",
+                    spec.path, f"{name} = {known}", f"{name} = {found!r:.60}",
+                    "call the function itself, or export it with such an input")  # fmt: skip
+
+
+def _layout(spec: InputSpec, meta: Meta, leaf: Tensor, sizes: Mapping[str, int]) -> None:
+    """Refuse a tensor that lies otherwise.
+
+    Where no stride was asked, but a view or a copy taken, that is one of which `reshape` would
+    give a view and not a copy, or back.
+    """
     strides = [known_size(n, sizes) for n in meta.strides]
     shape: Any = tuple(leaf.shape)
     found = tuple(leaf.stride())
     if any(n is None or is_symbolic(n) for n in (*strides, *shape, *found)):
         return  # another trace will see to it
-    if 0 not in shape and _order(shape, strides) != _order(shape, found):
-        _refuse("an input lies in memory in another way than the program was made for, and what "
-                "the program writes depends on that", path, f"strides {tuple(strides)}",
-                f"strides {found}",
+    if {*spec.asked} & LAYOUTS == {"reshape"}:
+        same = 0 in shape or _order(shape, strides) == _order(shape, found)
+        what = "what the program writes depends"
+    else:
+        same = same_layout(shape, tuple(strides), found)
+        what = "the function asks for strides, or is_contiguous(), so the program depends"
+    if not same:
+        _refuse("an input lies in memory in another way than the program was made for, and "
+                f"{what} on that", spec.path, f"strides {tuple(strides)}", f"strides {found}",
                 "give a contiguous one: .contiguous()" if meta.is_contiguous
                 else "export it with an input that lies in this way")  # fmt: skip
 

@@ -33,7 +33,7 @@ from polyop.export.lowered import CompileSpec, LoweredModule
 from polyop.export.objects import ObjectInput
 from polyop.export.program import Program
 from polyop.export.results import attributes
-from polyop.export.signature import Dimension, InputSpec, OutputSpec, Signature
+from polyop.export.signature import ASKED, Dimension, InputSpec, OutputSpec, Signature
 from polyop.export.wrapper_forms import check_given, wrapper_of
 from polyop.graph import Graph, GraphModule, Node
 from polyop.graph.node import CALL_FUNCTION, GET_ATTR, KINDS, OUTPUT, PLACEHOLDER
@@ -72,6 +72,23 @@ def operators_of(known: dict[str, dict[str, str]]) -> dict[str, OpOverload]:
     return found
 
 
+def _asked(path: str, names: list[Any]) -> tuple[str, ...]:
+    """Read what an input must be besides.
+
+    Raises:
+        ProgramFileError: it is nothing that is checked here.
+    """
+    unknown = [name for name in names if name not in ASKED]
+    if unknown:
+        raise ProgramFileError(
+            f"the file asks of the input {path} what is not known here",
+            declared=", ".join(ASKED),
+            seen=repr(unknown[0]),
+            fix="export it again, or load it with the version of polyop that saved it",
+        )
+    return tuple(names)
+
+
 def _near(name: str) -> str:
     bare = name.partition("@")[0]
     versions = [n for n in DEFINITIONS if n.partition("@")[0] == bare]
@@ -106,8 +123,8 @@ class Decoder:
         constraints = tuple(sizes.constraint(*pair) for pair in data["constraints"])
         module = self.module(data["graph"], sizes)
         inputs = tuple(
-            InputSpec(path, kind, self.value(value), grad, layout == [True])
-            for path, kind, value, grad, *layout in data["inputs"]
+            InputSpec(path, kind, self.value(value), grad, _asked(path, asked))
+            for path, kind, value, grad, *asked in data["inputs"]
         )
         outputs = tuple(OutputSpec(kind, self.value(value)) for kind, value in data["outputs"])
         signature = Signature(inputs, outputs, tuple(data["written"]), *attributes(module))

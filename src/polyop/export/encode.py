@@ -88,7 +88,7 @@ class Encoder:
             "results": self.value(inside[1]),
             "names": list(program.names),
             "inputs": [
-                [s.path, s.kind, self.value(s.value), s.requires_grad, *[True] * s.layout]
+                [s.path, s.kind, self.value(s.value), s.requires_grad, *s.asked]
                 for s in signature.inputs
             ],
             "outputs": [[s.kind, self.value(s.value)] for s in signature.outputs],

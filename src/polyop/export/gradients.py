@@ -15,12 +15,15 @@ from polyop import tree
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import Word, run_under, word
 from polyop.errors import CaptureError
+from polyop.export.objects import renewed_all
 from polyop.export.signature import Signature
 from polyop.export.wrappers import refuse_wrappers
 from polyop.graph import GraphModule
+from polyop.hop.gradient import call_of
 from polyop.layers.autograd.node import Node, edges
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.functionalize import FunctionalLevel, call_at
+from polyop.layers.trace.tracer import Tracer
 from polyop.tensor.tensor import Tensor, is_differentiable, of_meta
 
 
@@ -80,14 +83,11 @@ def gradients_agree(
     """Tell whether a program whose inputs do not require grad may be given some that do."""
     if any(isinstance(v, Tensor) and v.keys & GRAD for v in values):
         return False  # the inputs say which
-    fresh = [_leaf(v) if isinstance(v, Tensor) else v for v in values]
+    compare = Comparison(mode, [isinstance(v, Tensor) for v in values])
     try:
-        run_under(alone(mode).with_grad, flat, *fresh)
-        results = flat.results_of(signature)
-        run_under(word().with_grad, refuse_own_gradients, module, fresh, results, mode)
+        return run_under(word().with_grad, compare, module, flat, values, signature) is None
     except Exception:  # whatever it is: then the program is one without gradients
         return False
-    return True
 
 
 def alone(mode: FakeTensorMode) -> Word:
@@ -95,66 +95,121 @@ def alone(mode: FakeTensorMode) -> Word:
     return word().but(tracer=None, pre=(), fake=mode, functional=None, levels=())
 
 
-def _leaf(fake: Tensor) -> Tensor:
-    made = of_meta(fake.payload)
-    if is_differentiable(made.dtype):
-        made.requires_grad_()
-    return made
-
-
 def refuse_own_gradients(
-    module: GraphModule, values: Sequence[Any], results: Sequence[Any], mode: FakeTensorMode
+    module: GraphModule,
+    flat: Flat,
+    values: Sequence[Any],
+    signature: Signature,
+    mode: FakeTensorMode,
 ) -> None:
     """Refuse a function whose gradient its operators do not have.
 
     Args:
-        module: a graph of the function, with one result at its end for each of these.
-        values: what both were run on.
-        results: what the function gave.
+        module: a graph of the function.
+        flat: the function.
+        values: what both are run on.
+        signature: which inputs require grad, and which results are the function's.
         mode: the mode of the values.
 
     Raises:
         CaptureError: with what to do.
     """
+    flags = [signature.inputs[i].requires_grad for i in signature.of_graph]
     state = [v for v in vars(module).values() if isinstance(v, Tensor)]
-    if not any(isinstance(t, Tensor) and t.keys & GRAD for t in [*values, *state]):
+    if not any(flags) and not any(t.keys & GRAD for t in state):
         return
-    known: dict[Any, int] = {}
-    again = tree.leaves(run_under(alone(mode), module, *values))
-    again = again[len(again) - len(results) :]  # in front are the new values of inputs
-    for number, (found, made) in enumerate(zip(results, again, strict=True)):
-        if isinstance(found, Tensor) and _key(found, known) != _key(made, known):
-            raise CaptureError(
-                f"the gradient of result {number} is not that of the operators which make it",
-                seen="a no_grad block, or an autograd.Function, on the way",
-                fix="make an operator of this part and register its gradient, use detach() for "
-                "no_grad, or export tensors that do not require grad",
-            )
+    number = Comparison(mode, flags)(module, flat, values, signature)
+    if number is not None:
+        raise CaptureError(
+            f"the gradient of result {number} is not that of the operators which make it",
+            seen="a no_grad block, or an autograd.Function, on the way",
+            fix="make an operator of this part and register its gradient, use detach() for "
+            "no_grad, or export tensors that do not require grad",
+        )
 
 
-def _key(tensor: Any, known: dict[Any, int]) -> int:
-    """Give a number for what autograd recorded of a tensor, one for equal records."""
-    if not tensor.keys & GRAD:
-        return -1
-    numbers: dict[Node, int] = {}
-    waiting = [tensor.grad_node]
-    while waiting:
-        node = waiting[-1]
-        inner = [n for n in edges(node) if n not in numbers] if node.seq else []
-        if inner:
-            waiting += inner
-            continue
-        waiting.pop()
-        numbers[node] = known.setdefault(_record(node, numbers), len(known))
-    return numbers[tensor.grad_node]
+class Comparison:
+    """What autograd records of runs on the same inputs: equal records have one number.
+
+    Args:
+        mode: the mode of the inputs.
+        flags: which inputs require grad.
+    """
+
+    def __init__(self, mode: FakeTensorMode, flags: Sequence[bool]) -> None:
+        self.mode = mode
+        self.flags = flags
+        self.known: dict[Any, int] = {}
+        self.numbers: dict[Node, int] = {}
+
+    def __call__(
+        self, module: GraphModule, flat: Flat, values: Sequence[Any], signature: Signature
+    ) -> int | None:
+        """Give the first result of which a graph and its function have different records."""
+        with self.mode.traced_by(Tracer()):  # what a trace may do, these runs may
+            self._run(flat, values, self.flags)
+            wanted = [self._number(x) for x in flat.results_of(signature)]
+            again = self._run(module, renewed_all(self.mode, values), self.flags)
+            again = again[len(again) - len(wanted) :]  # in front are the new values of inputs
+            found = [self._number(x) for x in again]
+        return next((i for i, (a, b) in enumerate(zip(wanted, found, strict=True)) if a != b), None)
+
+    def _run(
+        self, fn: Callable[..., Any], values: Sequence[Any], flags: Sequence[bool]
+    ) -> list[Any]:
+        """Call a function on leaves of autograd, which are known by their places."""
+        given = [_leaf(v, f) for v, f in zip(values, flags, strict=True)]
+        for i, leaf in enumerate(given):
+            if isinstance(leaf, Tensor) and leaf.keys & GRAD:
+                self.numbers[leaf.grad_node] = self._numbered(("input", i))
+        return tree.leaves(run_under(alone(self.mode), fn, *given))
+
+    def _number(self, value: Any) -> int:
+        """Give a number for what autograd recorded of a tensor."""
+        if not isinstance(value, Tensor) or not value.keys & GRAD:
+            return -1
+        waiting = [value.grad_node]
+        while waiting:
+            node = waiting[-1]
+            inner = [n for n in edges(node) if n not in self.numbers] if node.seq else []
+            if inner:
+                waiting += inner
+                continue
+            waiting.pop()
+            if node not in self.numbers:
+                self.numbers[node] = self._numbered(self._record(node))
+        return self.numbers[value.grad_node]
+
+    def _numbered(self, record: Any) -> int:
+        return self.known.setdefault(record, len(self.known))
+
+    def _record(self, node: Node) -> Any:
+        if not node.seq:
+            return id(node)  # a leaf is itself
+        item = getattr(node, "x0", None)
+        return (
+            str(getattr(node, "op", "")),
+            item if isinstance(item, int) else None,
+            tuple(self.numbers[n] for n in edges(node)),
+            self._functions(node),
+        )
+
+    def _functions(self, node: Node) -> Any:
+        """Give the records of the functions of a call that is one step."""
+        found = call_of(node)
+        if found is None:
+            return ()
+        call, leaves = found
+        runs = run_under(alone(self.mode), call.runs, leaves, self.mode)
+        results = [run_under(word().with_grad, self._run, *run) for run in runs]
+        return str(call.hop), tuple(tuple(map(self._number, out)) for out in results)
 
 
-def _record(node: Node, numbers: dict[Node, int]) -> Any:
-    if not node.seq:
-        return id(node)  # a leaf is itself
-    item = getattr(node, "x0", None)
-    return (
-        str(getattr(node, "op", "")),
-        item if isinstance(item, int) else None,
-        tuple(numbers[n] for n in edges(node)),
-    )
+def _leaf(value: Any, requires_grad: bool) -> Any:
+    """Give a tensor of its own, like a fake."""
+    if not isinstance(value, Tensor):
+        return value
+    made = of_meta(value.payload)
+    if requires_grad and is_differentiable(made.dtype):
+        made.requires_grad_()
+    return made

@@ -31,6 +31,7 @@ from polyop.lazy import load
 from polyop.ops.inplace import copy_
 from polyop.symbolic import Guard
 from polyop.tensor.tensor import Tensor
+from polyop.tree.same import key_orders
 
 #: What a graph calls to stop where a fact of its capture does not hold.
 ASSERTIONS = (assert_holds, assert_answer, assert_state)
@@ -98,6 +99,12 @@ class Program:
         values = [node.val for node in self.graph.placeholders]
         signature = self.signature
         return Checker(signature.inputs, signature.written, values, self.dims, self.constraints)
+
+    @cached_property
+    def orders(self) -> tuple[Any, ...]:
+        """Give the orders of keys in the arguments, if there are dicts of several."""
+        found = _orders(*tree.unflatten(self.in_spec, range(self.in_spec.num_leaves)))
+        return found if any(len(keys) > 1 for keys in found) else ()
 
     @cached_property
     def wraps(self) -> tuple[bool, bool]:
@@ -211,7 +218,23 @@ def flat_inputs(program: Program, args: tuple[Any, ...], kwargs: dict[str, Any])
             seen=tree.outline((args, kwargs)),
             fix="give the same containers, with the same keys and lengths",
         )
+    if program.orders and (found := _orders(args, kwargs)) != program.orders:
+        raise CaptureError(
+            "the keys of a dict have another order than in the capture, which the function may see",
+            declared=_spelled(program.orders),
+            seen=_spelled(found),
+            fix="give dicts with their keys in the same order",
+        )
     return leaves
+
+
+def _orders(args: Any, kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Give the orders of keys in the arguments; that of the keyword arguments is no matter."""
+    return key_orders((args, [kwargs[name] for name in sorted(kwargs)]))
+
+
+def _spelled(orders: Sequence[Any]) -> str:
+    return "; ".join(", ".join(map(str, keys)) for keys in orders)
 
 
 def _outline(spec: Any) -> str:

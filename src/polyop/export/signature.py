@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
+
+#: What a program may rely on of a tensor besides its kind and sizes.
+ASKED = ("_base", "grad", "is_contiguous", "is_leaf", "requires_grad", "reshape", "stride")
 
 
 class InputSpec(NamedTuple):
@@ -16,15 +19,16 @@ class InputSpec(NamedTuple):
             for.
         value: of a constant; of an object, the name of its class.
         requires_grad: whether a tensor may need a gradient.
-        layout: whether a tensor must lie in memory as the graph knows it, for the function
-            writes through `reshape`, which gives a view or a copy.
+        asked: in what else a tensor must be as in the capture, for the function asked for it:
+            the attributes that it read, and `"reshape"` where it writes through what may be a
+            view or a copy.
     """
 
     path: str
     kind: Literal["tensor", "size", "object", "constant"]
     value: Any = None
     requires_grad: bool = False
-    layout: bool = False
+    asked: tuple[str, ...] = ()
 
 
 class OutputSpec(NamedTuple):
@@ -65,9 +69,14 @@ class Signature:
         """Give the numbers of the inputs that the graph takes."""
         return tuple(i for i, spec in enumerate(self.inputs) if spec.kind != "constant")
 
-    def for_layouts(self) -> Signature:
-        """Give the signature of the same program for inputs that lie as the graph knows them."""
-        inputs = tuple(spec._replace(layout=spec.kind == "tensor") for spec in self.inputs)
+    def for_asked(self, asked: Collection[str]) -> Signature:
+        """Give the signature of the same program for inputs that also give the same answers."""
+        inputs = tuple(
+            spec._replace(asked=tuple(sorted({*spec.asked, *asked})))
+            if spec.kind == "tensor"
+            else spec
+            for spec in self.inputs
+        )
         return replace(self, inputs=inputs)
 
     def for_gradients(self, values: Sequence[Any]) -> Signature:

@@ -79,7 +79,7 @@ def on_batch(
         return tuple(whole_of(x, inner) if b else x for x, b in zip(out, made, strict=True))
 
     of_batch.__wrapped__ = fn  # type: ignore[attr-defined]
-    return closed(Flat(of_batch, None, fn.name))
+    return closed(fn.remade(of_batch))
 
 
 def whole_of(leaf: Any, level: VmapLevel) -> Any:

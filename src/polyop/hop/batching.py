@@ -9,10 +9,10 @@ from polyop import tree
 from polyop.dispatch.bits import BATCHED
 from polyop.dispatch.context import reset_word, set_word, word
 from polyop.errors import SubgraphError
+from polyop.hop.gradient import remade
 from polyop.hop.rules import Interpreter
 from polyop.layers.vmap.batch import VmapLevel, batched, peel
-from polyop.ops.broadcasting import expand_to
-from polyop.ops.views import expand_dims, moveaxis
+from polyop.ops.views import moveaxis
 from polyop.tensor.tensor import Tensor
 
 
@@ -21,24 +21,32 @@ def batched_call(
 ) -> Any:
     """Call an operator on the function of a whole batch, below the vmap."""
     level: VmapLevel = to.level
+    hop, subgraph, options = hop.as_call(subgraph, options)
     leaves, spec = tree.flatten(operands)
     pairs = [peel(x, level) for x in leaves]
     of_batch = OfBatch(subgraph, spec, [axis for _, axis in pairs], level)
     with to.lower():
-        out = hop(of_batch, *tree.unflatten(spec, [value for value, _ in pairs]), **options)
-
-    def mapped(leaf: Any) -> Any:
-        return batched(leaf, 0, level) if isinstance(leaf, Tensor) else leaf
-
-    return tree.map_leaves(mapped, out)
+        values = tree.unflatten(spec, [value for value, _ in pairs])
+        out = hop(remade(subgraph, of_batch), *values, **options)
+    results, out_spec = tree.flatten(out)
+    mapped = [
+        batched(x, 0, level) if differs and isinstance(x, Tensor) else x
+        for x, differs in zip(results, of_batch.differ, strict=True)
+    ]
+    return tree.unflatten(out_spec, mapped)
 
 
 class OfBatch:
-    """A function of whole batches, made of a function of one sample; all results have axis 0."""
+    """A function of whole batches, made of a function of one sample; batches have axis 0.
+
+    Attributes:
+        differ: for each result, whether it differed from sample to sample in the last run.
+    """
 
     def __init__(
         self, subgraph: Callable[..., Any], spec: Any, axes: Sequence[Any], level: VmapLevel
     ) -> None:
+        self.differ: list[bool] = []
         self.subgraph = subgraph
         self.spec = spec
         self.axes = axes
@@ -59,6 +67,7 @@ class OfBatch:
         finally:
             reset_word(token)
             level.alive = level.alive and level is self.level
+        self.differ = [peel(x, level)[1] is not None for x in tree.leaves(out)]
         return tree.map_leaves(lambda leaf: self._whole(leaf, level), out)
 
     def _whole(self, leaf: Any, level: VmapLevel) -> Any:
@@ -71,6 +80,4 @@ class OfBatch:
                 seen=f"shape {tuple(value.shape)}",
                 fix="pass the tensor to the function as an operand",
             )
-        if axis is None:
-            return expand_to(expand_dims(value, 0), [level.batch_size, *value.shape])
         return moveaxis(value, axis, 0) if axis else value

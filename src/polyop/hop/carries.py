@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from polyop.hop.batches import in_batch
 from polyop.hop.forms import Flat, Form, Group, is_batched
-from polyop.hop.looping import BODY, WhileLoop, samples_of
+from polyop.hop.looping import BODY, WhileLoop, ending, samples_of
 from polyop.hop.predicates import truth
 from polyop.hop.scanning import scan
 from polyop.hop.speculation import choose
@@ -61,6 +61,7 @@ class WhileLoopCarries(WhileLoop):
                 new = tuple(choose(self, pred, a, b, "the carries of two steps") for a, b in pairs)
             carry, found = new, self.tested(form, new)
             pred = logical_and(flag, reshape(found, ())) if is_batched(pred) else found
+        carry = ending(carry, form)
         if rows:
             return (*carry, *[stack(list(column)) for column in zip(*rows, strict=True)])
         return (*carry, zeros(0, dtype="bool"), *[empty_stack(x, ()) for x in tensors_in(carry)])

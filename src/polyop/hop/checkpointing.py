@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bits import FAKE_MODE, GRAD, LIFTED, PRE_DISPATCH, TRACE
+from polyop.dispatch.bits import FAKE_MODE, GRAD, LIFTED, PRE_DISPATCH, TRACE, WRAPPED
 from polyop.dispatch.context import AUTOGRAD, run_under, word
 from polyop.errors import SubgraphError
 from polyop.hop.control import WATCHED
-from polyop.hop.forms import Form, innermost_keys
+from polyop.hop.forms import Form, Group, innermost_keys
 from polyop.hop.steps import check_function
 from polyop.hop.wraps import Wrapper
 from polyop.layers.autocast import same_autocast
+from polyop.layers.autograd.node import edges
 from polyop.ops.random import Drawn, drawing, stand, state_of
 from polyop.ops.views import detach
 from polyop.source import source_of
@@ -46,6 +47,8 @@ class Checkpoint(Wrapper):
         tensor([2., 2.])
     """
 
+    replays = True
+
     def __call__(self, fn: Callable[..., Any], *operands: Any) -> Any:
         """Call the function."""
         if not word().grad and not word() & WATCHED:
@@ -65,6 +68,16 @@ class Checkpoint(Wrapper):
         """Keep each call whole."""
         return True
 
+    def recorded(self, form: Form) -> Group:
+        """Call it as one step of autograd, which the function may ask its operands about."""
+        fn: Any = form.functions[0]
+        while fn is not None and not isinstance(fn, Replayed):
+            fn = getattr(fn, "__wrapped__", None)
+        if fn is not None:  # a derivative of it has other operands
+            flags = [isinstance(x, Tensor) and x.requires_grad for x in form.leaves]
+            fn.recorded |= {i for i, flag in enumerate(flags) if flag}
+        return super().recorded(form)
+
     def ready(self, fn: Any) -> Any:
         """Let the function draw the same numbers each time, under the same autocast."""
         return Replayed(self, fn)
@@ -77,6 +90,7 @@ class Replayed:
         self.__wrapped__ = fn
         self.hop = hop
         self.drawn: Drawn | None = None
+        self.recorded: set[int] = set()  # the operands that require grad where it was called
         self.autocast = same_autocast()
 
     def __call__(self, *operands: Any) -> Any:
@@ -100,14 +114,19 @@ class Replayed:
 
     def _first(self, operands: Any) -> Any:
         """Run it for the results; what still requires grad there is no operand."""
-        if any(innermost_keys(x) & LIFTED for x in tree.leaves(operands)):
+        leaves = tree.leaves(operands)
+        if any(innermost_keys(x) & LIFTED for x in leaves):
             return self.__wrapped__(*operands)  # what is detached would lose its derivative
-        bare = tree.map_leaves(lambda x: detach(x) if isinstance(x, Tensor) else x, operands)
+        tensors = [(i, x) for i, x in enumerate(leaves) if isinstance(x, Tensor)]
+        recorded = set() if any(x.keys & WRAPPED for _, x in tensors) else self.recorded
+        bare = {id(x): _apart(x, recorded=i in recorded) for i, x in tensors}
         now = word()
         seeing = now.but(grad=True, exclude=now.exclude - AUTOGRAD)
-        out = run_under(seeing, self.__wrapped__, *bare)
+        given = tree.map_leaves(lambda x: bare.get(id(x), x), operands)
+        out = run_under(seeing, self.__wrapped__, *given)
+        starts = {x.grad_node for x in bare.values() if x.keys & GRAD}
         for leaf in tree.leaves(out):
-            if innermost_keys(leaf) & GRAD:
+            if innermost_keys(leaf) & GRAD and not (leaf.keys & GRAD and begins_at(leaf, starts)):
                 raise SubgraphError(
                     f"the function of {self.hop} uses a tensor that requires grad, and that is "
                     "neither an operand nor in its closure",
@@ -115,7 +134,44 @@ class Replayed:
                     source=source_of(self.__wrapped__),
                     fix="pass it as an operand",
                 )
-        return out
+        back = {id(bare[id(x)]): x for _, x in tensors}
+        return tree.map_leaves(lambda x: _without_history(x, back), out)
+
+
+def _apart(x: Tensor, *, recorded: bool) -> Tensor:
+    """Give an operand without its history; the function may ask whether it requires grad."""
+    bare: Tensor = detach(x)
+    return bare.requires_grad_() if recorded else bare
+
+
+def begins_at(tensor: Tensor, starts: set[Any]) -> bool:
+    """Tell whether a tensor was computed from some leaves alone."""
+    seen, todo = {tensor.grad_node}, [tensor.grad_node]
+    while todo:
+        node = todo.pop()
+        if not node.seq and node not in starts:
+            return False
+        new = [n for n in edges(node) if n not in seen] if node.seq else []
+        seen.update(new)
+        todo += new
+    return True
+
+
+def _without_history(value: Any, operands: dict[int, Tensor]) -> Any:
+    """Give a result, and what it is a view of, no history; a view of an operand is one of it."""
+    if id(value) in operands:
+        return operands[id(value)]
+    x = value
+    while isinstance(x, Tensor):
+        if x.keys & GRAD:
+            x.keys &= ~GRAD
+            del x.grad_node
+        base, *step = getattr(x, "view_of", None) or (None,)
+        if id(base) in operands:
+            x.view_of = (operands[id(base)], *step)
+            break
+        x = base
+    return value
 
 
 checkpoint = Checkpoint("checkpoint")

@@ -21,6 +21,7 @@ from polyop.hop.forms import (
 )
 from polyop.hop.predicates import predicate, truth
 from polyop.hop.pullbacks import places_of, pullback
+from polyop.hop.sharing import joined, like, places, seal_operands, together
 from polyop.hop.speculation import choose, speculating
 from polyop.hop.steps import fake_result, same_layout
 from polyop.layers.fake.mode import FakeTensorMode
@@ -58,6 +59,7 @@ class Cond(ControlOperator):
     """
 
     names = (TRUE, FALSE)
+    gives = True
 
     def __call__(
         self,
@@ -100,13 +102,18 @@ class Cond(ControlOperator):
         ((pred,), operands), (yes, no) = form.groups, form.functions
         if not is_batched(pred):
             return (yes if truth(pred) else no)(*operands)
-        with speculating(self, form.functions, operands):
+        with speculating(self, form.functions, operands) as outside:
             (a, spec), (b, other) = (tree.flatten(fn(*operands)) for fn in (yes, no))
             same_structure(self, (TRUE, spec), (FALSE, other), no)
-            leaves = [
+            told = [places(a, outside), places(b, outside)]
+            found = together(told)
+            chosen = [
                 choose(self, pred, x, y, f"the results {path_of(spec, i)} of the functions")
+                if found[i].kind in {"own", "sealed"} else None
                 for i, (x, y) in enumerate(zip(a, b, strict=True))
-            ]
+            ]  # fmt: skip
+            leaves = joined(self, found, outside, chosen)
+            seal_operands(self, found, told, outside)
         return tree.unflatten(spec, leaves)
 
     def whole(self, form: Form) -> Any:
@@ -129,7 +136,8 @@ class Cond(ControlOperator):
         if isinstance(yes, Flat) and isinstance(no, Flat):
             same_structure(self, (TRUE, yes.result), (FALSE, no.result), no)
         pairs = zip(*results, strict=True)
-        return tuple(self._joined(form, i, a, b, mode) for i, (a, b) in enumerate(pairs))
+        fakes = [self._joined(form, i, a, b, mode) for i, (a, b) in enumerate(pairs)]
+        return tuple(like(results, fakes))
 
     def _joined(self, form: Form, i: int, a: Any, b: Any, mode: FakeTensorMode) -> Any:
         if isinstance(a, Tensor) and isinstance(b, Tensor):

@@ -19,7 +19,6 @@ from polyop.dispatch.keys import DispatchKey
 from polyop.errors import MissingGradientError, SubgraphError
 from polyop.graph.node import PLACEHOLDER
 from polyop.hop.forms import (
-    Flat,
     Form,
     Group,
     flat,
@@ -33,11 +32,13 @@ from polyop.hop.pullbacks import Step, refuse_repeated
 from polyop.hop.pushforwards import pushed
 from polyop.hop.rules import Interpreter, below_autograd, register_fake
 from polyop.hop.schema import HopSchemaGenerator
+from polyop.hop.sharing import Told
 from polyop.hop.subgraph import (
     Subgraph,
     fake_mode_of,
     inserting_behind,
     record_call,
+    refuse_subclass,
     trace_subgraph,
 )
 from polyop.layers.fake.mode import FakeTensorMode
@@ -106,12 +107,18 @@ class ControlOperator(HigherOrderOperator):
             "of steps is known",
         )
 
+    #: Whether the results of a call are those of a function, and share memory as they do.
+    gives = False
+
     #: The functions that give a predicate, by place.
     predicates: frozenset[int] = frozenset()
 
     def moving(self, flags: Groups, groups: Groups) -> Groups:
         """Tell which operands are followed by a tangent, from which of them have one."""
         return flags
+
+    #: Whether its function, run again, draws what it drew.
+    replays = False
 
     #: Whether `pulled` wants the results of the call, which are kept for it.
     keeps_results = False
@@ -189,7 +196,7 @@ class ControlOperator(HigherOrderOperator):
         if not form.is_flat:
             return self.whole(form)
         if word().grad and any(isinstance(x, Tensor) and x.keys & GRAD for x in form.leaves):
-            return self.recorded(form)
+            return self.kept(form, self.recorded)
         token = set_word(below_autograd(word()))
         try:
             return self.again(form)
@@ -213,9 +220,18 @@ class ControlOperator(HigherOrderOperator):
         if not form.is_flat:
             return self.whole(form)
         if any(innermost_level_is(x, to.level) for x in form.leaves):
-            return act(form)
+            return self.kept(form, act)
         with to.lower():
             return self.again(form)
+
+    def kept(self, form: Form, act: Callable[[Form], Group]) -> Group:
+        """Let a layer act on a call in its flat form, and its results share memory as before."""
+        if not self.gives:
+            return act(form)
+        told = Told(self)
+        fns = tuple(fn.remade(told.telling(fn)) for fn in form.functions)  # type: ignore[attr-defined]
+        out = act(form._replace(functions=fns))
+        return tuple(told.joined(tree.leaves(self.arguments(form)[0]), out))
 
     def recorded(self, form: Form) -> Group:
         """Call it as one step of autograd."""
@@ -265,6 +281,9 @@ class ControlOperator(HigherOrderOperator):
         self, tracer: Tracer | None, form: Form, mode: FakeTensorMode, *, pre_dispatch: bool = False
     ) -> list[Subgraph]:
         """Trace the functions; all get what any of them uses of its surroundings."""
+        for x in form.leaves:
+            if isinstance(x, Tensor):
+                refuse_subclass(self, x)
         made: list[Subgraph] = []
         samples = run_under(word().but(fake=mode), self.samples, form, mode)
         for fn, given in zip(form.functions, samples, strict=True):
@@ -299,7 +318,7 @@ class ControlOperator(HigherOrderOperator):
         if all(peel(x, to.level)[1] is None for x in form.leaves):
             with to.lower():
                 return self.again(form)
-        return self.batch(form, to.level)
+        return self.kept(form, lambda form: self.batch(form, to.level))
 
     def functionalize(self, ctx: FunctionalizeAPI, *args: Any, **kwargs: Any) -> Any:
         """Call it on functions that write nothing where that is watched."""
@@ -308,11 +327,16 @@ class ControlOperator(HigherOrderOperator):
             return self.eager(form)
         if not form.is_flat:
             return self.whole(form)
-        fns = tuple(Flat(ctx.functionalize(fn), None, fn.name) for fn in form.functions)  # type: ignore[attr-defined]
-        made = form._replace(functions=fns).given(ctx.unwrap_tensors(form.leaves))
-        with ctx.redispatch_to_next():
-            out = self.again(made)
-        return ctx.wrap_tensors(out)
+
+        def act(form: Form) -> Group:
+            fns = tuple(fn.remade(ctx.functionalize(fn)) for fn in form.functions)  # type: ignore[attr-defined]
+            made = form._replace(functions=fns).given(ctx.unwrap_tensors(form.leaves))
+            with ctx.redispatch_to_next():
+                out = self.again(made)
+            wrapped: Group = ctx.wrap_tensors(out)
+            return wrapped
+
+        return self.kept(form, act)
 
     # -- schema ---------------------------------------------------------------
 

@@ -9,25 +9,30 @@ one, and call the operator on that (S178).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bits import GRAD, MODES, PRE_DISPATCH, TRACE, WRAPPED
-from polyop.dispatch.context import reset_word, set_word, word
+from polyop.dispatch.context import Word, reset_word, set_word, word
 from polyop.dispatch.implementations import TransformType
 from polyop.dispatch.keys import DispatchKey
 from polyop.graph import GraphModule
 from polyop.hop.batching import batched_call
 from polyop.hop.closures import check_closed, free_tensors
 from polyop.hop.functionalize_api import FunctionalizeAPI
-from polyop.hop.gradient import Recorded, differentiable_call
+from polyop.hop.gradient import Recorded, differentiable_call, remade
 from polyop.hop.operator import HigherOrderOperator
+from polyop.hop.pullbacks import refuse_acting
 from polyop.hop.rules import Interpreter, below_autograd, register_fake
 from polyop.hop.schema import HopSchemaGenerator
+from polyop.hop.sharing import Told
 from polyop.hop.subgraph import record_call, trace_subgraph
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.trace.proxy import ProxyMode
 from polyop.layers.trace.tracer import Tracer
+from polyop.lazy import load
 from polyop.tensor.tensor import Tensor
 
 #: Who wants the call whole: a trace, or a mode.
@@ -80,8 +85,7 @@ class SubgraphOperator(HigherOrderOperator):
 
     def __call__(self, subgraph: Fn, /, *operands: Any, **options: Any) -> Any:
         """Call the function."""
-        # A trace makes inputs of what the function closes over.
-        if subgraph.__class__ is not GraphModule and not word() & LIFTING:
+        if subgraph.__class__ is not GraphModule and not in_trace(word()):
             check_closed(self, subgraph)
         return super().__call__(subgraph, *operands, **options)
 
@@ -91,9 +95,27 @@ class SubgraphOperator(HigherOrderOperator):
         """Do what a call means."""
         return subgraph(*operands)
 
+    @property
+    def gives(self) -> bool:
+        """Whether a call gives what the function gives; an author's `eager` may do more."""
+        return type(self).eager is SubgraphOperator.eager
+
     def inline(self, _: Any, subgraph: Fn, /, *operands: Any, **options: Any) -> Any:
-        """Leave a call to the function's own operators."""
-        return self.eager(subgraph, *operands, **options)
+        """Leave a call to the function's own operators; a trace may not repeat all of them."""
+        graph = getattr(word().recorder, "graph", None)
+        if graph is None or not isinstance(subgraph, Recorded) or not subgraph.repeats:
+            return self.eager(subgraph, *operands, **options)
+        before = graph.last
+        out = self.eager(subgraph, *operands, **options)
+        refuse_acting(self, takewhile(lambda n: n is not before, reversed(graph.nodes)))
+        return out
+
+    def as_call(self, subgraph: Fn, options: dict[str, Any]) -> tuple[Any, Fn, dict[str, Any]]:
+        """Give the operator, the function and the options of a call that calls it, and no more."""
+        if self.gives:
+            return self, subgraph, options
+        whole = remade(subgraph, partial(self.eager, subgraph, **options))
+        return load("polyop.hop.wraps:wrap"), whole, {}
 
     def autograd(self, subgraph: Fn, /, *operands: Any, **options: Any) -> Any:
         """Record the call as one where it is watched, else each operator of the function."""
@@ -105,7 +127,7 @@ class SubgraphOperator(HigherOrderOperator):
         tensors = [x for x in tree.leaves((operands, options)) if isinstance(x, Tensor)]
         if not now.grad or not any(t.keys & GRAD for t in tensors):
             return self.below(subgraph, operands, options)
-        return differentiable_call(self, subgraph, operands, options)
+        return self.differentiable(subgraph, operands, options)
 
     def below(self, subgraph: Fn, operands: Sequence[Any], options: dict[str, Any]) -> Any:
         """Call it again below autograd."""
@@ -117,27 +139,34 @@ class SubgraphOperator(HigherOrderOperator):
 
     def trace(self, tracer: Tracer, subgraph: Fn, /, *operands: Any, **options: Any) -> Any:
         """Record the call as one node, with the function as a graph of its own."""
-        found = trace_subgraph(subgraph, operands, tracer=tracer, op=self)
-        if isinstance(subgraph, Recorded):
-            subgraph.check(self, found.lifted)
-            subgraph.check_repeated(self, found.module)
-        args = (found.module, *tree.leaves(operands), *found.lifted)
-        return record_call(tracer, self, args, options, self(*args, **options))
+        return self.record(tracer, subgraph, operands, options, pre_dispatch=False)
 
     def trace_before(self, mode: ProxyMode, subgraph: Fn, /, *operands: Any, **options: Any) -> Any:
         """Record the call as one node before dispatch."""
         mode.note(word())
-        tracer = mode.tracer
-        found = trace_subgraph(subgraph, operands, tracer=tracer, pre_dispatch=True, op=self)
+        return self.record(mode.tracer, subgraph, operands, options, pre_dispatch=True)
+
+    def record(
+        self, tracer: Tracer, subgraph: Fn, operands: Any, options: Any, *, pre_dispatch: bool
+    ) -> Any:
+        """Add the node of a call."""
+        found = trace_subgraph(
+            subgraph, operands, tracer=tracer, pre_dispatch=pre_dispatch, op=self
+        )
+        if isinstance(subgraph, Recorded):
+            subgraph.check(self, found)
         args = (found.module, *tree.leaves(operands), *found.lifted)
-        out = self(*args, **options)
-        return record_call(tracer, self, args, options, out)
+        return record_call(tracer, self, args, options, self(*args, **options))
 
     def vmap(self, to: Interpreter, subgraph: Fn, /, *operands: Any, **options: Any) -> Any:
         """Call it on the function of a batch where that is watched."""
         if not word() & WATCHED or uses(subgraph, WRAPPED):
             return self.eager(subgraph, *operands, **options)
-        return batched_call(self, to, subgraph, operands, options)
+
+        def act(made: Fn) -> Any:
+            return batched_call(self, to, made, operands, options)
+
+        return self.kept(subgraph, operands, act)
 
     def grad(self, to: Interpreter, subgraph: Fn, /, *operands: Any, **options: Any) -> Any:
         """Record the call as one where it is watched."""
@@ -147,7 +176,15 @@ class SubgraphOperator(HigherOrderOperator):
         if not any(level.peel(x) is not x for x in tree.leaves((operands, options))):
             with to.lower():
                 return self(subgraph, *operands, **options)
-        return differentiable_call(self, subgraph, operands, options)
+        return self.differentiable(subgraph, operands, options)
+
+    def differentiable(self, subgraph: Fn, operands: Any, options: dict[str, Any]) -> Any:
+        """Call it as one step of autograd."""
+
+        def act(made: Fn) -> Any:
+            return differentiable_call(self, made, operands, options)
+
+        return self.kept(subgraph, operands, act)
 
     def functionalize(
         self, ctx: FunctionalizeAPI, subgraph: Fn, /, *operands: Any, **options: Any
@@ -155,10 +192,21 @@ class SubgraphOperator(HigherOrderOperator):
         """Call it on the function that writes nothing where that is watched."""
         if not word() & WATCHED or uses(subgraph, WRAPPED):
             return self.eager(subgraph, *operands, **options)
-        operands, options = ctx.unwrap_tensors((operands, options))
-        with ctx.redispatch_to_next():
-            out = self(ctx.functionalize(subgraph), *operands, **options)
-        return ctx.wrap_tensors(out)
+
+        def act(made: Fn) -> Any:
+            operands_, options_ = ctx.unwrap_tensors((operands, options))
+            with ctx.redispatch_to_next():
+                out = self(remade(made, ctx.functionalize(made)), *operands_, **options_)
+            return ctx.wrap_tensors(out)
+
+        return self.kept(subgraph, operands, act)
+
+    def kept(self, subgraph: Fn, operands: Sequence[Any], act: Callable[[Fn], Any]) -> Any:
+        """Let a layer act on a call, and its results share memory as before."""
+        told = Told(self)
+        made = remade(subgraph, told.telling(subgraph)) if self.gives else subgraph
+        leaves, spec = tree.flatten(act(made))
+        return tree.unflatten(spec, told.joined(tree.leaves(operands), leaves))
 
     # -- schema ---------------------------------------------------------------
 
@@ -178,6 +226,14 @@ class SubgraphOperator(HigherOrderOperator):
         for leaf in tree.leaves(found.result):
             made.add_output(leaf)
         return made.gen_schema()
+
+
+def in_trace(now: Word) -> bool:
+    """Tell whether a trace runs, which makes inputs of what a function closes over.
+
+    A run on the fakes of a function that is traced is part of its trace, seen or not.
+    """
+    return bool(now & LIFTING) or (now.fake is not None and now.fake.tracer is not None)
 
 
 def _faked(mode: FakeTensorMode, x: Any) -> Any:

@@ -92,6 +92,12 @@ class Flat:
         """Name the leaves of the operands, as the function does."""
         return leaf_names(self.__wrapped__, tuple(self.arguments(tuple(operands))))
 
+    def remade(self, fn: Fn) -> Flat:
+        """Give a function that was made of this one, for the same place."""
+        made = Flat(fn, None, self.name)
+        made.recorded, made.repeats = self.recorded, self.repeats
+        return made
+
     def inside(self, *, repeats: bool = False) -> Flat:
         """Give the same function for use inside a step of autograd."""
         again = copy(self)
@@ -104,7 +110,7 @@ def flat(fn: Fn, spec: Any = None, name: str = "") -> Flat:
     return fn if isinstance(fn, Flat) else Flat(fn, spec, name)
 
 
-def closed(fn: Fn) -> Flat:
+def closed(fn: Flat) -> Flat:
     """Give a function of leaves whose results share no memory with its operands."""
 
     def own(*given: Any) -> Group:
@@ -112,7 +118,7 @@ def closed(fn: Fn) -> Flat:
         return tuple(_own(x, ids) for x in fn(*given))
 
     own.__wrapped__ = fn  # type: ignore[attr-defined]
-    return Flat(own, None, getattr(fn, "name", ""))
+    return fn.remade(own)
 
 
 def _own(value: Any, ids: set[int]) -> Any:

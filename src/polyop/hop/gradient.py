@@ -7,19 +7,20 @@ has a gradient in turn, by the same rule.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bits import GRAD, LIFTED, PRE_DISPATCH
+from polyop.dispatch.bits import GRAD, LIFTED
 from polyop.dispatch.context import run_under, word
-from polyop.errors import AutogradError, SubgraphError
-from polyop.graph import GraphModule, is_impure
-from polyop.graph.node import CALL_FUNCTION
-from polyop.graph.text import line_of
+from polyop.errors import SubgraphError
+from polyop.hop.pullbacks import Run, Step, refuse_repeated, undrawn
 from polyop.hop.rules import below_autograd
+from polyop.hop.subgraph import Subgraph
 from polyop.layers.autograd.function import APPLY, Function
 from polyop.layers.autograd.grad_level import GradLevel
 from polyop.layers.autograd.transforms import vjp
+from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.levels import innermost
 from polyop.ops.rounding import clone
 from polyop.tensor.tensor import Tensor, is_differentiable
@@ -53,7 +54,7 @@ class Call:
     def run(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
         """Call the operator, below."""
         operands = tree.unflatten(self.spec, leaves)
-        out = self.hop(Recorded(self.subgraph), *operands, **self.options)
+        out = self.hop(inside(self.subgraph), *operands, **self.options)
         flat, out_spec = tree.flatten(out)
         self.out_spec[:] = [out_spec]
         return tuple(flat)
@@ -63,19 +64,35 @@ class Call:
         chosen = [i for i, x in enumerate(leaves) if _has_gradient(x)]
         wanted = [i for i, g in enumerate(grads) if g is not None]
         n = len(leaves)
-        back = Pullback(self, chosen, wanted, n)
-        found = self.hop(Recorded(back), *leaves, *[grads[i] for i in wanted], **self.options)
+        hop, subgraph, options = self.hop.as_call(self.subgraph, self.options)
+        back = Recorded(Pullback(subgraph, self.spec, chosen, wanted, n), repeats=True)
+        call = undrawn(self.hop, partial(hop, **options))
+        found = call(back, *leaves, *[grads[i] for i in wanted])
         done: list[Any] = [None] * n
         for i, g in zip(chosen, found, strict=True):
             done[i] = g
         return done
 
+    def runs(self, leaves: Sequence[Any], mode: FakeTensorMode) -> list[Run]:
+        """Give the function with fakes of what it gets, and which of these may require grad."""
+        flags = [isinstance(x, Tensor) and bool(x.keys & GRAD) for x in leaves]
+        _, subgraph, _ = self.hop.as_call(self.subgraph, self.options)
+
+        def of_leaves(*given: Any) -> Any:
+            return subgraph(*tree.unflatten(self.spec, given))
+
+        fakes = tuple(mode.constant(x) if isinstance(x, Tensor) else x for x in leaves)
+        return [(of_leaves, fakes, flags)]
+
 
 class Pullback:
     """The function from operands and gradients of results to gradients of operands."""
 
-    def __init__(self, call: Call, chosen: list[int], wanted: list[int], count: int) -> None:
-        self.call = call
+    def __init__(
+        self, subgraph: Fn, spec: Any, chosen: list[int], wanted: list[int], count: int
+    ) -> None:
+        self.subgraph = subgraph
+        self.spec = spec
         self.chosen = chosen
         self.wanted = wanted
         self.count = count
@@ -87,7 +104,7 @@ class Pullback:
         def of_chosen(*values: Any) -> tuple[Any, ...]:
             for i, value in zip(self.chosen, values, strict=True):
                 leaves[i] = value
-            out = tree.leaves(self.call.subgraph(*tree.unflatten(self.call.spec, leaves)))
+            out = tree.leaves(self.subgraph(*tree.unflatten(self.spec, leaves)))
             return tuple(out[i] for i in self.wanted)
 
         _, pull = vjp(of_chosen, *[leaves[i] for i in self.chosen])
@@ -106,24 +123,30 @@ def _has_gradient(value: Any) -> bool:
 
 
 class Recorded:
-    """A function inside a step of autograd: what it needs of gradients are its operands."""
+    """A function inside a step of autograd: what it needs of gradients are its operands.
 
-    __slots__ = ("subgraph",)
+    Attributes:
+        repeats: whether it runs a function that has run before, for a gradient.
+    """
 
-    def __init__(self, subgraph: Any) -> None:
+    __slots__ = ("repeats", "subgraph")
+
+    def __init__(self, subgraph: Any, *, repeats: bool = False) -> None:
         self.subgraph = subgraph
+        self.repeats = repeats
 
     def __call__(self, *operands: Any) -> Any:
         """Call the function."""
         return self.subgraph(*operands)
 
-    def check(self, op: Any, lifted: Sequence[Any]) -> None:
-        """Refuse tensors that require grad and are no operands.
+    def check(self, op: Any, found: Subgraph) -> None:
+        """Refuse tensors that require grad and are no operands, and what may not be repeated.
 
         Raises:
-            SubgraphError: there is one; its gradient would be lost.
+            SubgraphError: there is such a tensor; its gradient would be lost.
+            AutogradError: the function has an effect, or draws random numbers.
         """
-        for x in lifted:
+        for x in found.lifted:
             if isinstance(x, Tensor) and x.keys & (GRAD | LIFTED):
                 raise SubgraphError(
                     f"the function of {op} uses a tensor that requires grad and is no operand",
@@ -131,30 +154,18 @@ class Recorded:
                     seen=f"shape {tuple(x.shape)}",
                     fix="pass it to the function as an operand",
                 )
-
-    def check_repeated(self, op: Any, module: GraphModule) -> None:
-        """Refuse a gradient that would act, or draw, again by running the function again.
-
-        Raises:
-            AutogradError: the function has an effect, or draws random numbers.
-        """
-        if not isinstance(self.subgraph, Pullback):
-            return
-        for node in module.graph.nodes:
-            # What the function writes is its own, and made anew.
-            if node.op == CALL_FUNCTION and is_impure(node) and not _writes(node.target):
-                raise AutogradError(
-                    f"the gradient of {op} runs its function again, which would repeat an effect "
-                    "or draw other random numbers",
-                    op=op,
-                    seen=line_of(node),
-                    fix="do that outside of the function, and pass the result as an operand",
-                )
+        if self.repeats:
+            refuse_repeated(op, found.module)
 
 
-def _writes(target: Any) -> bool:
-    schema = getattr(target, "_schema", None)
-    return bool(schema is not None and schema.is_mutable)
+def inside(subgraph: Fn) -> Recorded:
+    """Give a function for use inside a step of autograd."""
+    return subgraph if isinstance(subgraph, Recorded) else Recorded(subgraph)
+
+
+def remade(subgraph: Fn, made: Fn) -> Any:
+    """Give a function that was made of another one, for the same place."""
+    return Recorded(made, repeats=subgraph.repeats) if isinstance(subgraph, Recorded) else made
 
 
 class SubgraphFunction(Function):
@@ -173,11 +184,8 @@ class SubgraphFunction(Function):
     @staticmethod
     def forward(call: Call, *leaves: Any) -> Any:
         """Call the operator."""
-        now = word()
-        if not now & PRE_DISPATCH:
-            return call.run(leaves)
-        # A program before dispatch says in which grad mode a call was made: the caller's.
-        return run_under(below_autograd(now).but(grad=call.grad), call.run, leaves)
+        # What is called may ask for the grad mode: it is the caller's.
+        return run_under(below_autograd(word()).but(grad=call.grad), call.run, leaves)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -197,3 +205,14 @@ class SubgraphFunction(Function):
         pairs = zip(ctx.saved_tensors, ctx.statics, strict=True)
         leaves = [x if x is not None else static for x, static in pairs]
         return (None, *ctx.call.pull(leaves[: ctx.count], grads, leaves[ctx.count :]))
+
+
+def call_of(node: Any) -> tuple[Any, list[Any]] | None:
+    """Give the call that a step of autograd is, and its operands; None for any other step."""
+    ctx = getattr(node, "s0", None)
+    call = getattr(ctx, "call", None)
+    if not isinstance(call, (Call, Step)):
+        return None
+    pairs = zip(ctx._saved, ctx.statics, strict=True)  # type: ignore[union-attr]
+    leaves = [static if x is None else x for x, static in pairs]
+    return call, leaves[: ctx.count]  # type: ignore[union-attr]

@@ -10,7 +10,6 @@ from polyop.dispatch.context import run_under
 from polyop.hop.batches import at_axis, differing, in_batch, lasting, on_batch
 from polyop.hop.control import ControlOperator, Groups
 from polyop.hop.forms import (
-    Flat,
     Form,
     Group,
     breach,
@@ -30,6 +29,7 @@ from polyop.hop.steps import (
     fake_carry,
     fake_result,
     is_of_trees,
+    own_memory,
 )
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.vmap.batch import VmapLevel, peel
@@ -119,9 +119,9 @@ class WhileLoop(ControlOperator):
         while True:
             pred = self.tested(form, carry)
             if is_batched(pred):
-                return self._masked(form, carry, pred)
+                return ending(self._masked(form, carry, pred), form)
             if not truth(pred):
-                return carry
+                return ending(carry, form)
             carry = self.step(body, carry, args)
 
     def tested(self, form: Form, carry: Group) -> Any:
@@ -135,7 +135,7 @@ class WhileLoop(ControlOperator):
         """Give the next carry."""
         found = body(*carry, *args)
         new = tuple(found) if isinstance(found, (tuple, list)) else found
-        leaves = check_carry(self, body, carry, new)
+        leaves = own_memory(check_carry(self, body, carry, new))
         given: Group = tree.unflatten(tree.structure(carry), leaves)
         return given
 
@@ -241,7 +241,7 @@ class WhileLoop(ControlOperator):
             return (logical_and(alive, flags(*kept, *given[n:])), *kept)
 
         values = tuple(v for v, _ in others)
-        fns = (Flat(goes_on, None, COND), closed(Flat(next_carry, None, BODY)))
+        fns = (test.remade(goes_on), closed(body.remade(next_carry)))  # type: ignore[attr-defined]
         alive = logical_and(ones(size, dtype="bool"), _below(level, flags, *first, *values))
         out = self.below(Form(fns, ((alive, *first), values), {}), level)
         return self.of_batch(out[1:], [True] * n, level, masked=True)
@@ -269,6 +269,12 @@ class WhileLoop(ControlOperator):
         """Give the results of a whole batch to its samples; `masked` if these end by themselves."""
         pairs = zip(out, differ, strict=True)
         return tuple(in_batch(x, 0 if differs else None, level) for x, differs in pairs)
+
+
+def ending(carry: Any, form: Form) -> Any:
+    """Give the last carry, which shares no memory with what the call was given."""
+    leaves, spec = tree.flatten(carry)
+    return tree.unflatten(spec, own_memory(leaves, form.leaves))
 
 
 def samples_of(flag: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import word
 from polyop.errors import AutogradError
 from polyop.graph import GraphModule, is_impure
@@ -13,10 +14,15 @@ from polyop.graph.purity import is_impure_target
 from polyop.graph.text import line_of
 from polyop.hop.forms import Flat, Form, Group, closed
 from polyop.layers.autograd.transforms import vjp
+from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.trace.proxy import set_autocast, set_grad_mode
 from polyop.layers.trace.sizes import assert_holds
 from polyop.ops.factories import zeros_like
+from polyop.ops.random import drawing
 from polyop.tensor.tensor import Tensor, is_differentiable
+
+#: A function, its operands, and which of these may require grad.
+Run = tuple[Callable[..., Any], Group, Sequence[bool]]
 
 
 class Step:
@@ -46,8 +52,18 @@ class Step:
         self, leaves: Sequence[Any], grads: Sequence[Any], out: Sequence[Any] = ()
     ) -> list[Any]:
         """Give the gradient of each leaf, None for what has none."""
-        found: list[Any] = self.hop.pulled(self.form.given(leaves), grads, tuple(out))
+        form = self.form.given(leaves)
+        call = self.hop.pulled if self.hop.replays else undrawn(self.hop, self.hop.pulled)
+        found: list[Any] = call(form, grads, tuple(out))
         return found
+
+    def runs(self, leaves: Sequence[Any], mode: FakeTensorMode) -> Iterator[Run]:
+        """Give each function with fakes of what it gets, and which of these may require grad."""
+        form = self.form.given(leaves)
+        flags = self.form.given([isinstance(x, Tensor) and bool(x.keys & GRAD) for x in leaves])
+        moving = self.hop.moving(flags.groups, form.groups)
+        places = self.hop.arguments(form._replace(groups=moving))
+        return zip(form.functions, self.hop.samples(form, mode), places, strict=True)
 
 
 def refuse_repeated(op: Any, module: GraphModule) -> None:
@@ -56,20 +72,45 @@ def refuse_repeated(op: Any, module: GraphModule) -> None:
     Raises:
         AutogradError: the function has an effect, or draws random numbers.
     """
-    for node in module.graph.nodes:
+    refuse_acting(op, module.graph.nodes)
+
+
+def refuse_acting(op: Any, nodes: Iterable[Node]) -> None:
+    """Refuse a gradient that consists of nodes, if one of them acts or draws.
+
+    Raises:
+        AutogradError: one does.
+    """
+    for node in nodes:
         if node.op != CALL_FUNCTION or not is_impure(node) or _may_be_repeated(node.target):
             continue
         inner = _subgraphs(node)
         for graph in inner:
             refuse_repeated(op, graph)
         if not inner:
-            raise AutogradError(
-                f"the gradient of {op} runs its function again, which would repeat an effect "
-                "or draw other random numbers",
-                op=op,
-                seen=line_of(node),
-                fix="do that outside of the function, and pass the result as an operand",
-            )
+            raise _repeats(op, line_of(node))
+
+
+def undrawn(op: Any, pull: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a gradient that refuses to draw: by running a function again it gets other numbers."""
+
+    def pulled(*args: Any) -> Any:
+        found, drawn = drawing(pull, *args)
+        if drawn:
+            raise _repeats(op, f"{len(drawn)} generator(s) that drew")
+        return found
+
+    return pulled
+
+
+def _repeats(op: Any, seen: str) -> AutogradError:
+    return AutogradError(
+        f"the gradient of {op} runs its function again, which would repeat an effect or draw "
+        "other random numbers",
+        op=op,
+        seen=seen,
+        fix="do that outside of the function, and pass the result as an operand",
+    )
 
 
 #: What only says how the calls behind it run, or checks them.

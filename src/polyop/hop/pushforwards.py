@@ -66,8 +66,7 @@ def pushforward(fn: Flat, moving: Sequence[bool], *, alone: bool = False) -> Fla
             out = fn(*leaves)
         return tuple(x for leaf in out for x in _parts(leaf, level, alone=alone))
 
-    made = closed(Flat(front, None, fn.name))
-    return made.inside(repeats=fn.repeats) if fn.recorded else made
+    return closed(fn.remade(front))
 
 
 def _parts(leaf: Any, level: JvpLevel, *, alone: bool) -> Iterator[Any]:

@@ -27,6 +27,7 @@ from polyop.hop.steps import (
     is_of_leaves,
     is_of_trees,
     length_of,
+    own_memory,
     sample_run,
     stacked,
     step_of,
@@ -122,8 +123,10 @@ class Scan(ControlOperator):
         for i in reversed(range(length)) if form.options else range(length):
             given = (carry,) if single else carry
             new, ys[i] = self.parted(fn, len(init), fn(*given, *step_of(xs, i), *args))
-            leaves = check_carry(self, fn, carry, new)
+            leaves = own_memory(check_carry(self, fn, carry, new))
             carry = tree.unflatten(tree.structure(carry), leaves)
+        leaves, spec = tree.flatten(carry)
+        carry = tree.unflatten(spec, own_memory(leaves, form.leaves))
         return self.joined(fn, carry, stacked(self, fn, ys) if length else self._empty(form))
 
     def parted(self, fn: Fn, count: int, out: Any) -> tuple[Any, Any]:

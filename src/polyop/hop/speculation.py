@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, NoReturn
 
 from polyop import tree
@@ -35,9 +36,24 @@ class EffectGuard(DispatchMode):
             self._refuse(op)
         if isinstance(op, OpOverload):
             return op(*args, **(kwargs or {}))
-        run = getattr(op, "at_data", None) or getattr(op, "eager", op)
+        run = getattr(op, "at_data", None)
+        if run is not None:
+            form = op.parse(*args, **(kwargs or {}))
+            if op.watched(form):
+                fns = tuple(fn.remade(self._guarded(fn)) for fn in form.functions)
+                return op.again(form._replace(functions=fns))
         with self:  # what its functions call is met here again
-            return run(*args, **(kwargs or {}))
+            return (run or getattr(op, "eager", op))(*args, **(kwargs or {}))
+
+    def _guarded(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Give a function of a call that stays whole, which runs inside the guard."""
+
+        @wraps(fn, updated=())
+        def run(*args: Any) -> Any:
+            with self:
+                return fn(*args)
+
+        return run
 
     def _refuse(self, op: Any) -> NoReturn:
         raise SubgraphError(
@@ -57,8 +73,12 @@ def _acts(op: Any) -> bool:
 
 
 @contextmanager
-def speculating(op: Any, functions: Sequence[Callable[..., Any]], operands: Any) -> Iterator[None]:
+def speculating(
+    op: Any, functions: Sequence[Callable[..., Any]], operands: Any
+) -> Iterator[list[Tensor]]:
     """Run functions for all samples: effects, and writes to what was there, are refused.
+
+    Gives the tensors that were there.
 
     Raises:
         SubgraphError: there is one.
@@ -67,7 +87,7 @@ def speculating(op: Any, functions: Sequence[Callable[..., Any]], operands: Any)
     seen += [t for fn in functions for _, t in free_tensors(fn)]
     before = [t._version for t in seen]
     with EffectGuard(op):
-        yield
+        yield seen
     for t, version in zip(seen, before, strict=True):
         if t._version != version:
             raise SubgraphError(

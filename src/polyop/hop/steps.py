@@ -14,6 +14,7 @@ from polyop.layers.vmap.batch import VmapLevel, peel
 from polyop.ops.factories import zeros
 from polyop.ops.joining import stack
 from polyop.ops.reductions import sum as sum_of
+from polyop.ops.rounding import clone
 from polyop.ops.views import moveaxis
 from polyop.symbolic import statically_known_true
 from polyop.tensor.meta import normal_strides
@@ -164,6 +165,23 @@ def check_carry(op: Any, fn: Fn, old: Any, new: Any, name: str = "the carry") ->
                 if isinstance(b, Tensor) else "make it a Tensor",
             )  # fmt: skip
     return after
+
+
+def own_memory(values: Sequence[Any], others: Sequence[Any] = ()) -> list[Any]:
+    """Give values of which no two share memory, nor one with some others: copies where they do."""
+    seen = {memory_of(x) for x in others if isinstance(x, Tensor)}
+    done = list(values)
+    for i, x in enumerate(values):
+        if isinstance(x, Tensor):
+            memory = memory_of(x)
+            done[i] = clone(x) if memory in seen else x
+            seen.add(memory)
+    return done
+
+
+def memory_of(x: Tensor) -> int:
+    """Give what tensors that share memory have in common."""
+    return id(x if x.version.__class__ is int else x.version)
 
 
 def _keeps(a: Any, b: Any) -> bool:

@@ -159,7 +159,7 @@ class SubgraphTracer(Tracer):
         value = leaf
         if isinstance(leaf, Tensor):
             self._refuse_wrapped(leaf)
-            self._refuse_subclass(leaf)
+            refuse_subclass(self.op, leaf)
             value = fresh_input(leaf if mode is None else mode.constant(leaf), None, name)
             self._inputs[id(value)] = (self._count, name, value, value._version)
         self._last_input = self.placeholder(name, value)
@@ -220,15 +220,6 @@ class SubgraphTracer(Tracer):
                 fix="pass the tensor to the function as an operand",
             )
 
-    def _refuse_subclass(self, tensor: Tensor) -> None:
-        if type(tensor) is not Tensor:
-            raise SubgraphError(
-                f"an operand of a traced subgraph is a {type(tensor).__name__}",
-                op=self.op,
-                declared="Tensor",
-                fix="give the operator the tensors inside, and make the subclass in the function",
-            )
-
     # -- what is done to inputs -----------------------------------------------
 
     def written(self, tensor: Tensor, node: Node) -> None:
@@ -253,6 +244,21 @@ class SubgraphTracer(Tracer):
                 self._refuse_wrapped(leaf)
                 if self.is_tracked(leaf) or id(leaf) in self._inputs:
                     self._note("returns", leaf, getattr(leaf, "graph_node", None), UNKNOWN)
+
+
+def refuse_subclass(op: Any, tensor: Tensor) -> None:
+    """Refuse an operand of a class of its own: a program is one of plain tensors.
+
+    Raises:
+        SubgraphError: it is one.
+    """
+    if type(tensor) is not Tensor:
+        raise SubgraphError(
+            f"an operand of a traced subgraph is a {type(tensor).__name__}",
+            op=op,
+            declared="Tensor",
+            fix="give the operator the tensors inside, and make the subclass in the function",
+        )
 
 
 class SubgraphSizes(Sizes):

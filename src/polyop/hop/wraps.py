@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,8 +13,9 @@ from polyop.hop.batches import in_batch, on_batch
 from polyop.hop.control import ControlOperator
 from polyop.hop.derived import SubgraphOperator
 from polyop.hop.forms import Flat, Form, Group, breach
-from polyop.hop.lifting import Lifted
 from polyop.hop.pullbacks import places_of, pullback
+from polyop.hop.reuse import same_program
+from polyop.hop.sharing import like
 from polyop.hop.steps import check_function, fake_result
 from polyop.hop.subgraph import Subgraph
 from polyop.layers.autocast import autocast
@@ -30,6 +32,7 @@ class Wrapper(ControlOperator):
     """Base of operators that call one function, in a context that the options name."""
 
     names = ("the function",)
+    gives = True
 
     def context(self, options: dict[str, Any]) -> AbstractContextManager[Any]:
         """Give what the function runs inside."""
@@ -60,7 +63,7 @@ class Wrapper(ControlOperator):
 
     def outcome(self, form: Form, results: Sequence[Group], mode: FakeTensorMode) -> Group:
         """Give the results."""
-        return tuple(fake_result(mode, x) for x in results[0])
+        return tuple(like(results, [fake_result(mode, x) for x in results[0]]))
 
     def pull(self, form: Form, grads: Sequence[Any]) -> list[Any]:
         """Call it on the gradient of the function."""
@@ -199,6 +202,12 @@ class WrapWithAutocast(Wrapper):
         """Give the arguments of a call."""
         return (*form.options.values(), *form.functions, *form.groups[0]), {}
 
+    def record(self, tracer: Tracer, form: Form, *, pre_dispatch: bool) -> Any:
+        """Add the node of a call; a program that has the casts themselves runs without autocast."""
+        if not pre_dispatch:
+            form = form._replace(options={**form.options, "enabled": False})
+        return super().record(tracer, form, pre_dispatch=pre_dispatch)
+
     def context(self, options: dict[str, Any]) -> AbstractContextManager[Any]:
         """Enter autocast."""
         return autocast(options["device_type"], options["dtype"], options["enabled"])
@@ -220,8 +229,7 @@ class InvokeSubgraph(Wrapper):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._known: WeakKeyDictionary[Tracer, dict[Any, tuple[Any, Subgraph, Any]]]
-        self._known = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Tracer, dict[str, list[Subgraph]]] = WeakKeyDictionary()
 
     def __call__(self, subgraph: Fn, identifier: str, *operands: Any) -> Any:
         """Call the function."""
@@ -239,32 +247,16 @@ class InvokeSubgraph(Wrapper):
     def graphs(
         self, tracer: Tracer | None, form: Form, mode: FakeTensorMode, *, pre_dispatch: bool = False
     ) -> list[Subgraph]:
-        """Trace the function, once for operands of one kind."""
-        fn = own_function(form.functions[0])
-        if tracer is None or fn is None:
-            return super().graphs(tracer, form, mode, pre_dispatch=pre_dispatch)
-        known = self._known.setdefault(tracer, {})
-        key = (id(fn), *form.options.values(), *map(_kind, form.groups[0]))
-        if key not in known:
-            (made,) = super().graphs(tracer, form, mode, pre_dispatch=pre_dispatch)
-            if made.lifted:
-                return [made]
-            known[key] = fn, made, self.structure(form)  # the function is kept: so is its id
-        _, made, form.functions[0].__wrapped__.result = known[key]  # type: ignore[attr-defined]
+        """Trace the function; a program that is the same as that of a former call is that one."""
+        (made,) = super().graphs(tracer, form, mode, pre_dispatch=pre_dispatch)
+        if tracer is None or made.lifted:
+            return [made]
+        known = self._known.setdefault(tracer, {}).setdefault(form.options["identifier"], [])
+        for former in known:
+            if same_program(former.module, made.module):
+                return [replace(made, module=former.module)]
+        known.append(made)
         return [made]
-
-
-def own_function(fn: Any) -> Any:
-    """Give the user's function that a flat one is; None for one that was made of it."""
-    while isinstance(fn, (Within, Lifted)) or (isinstance(fn, Flat) and fn.spec is not None):
-        fn = fn.__wrapped__
-    return None if isinstance(fn, Flat) else fn
-
-
-def _kind(leaf: Any) -> Any:
-    if isinstance(leaf, Tensor):
-        return tuple(leaf.shape), leaf.stride(), leaf.dtype, leaf.device
-    return type(leaf), leaf
 
 
 class ForeachMap(Wrapper):

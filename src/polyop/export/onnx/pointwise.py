@@ -42,7 +42,7 @@ UNARY = {
     "reciprocal": "Reciprocal", "sigmoid": "Sigmoid", "sign": "Sign", "sin": "Sin",
     "sinh": "Sinh", "sqrt": "Sqrt", "tan": "Tan", "tanh": "Tanh",
     "positive": "Identity", "clone": "Identity", "contiguous_copy": "Identity",
-    "detach": "Identity", "alias": "Identity",
+    "detach": "Identity", "alias": "Identity", "contiguous": "Identity",
 }  # fmt: skip
 for _name, _kind in UNARY.items():
     on_all(_name, unary(_kind))
