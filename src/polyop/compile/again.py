@@ -27,13 +27,21 @@ class Origin(NamedTuple):
     reads: tuple[One, ...]
     constants: tuple[Tensor, ...]
 
-    def check(self, fn: Callable[..., Any], tensors: Iterable[Tensor], before: list[int]) -> None:
+    def check(
+        self,
+        fn: Callable[..., Any],
+        tensors: Iterable[Tensor],
+        before: list[int],
+        *,
+        same: bool = True,
+    ) -> None:
         """Check that the function would compute again what the program computed.
 
         Args:
             fn: the function.
             tensors: what it was given.
             before: the versions of these, and of the constants, in the call.
+            same: whether the gradients that it reads are those of the call.
 
         Raises:
             AutogradError: it would not.
@@ -41,7 +49,7 @@ class Origin(NamedTuple):
         if not self.repeatable or before != self.versions(tensors):
             problem = "repeat its writes or random draws, or meet tensors that were written since"
             fix = "call the function itself, not the compiled one"
-        elif not all(read.same() for read in self.reads):
+        elif not same or not all(read.same() for read in self.reads):
             problem = "read values besides its arguments that have changed since"
             fix = "pass them as arguments, or change them after the gradient was taken"
         else:

@@ -9,112 +9,37 @@ acted once, at capture, exactly as in an eager call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from polyop import tree
 from polyop.compile.outlines import Inward
+from polyop.compile.recording import Answer, Capture, SideEffect, Source, found_at
 from polyop.compile.split import split
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.body import Number
 from polyop.dispatch.context import Word, run_under, word
-from polyop.errors import CaptureError, PolyopError, SubgraphError
+from polyop.errors import CaptureError, PolyopError
 from polyop.graph import GraphModule, Node
 from polyop.graph.node import GET_ATTR
 from polyop.graph.purity import escaping_nodes, is_write, written_nodes
 from polyop.layers.autograd.between import grad_between
 from polyop.layers.autograd.engine import meets_subclass
-from polyop.layers.autograd.node import node_of
 from polyop.layers.autograd.recorders import recorder_of
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.fake.convert import symbolic_meta
 from polyop.layers.trace.tracer import Tracer, describe, refuse_kind
 from polyop.objects.strays import watched
 from polyop.schema.opaque import is_input
-from polyop.source import caller
 from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.meta import Meta, meta_of
-from polyop.tensor.printing import PRINTER
 from polyop.tensor.storage import Version, share, shares_memory
 from polyop.tensor.subclass import is_traceable_wrapper_subclass
-from polyop.tensor.tensor import MADE, Tensor, of_array, of_meta
+from polyop.tensor.tensor import MADE, Tensor, of_meta
 
 #: Operators that make a view, each with its other arguments and the way out of its results.
 Views = tuple[tuple[Any, tuple[Any, ...]], ...]
-
-
-class DataLook(BaseException):
-    """Captured code looked at data; no `except Exception` in that code stops it."""
-
-    def __init__(self, what: str, place: object) -> None:
-        super().__init__(f"{what}() at {place}")
-        self.what, self.place = what, place
-
-
-class SideEffect(CaptureError):  # noqa: N818 - users see it as its base
-    """The function changed something outside it, which a program would not repeat."""
-
-
-class Capture(Tracer):
-    """A tracer for which every look at data ends the capture, of constants too.
-
-    The data of a constant would become part of the program, and the program
-    would not notice when it changes.
-    """
-
-    looks_to_print = True
-    stray = SideEffect  # eagerly, threads do as they do
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept: list[tuple[Tensor, Any, Any]] = []
-
-    def look(self, tensor: Tensor, what: str) -> NoReturn:
-        """End the capture."""
-        error = DataLook(what, caller())
-        self.note_failure(error)
-        raise error
-
-    def refuse_failure(self) -> None:
-        """Raise what was noted; what a subgraph may not do is none, once the function caught it."""
-        if isinstance(self.failure, SubgraphError):
-            problem, op, source = self.failure.problem, self.failure.op, self.failure.source
-            raise CaptureError(problem, op=op, source=source) from self.failure
-        super().refuse_failure()
-
-    def lift(self, tensor: Tensor) -> Node:
-        """Give the node of a constant, and note its history, and the gradient that it has."""
-        if id(tensor) not in self._lifted:
-            grad = tensor.grad if tensor.keys & GRAD else None  # type: ignore[attr-defined]
-            self.kept.append((tensor, node_of(tensor), grad))
-        return super().lift(tensor)
-
-    def restore(self) -> str:
-        """Take away what the capture left on constants; tell what that was, if anything."""
-        left = ""
-        for tensor, node, grad in self.kept:
-            if node_of(tensor) is not node:
-                tensor.keys &= ~GRAD
-                if node is not None:
-                    tensor.keys, tensor.grad_node = tensor.keys | GRAD, node
-                left = "the function writes what has a gradient to a tensor that is no argument"
-            if node is not None and tensor.grad is not grad:  # type: ignore[attr-defined]
-                tensor.grad = grad  # type: ignore[attr-defined]
-                left = "backward() in the function adds to the .grad of a tensor from outside"
-        return left
-
-
-def _print(tensor: Tensor, plain: Callable[[Tensor], str] = PRINTER.texts[Meta]) -> str:
-    """Give the text of a tensor without data; in a capture, that is a look at data."""
-    tracer = word().tracer
-    if tracer is None or not getattr(tracer, "looks_to_print", False):
-        return plain(tensor)
-    array = tracer.look(tensor, "repr")
-    return PRINTER.text(of_array(array))
-
-
-PRINTER.texts[Meta] = _print
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +58,8 @@ class Captured:
         wanted: the positions of inputs that require grad.
         parameters: tensors from elsewhere that require grad; further inputs.
         env: the sizes, with the guards that the capture relied on.
+        grads: the tensors whose gradients are inputs, behind the arguments.
+        answers: what else the program relies on of tensors.
     """
 
     forward: GraphModule
@@ -144,6 +71,22 @@ class Captured:
     wanted: tuple[int, ...]
     parameters: tuple[Tensor, ...]
     env: ShapeEnv
+    grads: tuple[Source, ...] = ()
+    answers: tuple[Answer, ...] = ()
+
+    def given(self, leaves: Sequence[Any]) -> Sequence[Any]:
+        """Give all that the program takes: the leaves of the arguments, and gradients."""
+        if not self.grads:
+            return leaves
+        return [*leaves, *(found_at(source, leaves).grad for source in self.grads)]
+
+
+class LacksGrads(BaseException):
+    """Captured code reads gradients that should be inputs."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        super().__init__()
+        self.sources = tuple(sources)
 
 
 def capture(
@@ -153,6 +96,7 @@ def capture(
     *,
     symbolic: bool,
     known: Collection[int] = (),
+    grads: Sequence[Source] = (),
 ) -> Captured:
     """Capture a call.
 
@@ -161,10 +105,12 @@ def capture(
         leaves: its arguments, flat.
         spec: their structure.
         symbolic: give the inputs symbolic sizes.
-        known: the ids of tensors and opaque objects that were there before the call.
+        known: the ids of tensors, containers and opaque objects that were there before the call.
+        grads: the tensors whose gradients are inputs too.
 
     Raises:
         DataLook: the function looked at data.
+        LacksGrads: it reads the gradient of a tensor that `grads` has not.
         CaptureError: a result is no tensor or number, or shares storage with an
             input while gradients are needed.
         MissingFakeError: an operator has no fake rule.
@@ -172,12 +118,18 @@ def capture(
     env = ShapeEnv()
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=env, static_shapes=not symbolic)
     tracer = Capture()
-    inputs = _inputs(tracer, mode, leaves)
+    given = [*leaves, *(found_at(source, leaves).grad for source in grads)]
+    inputs = _inputs(tracer, mode, given)
+    count = len(leaves)
+    tracer.given = {id(x): (i, leaves[i]) for i, x in _tensors(inputs[:count])}
+    tracer.grads = {
+        id(found_at(source, leaves)): x for source, x in zip(grads, inputs[count:], strict=True)
+    }
     before = [state_of(x) for x in inputs]
-    args, kwargs = tree.unflatten(spec, inputs)
+    args, kwargs = tree.unflatten(spec, inputs[:count])
     under = word().but(tracer=tracer, fake=mode)
     try:
-        with watched(mode, known), mode.traced_by(tracer):
+        with watched(mode, known), mode.traced_by(tracer), tracer.answering():
             out = run_under(under, fn, *args, **kwargs)
     except BaseException as error:
         if error is not tracer.failure:  # it may follow from that, which the function caught
@@ -186,13 +138,17 @@ def capture(
     finally:
         left = tracer.restore()
     tracer.refuse_failure()
+    if tracer.lacks:
+        raise LacksGrads([*grads, *tracer.lacks.values()])
     _refuse_gone(tracer)
-    _refuse_effects(left, inputs, before, spec, (args, kwargs))
+    _refuse_effects(left, inputs, before)
+    _refuse_moved(inputs[:count], spec, (args, kwargs))
+    _refuse_outer(out, known)
     results, out_spec = tree.flatten(out)
     _refuse_kinds(results)
     captured = _finish(tracer, under, inputs, results, out_spec, env)
     _refuse_made(tracer, captured, known)
-    return captured
+    return replace(captured, grads=tuple(grads), answers=tuple(tracer.answers.values()))
 
 
 def _refuse_gone(tracer: Tracer) -> None:
@@ -236,6 +192,11 @@ def _inputs(tracer: Tracer, mode: FakeTensorMode, leaves: Sequence[Any]) -> list
     return inputs
 
 
+def _tensors(values: Sequence[Any]) -> list[tuple[int, Tensor]]:
+    """Give the tensors among the leaves, with their numbers, the first of each last."""
+    return [(i, x) for i, x in reversed([*enumerate(values)]) if isinstance(x, Tensor)]
+
+
 def is_given(leaf: Any) -> bool:
     """Tell whether a leaf of the arguments is an input of the program."""
     return isinstance(leaf, Tensor) or is_input(leaf)
@@ -268,16 +229,28 @@ def state_of(value: Any) -> Any:
     return value.keys & GRAD, node, getattr(node, "kept", None), hooks
 
 
-def _refuse_effects(
-    left: str, inputs: Sequence[Any], before: Sequence[Any], spec: Any, given: Any
-) -> None:
+def _refuse_effects(left: str, inputs: Sequence[Any], before: Sequence[Any]) -> None:
     if left:
         raise SideEffect(left)
     if any(state_of(x) != was for x, was in zip(inputs, before, strict=True)):
         raise SideEffect("the function changes whether, or how, an input requires grad")
+
+
+def _refuse_moved(inputs: Sequence[Any], spec: Any, given: Any) -> None:
     now, structure = tree.flatten(given)
     if structure != spec or any(a is not b for a, b in zip(now, inputs, strict=True)):
         raise SideEffect("the function changes a container that it was given")
+
+
+def _refuse_outer(out: Any, known: Collection[int]) -> None:
+    """Refuse a container from outside as a result: a program would make another one."""
+    waiting = [out]
+    while waiting:
+        value = waiting.pop()
+        parts = tree.children(value)[1]
+        if parts is not None and id(value) in known:
+            raise CaptureError("a result is a container that is read from outside the function")
+        waiting += parts or ()
 
 
 def _refuse_kinds(results: Sequence[Any]) -> None:

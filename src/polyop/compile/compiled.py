@@ -7,25 +7,23 @@ capture symbolic, so that one program serves all sizes that its guards allow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, update_wrapper
 from typing import Any, NoReturn
-
-import numpy as np
 
 from polyop import tree
 from polyop.compile.again import origin_of
 from polyop.compile.aliasing import OPTIONS as ALIASING
 from polyop.compile.aliasing import checked, policy_of
 from polyop.compile.backends import BACKENDS, Backend, run_by
-from polyop.compile.capture import Captured, DataLook, SideEffect, capture
+from polyop.compile.capture import Captured, LacksGrads, capture
 from polyop.compile.cuts import run_in_parts
+from polyop.compile.kinds import describe_call, describe_inputs, is_odd, is_plain, static
 from polyop.compile.outlines import Inward
 from polyop.compile.program import Program, run_program
 from polyop.compile.quick import Quick, quick_of
+from polyop.compile.recording import DataLook, SideEffect
 from polyop.compile.wrappers import can_go_inside, refuse_wrappers, run_inside
-from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
-from polyop.dispatch.context import word
 from polyop.dispatch.own_call import CAPTURED_CHANGES
 from polyop.errors import (
     CaptureError,
@@ -40,14 +38,16 @@ from polyop.errors import (
 )
 from polyop.forks import lock_maker
 from polyop.graph import GraphModule
-from polyop.objects.environment import One, environment, objects_in, put_back, tensors_in
-from polyop.objects.guards import guards_of
-from polyop.schema.opaque import is_input
+from polyop.objects.environment import (
+    One,
+    containers_in,
+    environment,
+    objects_in,
+    put_back,
+    tensors_in,
+    unseen,
+)
 from polyop.source import source_of
-from polyop.tensor.meta import element_strides
-from polyop.tensor.storage import Version
-from polyop.tensor.tensor import Tensor
-from polyop.tree.same import Same
 
 #: How a call runs without a program.
 Way = Callable[[Callable[..., Any], Any, Any], Any]
@@ -57,8 +57,6 @@ OPTIONS = ("cache_size_limit", *ALIASING)
 _UNKNOWN = (DataLook, FakeError, MissingFakeError, CaptureError, ObjectError)
 #: How often a function that changed its surroundings is captured again.
 MOST_TRIES = 3
-#: Arguments that a program can neither take nor keep.
-ODD = (np.ndarray, Iterator)
 
 
 def compile(
@@ -165,21 +163,21 @@ class CompiledFunction:
 
     def _call(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         leaves, spec = tree.flatten((args, kwargs))
-        if not _is_plain(leaves):
+        if not is_plain(leaves):
             if can_go_inside(leaves):
-                return run_inside(self, fn, leaves, spec, _static)
+                return run_inside(self, fn, leaves, spec, static)
             if self.fullgraph:
                 refuse_wrappers(leaves)
             # Inside a transform or a trace the function is a part of what that captures.
             return fn(*args, **kwargs)
-        odd = next((leaf for leaf in leaves if isinstance(leaf, ODD)), None)
+        odd = next(filter(is_odd, leaves), None)
         if odd is not None:
             return self._with_odd(odd, fn, args, kwargs)
         changes = CAPTURED_CHANGES[0]
         if changes != self._changes:
             self._forget(changes)
-        key, shapes = describe_inputs(leaves, spec, fn)
-        program = self._find(key, shapes)
+        key, shapes = describe_call(leaves, spec, (args, kwargs), fn)
+        program = self._find(key, shapes, leaves)
         if program is None:
             try:
                 program = self._capture(fn, leaves, spec, key, shapes)
@@ -201,13 +199,13 @@ class CompiledFunction:
             raise CaptureError(
                 "an array or iterator among the arguments would become part of the program",
                 seen=type(odd).__name__,
-                fix="give a tensor: polyop.from_numpy(array)",
+                fix="give a tensor: polyop.from_numpy(array), or polyop.from_array(array)",
             )
         return fn(*args, **kwargs)
 
-    def _find(self, key: Any, shapes: tuple[Any, ...]) -> Program | None:
+    def _find(self, key: Any, shapes: tuple[Any, ...], leaves: Any) -> Program | None:
         for program in self.programs.get(key, ()):
-            if program.holds(shapes):
+            if program.holds(shapes, leaves):
                 return program
         return None
 
@@ -218,19 +216,22 @@ class CompiledFunction:
             if key in self._cut:
                 raise _Cut(self._cut[key])
             # Another thread may have captured the same meanwhile.
-            found = self._find(key, shapes)
+            found = self._find(key, shapes, leaves)
             if found is not None:
                 return found
             before = CAPTURED_CHANGES[0]
             symbolic = bool(self.programs.get(key)) if self.dynamic is None else self.dynamic
             reads = environment(fn, leaves)
+            what = unseen(reads)
+            if what:
+                self._refuse(key, _not_seen(what), "")
             make = partial(_capture_once, fn, leaves, spec, reads)
             try:
                 captured = self._captured(make, key, symbolic=symbolic)
             except _Symbolic:
                 symbolic = False
                 captured = self._captured(make, key, symbolic=False)
-            program = self._program(captured, symbolic, shapes, reads)
+            program = self._program(captured, symbolic, leaves, shapes, reads)
             if CAPTURED_CHANGES[0] != before:  # it may hold a former rule, as a call under way does
                 return program
             if sum(map(len, self.programs.values())) >= self.limit:
@@ -270,7 +271,7 @@ class CompiledFunction:
 
     def _inside(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run a call that makes wrappers, or whose gradient meets them."""
-        return run_inside(self, fn, *tree.flatten((args, kwargs)), _static)
+        return run_inside(self, fn, *tree.flatten((args, kwargs)), static)
 
     def _remember_cut(self, key: Any, way: Way) -> None:
         if len(self._cut) >= self.limit:
@@ -279,10 +280,13 @@ class CompiledFunction:
         self._cut[key] = way
 
     def _program(
-        self, captured: Captured, symbolic: bool, shapes: Any, reads: tuple[One, ...]
+        self, captured: Captured, symbolic: bool, leaves: Any, shapes: Any, reads: tuple[One, ...]
     ) -> Program:
         back = captured.backward
         forward = captured.forward
+        facts = None
+        if captured.grads:
+            facts, shapes = describe_inputs(captured.given(leaves), None, None)
         return Program(
             captured,
             self._run_of(forward),
@@ -290,6 +294,7 @@ class CompiledFunction:
             symbolic,
             origin_of(reads, forward, *([] if back is None else [back])),
             shapes,
+            facts,
         )
 
     def _run_of(self, module: GraphModule) -> Callable[..., Any]:
@@ -301,16 +306,28 @@ def _capture_once(
 ) -> tuple[Captured | None, BaseException | None, str]:
     """Capture, leave what the function reads as it was, and tell what went wrong."""
     captured: Captured | None = None
-    error: BaseException | None = None
-    known = tensors_in(reads) | objects_in(reads)
-    try:
-        captured = capture(fn, leaves, spec, symbolic=symbolic, known=known)
-    except BaseException as raised:  # put back what changed, whatever it is
-        error = raised
-    changed = put_back(reads)
+    grads: Sequence[Any] = ()
+    known = tensors_in(reads) | objects_in(reads) | containers_in(reads)
+    while True:
+        error: BaseException | None = None
+        try:
+            captured = capture(fn, leaves, spec, symbolic=symbolic, known=known, grads=grads)
+        except BaseException as raised:  # put back what changed, whatever it is
+            error = raised
+        changed = put_back(reads)
+        if not isinstance(error, LacksGrads):
+            break
+        grads = error.sources
     if changed and error is None:
         error = SideEffect(f"the function changes {changed!r} outside it")
     return captured, error, changed
+
+
+def _not_seen(what: str) -> SideEffect:
+    return SideEffect(
+        f"the function reads {what}, whose state cannot be looked at",
+        fix="pass what it needs as an argument",
+    )
 
 
 def _explained(fn: Any, error: BaseException) -> CaptureError:
@@ -355,46 +372,3 @@ class _Cut(Exception):  # noqa: N818 - it steers, and never reaches a user
 
     def __init__(self, way: Way) -> None:
         self.way = way
-
-
-def _is_plain(leaves: Sequence[Any]) -> bool:
-    """Tell whether nothing but grad mode is active, and all tensors have NumPy data."""
-    if int(word()) & ~NO_GRAD:
-        return False
-    return all(leaf.keys & ~(GRAD | NUMPY) == 0 for leaf in leaves if isinstance(leaf, Tensor))
-
-
-def describe_inputs(
-    leaves: Sequence[Any], spec: Any, fn: Callable[..., Any]
-) -> tuple[Any, tuple[Any, ...]]:
-    """Give what selects the programs of a call, and the shapes that select among them."""
-    facts: list[Any] = [spec, int(word()), Same(getattr(fn, "__self__", None))]
-    shapes: list[Any] = []
-    first: dict[int, int] = {}
-    for i, leaf in enumerate(leaves):
-        if isinstance(leaf, Tensor):
-            payload = leaf.payload
-            # Two inputs that share storage are another program than two that do not.
-            group = id(leaf.version) if leaf.version.__class__ is Version else id(leaf)
-            contiguous = payload.flags.c_contiguous
-            same = first.setdefault(id(leaf), i), first.setdefault(group, i)
-            facts.append((payload.dtype, payload.ndim, leaf.keys, same, contiguous))
-            shapes.append((payload.shape, None if contiguous else element_strides(payload)))
-        elif is_input(leaf):
-            facts.append((type(leaf), guards_of(leaf), first.setdefault(id(leaf), i)))
-            shapes.append((None, None))
-        else:
-            facts.append((type(leaf), _static(leaf)))
-            shapes.append((None, None))
-    return tuple(facts), tuple(shapes)
-
-
-def _static(leaf: Any) -> Any:
-    """Give what a value that is no tensor is known by."""
-    if isinstance(leaf, (float, complex)):
-        return repr(leaf)  # -0.0 == 0.0, and nan is not nan
-    try:
-        hash(leaf)
-    except TypeError:
-        return Same(leaf)
-    return leaf

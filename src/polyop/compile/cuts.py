@@ -26,6 +26,7 @@ from polyop.layers.fake import FakeTensorMode
 from polyop.layers.trace.tracer import Tracer
 from polyop.schema.opaque import is_input
 from polyop.symbolic import ShapeEnv, is_symbolic
+from polyop.tensor.storage import set_version, version_of
 from polyop.tensor.tensor import Tensor
 
 #: What the keys of a tensor say of its payload.
@@ -95,7 +96,9 @@ class Recorder(DispatchMode):
 
     def _now(self, op: Any, args: Any, kwargs: Any) -> Any:
         self.flush()
-        outer = self.outer if word().grad else self.outer.without_grad
+        # Under what is on now: what has acted already, such as autograd, acts no second time.
+        before = self.outer
+        outer = word().but(tracer=before.tracer, fake=before.fake, modes=before.modes)
         return run_under(outer, op, *args, **kwargs)
 
     def flush(self) -> None:
@@ -111,8 +114,12 @@ class Recorder(DispatchMode):
         recorded = self.tracer
         if len(recorded.graph.nodes):
             module = run_under(plain, recorded.finish, tensors)
+            # The writes were counted when they were recorded.
+            counts = [(t, version_of(t)) for t in recorded.written_constants()]
             recorded.restart()
             values = run_under(plain, module)
+            for tensor, count in counts:
+                set_version(tensor, count)
             for tensor, value in zip(tensors, values, strict=True):
                 tensor.payload = value.payload
                 tensor.keys = tensor.keys & ~_PAYLOAD | value.keys & _PAYLOAD

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from polyop import tree
-from polyop.compile.capture import Capture
 from polyop.compile.outlines import (
     Outline,
     Static,
@@ -22,6 +21,7 @@ from polyop.compile.outlines import (
     outline_of,
     parts_of,
 )
+from polyop.compile.recording import Capture
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import word
 from polyop.dispatch.lock import LOCK

@@ -9,6 +9,7 @@ from typing import Any
 from polyop import tree
 from polyop.compile.again import Origin
 from polyop.compile.capture import Captured, is_given
+from polyop.compile.kinds import describe_inputs, is_plain
 from polyop.dispatch.context import run_under, word
 from polyop.layers.autograd import Function
 from polyop.layers.autograd.between import grad_between
@@ -20,7 +21,11 @@ from polyop.tensor.tensor import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A captured call, ready to run, and what it holds for."""
+    """A captured call, ready to run, and what it holds for.
+
+    Attributes:
+        facts: what its inputs are, if gradients are among them.
+    """
 
     captured: Captured
     run: Callable[..., Any]
@@ -28,11 +33,21 @@ class Program:
     symbolic: bool
     origin: Origin
     shapes: tuple[Any, ...]
+    facts: Any = None
 
-    def holds(self, shapes: tuple[Any, ...]) -> bool:
-        """Tell whether the program is right for inputs of these shapes."""
+    def holds(self, shapes: tuple[Any, ...], leaves: Sequence[Any]) -> bool:
+        """Tell whether the program is right for inputs of these shapes, and for their history."""
         if not all(read.same() for read in self.origin.reads):
             return False
+        if not all(answer.holds(leaves) for answer in self.captured.answers):
+            return False
+        if self.captured.grads:
+            given = self.captured.given(leaves)
+            if not is_plain(given):
+                return False
+            facts, shapes = describe_inputs(given, None, None)
+            if facts != self.facts:
+                return False
         if not self.symbolic:
             return shapes == self.shapes
         env = self.captured.env
@@ -52,6 +67,7 @@ def _named(shape: Any, strides: Any) -> list[tuple[str, int]]:
 def run_program(program: Program, fn: Callable[..., Any], leaves: Sequence[Any], spec: Any) -> Any:
     """Run a program on the leaves of a call's arguments."""
     captured = program.captured
+    leaves = captured.given(leaves)
     inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor) or is_input(leaf)]
     if captured.backward is None:
         # No result requires grad, whatever the inputs do: a `no_grad` block, say, was captured.
@@ -94,8 +110,11 @@ class Call:
     def again(self, grads: Sequence[Any]) -> list[Any]:
         """Compute the gradients such that they have gradients: from the function itself."""
         captured = self.program.captured
-        self.program.origin.check(self.fn, self.tensors(), self.versions)
-        args, kwargs = tree.unflatten(self.spec, self.leaves)
+        leaves = self.leaves[: self.spec.num_leaves]
+        now = captured.given(leaves)
+        same = all(a is b for a, b in zip(now, self.leaves, strict=True))
+        self.program.origin.check(self.fn, self.tensors(), self.versions, same=same)
+        args, kwargs = tree.unflatten(self.spec, leaves)
         under = word().with_grad if self.grad else word().without_grad
         results = tree.leaves(run_under(under, self.fn, *args, **kwargs))
         pairs = [

@@ -16,6 +16,7 @@ from polyop.compile.program import Program, run_program
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.own_call import CAPTURED_CHANGES
 from polyop.objects.environment import One
+from polyop.objects.reads import Code
 from polyop.tensor.tensor import Tensor
 
 
@@ -26,10 +27,11 @@ class Quick(NamedTuple):
         code: the context.
         facts: of each argument its dtype, shape and keys.
         program: what ran.
-        reads: what its function reads besides the arguments.
+        reads: what its function reads besides the arguments, but for code.
         spec: the structure of the arguments.
         direct: whether the program's only result is the function's.
         changes: how many changes of captured operators there were.
+        codes: the functions that it reads, with their code and defaults.
     """
 
     code: int
@@ -39,14 +41,14 @@ class Quick(NamedTuple):
     spec: Any
     direct: bool
     changes: int
+    codes: tuple[tuple[Any, Any, Any, Any], ...]
 
     def fits(self, args: tuple[Any, ...]) -> bool:
         """Tell whether the program is right for a call by position."""
-        if len(args) != len(self.facts) or word() != self.code:
+        context, facts, _, reads, _, _, changes, codes = self
+        if len(args) != len(facts) or word() != context or CAPTURED_CHANGES[0] != changes:
             return False
-        if CAPTURED_CHANGES[0] != self.changes:
-            return False
-        for x, (dtype, shape, keys) in zip(args, self.facts, strict=True):
+        for x, (dtype, shape, keys) in zip(args, facts):  # noqa: B905 - a word costs more
             if x.__class__ is not Tensor or x.keys != keys:
                 return False
             p = x.payload
@@ -56,7 +58,12 @@ class Quick(NamedTuple):
                 return False
         if len(args) > 1 and len(set(args)) != len(args):
             return False
-        for read in self.reads:  # noqa: SIM110 - a generator costs more than most reads
+        for fn, code, defaults, named in codes:
+            if fn.__code__ is not code or fn.__defaults__ is not defaults:
+                return False
+            if fn.__kwdefaults__ is not named or fn.__dict__:
+                return False
+        for read in reads:  # noqa: SIM110 - a generator costs more than most reads
             if not read.same():
                 return False
         return True
@@ -72,10 +79,23 @@ def quick_of(program: Program, args: Sequence[Any], spec: Any, changes: int) -> 
     """Remember a call; None if it is one to be described each time."""
     if len({id(x) for x in args}) != len(args) or not all(map(_is_simple, args)):
         return None
+    if program.captured.grads or program.captured.answers:
+        return None
     facts = tuple([(x.payload.dtype, x.payload.shape, x.keys) for x in args])
     captured = program.captured
     direct = captured.backward is None and not captured.passed and captured.spec.is_leaf()
-    return Quick(int(word()), facts, program, program.origin.reads, spec, direct, changes)
+    reads = program.origin.reads
+    codes = [x for x in reads if isinstance(x, Code) and not x.has_more]
+    return Quick(
+        int(word()),
+        facts,
+        program,
+        tuple(x for x in reads if not isinstance(x, Code) or x.has_more),
+        spec,
+        direct,
+        changes,
+        tuple((x.scope, x.code, x.defaults, x.kwdefaults) for x in codes),
+    )
 
 
 def _is_simple(x: Any) -> bool:

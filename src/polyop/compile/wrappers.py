@@ -21,6 +21,7 @@ from polyop.dispatch.lock import LOCK
 from polyop.errors import CaptureError
 from polyop.tensor.subclass import is_traceable_wrapper_subclass
 from polyop.tensor.tensor import Tensor
+from polyop.tree.same import key_orders
 
 #: How often a call that cannot be captured with its gradient is captured again, and how often
 #: a program is made for gradients of another kind than expected.
@@ -124,7 +125,8 @@ def run_inside(owner: Any, fn: Any, leaves: Sequence[Any], spec: Any, static: An
     grows = word().grad and any(isinstance(x, Tensor) and x.keys & GRAD for x in leaves)
     wants = tuple(isinstance(x, Tensor) and x.keys & GRAD for x in leaves)
     looks = tuple(kind_of(leaf, static) for leaf in leaves)
-    kind = spec, static(self_of), word().grad, wants, firsts(leaves), looks
+    orders = key_orders(tree.unflatten(spec, leaves))
+    kind = spec, orders, static(self_of), word().grad, wants, firsts(leaves), looks
     first = WithGradient if grows else _without_gradient
     found = _found(owner, kind, partial(first, owner, fn, leaves, spec, static))
     try:

@@ -1,20 +1,20 @@
-"""Names and containers that are looked at twice: whether they are as they were, and put back."""
+"""What is looked at twice: whether it is as it was, and how it is put back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import FunctionType, MethodType
 from typing import Any
 
 from polyop.dispatch.bits import SUBCLASS
+from polyop.objects.held import Held, held, kind_of
 from polyop.tensor.subclass import inner_tensors, is_traceable_wrapper_subclass
 from polyop.tensor.tensor import Tensor
+from polyop.tree.same import alike, exact
 
-#: Values of these types are compared; others count as the same while they are the same object.
-PLAIN = (int, float, complex, str, bytes, bool, type(None), tuple)
+#: The containers that a fake object may show.
 CONTAINERS = (list, dict, set)
-#: The longest container that is looked at.
-LONGEST = 100
 GONE = object()
 
 
@@ -28,7 +28,10 @@ class Fields:
 
     def get(self, name: str, default: Any) -> Any:
         """Give an attribute."""
-        return getattr(self.owner, name, default)
+        try:
+            return getattr(self.owner, name, default)
+        except Exception:  # a `__getattr__` may raise anything
+            return default
 
     def __setitem__(self, name: str, value: Any) -> None:
         setattr(self.owner, name, value)
@@ -39,21 +42,36 @@ class Fields:
             delattr(self.owner, name)
 
 
+class Variable(Fields):
+    """The value of a context variable."""
+
+    __slots__ = ()
+
+    def get(self, name: str, default: Any) -> Any:
+        """Give it."""
+        return self.owner.get(default)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.owner.set(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One name that the code reads: where it is found, what it was, and what that held."""
+    """One name that the code reads: where it is found, what it was, and what a tensor was."""
 
-    scope: Any  # a dict, or a cell
+    scope: Any  # a dict, a cell, or `Fields`
     name: str
     value: Any
     content: Any = None
 
     def same(self) -> bool:
         """Tell whether the name still has the value."""
-        now = value_in(self.scope, self.name)
+        scope = self.scope
+        now = scope.get(self.name, GONE) if scope.__class__ is dict else value_in(scope, self.name)
         if now is self.value:
-            return self.content is None or _alike(_content(now), self.content)
-        return _alike(now, self.value) if isinstance(now, PLAIN) else False
+            content = self.content
+            return content is None or now.keys == content or alike(_content(now), content)
+        return alike(now, self.value)
 
     untouched = same
 
@@ -61,8 +79,6 @@ class Read:
         """Give the name what it had."""
         if self.same():
             return
-        if isinstance(self.value, CONTAINERS):
-            _refill(self.value, self.content)
         if not isinstance(self.scope, (dict, Fields)):
             self.scope.cell_contents = self.value
         elif self.value is GONE:
@@ -72,16 +88,36 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A tensor in a container: who acts on it."""
+
+    scope: Tensor
+    content: Any
+    name: str = ""
+
+    def same(self) -> bool:
+        """Tell whether the same act on it, and it is made of the same."""
+        return self.scope.keys == self.content or alike(_content(self.scope), self.content)
+
+    untouched = same
+
+    def restore(self) -> None:
+        """Leave it: what changes a tensor is refused elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
-    """The names of an object's attributes."""
+    """The class of an object, and the names of its attributes."""
 
     scope: dict[str, Any]
     names: frozenset[str]
+    owner: Any
+    kind: type
     name: str = ""
 
     def same(self) -> bool:
         """Tell whether there are no more and no fewer."""
-        return self.scope.keys() == self.names
+        return self.scope.keys() == self.names and type(self.owner) is self.kind
 
     untouched = same
 
@@ -89,12 +125,110 @@ class Names:
         """Take away those that are new."""
         for name in self.scope.keys() - self.names:
             del self.scope[name]
+        if type(self.owner) is not self.kind:
+            self.owner.__class__ = self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a function runs, and what it has for arguments that it is not given."""
+
+    scope: FunctionType
+    code: Any
+    defaults: Any
+    kwdefaults: Any
+    has_more: bool
+    name: str = ""
+
+    def same(self) -> bool:
+        """Tell whether it is the function that it was."""
+        fn = self.scope
+        return (
+            fn.__code__ is self.code
+            and fn.__defaults__ is self.defaults
+            and fn.__kwdefaults__ is self.kwdefaults
+            and (self.has_more or not fn.__dict__)
+        )
+
+    untouched = same
+
+    def restore(self) -> None:
+        """Make it so again."""
+        fn = self.scope
+        fn.__code__, fn.__defaults__, fn.__kwdefaults__ = self.code, self.defaults, self.kwdefaults
+        if not self.has_more:
+            fn.__dict__.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What a class finds for a name: a method, a property."""
+
+    scope: type
+    name: str
+    value: Any
+
+    def same(self) -> bool:
+        """Tell whether it finds the same."""
+        now = member_of(self.scope, self.name)
+        return now is self.value or (now.__class__ is MethodType and bool(now == self.value))
+
+    untouched = same
+
+    def restore(self) -> None:
+        """Leave it: who gives a class another method while it runs has it for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A function of `functools.lru_cache`: what a capture leaves in it is forgotten."""
+
+    scope: Any
+    misses: int
+    name: str = "cache"
+
+    def same(self) -> bool:
+        """Tell whether a program may rely on it: what it holds follows from its arguments."""
+        return True
+
+    def untouched(self) -> bool:
+        """Tell whether nothing has come into it."""
+        return bool(self.scope.cache_info().misses == self.misses)
+
+    def restore(self) -> None:
+        """Forget what it holds, which may be fakes."""
+        self.scope.cache_clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """What no look tells the state of: a program cannot rely on it."""
+
+    scope: Any
+    name: str
+    problem: str
+
+    def same(self) -> bool:
+        """Tell that nobody knows."""
+        return False
+
+    def untouched(self) -> bool:
+        """Tell that nothing is known to have changed."""
+        return True
+
+    def restore(self) -> None:
+        """Do nothing: there is nothing known to restore."""
 
 
 def read(scope: Any, name: str) -> Read:
     """Look at a name."""
     value = value_in(scope, name)
-    return Read(scope, name, value, _content(value))
+    return Read(scope, name, value, _content(value) if isinstance(value, Tensor) else None)
+
+
+def kept(tensor: Tensor) -> Kept:
+    """Look at a tensor in a container."""
+    return Kept(tensor, _content(tensor))
 
 
 def value_in(scope: Any, name: str) -> Any:
@@ -107,15 +241,17 @@ def value_in(scope: Any, name: str) -> Any:
         return GONE
 
 
-def _content(value: Any) -> Any:
-    """Give what may change in a value while it stays the same object."""
-    if isinstance(value, Tensor):
-        return (value.keys, *_inner(value)) if value.keys & SUBCLASS else value.keys
-    if type(value) not in CONTAINERS or len(value) > LONGEST:
-        return len(value) if type(value) in CONTAINERS else None
-    if isinstance(value, dict):
-        return (*value, *value.values())
-    return tuple(value)
+def member_of(cls: type, name: str) -> Any:
+    """Give what a class finds for a name, or `GONE`."""
+    try:
+        return getattr(cls, name, GONE)
+    except Exception:  # a descriptor may raise anything
+        return GONE
+
+
+def _content(value: Tensor) -> Any:
+    """Give what may change in a tensor while it stays the same object."""
+    return (value.keys, *_inner(value)) if value.keys & SUBCLASS else value.keys
 
 
 def _inner(value: Any) -> list[Any]:
@@ -123,34 +259,10 @@ def _inner(value: Any) -> list[Any]:
     if not is_traceable_wrapper_subclass(value):
         return []
     context = value.__tensor_flatten__()[1]
-    return [context, *[y for _, x in inner_tensors(value) for y in (x, *_inner(x))]]
+    return [exact(context), *[y for _, x in inner_tensors(value) for y in (x, *_inner(x))]]
 
 
-def _alike(now: Any, was: Any) -> bool:
-    """Tell whether two values are interchangeable: 1, 1.0 and True are not, nor 0.0 and -0.0."""
-    if now is was:
-        return True
-    if type(now) is not type(was) or not isinstance(now, PLAIN):
-        return False
-    if isinstance(now, tuple):
-        return len(now) == len(was) and all(map(_alike, now, was))
-    return repr(now) == repr(was) if isinstance(now, (float, complex)) else bool(now == was)
-
-
-def _refill(container: Any, content: Any) -> None:
-    if isinstance(content, int):
-        return  # too long to be kept
-    container.clear()
-    if isinstance(container, dict):
-        half = len(content) // 2
-        container.update(zip(content[:half], content[half:], strict=True))
-    elif isinstance(container, set):
-        container.update(content)
-    else:
-        container.extend(content)
-
-
-def containers(value: Any) -> Iterator[Read]:
+def containers(value: Any) -> Iterator[Held]:
     """Look at a list, dict or set, and at those in it."""
     waiting = [value]
     seen: set[int] = set()
@@ -159,7 +271,6 @@ def containers(value: Any) -> Iterator[Read]:
         if type(current) not in (*CONTAINERS, tuple) or id(current) in seen:
             continue
         seen.add(id(current))
-        if type(current) in CONTAINERS:
-            yield read({"itself": current}, "itself")
-        if len(current) <= LONGEST:
-            waiting += current.values() if isinstance(current, dict) else current
+        if kind_of(current) is not None:
+            yield held(current)
+        waiting += current.values() if isinstance(current, dict) else current

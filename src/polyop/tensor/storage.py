@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from polyop.dispatch.parts import PARTS
+from polyop.errors import MutationError
 
 
 class Version:
@@ -20,11 +21,45 @@ class Version:
     Attributes:
         n: the count.
         copied: the operator whose views of this storage are copies; unset where there is none.
+        sealed: the operator that gave it, if no write is let through.
     """
 
-    __slots__ = ("copied", "n")
+    __slots__ = ("copied", "n", "sealed")
     n: int
     copied: Any
+    sealed: Any
+
+
+_count: Any = vars(Version)["n"]
+
+
+class Sealed(Version):
+    """The version of what nobody may write any more."""
+
+    __slots__ = ()
+
+    @property
+    def n(self) -> int:
+        """How often it was written."""
+        found: int = _count.__get__(self)
+        return found
+
+    @n.setter
+    def n(self, count: int) -> None:
+        raise MutationError(
+            f"a result of {self.sealed} is written, and shares memory with another result in a way "
+            "that is not known",
+            op=self.sealed,
+            fix="copy the result (.clone()) before it is written, or let the function give results "
+            "with memory of their own",
+        )
+
+
+def seal(tensor: Any, op: Any) -> None:
+    """Refuse writes to a tensor, and to all that share its memory, from now on."""
+    version = share(tensor)
+    version.sealed = op
+    version.__class__ = Sealed
 
 
 def share(tensor: Any) -> Version:
@@ -45,6 +80,14 @@ def version_of(tensor: Any) -> int:
     return count
 
 
+def set_version(tensor: Any, count: int) -> None:
+    """Set the count: writes that were counted when they were recorded count no second time."""
+    if tensor.version.__class__ is int:
+        tensor.version = count
+    else:
+        tensor.version.n = count
+
+
 def bump(tensor: Any) -> None:
     """Count a write."""
     version = tensor.version
@@ -52,6 +95,11 @@ def bump(tensor: Any) -> None:
         tensor.version = version + 1
     else:
         version.n += 1
+
+
+def is_sealed(tensor: Any) -> bool:
+    """Tell whether writes to a tensor are refused."""
+    return tensor.version.__class__ is Sealed
 
 
 #: How hard to look whether interleaved views really overlap.

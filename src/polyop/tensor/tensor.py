@@ -23,6 +23,7 @@ from polyop.lazy import load
 from polyop.schema.types import ANNOTATIONS, TENSOR
 from polyop.schema.values import register_symbolic, set_tensor_predicate
 from polyop.symbolic import SymBool, SymFloat, SymInt
+from polyop.tensor.asked import CAPTURES, answer, note
 from polyop.tensor.meta import Meta, Shape, element_strides
 from polyop.warn import warn_constant
 
@@ -131,6 +132,8 @@ class Tensor:
     def stride(self, dim: int | None = None) -> Any:
         """Give the strides, in elements, or that of one axis."""
         payload = self.payload
+        if payload.__class__ is not np.ndarray:
+            note(self, "stride")
         found = element_strides(payload) if payload.__class__ is np.ndarray else payload.strides
         return tuple(found) if dim is None else found[dim]
 
@@ -139,6 +142,7 @@ class Tensor:
         payload = self.payload
         if payload.__class__ is np.ndarray:
             return bool(payload.flags.c_contiguous)
+        note(self, "is_contiguous")
         return bool(payload.is_contiguous)
 
     def is_floating_point(self) -> bool:
@@ -163,7 +167,8 @@ class Tensor:
     @property
     def requires_grad(self) -> bool:
         """Whether gradients flow to it."""
-        return self.keys & GRAD != 0
+        t = self if self.payload.__class__ is np.ndarray else note(self, "requires_grad")
+        return t.keys & GRAD != 0
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -172,22 +177,26 @@ class Tensor:
     @property
     def is_leaf(self) -> bool:
         """Whether no operator with a gradient made it."""
-        return not self.keys & GRAD or self.grad_node.seq == 0
+        t = self if self.payload.__class__ is np.ndarray else note(self, "is_leaf")
+        found: bool = not t.keys & GRAD or t.grad_node.seq == 0
+        return answer(self, "is_leaf", found) if CAPTURES else found
 
     @property
     def _version(self) -> int:
         version = self.version
-        return int(version if version.__class__ is int else version.n)
+        found = int(version if version.__class__ is int else version.n)
+        return answer(self, "_version", found) if CAPTURES else found
 
     @property
     def _base(self) -> Tensor | None:
         """The tensor that it is a view of, or None."""
-        view = getattr(self, "view_of", None)
-        if view is None:
-            return None
-        base: Tensor = view[0]
-        further = base._base
-        return base if further is None else further
+        if self.payload.__class__ is not np.ndarray:
+            note(self, "_base")
+        base = self
+        while (view := getattr(base, "view_of", None)) is not None:
+            base = view[0]
+        found = None if base is self else base
+        return answer(self, "_base", found) if CAPTURES else found
 
     # -- a look at the data ---------------------------------------------------
 
