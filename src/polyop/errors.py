@@ -262,6 +262,14 @@ class GradientWarning(PolyopWarning):
     """A gradient ends where the program may not mean it to."""
 
 
+def text_of(error: BaseException) -> str:
+    """Give what an error says, or that it fails to say it."""
+    try:
+        return str(error)
+    except Exception as again:  # an author's class may do anything
+        return f"(its text cannot be made: {type(again).__name__})"
+
+
 def first_line(error: BaseException) -> str:
     """Give the first line of what an error says; nothing if it says nothing."""
-    return str(error).strip().partition("\n")[0]
+    return text_of(error).strip().partition("\n")[0]

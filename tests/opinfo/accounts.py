@@ -37,7 +37,7 @@ UNPUBLISHED = {
 
 #: Public functions that are no operators on tensors.
 NO_OPERATORS = {
-    "associative_scan", "can_cast", "check", "compile", "cond", "custom_op", "dtype", "finfo",
+    "associative_scan", "can_cast", "check", "compile", "cond", "custom_op", "finfo",
     "get_include", "iinfo", "is_grad_enabled", "isdtype", "map", "opcheck", "result_type", "scan",
     "statically_known_true", "sym_max", "sym_min", "vmap", "while_loop",
 }  # fmt: skip

@@ -107,6 +107,7 @@ MORE: dict[str, list[tuple[Any, ...]]] = {
     "prod_others": [(np.arange(1.0, 13).reshape(3, 4), None)],
     "unique_all": [(np.array([3, 1, 3, 2]),)], "unique_counts": [(np.array([3, 1, 3]),)],
     "unique_inverse": [(np.array([3, 1, 3]),)], "unique_values": [(np.array([3, 1, 3]),)],
+    "contiguous": [(F34,), (F34.T,)],
     "alias": [(F34,)], "take_along_axis": [(F34, np.array([[0, -1], [1, 2], [-4, 3]]), 1)],
     "eigvalsh": [(S33,), (S33.astype("complex128"),)], "qr": [(S33, "reduced")],
     "copy": [(np.zeros((2, 3), "int32"), np.array([1.5, 2.5, -3.5]))],

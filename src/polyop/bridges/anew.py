@@ -105,6 +105,9 @@ class Compiled:
 
 def _rules(op: OpOverload) -> dict[Any, Any]:
     """Give the rules that compiled code is made of."""
+    if op.places.top(DispatchKey.CompositeImplicitAutograd) is not None:
+        # It is compiled as what it is made of, unless a kernel acts before or instead.
+        return {place: kernel.fn for place, kernel in op.places.items()}
     kept = _KEPT
     if op.places.top("fake") is None:  # a kernel may stand for it
         kept |= {DispatchKey.CompositeExplicitAutograd}

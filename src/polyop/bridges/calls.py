@@ -15,19 +15,22 @@ import numpy as np
 
 from polyop import tree
 from polyop.bridges.own_kernels import own_kernel, run_own
-from polyop.bridges.places import BRIDGES
+from polyop.bridges.places import BRIDGES, COMPILED
 from polyop.bridges.told import told
 from polyop.dispatch.bind import convert_argument
+from polyop.dispatch.bits import WRAPPED
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.library_kernels import has_kernels
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import Way
+from polyop.dispatch.results import tensors_in
 from polyop.dispatch.table import Kernel
 from polyop.layers.payloads import author_handler as exchanging_handler
 from polyop.layers.payloads import call_held
 from polyop.layers.payloads.facts import library_in
 from polyop.lazy import load
+from polyop.payloads.held import Held
 from polyop.payloads.libraries import library_of
 from polyop.schema.types import leaf_kind
 from polyop.tensor.foreign import is_reference
@@ -99,8 +102,34 @@ def _framework(array: Any) -> str:
 
 def author_handler(way: Way, key: DispatchKey, kernel: Kernel, run: Handler) -> Handler:
     """Make the handler of an author's kernel for tensors over other libraries' arrays."""
-    below = exchanging_handler(way, key, kernel, run)
-    return below if decomposes(way.op) else partial(_bridged, way.op, below)
+    op, below = way.op, exchanging_handler(way, key, kernel, run)
+    if op.is_builtin:
+        return below
+    if op.places.top(COMPOSITE) is not kernel:
+        return partial(_bridged, op, below)
+    return noted(op, below)
+
+
+def noted(op: OpOverload, run: Handler) -> Handler:
+    """Make the handler of an operator that decomposes: a framework that compiles it is to know."""
+    return partial(_noted, op, run)
+
+
+def _noted(op: OpOverload, run: Handler, *args: Any) -> Any:
+    for t in tensors_in(args):
+        held = _inside(t).payload
+        library = held.library if held.__class__ is Held else None
+        if library and library.name in COMPILED and not library.is_concrete(held.array):
+            load(COMPILED[library.name]).holds(op)
+    return run(*args)
+
+
+def _inside(tensor: Tensor) -> Tensor:
+    """Give what transforms wrap."""
+    while tensor.keys & WRAPPED:
+        found = tensor.payload.value
+        tensor = found() if callable(found) else found
+    return tensor
 
 
 def _bridged(op: OpOverload, below: Handler, *args: Any) -> Any:

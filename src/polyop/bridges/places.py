@@ -6,3 +6,5 @@ BRIDGES = {
     "jax": "polyop.bridges.jax.bridge",
     "dask": "polyop.bridges.dask.bridge",
 }
+#: Where a framework that compiles what is made of operators says what it compiled.
+COMPILED = {"jax": "polyop.bridges.jax.anew:COMPILED"}

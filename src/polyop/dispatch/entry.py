@@ -18,13 +18,7 @@ from functools import partial
 from types import CodeType, FunctionType
 from typing import Any, NoReturn
 
-from polyop.dispatch.bind import (
-    convert_argument,
-    keys_in,
-    payloads_in,
-    refuse_beyond_dtype,
-    slow,
-)
+from polyop.dispatch.bind import convert_argument, keys_in, payloads_in, refuse_beyond_dtype, slow
 from polyop.dispatch.bits import (
     BELOW,
     GRAD,
@@ -36,6 +30,7 @@ from polyop.dispatch.bits import (
     OTHER,
     SUBCLASS,
     TENSOR_BITS,
+    WRAPPED,
 )
 from polyop.dispatch.body import payload_body, result_forms, tensor_body
 from polyop.dispatch.by_name import by_name_text
@@ -341,11 +336,13 @@ def kernel_handler(way: Way, key: DispatchKey, kernel: Kernel) -> Handler:
         return refuse
     else:
         keys = NUMPY | (INFERENCE_TENSOR if way.code & INFERENCE else 0)
-        lines = _body(op, shape, kernel, keys, guarded=bool(way.acted or way.code & GRAD))
-        lines = [*reads_text(shape), *lines]
+        guarded = bool(way.acted or way.code & GRAD)
+        lines = [*reads_text(shape), *_body(op, shape, kernel, keys, guarded=guarded)]
     text = "\n".join([f"def f({', '.join(shape.names)}):", *indent(lines)])
     made = make_function(text, scope, op._opname, names)
-    if way.code & OTHER and key in BACKEND_KEYS and not kernel.takes_op:
+    composite = kernel is op.places.top(DispatchKey.CompositeImplicitAutograd)
+    bits = OTHER | WRAPPED if composite else OTHER if key in BACKEND_KEYS else 0
+    if way.code & bits and not kernel.takes_op:
         made = PARTS.author_handler(way, key, kernel, made)
     return _on_arrays(way, made) if kernel.payload and way.code & SUBCLASS else made
 

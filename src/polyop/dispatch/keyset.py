@@ -226,6 +226,12 @@ def below(key: DispatchKey) -> DispatchKeySet:
     return from_bits((bit - 1) | BACKEND_MASK)
 
 
+def down_from(key: DispatchKey) -> DispatchKeySet:
+    """Give a run-time key and all keys of lower functionalities; for `Undefined` none."""
+    bit = _FUNCTIONALITY_BIT.get(functionality_of(key), 0)
+    return from_bits((bit | (bit and bit - 1)) | BACKEND_MASK)
+
+
 EMPTY = DispatchKeySet()
 full_keyset = from_bits(FULL_MASK)
 #: What may act once autograd has acted.

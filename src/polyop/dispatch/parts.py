@@ -41,6 +41,8 @@ class Parts:
     no_backend: Callable[[Any, int], Any]  # tensor/foreign.py: a payload that is not NumPy's
     #: Lets an author's NumPy kernel serve other libraries' arrays: layers/payloads.py
     author_handler: Callable[..., Any]
+    #: Tells compilers of an operator that decomposes: bridges/calls.py
+    noted: Callable[..., Any]
     #: Tell frameworks of an operator, and that it is gone: bridges/frameworks.py
     defined: Callable[[Any], None]
     removed: Callable[[Any], None]

@@ -48,12 +48,12 @@ from polyop.dispatch.keys import (
     autograd_key_for,
     functionality_of,
 )
-from polyop.dispatch.keyset import DispatchKeySet, below, full_keyset
+from polyop.dispatch.keyset import DispatchKeySet, below, down_from, full_keyset
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.objects import without_passed
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.parts import PARTS
-from polyop.dispatch.table import BUILT_IN, Kernel, Reason, acting, ambiguity
+from polyop.dispatch.table import BUILT_IN, Kernel, Reason, acting, ambiguity, mask_of
 from polyop.errors import MissingKernelError
 from polyop.records import NamedTuple
 
@@ -94,13 +94,19 @@ class Way(NamedTuple):
         for i, (key, step) in enumerate(self.steps):
             rest = self._replace(steps=self.steps[i + 1 :], acted=(*self.acted, key))
             if isinstance(step, Kernel):
-                here = rest._replace(acted=self.acted)
+                here = rest._replace(acted=self.acted).told(key, step)
                 made: Handler | None = PARTS.kernel_handler(here, key, step)
             else:
                 made = step.handler(rest)
             if made is not None:
                 return made
         return missing_kernel(self)
+
+    def told(self, key: DispatchKey, kernel: Kernel) -> Way:
+        """Give the way with the keys that a kernel is told, if it asks for them."""
+        if not kernel.with_keyset:
+            return self
+        return self._replace(keys=told_keys(self.op, self.keys, key))
 
 
 def resolve(op: OpOverload, code: int) -> Handler:
@@ -122,6 +128,11 @@ def way_of(op: OpOverload, code: int, keys: DispatchKeySet | None = None) -> Way
     if code & FAKE_OBJECT:
         keys = without_passed(op, keys)
     return Way(op, code, keys, tuple(_steps(op, keys)))
+
+
+def told_keys(op: OpOverload, keys: DispatchKeySet, key: DispatchKey) -> DispatchKeySet:
+    """Give what a kernel at `key` is told of a key set: who may act, from itself on (S103)."""
+    return keys & mask_of(op.table) & down_from(key)
 
 
 #: The keys whose layers act before a kernel that is registered there.
@@ -277,8 +288,9 @@ def decompose(op: OpOverload, args: Any, kwargs: Any) -> Any:
     made, of = op.notes.get("decompose", (None, None))
     if of is not kernel:
         code = PARTS.code_of(values) | word()
-        way = Way(op, code, keyset_of(code), ())
+        way = Way(op, code, keyset_of(code) & mask_of(op.table), ())
         made = PARTS.kernel_handler(way, DispatchKey.CompositeImplicitAutograd, kernel)
+        made = made if op.is_builtin else PARTS.noted(op, made)
         if not kernel.with_keyset:  # which is told the keys of each call
             op.notes["decompose"] = made, kernel
     return made(*values)

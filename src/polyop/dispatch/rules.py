@@ -25,7 +25,7 @@ from polyop.dispatch.parts import PARTS
 from polyop.dispatch.registry import as_operator, put_rule
 from polyop.dispatch.resolve import Way, keyset_of
 from polyop.dispatch.results import kernel_source
-from polyop.dispatch.table import Kernel, Place, compute_entry
+from polyop.dispatch.table import Kernel, Place, compute_entry, mask_of
 from polyop.errors import (
     MissingKernelError,
     OperatorGoneError,
@@ -163,7 +163,8 @@ class KernelHandle(NamedTuple):
         self._check_alive()
         values = bind(self.op, args, kwargs)
         code = code_of(values) | word()
-        way = Way(self.op, code, keyset or keyset_of(code), (), (self.key,))
+        keys = keyset_of(code) & mask_of(self.op.table) if keyset is None else keyset
+        way = Way(self.op, code, keys, (), (self.key,))
         return PARTS.kernel_handler(way, self.key, self.kernel)(*values)
 
     def _check_alive(self) -> None:
@@ -334,10 +335,11 @@ def register_samples(op: Any, func: Any = None, /, *, lib: Library | None = None
     found = as_operator(op)
 
     def register(samples: Any) -> Any:
-        if not callable(samples):
-            check_samples(found, samples, caller())
         source = source_of(samples) if callable(samples) else caller()
-        _file(found, "samples", samples, source, lib)
+        if not callable(samples):
+            check_samples(found, samples, source)
+        # A list, because an iterator gives its items once.
+        _file(found, "samples", samples if callable(samples) else list(samples), source, lib)
         return samples
 
     return register if func is None else register(func)

@@ -121,6 +121,7 @@ PARTS.autocast_kernel = late_function("polyop.layers.autocast:autocast_kernel")
 PARTS.functional_twin = late_function("polyop.layers.functionalize:functional_twin")
 PARTS.refuse_unseen = late_function("polyop.layers.autograd.inplace:refuse_unseen")
 PARTS.author_handler = late_function("polyop.bridges.calls:author_handler")
+PARTS.noted = late_function("polyop.bridges.calls:noted")
 PARTS.defined = late_function("polyop.bridges.frameworks:defined")
 PARTS.removed = late_function("polyop.bridges.frameworks:removed")
 

@@ -52,7 +52,8 @@ def own_kernel(way: Way, *keys: DispatchKey) -> Handler | None:
     for key in keys:
         kernel = way.op.table[key].kernel
         if kernel is not None and kernel.fn is not None and not is_off(way.code, key):
-            made: Handler = PARTS.kernel_handler(way._replace(steps=()), key, kernel)
+            here = way._replace(steps=()).told(key, kernel)
+            made: Handler = PARTS.kernel_handler(here, key, kernel)
             return made
     return None
 
@@ -61,7 +62,8 @@ def autocast_kernel(way: Way) -> Handler | None:
     """Give the handler of the autocast kernel that is still to act on a call, if there is one."""
     for key, step in way.steps:
         if key in AUTOCAST_KEYS and isinstance(step, Kernel) and not step.fallthrough:
-            made: Handler = PARTS.kernel_handler(way._replace(steps=()), key, step)
+            here = way._replace(steps=()).told(key, step)
+            made: Handler = PARTS.kernel_handler(here, key, step)
             return made
     return None
 

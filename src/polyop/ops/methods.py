@@ -220,8 +220,9 @@ def _reshape_as(self: Any, other: Any) -> Any:
 
 def _contiguous(self: Any) -> Any:
     """Give the tensor itself if its elements lie in order, else such a copy."""
-    recorder = word().recorder
-    if recorder is not None and not recorder.knows_layouts:  # its programs meet other layouts
+    now = word()
+    # A program meets other layouts than its trace, unless it is guarded.
+    if now.functional is not None or not (now.recorder is None or now.recorder.knows_layouts):
         return views.contiguous(self)
     return self if self.is_contiguous() else view_inverses.contiguous_copy(self)
 

@@ -93,6 +93,12 @@ def alias(call: Call, x: Array) -> Array:
     return x
 
 
+@native("contiguous")
+def contiguous(call: Call, x: Array) -> Array:
+    """Give the array itself, or a copy whose elements lie in order."""
+    return call.library.laid_out(x, None)
+
+
 @native("detach")
 def detach(call: Call, x: Array) -> Array:
     """Give the array without gradients, those of its library too."""

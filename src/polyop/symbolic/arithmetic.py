@@ -7,7 +7,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from polyop.errors import UsageError
-from polyop.symbolic.condition import Condition, compare_integers, negate
+from polyop.symbolic.condition import Condition, compare_integers, negate, normal
 from polyop.symbolic.division import INTEGER
 from polyop.symbolic.expr import PYTHON, Expr, Pool
 from polyop.symbolic.facts import Facts
@@ -99,11 +99,30 @@ class Arithmetic:
             return NotImplemented
         if isinstance(a, Expr) and isinstance(b, Expr) and op not in ("truediv", "pow"):
             result = self.wrap(INTEGER[op](self.pool, a, b))
+            if op in DIVISIONS and b.terms:
+                self._rely_on_divisor(b)
         else:
             result = self._operate_rare(op, a, b)
         if type(x) is SymInt:
             self.memo.keep(op, x, y, result)
         return result
+
+    def _rely_on_divisor(self, divisor: Expr) -> None:
+        """Rely on a divisor that is not zero: what the result becomes part of may lose it.
+
+        Raises:
+            ZeroDivisionError: it is zero in the captured call.
+        """
+        differs = normal("ne", divisor)
+        known = self.facts.decide(differs)
+        if known is None:
+            known = divisor.hint != 0
+            if divisor.hint is None:
+                self.env.assume(differs, "a divisor")
+            elif known:
+                self.env.guard(differs)
+        if not known:
+            raise ZeroDivisionError("integer division or modulo by zero")
 
     def _operate_rare(self, op: str, a: Any, b: Any) -> Any:
         if op == "pow" and isinstance(a, Expr) and isinstance(b, Expr):

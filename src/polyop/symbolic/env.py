@@ -27,6 +27,8 @@ class ShapeEnv:
         guards: what the program's branches relied on, in order.
         input_guards: what the symbols themselves rely on: sizes that are
             constants, sizes that share a symbol, ranges.
+        layouts: by source, the strides of inputs that are expressions of sizes; each is a
+            guard where `bind` is given that stride.
         checks: what `check` assumed of unbacked sizes.
         on_failure: is told of each question that data alone answers, if it is set.
         version: counts the guards and checks; what was remembered under
@@ -42,6 +44,7 @@ class ShapeEnv:
     def __init__(self) -> None:
         self.guards: list[Guard] = []
         self.input_guards: list[Guard] = []
+        self.layouts: dict[str, Guard] = {}
         self.checks: list[Guard] = []
         self.version = 0
         self.on_failure: Callable[[Exception], None] | None = None
@@ -133,6 +136,16 @@ class ShapeEnv:
         if expr.terms and self._first.setdefault(str(expr), source) == source:
             return
         self.input_guards.append(Guard(SameSize(source, expr), caller()))
+
+    def note_stride(self, source: str, stride: int | SymInt) -> None:
+        """Note that a stride of an input is an expression of sizes.
+
+        Args:
+            source: where the stride is found, such as `"x.stride(0)"`.
+            stride: what it is taken to be.
+        """
+        expr = stride.expr if isinstance(stride, SymInt) else self.pool.const(stride)
+        self.layouts[source] = Guard(SameSize(source, expr), caller())
 
     def create_unbacked(self, *, min: int = 0, max: int | None = None, origin: str = "") -> SymInt:
         """Give a new size that depends on data, named `u0`, `u1`, ...
@@ -267,7 +280,7 @@ class ShapeEnv:
         """Give the values of the backed symbols, and of the sources, for new input sizes.
 
         Args:
-            sizes: the size at each source.
+            sizes: the size at each source, and the strides that are to be compared.
 
         Raises:
             UsageError: for a source that has no size.
@@ -279,7 +292,8 @@ class ShapeEnv:
                 declared=", ".join(self.sources),
             )
         symbols = {name: sizes[source] for name, source in self._first.items()}
-        return {**{s: sizes[s] for s in self.sources}, **symbols}
+        strides = {s: sizes[s] for s in self.layouts if s in sizes}
+        return {**{s: sizes[s] for s in self.sources}, **strides, **symbols}
 
     def check_guards(self, bindings: Mapping[str, int]) -> Guard | None:
         """Give the first guard that does not hold, or None if the program can run.
@@ -288,7 +302,8 @@ class ShapeEnv:
             bindings: the answer of `bind`.
         """
         # A copy: a thread that captures may add a guard meanwhile.
-        for guard in [*self.input_guards, *self.guards]:
+        layouts = [guard for source, guard in [*self.layouts.items()] if source in bindings]
+        for guard in [*self.input_guards, *layouts, *self.guards]:
             if not guard.holds(bindings):
                 return guard
         return None

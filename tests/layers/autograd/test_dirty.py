@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tests.layers.author_signatures import same
+from torch.autograd import forward_ad
 
 import polyop
 from polyop import Tensor, autograd, func
@@ -37,7 +38,7 @@ def tripled(of: Any) -> Any:
 
         @staticmethod
         def jvp(ctx: Any, d: Any) -> Any:
-            return d.mul_(3) if of is torch else d * 3
+            return d.mul_(3)
 
     return Tripled
 
@@ -165,6 +166,44 @@ def test_a_written_argument_is_the_result() -> None:
     func.grad(f)(x)
     func.jvp(f, (x,), (x,))
     assert found == [True, True, True]
+
+
+def sharing(of: Any) -> dict[str, Fn]:
+    """Give programs in which others have the tangent of what is written, of polyop or PyTorch."""
+    three = tripled(of).apply
+
+    def view(x: Any) -> Any:
+        y = x.clone()
+        three(y[1:])
+        return y + x
+
+    def older_view(x: Any) -> Any:
+        y = x.clone()
+        part = y[:1]
+        three(y)
+        return part + x[:1]
+
+    return {
+        "copy": lambda x: three(x.clone()) + x,
+        "sum": lambda x: three(x + 1) + x,
+        "twice": lambda x: three(three(x.clone())) + x,
+        "view": view,
+        "older view": older_view,
+    }
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("name", sharing(polyop))
+def test_a_jvp_writes_no_tangent_but_its_own(name: str) -> None:
+    """S137: it changes the tangent in place, as PyTorch asks, and nobody else's with it."""
+    f, x, d = sharing(polyop)[name], polyop.tensor(START), polyop.ones(3)
+    with forward_ad.dual_level():
+        theirs = forward_ad.make_dual(torch.tensor(START), torch.ones(3))
+        wanted = forward_ad.unpack_dual(sharing(torch)[name](theirs)).tangent
+    assert func.jvp(f, (x,), (d,))[1].tolist() == wanted.tolist()
+    assert func.linearize(f, x)[1](d).tolist() == wanted.tolist()
+    assert func.jacfwd(f)(x).sum(1).tolist() == wanted.tolist()
+    assert d.tolist() == [1, 1, 1]
 
 
 class Scaled(autograd.Function):

@@ -12,6 +12,7 @@ from tests.layers.author_signatures import same
 
 import polyop
 from polyop import Tensor, autograd, func, hop
+from polyop.errors import AutogradError, MissingGradientError
 
 #: PyTorch's own jvp brings in what it deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
@@ -50,6 +51,25 @@ def written_from_outside(x: Tensor) -> Tensor:
     y = polyop.zeros(2)
     y[0] = x[1]
     return y.mul_(x)
+
+
+class Cubed(autograd.Function):
+    """A cube with a `jvp` alone."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        """Cube."""
+        return x**3
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep the argument."""
+        ctx.x = inputs[0]
+
+    @staticmethod
+    def jvp(ctx: Any, d: Tensor) -> Tensor:
+        """Give the tangent."""
+        return d * 3 * ctx.x * ctx.x
 
 
 HIDDEN: dict[str, Fn] = {
@@ -153,3 +173,57 @@ def test_gradients_with_operators_that_take_functions_are_transposed(name: str) 
             return DOUBLES[name](g)
 
     same(func.jvp(Doubled.apply, (X,), (V,)), (X * 2, V * 2))
+
+
+@pytest.mark.parametrize("apply", [Cubed.apply, Squared.apply])
+def test_the_function_runs_once(apply: Fn) -> None:
+    """S134: what it writes is written once, what it draws is drawn once, whatever its rules."""
+    counts, runs = polyop.ones(2), []
+
+    def f(x: Tensor) -> Tensor:
+        counts.mul_(2)
+        runs.append(x)
+        return apply(x + polyop.rand(2)) * counts.clone()
+
+    polyop.manual_seed(0)
+    wanted = func.jvp(f, (X,), (V,))
+    counts.fill_(1)
+    polyop.manual_seed(0)
+    out, push = func.linearize(f, X)
+    same((out, push(V)), wanted)
+    same(push(V), wanted[1])
+    assert counts.tolist() == [2, 2]
+    assert len(runs) == 2
+
+
+def test_a_jvp_alone_is_differentiated_again() -> None:
+    """S132, S134: levels around see what was recorded of a rule without backward."""
+    slope = lambda x: func.linearize(Cubed.apply, x)[1](V)  # noqa: E731
+    same(func.linearize(slope, X)[1](V), 6 * X * V * V)
+    same(func.jvp(slope, (X,), (V,))[1], 6 * X * V * V)
+    same(func.grad(lambda x: slope(x).sum())(X), 6 * X * V)
+
+
+def with_jvp(jvp: Callable[[Any, Tensor], Tensor]) -> Fn:
+    """Give `Cubed` with another rule."""
+    apply: Fn = type("Other", (Cubed,), {"jvp": staticmethod(jvp)}).apply
+    return apply
+
+
+def test_a_jvp_that_looks_at_its_tangent_is_refused() -> None:
+    """S134: what it computes from the data would be lost; `detach` hides nothing."""
+    read = with_jvp(lambda ctx, d: polyop.asarray(d.numpy(force=True)) * 3)
+    same(func.jvp(read, (X,), (V,))[1], V * 3)
+    with pytest.raises(MissingGradientError, match="a jvp looks at the data"):
+        func.linearize(read, X)
+    hidden = with_jvp(lambda ctx, d: d.detach() * 3)
+    same(func.linearize(hidden, X)[1](V), V * 3)
+
+
+def test_a_write_after_the_run_is_refused() -> None:
+    """S134: the derivative is that of the run, or none."""
+    scale = polyop.ones(2)
+    push = func.linearize(lambda x: Cubed.apply(x) * scale, X)[1]
+    scale.mul_(2)
+    with pytest.raises(AutogradError, match="was written after it was saved"):
+        push(V)

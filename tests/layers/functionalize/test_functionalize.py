@@ -276,3 +276,45 @@ def test_gradients_are_those_of_the_function() -> None:
     inside = functionalize(grad(lambda x: total(multiply(sin(x), x))))(tensor(3)).numpy()
     x = tensor(3).numpy()
     np.testing.assert_allclose(inside, np.cos(x) * x + np.sin(x))
+
+
+def shifted(p: Tensor, q: Tensor) -> Tensor:
+    """Write what both arguments may share, in two steps."""
+    add_(p, q)
+    view = slice_axis(p, 0, 0, 1)
+    add_(select(p, 0, 0), select(q, 0, 1))
+    return view
+
+
+@pytest.mark.parametrize("mode", ["real", "fake"])
+@pytest.mark.parametrize("outer", [lambda x: (x, x), lambda x: (x, slice_axis(x, 0, None, None))])
+def test_a_trace_inside_knows_who_shares_memory(mode: str, outer: Any) -> None:
+    """S168, S209: stand-ins for functional tensors share memory as these do; no write is lost."""
+
+    def traced(f: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: make_fx(f, mode)(*args)(*args)
+
+    once = functionalize(lambda x: traced(shifted)(*outer(x)))
+    np.testing.assert_array_equal(once(tensor(2, 3)).numpy(), shifted(*[tensor(2, 3)] * 2).numpy())
+    with pytest.raises(MutationError, match="whose memory another argument has too"):
+        functionalize(lambda x: traced(functionalize(shifted))(*outer(x)))(tensor(2, 3))
+
+
+def test_a_functional_tensor_says_what_gradients_do() -> None:
+    """S168: `requires_grad` and `is_leaf` answer as inside of the function itself."""
+    seen: list[list[bool]] = []
+
+    def f(x: Tensor) -> Tensor:
+        made = tensor(2)
+        asked = [x, multiply(x, 2.0), select(x, 0, 0), made]
+        answers = [a for t in asked for a in (t.requires_grad, t.is_leaf)]
+        add_(made, x)
+        seen.append([*answers, made.requires_grad, made.is_leaf])
+        return multiply(x, 2.0 if x.requires_grad else 3.0)
+
+    x = tensor(2).requires_grad_()
+    for form in (f, functionalize(f), functionalize(functionalize(f))):
+        np.testing.assert_array_equal(form(x).detach().numpy(), [2.0, 4.0])
+    assert seen[0] == seen[1] == seen[2]
+    for form in (f, functionalize(f)):
+        np.testing.assert_array_equal(grad(lambda x: total(form(x)))(tensor(2)).numpy(), [2, 2])

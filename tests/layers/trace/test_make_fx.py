@@ -413,7 +413,7 @@ def test_dynamic_sizes_are_asserted(places: CustomOpDef) -> None:
     module = make_fx(lambda x: sin(places(x)), "symbolic")(real(4))
     names = [getattr(n.target, "__name__", "") for n in module.graph.nodes]
     assert names.index("assert_holds") < names.index("sin.default")
-    for bad in (real(8), of_array(np.zeros(3))):
+    for bad in (real(8), of_array(np.zeros(3, "float32"))):
         with pytest.raises(UsageError, match=r"1 <= u0 <= 5(.|\n)*testtrace::places"):
             module(bad)
 

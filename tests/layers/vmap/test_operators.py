@@ -63,6 +63,7 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     "diagonal": [(X, 0, 0, 1), (X, 1, 1, 0)],
     "flip": [(X, None), (X, [-1])],
     "alias": [(X,)],
+    "contiguous": [(X,), (X.T,)],
     "detach": [(X,)],
     "real_part": [(X * (1 + 2j),)],
     "imag_part": [(X * (1 + 2j),)],

@@ -12,6 +12,7 @@ import numpy as np
 
 from polyop import tree
 from polyop.bridges.jax.frames import JAX, MOST, Frame
+from polyop.dispatch.bind import dispatch, payloads_in
 from polyop.dispatch.context import PLAIN, run_under
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import (
@@ -59,15 +60,18 @@ def outline(frame: Frame, facts: Sequence[Any]) -> tuple[list[Meta], Any]:
 
 
 def described(frame: Frame, facts: Sequence[Any]) -> tuple[list[Meta], Any]:
-    """Run the fake rule on tensors of these shapes and dtypes."""
+    """Run the fake rule, or what the operator is made of, on tensors of these shapes and dtypes."""
     op = frame.op
     plan = plan_of(op)
-    if plan is None:
+    if plan is None and not op._can_decompose():
         op.missing("fake", MissingFakeError)
     space = FakeTensorMode().space
     values = frame.values(of_meta(space.meta(shape, dtype)) for shape, dtype in facts)
     try:
-        made = run_under(PLAIN, plan.run, space, values)
+        if plan is None:
+            made = payloads_in(run_under(PLAIN, dispatch, op, values))
+        else:
+            made = run_under(PLAIN, plan.run, space, values)
     except DynamicOutputShapeError as error:
         _refuse_dynamic(op, error)
     leaves, spec = tree.flatten(made)

@@ -22,6 +22,7 @@ from polyop.layers.autograd.leaves import ANY_FROZEN, FROZEN, STORING, accumulat
 from polyop.layers.autograd.node import Node, is_result, leaf_node
 from polyop.lazy import load
 from polyop.ops.define import ON_TENSORS
+from polyop.tensor.asked import CAPTURES, answer, assigned, note
 from polyop.tensor.tensor import MADE, Tensor, is_differentiable, of_array
 
 Tensors = Tensor | Sequence[Tensor]
@@ -275,11 +276,16 @@ def requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
 
 
 def _get_grad(self: Tensor) -> Tensor | None:
+    if self.payload.__class__ is not np.ndarray:
+        note(self, "grad")
     node = getattr(self, "grad_node", None)
-    return None if node is None else getattr(node, "kept", None)
+    kept = None if node is None else getattr(node, "kept", None)
+    return answer(self, "grad", kept) if CAPTURES else kept
 
 
 def _set_grad(self: Tensor, value: Tensor | None) -> None:
+    if CAPTURES:
+        assigned(self, "grad")
     if value is None and self.keys & GRAD:
         self.grad_node.kept = None
         return
@@ -360,11 +366,12 @@ def _retain_grad(self: Tensor) -> None:
 
 
 def _grad_fn(self: Tensor) -> Node | None:
-    node = self.grad_node if self.keys & GRAD else None
-    if node is None or not node.seq:
-        return None
-    main: Node = node.n0 if is_result(node) else node
-    return main
+    t = self if self.payload.__class__ is np.ndarray else note(self, "is_leaf")
+    node = t.grad_node if t.keys & GRAD else None
+    main: Node | None = None
+    if node is not None and node.seq:
+        main = node.n0 if is_result(node) else node
+    return answer(self, "grad_fn", main) if CAPTURES else main
 
 
 _METHODS: dict[str, Any] = {

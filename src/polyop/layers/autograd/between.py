@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from polyop.dispatch.bits import GRAD
 from polyop.layers.autograd.engine import run
 from polyop.tensor.tensor import Tensor
 
@@ -30,7 +31,8 @@ def grad_between(
         create_graph: whether the gradients are recorded.
     """
     nodes = [x.grad_node for x in given]
-    roots = [(x.grad_node, g) for x, g in zip(results, grads, strict=True)]
+    # A function may compute a result of no tensor that requires grad, in this run.
+    roots = [(x.grad_node, g) for x, g in zip(results, grads, strict=True) if x.keys & GRAD]
     ends = frozenset(nodes)
     found = run(roots, retain=create_graph, create_graph=create_graph, wanted=ends, ends=True)
     return [found.pop(node, None) for node in nodes]

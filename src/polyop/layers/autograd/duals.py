@@ -211,3 +211,13 @@ class JvpLevel(LiftingLevel):
     def is_input(self, tensor: Tensor) -> bool:
         """Tell whether a tensor is an input, which nobody may write."""
         return any(t is tensor for t in self.inputs)
+
+
+class RecordedLevel(JvpLevel):
+    """One whose tangents are recorded, and values saved there: inference mode is off below."""
+
+    __slots__ = ()
+
+    def below_of(self, now: Word) -> Word:
+        """Make the word below."""
+        return super().below_of(now).but(inference=False)

@@ -16,13 +16,13 @@ from polyop.dispatch.context import reset_word, set_word
 from polyop.errors import MissingGradientError, UsageError, UsageTypeError
 from polyop.layers.autograd.author_tangents import Author, ForwardContext, laid_beside, needs
 from polyop.layers.autograd.dirty import Places, follow_at_level, given_back, marked, places
-from polyop.layers.autograd.duals import Dual, JvpLevel
+from polyop.layers.autograd.duals import Dual, JvpLevel, RecordedLevel
 from polyop.layers.autograd.function import APPLY, Function, traits_of
-from polyop.layers.autograd.grad_level import LinearLevel
 from polyop.layers.autograd.loans import lending
-from polyop.layers.autograd.tangents import pushed
+from polyop.layers.autograd.tangents import leaves_beside, pushed
 from polyop.layers.autograd.transforms import with_aux
-from polyop.layers.autograd.transpose import Called, transposed
+from polyop.layers.autograd.transpose import Called, TapeLevel, at_a_level
+from polyop.layers.levels import enter_level
 from polyop.layers.rule_notes import note_rule
 from polyop.ops.define import ON_TENSORS
 from polyop.tensor.tensor import Tensor, is_differentiable
@@ -76,6 +76,8 @@ def _pushed_through(
     running = "setup_context"
     try:
         traits.setup(ctx, tuple(values), out)
+        if ctx._dirty:
+            tangents = [_own(ctx, v, t) for v, t in zip(values, tangents, strict=True)]
         if ctx._materialize:
             tangents = [_materialized(v, t) for v, t in zip(values, tangents, strict=True)]
         running = "jvp"
@@ -85,6 +87,17 @@ def _pushed_through(
         raise
     slopes = laid_beside(Author(cls.__name__, traits.source), ctx, out, given)
     return out, slopes, places(values, out, marked(traits, ctx, values, out))
+
+
+def _own(ctx: ForwardContext, value: Any, tangent: Any) -> Any:
+    """Give the tangents of what is dirty as copies: `jvp` may write them, and others share them."""
+    if tangent is None:
+        return None
+    leaves, spec = tree.flatten(value)
+    pairs = zip(leaves, leaves_beside(value, tangent), strict=True)
+    clone = ON_TENSORS["clone"]
+    found = [t if t is None or id(x) not in ctx._dirty else clone(t) for x, t in pairs]
+    return tree.unflatten(spec, found)
 
 
 def _materialized(value: Any, tangent: Any) -> Any:
@@ -123,14 +136,7 @@ def jvp(func: Fn, primals: Any, tangents: Any, *, has_aux: bool = False) -> Any:
     alike = _beside(primals, tangents)
     leaves, given, build = (primals, tangents, tuple) if alike else paired(primals, tangents)
     level = JvpLevel()
-    level.inputs = tuple(map(level.wrap, leaves, given))
-    # As `enter_level` does it, whose block costs a third of what else a small call does.
-    token = set_word(level.inner_word())
-    try:
-        out = lending(level, func, *build(level.inputs))
-    finally:
-        level.end()
-        reset_word(token)
+    out = _run(level, func, leaves, given, build)
     aux = None
     if has_aux:
         out, aux = with_aux(out)
@@ -278,9 +284,8 @@ def check_results(results: Sequence[Any]) -> None:
 def linearize(func: Fn, *primals: Any) -> tuple[Any, Fn]:
     """Give the result of a function, and its derivative as a function of tangents.
 
-    The function runs once; its derivative then costs one run of the recorded
-    gradient. Where an operator has a `jvp` and no backward that can be
-    transposed, the derivative runs the function again.
+    The function runs once, and so do the `jvp` rules that it meets; its
+    derivative then costs one run of what was recorded of the tangents.
 
     Args:
         func: of tensors, or trees of them.
@@ -291,27 +296,41 @@ def linearize(func: Fn, *primals: Any) -> tuple[Any, Fn]:
 
     Raises:
         UsageTypeError: an input, or a result, is no tensor, or an input not floating.
+        MissingGradientError: an operator has no derivative, or one that cannot be recorded.
     """
     leaves, _, build = paired(primals, primals)
     who = Called("the function", "func.linearize", None, "give its operators a jvp")
-    level = LinearLevel(writable=False)
-    try:
-        out, linear = transposed(who, lambda *x: lending(level, func, *build(x)), leaves, level)
-    except MissingGradientError:
-        out, linear = func(*primals), None
+    tape = TapeLevel(writable=False)
+    moves = [tape.watched(ON_TENSORS["ones_like"](x)) for x in leaves]
+    with enter_level(tape):
+        level = RecordedLevel()
+        out = _run(level, func, leaves, moves, build)
     results, out_spec = tree.flatten(out)
     check_results(results)
+    slopes = [level.tangent(r) for r in results]
+    pairs = [(None, None) if t is None else (tape.node_of(t), tape.peel(t)) for t in slopes]
+    linear = at_a_level(who, pairs, [t.grad_node for t in moves])
+    values = [*map(level.peel, results)]
 
     def push(*tangents: Any) -> Any:
         given = paired(primals, tangents)[1]
-        if linear is None:
-            return jvp(func, primals, tangents)[1]
-        try:
-            found = linear(given, retain=True)
-        except MissingGradientError:
-            return jvp(func, primals, tangents)[1]
-        pairs = zip(found, results, strict=True)
-        filled = [ON_TENSORS["zeros_like"](r) if d is None else d for d, r in pairs]
-        return tree.unflatten(out_spec, own_tangents(leaves, given, results, filled))
+        found = linear(given, retain=True)
+        filled = [
+            ON_TENSORS["zeros_like"](r) if d is None else d
+            for d, r in zip(found, values, strict=True)
+        ]
+        return tree.unflatten(out_spec, own_tangents(leaves, given, values, filled))
 
-    return out, push
+    return tree.unflatten(out_spec, values), push
+
+
+def _run(level: JvpLevel, func: Fn, leaves: Row, moves: Row, build: Callable[[Row], Any]) -> Any:
+    """Run a function at a level, on inputs with tangents."""
+    level.inputs = tuple(map(level.wrap, leaves, moves))
+    # As `enter_level` does it, whose block costs a third of what else a small call does.
+    token = set_word(level.inner_word())
+    try:
+        return lending(level, func, *build(level.inputs))
+    finally:
+        level.end()
+        reset_word(token)

@@ -280,15 +280,13 @@ def _is_alias(a: Any, x: Tensor) -> bool:
 
 def _before(x: Tensor, *, copied: bool) -> Tensor:
     """Give a tensor with the history from before the write, and a copy of the value if wanted."""
-    old = Tensor() if x.__class__ is Tensor else copy_of(x)
-    old.payload = x.payload
     if copied:
-        copy = run_under(word().without_grad, ON_TENSORS["clone"], bare(x))
-        old = copy if copy.__class__ is not Tensor else old
-        old.payload = copy.payload
-        if hasattr(copy, "graph_node"):  # a trace knows the copy by its node
-            old.graph_node = copy.graph_node
-    old.keys, old.version = x.keys, 0
+        old: Tensor = run_under(word().without_grad, ON_TENSORS["clone"], bare(x))
+        old.keys |= x.keys & GRAD
+    else:
+        old = Tensor() if x.__class__ is Tensor else copy_of(x)
+        old.payload, old.keys = x.payload, x.keys
+    old.version = 0
     if x.keys & GRAD:
         old.grad_node = x.grad_node
     return old

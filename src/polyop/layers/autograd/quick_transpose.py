@@ -53,6 +53,8 @@ class Probing:
         last: another object after each look of any thread; an author may catch what it raises.
     """
 
+    knows_layouts = True
+
     def __init__(self) -> None:
         self.last = object()
 

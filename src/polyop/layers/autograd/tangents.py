@@ -33,11 +33,11 @@ Tangents = Sequence[Any]
 TangentRule = Callable[[Sequence[Any], Tangents], tuple[Any, Sequence[Any]]]
 
 _FIRST = """
-    alias broadcast_to contiguous_copy deviation diagonal diagonal_grad expand_dims expand_to flip
-    half_tril hermitian_part index index_grad matrix_transpose mean_grad mean_or_zero moveaxis
-    permute_dims reshape scatter_along_axis select select_grad slice slice_grad spread squeeze
-    sum_to take_along_axis transpose tril triu cumulative_sum suffix_sum pad concat stack
-    conj real imag real_part imag_part positive
+    alias broadcast_to contiguous contiguous_copy deviation diagonal diagonal_grad expand_dims
+    expand_to flip half_tril hermitian_part index index_grad matrix_transpose mean_grad
+    mean_or_zero moveaxis permute_dims reshape scatter_along_axis select select_grad slice
+    slice_grad spread squeeze sum_to take_along_axis transpose tril triu cumulative_sum
+    suffix_sum pad concat stack conj real imag real_part imag_part positive
 """
 #: Of the operators that are linear in some arguments together: how many, counted from the first.
 LINEAR: dict[str, tuple[int, ...]] = {
@@ -213,7 +213,7 @@ def pushed(
         tangents: the same trees, with a tangent or None for each leaf.
     """
     leaves, spec = tree.flatten(list(values))
-    found = _leaves_beside(values, tangents)
+    found = leaves_beside(values, tangents)
     moving = [i for i, t in enumerate(found) if t is not None]
 
     def of_moving(*given: Any) -> Any:
@@ -226,17 +226,17 @@ def pushed(
     return out, linear([found[i] for i in moving], retain=False)
 
 
-def _leaves_beside(value: Any, tangent: Any) -> list[Any]:
+def leaves_beside(value: Any, tangent: Any) -> list[Any]:
     """Give the tangent of each leaf of a tree."""
     if tangent is None:
         return [None] * len(tree.leaves(value))
     if value.__class__ in {list, tuple}:
         pairs = zip(value, tangent, strict=True)
-        return [t for v, d in pairs for t in _leaves_beside(v, d)]
+        return [t for v, d in pairs for t in leaves_beside(v, d)]
     if isinstance(value, Tensor):
         return [tangent]
     parts = zip(tree.children(value)[1] or (), tree.children(tangent)[1] or (), strict=True)
-    return [t for v, d in parts for t in _leaves_beside(v, d)]
+    return [t for v, d in parts for t in leaves_beside(v, d)]
 
 
 #: Rules that know calls on plain arrays.

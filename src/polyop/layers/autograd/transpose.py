@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from polyop import tree
 from polyop.dispatch.context import word
+from polyop.dispatch.operator import OpOverload
 from polyop.errors import AutogradError, MissingGradientError
 from polyop.layers.autograd.author import RUNNING
 from polyop.layers.autograd.engine import run
@@ -21,7 +22,7 @@ from polyop.layers.autograd.grad_level import GradLevel, LinearLevel
 from polyop.layers.autograd.lifted import Lifted
 from polyop.layers.autograd.node import Node
 from polyop.layers.levels import enter_level
-from polyop.ops.define import ON_TENSORS
+from polyop.ops.define import ON_TENSORS, operator_of
 from polyop.source import Source
 from polyop.tensor.tensor import Tensor
 
@@ -39,7 +40,7 @@ class Probe(Lifted):
     """The payload of a probe: its data say nothing, so nobody may look at them."""
 
     __slots__ = ()
-    level: ProbeLevel
+    level: ProbeLevel | TapeLevel
 
     def look(self, what: str) -> NoReturn:
         """Refuse: what is computed from the data would be lost."""
@@ -58,15 +59,45 @@ class ProbeLevel(GradLevel):
 
     def wrap(self, value: Tensor) -> Tensor:
         """Wrap a tensor."""
-        t = super().wrap(value)
-        record = Probe()
-        record.value, record.level, record.views = value, self, None
-        t.payload = record
-        return t
+        return _probe(self, super().wrap(value))
 
     def refuse(self, why: str) -> NoReturn:
         """Raise the error of a gradient that cannot be transposed."""
         refuse(self.called, why)
+
+
+class TapeLevel(LinearLevel):
+    """The level at which `func.linearize` records tangents: probes, too."""
+
+    kind = "func.linearize"
+    __slots__ = ()
+
+    def run(self, op: OpOverload, args: Sequence[Any]) -> Any:
+        """Run a call on what is inside the wrappers, and record it; a tangent has no history."""
+        return super().run(_ALIAS if op is _DETACH else op, args)
+
+    def wrap(self, value: Tensor) -> Tensor:
+        """Wrap a tensor."""
+        return _probe(self, super().wrap(value))
+
+    def refuse(self, why: str) -> NoReturn:
+        """Raise the error of a jvp that cannot be recorded."""
+        raise MissingGradientError(
+            f"func.linearize runs a function once, and records its tangents; a jvp {why}",
+            op=self.kind,
+            fix="compute tangents by differentiable operators, or call func.jvp",
+        )
+
+
+_ALIAS, _DETACH = operator_of(ON_TENSORS["alias"]), operator_of(ON_TENSORS["detach"])
+
+
+def _probe(level: ProbeLevel | TapeLevel, tensor: Tensor) -> Tensor:
+    """Let nobody look at the data of a level's tensor."""
+    record = Probe()
+    record.value, record.level, record.views = tensor.payload.value, level, None
+    tensor.payload = record
+    return tensor
 
 
 def refuse(called: Called, why: str) -> NoReturn:
@@ -107,20 +138,18 @@ def transposed(
     called: Called,
     call: Callable[..., Any],
     primals: Sequence[Tensor],
-    lower: LinearLevel | None = None,
 ) -> tuple[Any, Transposed]:
     """Run a call, and give its result with its linear map.
 
     Args:
         called: what runs, in errors.
         call: of the primals; returns a tree of tensors.
-        primals: the tensors to differentiate at.
-        lower: the level to record at; by default one at which the call may write its primals.
+        primals: the tensors to differentiate at; the call may write them.
 
     Raises:
         MissingGradientError: the gradient cannot be transposed, or there is none.
     """
-    lower = lower or LinearLevel(writable=True)
+    lower = LinearLevel(writable=True)
     watched = [lower.watched(p) for p in primals]
     leaves = [t.grad_node for t in watched]  # before the call, which may write them
     with enter_level(lower):

@@ -2,7 +2,8 @@
 
 Symbols come from the sizes first; a stride that is a product of sizes is
 written as that product, so that a dense tensor needs no symbols of its own for
-its layout. Only a stride that no product explains gets a symbol.
+its layout. Only a stride that no product explains gets a symbol. That a stride
+is such a product is a fact of the sample, which the guards ask for again.
 """
 
 from __future__ import annotations
@@ -45,9 +46,11 @@ def _symbolic_strides(plain: Meta, sizes: Shape, env: ShapeEnv, source: str) -> 
     strides: list[Size] = [0] * plain.ndim
     for axis in sorted(range(plain.ndim), key=lambda i: (plain.strides[i], -i)):
         stride, size = plain.strides[axis], plain.shape[axis]
+        place = f"{source}.stride({axis})"
         if stride not in explained:
-            place = f"{source}.stride({axis})"
             explained[stride] = env.create_symbol(int(stride), place, dynamic=True)
+        else:
+            env.note_stride(place, explained[stride])
         strides[axis] = explained[stride]
         explained.setdefault(stride * size, strides[axis] * sizes[axis])
     return normal_strides(sizes, strides)

@@ -7,15 +7,15 @@ before, a real tensor, a value without a hash) is `compute`'s.
 
 NOTE [What answers a fake call]
 In this order: the fake rule; a kernel at `Meta`; the decomposition; nothing,
-if the operator returns nothing new; a kernel that was put by hand at
-`CompositeExplicitAutograd`. A `custom_op`'s own function stands there too, and
+if the operator returns nothing new; a kernel that was put by hand at a key
+for all backends below autograd. A `custom_op`'s own function stands there too, and
 never answers: it looks into data (S146).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -33,7 +33,6 @@ from polyop.dispatch.context import word
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.resolve import Way
-from polyop.dispatch.table import Kernel
 from polyop.dispatch.write import (
     Shape,
     base_scope,
@@ -48,12 +47,12 @@ from polyop.layers.fake.compute import (
     Plan,
     author_plan,
     builtin_plan,
-    by_name,
     compute,
     compute_new,
     current_space,
     space_in,
 )
+from polyop.layers.fake.kernels import as_rule, decomposed, decomposition, rule_kernel
 from polyop.schema.tags import Tag
 from polyop.tensor.meta import META_SPACE, Meta
 from polyop.tensor.storage import share
@@ -88,9 +87,9 @@ def make_handler(way: Way) -> Handler:
         return partial(_looks_at_data, op)
     plan = plan_of(op)
     if plan is None:
-        decomposed = op.places.top(DispatchKey.CompositeImplicitAutograd)
-        if decomposed is not None:
-            return by_name(op, function_of(decomposed, way))
+        composite = decomposition(op)
+        if composite is not None:
+            return decomposed(way, composite)
         if not returns_arguments(op):
             op.missing("fake", MissingFakeError)
     return generate(way, plan)
@@ -113,13 +112,11 @@ def _make_plan(op: OpOverload) -> Plan | None:
         return builtin_plan(op, op.rule("meta"))
     at_meta = op.places.top(DispatchKey.Meta)
     if at_meta is not None and at_meta.fn is not None:
-        return author_plan(op, at_meta.fn, at_meta.source)
-    if op.places.top(DispatchKey.CompositeImplicitAutograd) or returns_arguments(op):
+        return author_plan(op, as_rule(op, at_meta), at_meta.source)
+    if decomposition(op) is not None or returns_arguments(op):
         return None
-    by_hand = op.places.top(DispatchKey.CompositeExplicitAutograd)
-    if by_hand is not None and by_hand.owner is not op.places and by_hand.fn is not None:
-        return author_plan(op, by_hand.fn, by_hand.source)
-    return None
+    by_hand = rule_kernel(op)
+    return None if by_hand is None else author_plan(op, as_rule(op, by_hand), by_hand.source)
 
 
 def returns_arguments(op: OpOverload) -> bool:
@@ -127,22 +124,20 @@ def returns_arguments(op: OpOverload) -> bool:
     return all(form == "argument" for form, _ in result_forms(op._schema))
 
 
-def function_of(kernel: Kernel, way: Way) -> Callable[..., Any]:
-    """Give the function of a kernel, which may ask for the key set first."""
-    assert kernel.fn is not None
-    return partial(kernel.fn, way.keys) if kernel.with_keyset else kernel.fn
-
-
 def _looks_at_data(op: OpOverload, *values: Any) -> Any:
     tracer = None if word() & (FAKE_MODE | TRACE) else tracer_in(values)
     found = NotImplemented if tracer is None else tracer.elsewhere(op, values)
     if found is not NotImplemented:
         return found
+    told = op.rule("fake") is not None
     raise DataDependentOutputError(
         f"{op.name()} looks at the data of a fake tensor, which has none",
         op=op._schema,
+        declared="the tag data_dependent_output: without data, nothing is known of its results",
         source=op.source,
-        fix="compute sizes from shapes alone, or leave this call out of the traced part",
+        fix="take the tag off the operator, because its fake rule tells them"
+        if told
+        else "compute sizes from shapes alone, or leave this call out of the traced part",
     )
 
 

@@ -15,12 +15,21 @@ def apart(a: Chain, b: Chain) -> bool:
     program may get another one.
     """
     for ours, theirs in zip(a, b, strict=False):
-        if not _same(ours, theirs):
+        if not same_view(ours, theirs):
             return _are_apart(ours, theirs)
     return False
 
 
-def _same(ours: Step | Unknown, theirs: Step | Unknown) -> bool:
+def begins_with(chain: Chain, start: Chain) -> bool:
+    """Tell whether a chain of views begins with another one, and their histories are the same."""
+    if len(start) > len(chain):
+        return False
+    pairs = zip(chain, start, strict=False)
+    return all(x is y or (getattr(x, "own", None) is None and same_view(x, y)) for x, y in pairs)
+
+
+def same_view(ours: Step | Unknown, theirs: Step | Unknown) -> bool:
+    """Tell whether two steps are known to be the same view."""
     if not isinstance(ours, Step) or not isinstance(theirs, Step):
         return False
     there = ours.op is theirs.op and ours.position == theirs.position and ours.path == theirs.path

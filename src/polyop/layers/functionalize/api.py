@@ -9,7 +9,6 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bits import GRAD
-from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import run_under, word
 from polyop.errors import MutationError, UsageError, UsageTypeError, nearest
 from polyop.layers.functionalize.level import FunctionalLevel
@@ -20,8 +19,8 @@ from polyop.layers.functionalize.storage import (
     Storage,
     Unknown,
     functional,
+    last_step,
     own_of,
-    step_of,
 )
 from polyop.layers.memory import meet
 from polyop.ops.inplace import copy_
@@ -101,19 +100,11 @@ class Inputs:
 
     def _rooted(self, t: Tensor) -> tuple[Tensor, Chain]:
         """Give the base of a view, and the way from there, as far as it is known."""
-        view = getattr(t, "view_of", None)
-        if view is None:
+        found = last_step(t)
+        if found is None:
             return t, ()
-        parent, op, statics = view
-        forms = result_forms(op._schema)
-        rest = len(op._schema.arguments) - 1
-        args, path = list(statics[:rest]), statics[rest:]
-        kind, position = forms[path[0] if len(forms) > 1 and path else 0]
-        if len(path) != (len(forms) > 1) + (kind == "views"):
-            return t, ()  # which of several results it is was not kept
-        args.insert(position, None)
+        parent, step = found
         base, chain = self._rooted(parent)
-        step = step_of(op, tuple(args), position, path)
         if step.own is not None:
             step = replace(step, own=self._own(t))
         return base, (*chain, step)

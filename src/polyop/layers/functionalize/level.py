@@ -28,8 +28,9 @@ from polyop.layers.functionalize.storage import (
 )
 from polyop.layers.functionalize.twin import functional_twin, without
 from polyop.layers.levels import Level
+from polyop.layers.memory import meet
 from polyop.layers.own_kernels import own_kernel, own_rule
-from polyop.ops.inplace import INPLACE_TWINS
+from polyop.ops.inplace import INPLACE_TWINS, copy_
 from polyop.ops.rounding import astype, clone
 from polyop.schema.tags import Tag
 from polyop.tensor.storage import share
@@ -164,21 +165,26 @@ class FunctionalLevel(Level):
             forms, out = result_forms(op._schema), dispatch(op, list(values))
             every = [out] if len(forms) == 1 else out
             return self._given_back(op, args, [every[i] for i in without(forms)])
+        shared = is_shared(op, args)
         if not all(ours):
-            _mixed(op)
-        if is_shared(op, args):
+            _refuse_mixed(op, [t for t in targets if not self.owns(t)], values, shared=shared)
+        if shared:
             done = write_shared(op, args, values)
             for t in targets:
                 bump_in(op, t)
             return self._given_back(op, args, [done[i] for i in without(result_forms(op._schema))])
         if word().grad:
-            for t in targets:
+            for t in filter(self.owns, targets):
                 _refuse_unseen(op, t.payload)
         results, news = self._new_values(op, values)
         for t, new in zip(targets, news, strict=True):
             _check_fits(op, t, new)
-            bump_in(op, t)
-            t.payload.replace(new if new.dtype == t.dtype else astype(new, t.dtype))
+            fitting = new if new.dtype == t.dtype else astype(new, t.dtype)
+            if self.owns(t):
+                bump_in(op, t)
+                t.payload.replace(fitting)
+            else:
+                copy_(t, fitting)
         return self._given_back(op, args, results)
 
     def _new_values(
@@ -240,13 +246,19 @@ def _refuse_unseen(op: OpOverload, record: Functional) -> None:
         )
 
 
-def _mixed(op: OpOverload) -> None:
-    raise MutationError(
-        f"{op.name()} writes a tensor of the functionalized function and one from outside of it",
-        op=op._schema,
-        source=op.source,
-        fix="give every written tensor to the function as an argument",
-    )
+def _refuse_mixed(
+    op: OpOverload, outside: Sequence[Tensor], values: Sequence[Any], *, shared: bool
+) -> None:
+    """Refuse a write to tensors from outside whose memory another argument has too."""
+    given = list(tensors_in(tuple(values)))
+    if shared or any(sum(meet(t, x) for x in given) > 1 for t in outside):
+        raise MutationError(
+            f"{op.name()} writes a tensor of the functionalized function and one from outside of "
+            "it, and gets memory twice",
+            op=op._schema,
+            source=op.source,
+            fix="give every written tensor to the function as an argument",
+        )
 
 
 # -- the layer ----------------------------------------------------------------

@@ -27,6 +27,7 @@ from typing import Any
 from polyop.devices import Device, DType
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import FUNCTIONAL, GRAD, LIFTED
+from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import MutationError
@@ -305,6 +306,11 @@ class Functional:
         return self._shown().device
 
     @property
+    def recorded_value(self) -> Tensor:
+        """The tensor that has the history."""
+        return self.value()
+
+    @property
     def strides(self) -> Shape:
         """The strides, in elements."""
         layout = self.layout if self.chain else self.storage.layout
@@ -348,6 +354,22 @@ def step_of(
 ) -> Step:
     """Give the step of a view; one that no gradient flows through begins a history."""
     return Step(op, args, position, path, Own() if recorder_of(op) is None else None)
+
+
+def last_step(tensor: Tensor) -> tuple[Tensor, Step] | None:
+    """Give the tensor that one is a view of, and the step from there, if they are known."""
+    view = getattr(tensor, "view_of", None)
+    if view is None:
+        return None
+    parent, op, statics = view
+    forms = result_forms(op._schema)
+    rest = len(op._schema.arguments) - 1
+    args, path = list(statics[:rest]), statics[rest:]
+    kind, position = forms[path[0] if len(forms) > 1 and path else 0]
+    if len(path) != (len(forms) > 1) + (kind == "views"):
+        return None  # which of several results it is was not kept
+    args.insert(position, None)
+    return parent, step_of(op, tuple(args), position, path)
 
 
 def replay(base: Tensor, chain: Chain) -> Tensor:

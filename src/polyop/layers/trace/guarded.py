@@ -1,19 +1,57 @@
-"""`TracedModule`: a program with symbolic sizes, which is that of its function for some sizes only.
+"""`TracedModule`: a program with symbolic sizes: that of its function for inputs of some kind only.
 
-A trace takes equal sizes for one, and a branch on a size one way. Inputs of other sizes have
+A trace takes equal sizes for one, and a branch on a size one way; so it does with dtypes, with
+values that are no tensors, and with what else the function asks of a tensor. Other inputs have
 another program; nothing in this one would notice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from polyop.dispatch.context import word
 from polyop.errors import UsageError
 from polyop.graph import GraphModule
 from polyop.layers.trace.proxy import PreDispatchModule
+from polyop.schema.opaque import is_input
 from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.tensor import Tensor
+from polyop.tree.same import Same
+
+#: How an input answers what a function asks of tensors; the strides are among its sizes.
+ANSWERS: dict[str, Callable[[Any], Any]] = {
+    "_base": lambda x: x._base is not None,
+    "grad": lambda x: x.grad is not None,
+    "is_contiguous": lambda x: x.is_contiguous(),
+    "is_leaf": lambda x: (x.is_leaf, x.requires_grad),
+    "requires_grad": lambda x: x.requires_grad,
+    "stride": lambda x: x.is_contiguous(),
+}
+
+
+def pass_on(asked: Collection[str]) -> None:
+    """Tell the trace, if any, that runs a program what this relies on."""
+    outer: set[str] = getattr(word().recorder, "asked", set())
+    outer.update(asked)
+
+
+def answers_of(x: Any) -> dict[str, Any]:
+    """Give how an input answers each question; the function may change that."""
+    return {name: ask(x) for name, ask in ANSWERS.items()} if isinstance(x, Tensor) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """A value that is no tensor and no size: the program is for this one."""
+
+    kind: type
+    value: Any
+
+    def __str__(self) -> str:
+        value = self.value.value if isinstance(self.value, Same) else self.value
+        return f"{self.kind.__name__} {value}"
 
 
 class SizeGuards:
@@ -23,24 +61,40 @@ class SizeGuards:
         env: the symbols of the trace.
         names: of the inputs, in order.
         inputs: what they were in the trace.
+        answers: of each input, before the trace.
+        asked: what the function asked of tensors, by name.
     """
 
-    def __init__(self, env: ShapeEnv, names: Sequence[str], inputs: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        env: ShapeEnv,
+        names: Sequence[str],
+        inputs: Sequence[Any],
+        answers: Sequence[Mapping[str, Any]],
+        asked: Collection[str],
+    ) -> None:
         self.names = names
+        self.asked = sorted(asked)
+        layouts = {} if {"is_contiguous", "stride"}.isdisjoint(asked) else env.layouts
         self.strided = True
-        told = self._sizes(tuple(map(self._facts, inputs)))
-        sources = list(env.sources)
+        facts = tuple(map(self._facts, inputs))
+        told = self._sizes(facts)
+        sources = [*env.sources, *layouts]
         # Bound to the numbers of the sources, each symbol tells where it is found.
         found = env.bind({source: i for i, source in enumerate(sources)})
         places = {name: sources[i] for name, i in found.items()}
         self.places = {name: place for name, place in places.items() if place in told}
         self.guards = [
             guard
-            for guard in (*env.input_guards, *env.guards)
+            for guard in (*env.input_guards, *layouts.values(), *env.guards)
             if self.places.keys() >= set(guard.condition.symbols())
         ]
         self.strided = any(".stride(" in place for place in self.places.values())
         self.told = self._sizes(tuple(map(self._facts, inputs))).keys()
+        self.kinds = [
+            (kind[0], tuple([known[name] for name in self.asked])) if known else kind
+            for known, kind in zip(answers, map(_kind, facts), strict=True)
+        ]
         self.passed: set[Any] = set()
 
     def check(self, inputs: Sequence[Any]) -> None:
@@ -49,9 +103,12 @@ class SizeGuards:
         Raises:
             UsageError: with the guard that does not hold.
         """
+        if self.asked:
+            pass_on(self.asked)
         facts = tuple([self._facts(x) for x in inputs])
         if facts in self.passed or len(facts) != len(self.names):
             return
+        self._check_kinds(facts)
         sizes = self._sizes(facts)
         if not all(type(size) is int for size in sizes.values()):
             return  # another trace will see to it
@@ -62,6 +119,24 @@ class SizeGuards:
             if not guard.holds(bindings):
                 _refuse(guard.text, sizes, guard.place)
         self.passed.add(facts)
+
+    def _check_kinds(self, facts: Sequence[Any]) -> None:
+        for name, known, kind in zip(self.names, self.kinds, map(_kind, facts), strict=True):
+            if known != kind:
+                raise UsageError(
+                    "the program was traced for another kind of input",
+                    argument=name,
+                    declared=self._spelled(known),
+                    seen=self._spelled(kind),
+                    fix="trace it on such inputs too",
+                )
+
+    def _spelled(self, kind: Any) -> str:
+        """Write what an input is besides its sizes."""
+        if not isinstance(kind, tuple):
+            return str(kind)
+        pairs = zip(self.asked, kind[1], strict=True)
+        return ", ".join([f"a tensor of {kind[0]}", *(f"{name}: {is_so}" for name, is_so in pairs)])
 
     def _sizes(self, facts: Sequence[Any]) -> dict[str, Any]:
         """Give the sizes of all inputs, by source."""
@@ -74,15 +149,39 @@ class SizeGuards:
     def _facts(self, x: Any) -> Any:
         """Give what guards ask of an input."""
         if not isinstance(x, Tensor):
-            return x if type(x) is int or is_symbolic(x) else None
-        shape = x.payload.shape
-        return (shape, x.stride()) if self.strided else (shape,)
+            return x if type(x) is int or is_symbolic(x) else _fixed(x)
+        payload = x.payload
+        strides = x.stride() if self.strided else ()
+        answers = tuple([ANSWERS[name](x) for name in self.asked]) if self.asked else ()
+        return payload.shape, strides, payload.dtype, answers
+
+
+def _fixed(x: Any) -> Fixed | None:
+    """Give what a value that is no tensor is known by; None for an object, which is an input."""
+    if is_input(x):
+        return None
+    if isinstance(x, (float, complex)):
+        return Fixed(type(x), repr(x))  # -0.0 == 0.0, and nan is not nan
+    try:
+        hash(x)
+    except TypeError:
+        return Fixed(type(x), Same(x))
+    return Fixed(type(x), x)
+
+
+def _kind(fact: Any) -> Any:
+    """Give what a fact tells besides sizes."""
+    if isinstance(fact, tuple):
+        return fact[2:]
+    return fact if isinstance(fact, Fixed) else "a number"
 
 
 def _named(fact: Any) -> list[tuple[str, Any]]:
     """Give the sizes of an input, by place."""
+    if fact is None or isinstance(fact, Fixed):
+        return []
     if not isinstance(fact, tuple):
-        return [] if fact is None else [("", fact)]
+        return [("", fact)]
     words = zip(("shape[{}]", "stride({})"), fact, strict=False)
     return [(f".{word.format(i)}", n) for word, ns in words for i, n in enumerate(ns)]
 
@@ -98,7 +197,7 @@ def _refuse(declared: str, sizes: Mapping[str, Any], place: Any = "") -> NoRetur
 
 
 class TracedModule(PreDispatchModule):
-    """A program that refuses inputs of other sizes than it was traced for."""
+    """A program that refuses inputs of other kinds and sizes than it was traced for."""
 
     size_guards: SizeGuards
 

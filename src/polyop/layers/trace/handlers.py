@@ -18,7 +18,7 @@ from polyop.errors import MissingRuleError
 from polyop.graph import Node
 from polyop.graph.node import CALL_FUNCTION
 from polyop.layers.fake.compute import by_name
-from polyop.layers.fake.handlers import function_of
+from polyop.layers.fake.kernels import decomposed, decomposition
 from polyop.layers.trace.tracer import FAILURES, describe
 from polyop.schema.values import thaw
 from polyop.tensor.tensor import Tensor
@@ -31,10 +31,10 @@ class TraceLayer:
         """Give the handler, if a trace records."""
         if not way.code & TRACE:
             return None
-        decomposed = way.op.places.top(DispatchKey.CompositeImplicitAutograd)
-        if decomposed is not None and not _has_own_kernel(way.op):
+        composite = decomposition(way.op)
+        if composite is not None and not _has_own_kernel(way.op):
             # What it is made of is recorded instead (S209).
-            return by_name(way.op, function_of(decomposed, way))
+            return decomposed(way, composite)
         return generate(way)
 
 

@@ -16,9 +16,10 @@ from polyop.errors import UsageError, nearest
 from polyop.graph import GraphModule
 from polyop.graph.node import identifier
 from polyop.layers.fake.mode import FakeTensorMode, mode_inside
-from polyop.layers.trace.guarded import SizeGuards, guarded
+from polyop.layers.trace.callers import Callers, answering
+from polyop.layers.trace.guarded import SizeGuards, answers_of, guarded
 from polyop.layers.trace.nested import refuse_lost_writes
-from polyop.layers.trace.outside import is_outside, levels_outside
+from polyop.layers.trace.outside import is_outside, levels_outside, share_as_outside
 from polyop.layers.trace.proxy import PreDispatchModule, ProxyMode
 from polyop.layers.trace.tracer import Tracer, refuse_kind
 from polyop.layers.trace.wrappers import inside, put_together, taken_apart
@@ -51,8 +52,9 @@ def make_fx(
     Returns:
         A function of the same arguments; it gives a `GraphModule`, whose inputs are the leaves
         of the arguments, and whose `shape_env` has the guards. Traced with symbolic sizes, it
-        raises `UsageError` for inputs of which a guard does not hold. A traceable wrapper counts
-        as the tensors inside it, as an argument and as a result.
+        raises `UsageError` for inputs of which a guard does not hold, that are of other dtypes or
+        values, or answer otherwise what the function asks (`is_contiguous()`, `requires_grad`).
+        A traceable wrapper counts as the tensors inside it, as an argument and as a result.
 
     Raises:
         UsageError: an unknown mode.
@@ -108,6 +110,8 @@ def _traced(
     named = zip(leaf_names(f, args), leaves, strict=True)
     parts = [part for pair in named for part in taken_apart(*pair)]
     inputs = [_input(tracer, mode, *part) for part in parts]
+    share_as_outside([x for _, x in parts], inputs, outside)
+    before = [answers_of(x) for x in inputs] if own is not None else []
     given = tree.unflatten(spec, put_together(leaves, inputs))
     # What the function makes is of the trace alone, also inside a functionalization.
     plain = word().but(tracer=None, pre=(), fake=mode, functional=None, levels=())
@@ -115,7 +119,10 @@ def _traced(
     proxy = ProxyMode(tracer) if pre_dispatch else None
     if proxy is not None:
         under = with_pre_dispatch(plain, proxy)
-    with nullcontext() if mode is None or mode is found else mode.traced_by(tracer):
+    callers = [x for _, x in parts]
+    asked = Callers(tracer, zip(inputs, callers, strict=True) if own is None else None)
+    traced = nullcontext() if mode is None or mode is found else mode.traced_by(tracer)
+    with traced, answering(asked):
         result = inside(run_under(under, f, *given))
     real = zip([x for _, x in parts], inputs, strict=True) if tracing_mode == "real" else ()
     refuse_lost_writes(outer, tracer, [*real])
@@ -128,7 +135,8 @@ def _traced(
     if proxy is not None:
         module.__class__ = PreDispatchModule
     if own is not None:
-        module = guarded(module, SizeGuards(own, [name for name, _ in parts], inputs))
+        names = [name for name, _ in parts]
+        module = guarded(module, SizeGuards(own, names, inputs, before, tracer.asked))
     module.__dict__["shape_env"] = env
     return module
 

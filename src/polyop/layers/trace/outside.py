@@ -9,6 +9,7 @@ one run; it computes on whatever is given to it, inside the transform or not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from polyop import tree
@@ -18,7 +19,9 @@ from polyop.dispatch.context import word
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.resolve import Way
 from polyop.dispatch.results import tensors_in
+from polyop.layers.memory import meet
 from polyop.layers.trace.tracer import Tracer
+from polyop.tensor.storage import share
 from polyop.tensor.tensor import Tensor
 
 
@@ -30,6 +33,15 @@ def levels_outside(now: Any) -> frozenset[Any]:
 def is_outside(value: Any, levels: frozenset[Any]) -> bool:
     """Tell whether a value is a tensor of one of these levels."""
     return isinstance(value, Tensor) and value.keys & WRAPPED != 0 and value.payload.level in levels
+
+
+def share_as_outside(tensors: Sequence[Any], fakes: Sequence[Any], levels: frozenset[Any]) -> None:
+    """Let the fakes of tensors from outside share memory, as these do below their levels."""
+    found = [pair for pair in zip(tensors, fakes, strict=True) if is_outside(pair[0], levels)]
+    for i, (tensor, fake) in enumerate(found):
+        for other, earlier in found[:i]:
+            if meet(tensor, other):
+                fake.version = share(earlier)
 
 
 def brought_in(tracer: Tracer, values: Any) -> Any:

@@ -48,9 +48,13 @@ class Tracer:
             function may catch it, and what it does then is no part of any program.
         inner: the graphs of traces that ran inside this one (`nested.py`).
         stray: the error for a thread that computes with its tensors and is not seen.
+        knows_layouts: whether the program is only for inputs that lie as those of the trace.
+        asked: what the function asked of tensors besides shape, dtype and device, by name; traces
+            inside this one ask for it too.
     """
 
     stray: type[CaptureError] = CaptureError
+    knows_layouts = False
 
     def __init__(
         self,
@@ -72,6 +76,9 @@ class Tracer:
         #: The node of each opaque object, by the id of the real one, and what keeps that alive.
         self._objects: dict[int, tuple[Any, Node]] = {}
         self.failure: BaseException | None = None
+        self.asked: set[str] = set()
+        if isinstance(recorder, Tracer):
+            self.asked, self.knows_layouts = recorder.asked, recorder.knows_layouts
         self.inner: list[Graph] = []
 
     # -- values to nodes ------------------------------------------------------
