@@ -140,6 +140,7 @@ class Part(Tracer):
     """The calls since the last look."""
 
     looks_to_print = True
+    knows_layouts = True  # it runs once, on what it was recorded of
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()

@@ -227,3 +227,36 @@ def test_a_write_after_the_run_is_refused() -> None:
     scale.mul_(2)
     with pytest.raises(AutogradError, match="was written after it was saved"):
         push(V)
+
+
+def _sine(x: Tensor) -> Tensor:
+    return x.sin() * x
+
+
+HOPS: dict[str, Fn] = {
+    "checkpoint": lambda x: hop.checkpoint(_sine, x),
+    "wrap": lambda x: hop.wrap(_sine, x),
+    "map": lambda x: polyop.map(_sine, x),
+    "scan": lambda x: polyop.scan(lambda c, s: (c * s.sin(), c + s), x[0], x)[1],
+    "while_loop": lambda x: polyop.while_loop(lambda v: v.sum() < 5, lambda v: (v * v + 1,), (x,))[
+        0
+    ],
+}
+AROUND: dict[str, Callable[[Fn], Fn]] = {
+    "alone": lambda fn: fn,
+    "again": lambda fn: lambda x: fn(fn(x) * x) + x,
+    "asked": lambda fn: lambda x: fn(x) * (2 if fn(x).sum() > 0 else 3),
+    "pushed": lambda fn: lambda x: func.jvp(fn, (x,), (x,))[1],
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("name", HOPS)
+def test_values_of_operators_that_take_functions(name: str, around: str) -> None:
+    """S134: they are computed beside tangents, and are values all the same."""
+    fn = AROUND[around](HOPS[name])
+    result, push = func.linearize(fn, X)
+    wanted, tangent = func.jvp(fn, (X,), (V,))
+    np.testing.assert_allclose(result.numpy(), wanted.numpy())
+    np.testing.assert_allclose(push(V).numpy(), tangent.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(push(V * 2).numpy(), 2 * tangent.numpy(), rtol=1e-6)

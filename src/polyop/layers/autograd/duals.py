@@ -216,8 +216,17 @@ class JvpLevel(LiftingLevel):
 class RecordedLevel(JvpLevel):
     """One whose tangents are recorded, and values saved there: inference mode is off below."""
 
-    __slots__ = ()
+    __slots__ = ("tape",)
+    tape: LiftingLevel
+
+    def __init__(self, tape: LiftingLevel) -> None:
+        super().__init__()
+        self.tape = tape
 
     def below_of(self, now: Word) -> Word:
         """Make the word below."""
         return super().below_of(now).but(inference=False)
+
+    def wrap(self, value: Tensor, tangent: Tensor | None = None) -> Tensor:
+        """Wrap a tensor; what computes values and tangents at once put both on the tape."""
+        return super().wrap(self.tape.peel(value), tangent)

@@ -303,7 +303,7 @@ def linearize(func: Fn, *primals: Any) -> tuple[Any, Fn]:
     tape = TapeLevel(writable=False)
     moves = [tape.watched(ON_TENSORS["ones_like"](x)) for x in leaves]
     with enter_level(tape):
-        level = RecordedLevel()
+        level = RecordedLevel(tape)
         out = _run(level, func, leaves, moves, build)
     results, out_spec = tree.flatten(out)
     check_results(results)
