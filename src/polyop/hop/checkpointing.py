@@ -53,6 +53,8 @@ class Checkpoint(Wrapper):
         """Call the function."""
         if not word().grad and not word() & WATCHED:
             return fn(*operands)
+        if any(getattr(level, "always", False) for level in word().levels):
+            return fn(*operands)  # that level keeps all, and looks through grad modes
         return self.whole(self.parse(fn, *operands))
 
     def parse(self, fn: Callable[..., Any], *operands: Any) -> Form:
