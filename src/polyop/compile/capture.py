@@ -33,6 +33,7 @@ from polyop.layers.trace.tracer import Tracer, describe, refuse_kind
 from polyop.objects.strays import watched
 from polyop.schema.opaque import is_input
 from polyop.symbolic import ShapeEnv, is_symbolic
+from polyop.tensor.asked import answering
 from polyop.tensor.meta import Meta, meta_of
 from polyop.tensor.storage import Version, share, shares_memory
 from polyop.tensor.subclass import is_traceable_wrapper_subclass
@@ -129,7 +130,7 @@ def capture(
     args, kwargs = tree.unflatten(spec, inputs[:count])
     under = word().but(tracer=tracer, fake=mode)
     try:
-        with watched(mode, known), mode.traced_by(tracer), tracer.answering():
+        with watched(mode, known), mode.traced_by(tracer), answering(tracer):
             out = run_under(under, fn, *args, **kwargs)
     except BaseException as error:
         if error is not tracer.failure:  # it may follow from that, which the function caught

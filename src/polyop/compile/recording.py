@@ -9,9 +9,7 @@ a gradient that is there becomes a further input, any other answer a guard.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from threading import get_ident
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
@@ -23,7 +21,6 @@ from polyop.graph.node import PLACEHOLDER
 from polyop.layers.autograd.node import node_of
 from polyop.layers.trace.tracer import Tracer
 from polyop.source import PACKAGE, caller
-from polyop.tensor.asked import CAPTURES
 from polyop.tensor.meta import Meta
 from polyop.tensor.printing import PRINTER
 from polyop.tensor.subclass import is_traceable_wrapper_subclass
@@ -89,18 +86,6 @@ class Capture(Tracer):
         self.grads: dict[int, Tensor] = {}
         self.answers: dict[tuple[int, str], Answer] = {}
         self.lacks: dict[int, Source] = {}  # whose gradients should have been inputs
-
-    @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Answer what this thread asks of tensors."""
-        before = CAPTURES.get(get_ident())
-        CAPTURES[get_ident()] = self
-        try:
-            yield
-        finally:
-            del CAPTURES[get_ident()]
-            if before is not None:
-                CAPTURES[get_ident()] = before
 
     def answer(self, tensor: Tensor, name: str, found: Any) -> Any:
         """Give an attribute of the tensor that the caller has, and rely on it.

@@ -31,12 +31,13 @@ from polyop.graph import GraphModule, Node
 from polyop.graph.node import GET_ATTR, identifier
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.functionalize import functionalize
-from polyop.layers.trace.callers import Callers, answering
+from polyop.layers.trace.callers import Callers
 from polyop.layers.trace.outside import levels_outside
 from polyop.layers.trace.tracer import Tracer, real_object
 from polyop.ops.decompositions import core_decompositions
 from polyop.source import caller
 from polyop.symbolic import Guard, ShapeEnv
+from polyop.tensor.asked import answering
 from polyop.tensor.meta import Meta
 from polyop.tensor.tensor import Tensor, of_meta
 

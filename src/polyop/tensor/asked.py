@@ -8,6 +8,8 @@ answers. While there is no capture, a question costs one look at a dict more.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import get_ident
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -31,6 +33,19 @@ class Answering(Protocol):
 
 #: The captures under way, by thread.
 CAPTURES: dict[int, Answering] = {}
+
+
+@contextmanager
+def answering(capture: Answering) -> Iterator[None]:
+    """Let a capture answer what this thread asks of tensors."""
+    before = CAPTURES.get(get_ident())
+    CAPTURES[get_ident()] = capture
+    try:
+        yield
+    finally:
+        del CAPTURES[get_ident()]
+        if before is not None:
+            CAPTURES[get_ident()] = before
 
 
 def answer(tensor: Tensor, name: str, found: T) -> T:

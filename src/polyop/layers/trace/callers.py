@@ -8,15 +8,12 @@ that is specialized; an answer that is a tensor, or is set, is in no program.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from threading import get_ident
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from polyop.errors import CaptureError
 from polyop.layers.trace.tracer import Tracer
 from polyop.source import PACKAGE, caller
-from polyop.tensor.asked import CAPTURES
 from polyop.tensor.tensor import Tensor
 
 
@@ -77,16 +74,3 @@ class Callers:
 def _is_own() -> bool:
     """Tell whether code of this package asks, which knows what it gets."""
     return sys._getframe(4).f_code.co_filename.startswith((PACKAGE, "<polyop "))
-
-
-@contextmanager
-def answering(callers: Callers) -> Iterator[None]:
-    """Answer what this thread asks of tensors."""
-    before = CAPTURES.get(get_ident())
-    CAPTURES[get_ident()] = callers
-    try:
-        yield
-    finally:
-        del CAPTURES[get_ident()]
-        if before is not None:
-            CAPTURES[get_ident()] = before

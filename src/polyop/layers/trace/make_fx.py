@@ -16,7 +16,7 @@ from polyop.errors import UsageError, nearest
 from polyop.graph import GraphModule
 from polyop.graph.node import identifier
 from polyop.layers.fake.mode import FakeTensorMode, mode_inside
-from polyop.layers.trace.callers import Callers, answering
+from polyop.layers.trace.callers import Callers
 from polyop.layers.trace.guarded import SizeGuards, answers_of, guarded
 from polyop.layers.trace.nested import refuse_lost_writes
 from polyop.layers.trace.outside import is_outside, levels_outside, share_as_outside
@@ -26,6 +26,7 @@ from polyop.layers.trace.wrappers import inside, put_together, taken_apart
 from polyop.schema.opaque import is_input
 from polyop.source import source_of
 from polyop.symbolic import ShapeEnv
+from polyop.tensor.asked import answering
 from polyop.tensor.meta import Meta
 from polyop.tensor.storage import share
 from polyop.tensor.tensor import Tensor
