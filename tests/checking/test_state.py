@@ -53,6 +53,43 @@ def test_results_that_are_kept_by_less_than_their_values_are_told(key: Any) -> N
         assert ("remembers" in told.reason) == told.broken
 
 
+FEATURES: dict[str, Callable[[Any], Any]] = {
+    "first": lambda a: a.flat[0],
+    "last": lambda a: a.flat[-1],
+    "sum": lambda a: float(a.sum()),
+    "mean": lambda a: float(a.mean()),
+    "sorted": lambda a: tuple(sorted(a.flat)),
+    "sizes": lambda a: np.abs(a).tobytes(),
+}
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_results_that_are_kept_by_a_feature_of_the_values_are_told(feature: str) -> None:
+    """S206: values that share the feature get the result of others."""
+    kept: dict[Any, Any] = {}
+
+    def kernel(x: Tensor) -> Tensor:
+        place = FEATURES[feature](x.numpy()), x.shape, str(x.dtype)
+        if place not in kept:
+            kept[place] = np.exp(x.numpy())
+        return of_array(kept[place].copy())
+
+    op = define(ONE, kernel)
+    for _ in range(2):
+        told = verdict("test_determinism", op, values(2, 3))
+        assert told.broken
+        assert "remembers" in told.reason
+
+
+@pytest.mark.parametrize("fn", [np.abs, np.sort, np.sum, np.floor, np.cos, np.round])
+def test_results_that_are_the_same_for_such_values_are_no_old_ones(fn: Any) -> None:
+    """S206: a function may give the same for values of one size, sum or order."""
+    op = define(ONE, lambda x: of_array(np.asarray(fn(x.numpy()), x.dtype)))
+    for seed in range(4):
+        x = of_array(np.random.default_rng(seed).normal(size=(2, 3)) * 3)
+        assert verdict("test_determinism", op, x) == Verdict("holds")
+
+
 def test_a_kernel_that_looks_at_shapes_only_remembers_nothing() -> None:
     """S206: results that are the same for all values are no old ones."""
     op = define(ONE, lambda x: of_array(np.full_like(x.numpy(), x.shape[0])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -92,3 +93,32 @@ def test_of_each_operator(name: str) -> None:
                 found = np.zeros((2, 2)) if grad is None else grad.numpy()
                 wanted = _slope(fn, arrays, place, weights)
                 np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", NAMES)
+def test_of_a_dtype_that_is_another_object(name: str) -> None:
+    """S124: an array of a pickle has an equal dtype that is not the same object."""
+    for count in (1, 2):
+        for extra in EXTRAS:
+            arrays = [_numbers((2, 2)) for _ in range(count)]
+
+            def fn(*tensors: Any, extra: Any = extra) -> Any:
+                return getattr(core, name)(*tensors, *extra)
+
+            if not _takes(fn, arrays):
+                continue
+            found = []
+            for given in (arrays, pickle.loads(pickle.dumps(arrays))):
+                inputs = [polyop.from_numpy(a).requires_grad_() for a in given]
+                results = _floating(fn(*inputs))
+                try:
+                    grads = polyop.autograd.grad(
+                        results, inputs, [t.detach() * 1 for t in results], allow_unused=True
+                    )
+                except (AutogradError, MissingGradientError):
+                    continue
+                found.append([None if g is None else g.numpy() for g in grads])
+            assert len(found) in {0, 2}
+            for one, other in zip(*found, strict=True) if found else ():
+                np.testing.assert_array_equal(one, other)

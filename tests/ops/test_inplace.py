@@ -87,3 +87,17 @@ def test_a_repeated_tensor_without_elements_can_be_written(run):
         run(lambda: empty().copy_(ones(5)))()
     with pytest.raises(MutationError):
         run(lambda: ones((1, 3)).expand(2, 3).neg_())()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+def test_a_refused_power_writes_nothing(dtype):
+    """S1: NumPy itself has written the elements before the exponent that it refuses."""
+    x = of_array(np.array([2, 3, 4], "int8"))
+    for exponent in (of_array(np.array([2, 1, -1], dtype)), -1):
+        with pytest.raises(ArgumentError, match="negative"):
+            x.pow_(exponent)
+        with pytest.raises(ArgumentError, match="negative"):
+            x **= exponent
+        np.testing.assert_array_equal(x.numpy(), [2, 3, 4])
+    x **= of_array(np.array([2, 1, 0], dtype))
+    np.testing.assert_array_equal(x.numpy(), [4, 3, 1])

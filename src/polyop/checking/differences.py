@@ -42,11 +42,15 @@ class Direction:
 
 
 def sizes(array: Array) -> Any:
-    """Give the size of each element, by which steps are measured; a usual one for a zero."""
+    """Give the size of each element, by which steps are measured.
+
+    One that is zero, or small beside the others, has their usual size, but none above one.
+    """
     found = np.abs(wide(array))
     known = found[np.isfinite(found) & (found > 0)]
     usual = max(float(np.median(known)), SMALLEST) if known.size else 1.0
-    return np.where(np.isfinite(found) & (found >= SMALL * usual), found, usual)
+    small = np.maximum(found, min(usual, 1.0))
+    return np.where(np.isfinite(found), np.where(found >= SMALL * usual, found, small), usual)
 
 
 def through(array: Array, seed: int = 5) -> Array:
@@ -217,7 +221,9 @@ def reading(
     # Near steps are off by rounding, and far ones where the function bends.
     found = [one.seen() for one in tried]
     off = [one.noise() + _apart(found, k) for k, one in enumerate(tried)]
-    best = int(np.argmin(off))
+    if _turns(tried):
+        return Reading(place, says, float("nan"), False)
+    best = _best(found, off)
     one, seen = tried[best], found[best]
     way = sum(float(np.sum(np.abs(wide(by)))) for by in moves.values())
     room = precision.rtol * max(abs(seen), abs(says))
@@ -227,6 +233,34 @@ def reading(
     kink = one.bend() > 10 * (room + off[best]) + 2 * abs(seen)
     near = abs(says - seen) <= room + 2 * off[best] or min(abs(says - s) for s in found) <= room
     return Reading(place, says, seen, not near and not kink)
+
+
+def _best(found: Sequence[float], off: Sequence[float]) -> int:
+    """Choose the slope that is least off, of those that the ones of nearer steps do not deny."""
+
+    def denied(k: int) -> bool:
+        return any(abs(found[j] - found[k]) > DENIED * (off[j] + off[k]) for j in range(k))
+
+    return min((k for k in range(len(found)) if not denied(k)), key=off.__getitem__)
+
+
+def _turns(tried: Sequence[Difference]) -> bool:
+    """Tell whether results go up and down, or jump, within the nearest step.
+
+    Then no step tells a slope: the two nearest see others, and move much of the results.
+    """
+    if len(tried) == 1:
+        return False
+    near, next_one = tried[:2]
+    slopes, apart = (near.seen(), next_one.seen()), abs(near.seen() - next_one.seen())
+    clear = apart > DENIED * (near.noise() + next_one.noise())
+    much = abs(slopes[0]) * near.step > MUCH * near.moved()
+    return clear and much and apart > TURNED * max(map(abs, slopes))
+
+
+#: By how many times what they are off two slopes deny each other; the share of two slopes that
+#: they differ by where the function turns; the share of the results that is moved then.
+DENIED, TURNED, MUCH = 3.0, 0.25, 1e-3
 
 
 def _apart(found: Sequence[float], k: int) -> float:

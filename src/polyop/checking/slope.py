@@ -41,7 +41,9 @@ class Precision:
 
 
 #: Where all that matters is in double precision, and where it is not.
-FINE = Precision(1e-5, (1 / 64, 1 / 16, 1 / 4, 1, 4, 16, 64, 256), 1e-4, 1e-9, 1e-6)
+FINE = Precision(
+    1e-5, (1 / 4096, 1 / 512, 1 / 64, 1 / 16, 1 / 4, 1, 4, 16, 64, 256), 1e-4, 1e-9, 1e-6
+)
 COARSE = Precision(1e-2, (1 / 16, 1 / 4, 1, 4, 16), 3e-2, 1e-5, 3e-2)
 
 

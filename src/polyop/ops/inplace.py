@@ -138,9 +138,19 @@ def _writing(name: str, fn: Fn) -> Fn:
         except (TypeError, ValueError) as error:
             refuse_write(name, x, (y,), error)
 
+    writes = copied
     if hasattr(fn, "ufunc"):  # of an array and a number: see `with_numbers`
-        return with_number
-    return direct if isinstance(fn, np.ufunc) and fn.nin == 2 else copied
+        writes = with_number
+    elif isinstance(fn, np.ufunc) and fn.nin == 2:
+        writes = direct
+    if np.power not in (fn, getattr(fn, "ufunc", None)):
+        return writes
+
+    def power(x: Array, y: Any) -> None:
+        # NumPy meets the negative exponent that it refuses when it has written half of them.
+        (copied if x.dtype.kind in "iu" else writes)(x, y)
+
+    return power
 
 
 def can_write(found: DType, target: DType) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 
 #: By how much values are multiplied, so that also sums of them are others.
 FACTOR = 0.75
+#: By what share values are others that are nearly the same.
+NEAR = 1e-4
 #: How far results are apart that are not of the same values, relative to the largest of them, and
 #: of the arguments: what is zero in one precision may be rounding in another.
 FAR, ROUNDING = 1e-2, 1e-6
@@ -30,17 +33,12 @@ def compare_states(case: Case) -> None:
     """
     _compare_rewritten(case)
     _compare_remembered(case)
+    _compare_alike(case)
 
 
 def _others(sample: Sample) -> Sample:
     """Give other values, in the range of the sample's."""
-
-    def smaller(t: Tensor) -> Tensor:
-        array = array_of(t)
-        found = np.asarray(array * FACTOR, array.dtype) if is_differentiable(t.dtype) else array
-        return of_array(found)
-
-    return rolled(sample.map(smaller), 1)
+    return rolled(_scaled(sample, FACTOR), 1)
 
 
 def _compare_rewritten(case: Case) -> None:
@@ -70,10 +68,59 @@ def _compare_remembered(case: Case) -> None:
         return
     double, single = cast(made, "float64"), cast(_others(made), "float32")
     runs = [_leaves(case, sample) for sample in (double, single, cast(single, "float64"))]
-    least = ROUNDING * max([_largest(array_of(t)) for t in double.tensors()])
+    least = _rounding(double)
     for (name, old), (_, a), (_, b) in zip(*runs, strict=False):
         if same_bits(old, b) and _far(a, b, least):
             _refuse(case, name, "at other values of the same shapes, a call gives old results")
+
+
+def _compare_alike(case: Case) -> None:
+    """Call with values that share a feature with others: what is kept by that feature is old.
+
+    It is not the result of values that are nearly the same, of which nothing is kept.
+    """
+    made = _unseen(case.sample)
+    if made is None:
+        return
+    first = cast(cast(made, "float32"), "float64")  # sums of these are the same in each order
+    before, least = _leaves(case, first), _rounding(first)
+    for alike in _alike(first):
+        found = _leaves(case, alike)
+        if not any(same_bits(a, b) for (_, a), (_, b) in zip(before, found, strict=False)):
+            continue
+        near = [_leaves(case, _scaled(alike, by)) for by in (1 - NEAR, 1 + NEAR)]
+        for (name, old), (_, a), (_, b), (_, c) in zip(before, found, *near, strict=False):
+            alone = _far(a, b, least) and _far(a, c, least) and not _far(b, c, least)
+            if same_bits(old, a) and alone:
+                _refuse(case, name, "at other values that are alike, a call gives old results")
+
+
+def _alike(sample: Sample) -> Iterator[Sample]:
+    """Give other values with the same first, or last, element, sum and order, or sizes."""
+    others = _others(sample)
+    for place in (0, -1):
+
+        def kept(t: Tensor, new: Tensor, place: int = place) -> Tensor:
+            flat = array_of(new).flatten()
+            if flat.size:
+                flat[place] = array_of(t).reshape(-1)[place]
+            return of_array(flat.reshape(t.shape))
+
+        pairs = zip(sample.tensors(), others.tensors(), strict=True)
+        yield sample.rebuilt([kept(t, new) for t, new in pairs])
+    yield sample.map(lambda t: of_array(np.flip(array_of(t)).copy()))
+    yield _scaled(sample, -1.0)
+
+
+def _scaled(sample: Sample, by: float) -> Sample:
+    """Give the sample with its floating tensors multiplied."""
+
+    def scaled(t: Tensor) -> Tensor:
+        array = array_of(t)
+        found = np.asarray(array * by, array.dtype) if is_differentiable(t.dtype) else array
+        return of_array(found)
+
+    return sample.map(scaled)
 
 
 def _leaves(case: Case, sample: Sample) -> list[tuple[str, Any]]:
@@ -96,6 +143,11 @@ def _far(a: object, b: object, least: float) -> bool:
     if p.shape != q.shape or not is_differentiable(p.dtype):
         return False
     return _largest(p - q) > max(least, FAR * max(_largest(p), _largest(q)))
+
+
+def _rounding(sample: Sample) -> float:
+    """Give how far results may be apart by rounding alone."""
+    return ROUNDING * max([_largest(array_of(t)) for t in sample.tensors()])
 
 
 def _largest(array: Array) -> float:

@@ -39,7 +39,7 @@ from polyop.layers.autograd.saved import Twin, check, count_of, revive, stale, t
 from polyop.ops.define import ON_ARRAYS, ON_TENSORS
 from polyop.tensor.tensor import Tensor, is_differentiable
 
-C64, C128 = np.dtype(np.complex64), np.dtype(np.complex128)
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 VERSION = "{v} = {a}.version; {v} = {v} if {v}.__class__ is int else {v}.n"
 
 # -- recording ----------------------------------------------------------------
@@ -121,12 +121,14 @@ def _choose(
     if any(plan.shape.kinds[i] == "tensor[]" for i in part.needs):
         return [*general, more]
     tests = [f"{d} is not _d" for d in dtypes]
+    # Equal dtypes may be several objects (of a pickle, say), so that identity only ever saves time.
+    is_complex = "(_d is not f32 and _d is not f64 and _d.kind == 'c')"
     r = results[0]
     # Nobody has looked yet whether gradients flow through the result: integers have none.
     constant = [f"if not differentiable(_d): {r}.keys = 1; return {r}"] if quick else []
     return [
         f"_d = {r}.payload.dtype",
-        f"if {' or '.join(tests)} or _d is c64 or _d is c128:",
+        f"if {' or '.join([*tests, is_complex])}:",
         *indent([*constant, *general, more]),
         f"else: _n.backward = {prefix}plain",
     ]
@@ -181,7 +183,7 @@ def _recorder(plan: Plan, needs: tuple[int, ...], quick: bool) -> Callable[..., 
 def _scope(plan: Plan, needs: tuple[int, ...]) -> dict[str, Any]:
     return {
         "op": plan.op, "Node": Node, "Tensor": Tensor, "next_seq": next_seq, "twin": twin,
-        "count_of": count_of, "facts": facts, "c64": C64, "c128": C128,
+        "count_of": count_of, "facts": facts, "f32": F32, "f64": F64,
         "differentiable": is_differentiable,
         **{v: backward(plan, needs, v) for v in VARIANTS},
     }  # fmt: skip
