@@ -151,6 +151,7 @@ from polyop.ops.factories import (
     zeros,
     zeros_like,
 )
+from polyop.ops.generator import Generator, manual_seed
 from polyop.ops.indexing import (
     index_add,
     index_put,
@@ -180,9 +181,7 @@ from polyop.ops.linear import (
     vecdot,
 )
 from polyop.ops.random import (
-    Generator,
     bernoulli,
-    manual_seed,
     normal,
     rand,
     rand_like,
@@ -235,6 +234,7 @@ from polyop.ops.splitting import (
     ravel,
     split,
     t,
+    transpose,
     unbind,
     unflatten,
     unstack,
@@ -256,7 +256,6 @@ from polyop.ops.views import (
     permute_dims,
     select,
     squeeze,
-    transpose,
     unsqueeze,
     view,
 )
@@ -274,6 +273,7 @@ if _typing.TYPE_CHECKING:
     from polyop.hop import associative_scan, cond, map, scan, while_loop
     from polyop.layers.autocast import autocast
     from polyop.layers.vmap import vmap
+    from polyop.ops.contractions import einsum
     from polyop.ops.differences import diff, isin
     from polyop.ops.dtypes import (
         broadcast_shapes,
@@ -320,7 +320,7 @@ __all__ = [
     "chunk", "clip", "clone", "compile", "complex", "complex64", "complex128", "concat", "cond",
     "conj", "copysign", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "cumulative_prod",
     "cumulative_sum", "custom_op", "detach", "device", "diagonal", "diff", "div", "divide",
-    "dot", "double", "dtype", "e", "empty", "empty_like", "enable_grad", "eq", "equal",
+    "dot", "double", "dtype", "e", "einsum", "empty", "empty_like", "enable_grad", "eq", "equal",
     "errors", "exp", "exp2", "expand", "expand_dims", "expm1", "export", "eye", "fake", "fft",
     "finfo", "flatten", "flip", "float", "float8_e4m3fn", "float8_e5m2", "float16", "float32",
     "float64", "floor", "floor_divide", "fmod", "from_array", "from_dlpack", "from_numpy",

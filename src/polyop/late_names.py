@@ -19,6 +19,7 @@ PLACES = {
     "cumulative_sum": "polyop.ops.running",
     "custom_op": "polyop.dispatch.custom_op",
     "diff": "polyop.ops.differences",
+    "einsum": "polyop.ops.contractions",
     "export": "polyop.export",
     "fake": "polyop.fake",
     "fft": "polyop.fft",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from polyop.errors import GradientWarning, PolyopWarning
@@ -28,6 +29,17 @@ def warn_once(kind: type[PolyopWarning], message: str, *, key: object, of: objec
 def warn_each(kind: type[Warning], message: str) -> None:
     """Warn at the user's own line, as often as Python's filters let it."""
     warnings.warn(message, kind, stacklevel=_depth())
+
+
+def warn_needless(op: Any) -> None:
+    """Warn of a fake rule for an operator that gives back what it wrote."""
+    for tag in op.tags:
+        if tag.name in {"inplace", "out"}:
+            warn_each(
+                PolyopWarning,
+                f"{op.name()} has the tag {tag.name}, and needs no fake rule: it gives back what "
+                "it wrote; the rule is used",
+            )
 
 
 def warn_constant(what: str) -> None:

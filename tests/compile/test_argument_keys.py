@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import operator
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -155,3 +158,41 @@ def test_arrays_of_other_libraries(library: str) -> None:
     assert polyop.compile(f)(array).tolist() == X.tolist()
     with pytest.raises(polyop.errors.CaptureError, match="from_array"):
         polyop.compile(f, fullgraph=True)(array)
+
+
+def test_arguments_that_are_no_arrays() -> None:
+    """S212: a class of NumPy's holds no data, nor does an object that has an answer to any name."""
+
+    class Answering:
+        def __getattr__(self, name: str) -> float:
+            return 2.0
+
+    x = polyop.ones(2)
+    typed = polyop.compile(lambda x, kind: x * float(kind(2)), fullgraph=True)
+    answered = polyop.compile(lambda x, held: x * held.k, fullgraph=True)
+    for kind in (np.float32, np.float64):
+        assert typed(x, kind).tolist() == answered(x, Answering()).tolist() == [2.0, 2.0]
+
+
+def test_functions_that_are_made_for_each_call() -> None:
+    """S211: a partial is what it calls with what; two that are alike have one program."""
+
+    def scale(k: float, x: Tensor) -> Tensor:
+        return x * k
+
+    compiled = polyop.compile(lambda x, f, pick: f(x) + f([x, x * 2][pick([0, 1])]))
+    x = polyop.ones(2)
+    for k in (2.0, 2.0, 3.0, 2.0):
+        found = compiled(x, functools.partial(scale, k), operator.itemgetter(0))
+        assert found.tolist() == (x * k * 2).tolist()
+    assert compiled(x, functools.partial(scale, 2.0), operator.itemgetter(1)).tolist() == [6.0] * 2
+    assert sum(map(len, compiled.programs.values())) == 3
+
+
+def test_a_path_that_is_asked_for_the_first_time() -> None:
+    """S211: what a path remembers of itself is no change that the function makes."""
+    held, x = PurePosixPath("a/bc"), polyop.ones(2)
+    compiled = polyop.compile(lambda x, path: x * len(held.name) * len(path.parts), fullgraph=True)
+    for _ in range(3):
+        assert compiled(x, PurePosixPath("a/b/c")).tolist() == [6.0, 6.0]
+    assert len(compiled.programs) == 1

@@ -345,3 +345,37 @@ def test_data_in_the_function(kind: str) -> None:
         out = f(polyop.ones(2))
         assert out.tolist() == fn(polyop.ones(2)).tolist()
         out.add_(1)
+
+
+OPERANDS: dict[str, Any] = {
+    "cond": lambda x, c: polyop.cond(x.sum() > 0, lambda x, c: x * c, lambda x, c: x * 1, (x, c)),
+    "while_loop": lambda x, c: polyop.while_loop(
+        lambda c, x: c < 3, lambda c, x: (c + 1, x * 2), (c, x)
+    ),
+    "map": lambda x, c: polyop.map(lambda x, c: x * c, x, c),
+    "scan": lambda x, c: polyop.scan(lambda c, x: (c + x, c * x), c, x),
+    "wrap": lambda x, c: polyop.hop.wrap(lambda x, c: x * c, x, c),
+    "checkpoint": lambda x, c: polyop.hop.checkpoint(lambda x, c: x * c, x, c),
+}
+
+
+@pytest.mark.parametrize("name", OPERANDS)
+def test_data_in_the_function_that_is_an_operand(name: str) -> None:
+    """S211: an operand of an operator with functions is no result of it, and is not written."""
+
+    def fn(x: Tensor) -> Any:
+        return OPERANDS[name](x, polyop.tensor(1.0))
+
+    f = polyop.compile(fn, fullgraph=True)
+    for _ in range(3):
+        out = f(rand(3))
+        assert same(out, fn(rand(3)))
+        for t in polyop.tree.leaves(out):
+            t.add_(1)
+
+
+@pytest.mark.parametrize("fn", [polyop.hop.wrap, polyop.hop.checkpoint])
+def test_data_in_a_function_that_gives_it(fn: Any) -> None:
+    """S211: what the function of such an operator gives is a result."""
+    with pytest.raises(errors.CaptureError, match="made of data"):
+        polyop.compile(lambda x: fn(lambda x: polyop.tensor(4.0), x), fullgraph=True)(rand(3))

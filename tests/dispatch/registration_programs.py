@@ -50,6 +50,7 @@ class Step(NamedTuple):
 
 # -- drawing ------------------------------------------------------------------
 
+COMPOSITE = "CompositeImplicitAutograd"
 MANY = [*"CPU CUDA XLA Meta Autograd AutogradCPU AutogradOther NestedTensorCPU FPGA".split()]
 MANY += [k.name for k in ALIAS_KEYS]
 REFUSED = (
@@ -75,6 +76,9 @@ def draw(rng: random.Random) -> list[Step]:
     for lib in range(1, libs + 2):
         if rng.random() < 0.3:
             body.insert(rng.randint(0, len(body)), Step("destroy", lib))
+    # PyTorch lets a Meta kernel stand beside one that decomposes and came later; S38 does not.
+    last = max((i for i, s in enumerate(body) if s.key == COMPOSITE), default=0)
+    body = [s for i, s in enumerate(body) if s.key != "Meta" or i > last]
     # A Meta kernel may come before the definition only in polyop: S39 [better].
     early = [step for step in body if step.act == "define" and any(s.key == "Meta" for s in body)]
     return steps + early + [step for step in body if step not in early]

@@ -43,6 +43,8 @@ def test_lists_say_what_exists() -> None:
         assert list(ops.names_list.f) == ["default", "out"]
         assert {"f", "g"} <= set(dir(ops.names_list)) and "out" in dir(ops.names_list.f)
         assert "names_list" in list(ops) and "names_list" in dir(ops)
+        for shown in (ops, ops.names_list, ops.names_list.f, ops.higher_order):
+            assert len(dir(shown)) == len(set(dir(shown)))  # what was read too
     assert list(ops.names_list) == [] and "names_list" not in list(ops)
 
 

@@ -125,6 +125,7 @@ def test_misuse() -> None:
     for key in (ModeKey.FAKE, None, 1, "PROXY"):
         with pytest.raises(ModeError, match="no such key"):
             get_mode_pre_dispatch(key)
+    for key in (ModeKey.FAKE, 1, "PROXY"):
         with pytest.raises(ModeError, match="no such key"):
             unset_mode_pre_dispatch(key)
     with pytest.raises(ModeError, match="mode_key=None with schema_check=True"):
@@ -141,6 +142,9 @@ def test_unset_gives_what_was_there() -> None:
     assert unset_mode_pre_dispatch(ModeKey.PROXY) is proxy
     set_mode_pre_dispatch(check)
     assert unset_mode_pre_dispatch(None, schema_check=True) is check
+    set_mode_pre_dispatch(check)
+    assert unset_mode_pre_dispatch(None) is check  # as PyTorch's
+    assert unset_mode_pre_dispatch(None) is None
 
 
 @given(st.lists(st.sampled_from(["P", "F", "C", "p", "f", "c", "pop"]), max_size=12))

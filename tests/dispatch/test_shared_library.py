@@ -177,6 +177,12 @@ WRONG: list[tuple[type[PolyopError], str, str, list[str]]] = [
     (RegistrationError, "clib_no::f(Generator? g) -> ()", "", ["Generator"]),
     (RegistrationError, "clib_no::f(Tensor x) -> Tensor[]", "", ["Tensor[]"]),
     (RegistrationError, "clib_no::f(Tensor(a) x) -> Tensor(a)", "", ["Tensor(a)"]),
+    (
+        RegistrationError,
+        "clib_no::f(Tensor(a!) x, Tensor(a!) y) -> Tensor(a!)",
+        "",
+        ["Tensor(a!)"],
+    ),
     (RegistrationError, "clib_no::f(Tensor x) -> str", "", ["str"]),
     (RegistrationError, "clib_no::f(Tensor x) -> Tensor", '.like = "y"', ["like", "x"]),
     (RegistrationError, "clib_no::f(Tensor x) -> Tensor", '.like = "x, x"', ["like", "1 of"]),

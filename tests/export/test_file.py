@@ -264,6 +264,20 @@ def test_a_damaged_file_is_refused_and_nothing_else_happens(
         assert str(found) == str(program())
 
 
+def test_no_bit_of_the_zip_raises_another_error(tmp_path: Path) -> None:
+    """S214: what a flipped bit says of the archive itself, such as that it is encrypted."""
+    save(export(lambda x: x + 1, (rand(3),)), tmp_path / "whole")
+    good, path = (tmp_path / "whole").read_bytes(), tmp_path / "bad"
+    ends = [*range(40), *range(good.rindex(b"PK\x01\x02"), len(good))]
+    for at in ends:
+        for bit in range(8):
+            path.write_bytes(good[:at] + bytes([good[at] ^ 1 << bit]) + good[at + 1 :])
+            try:
+                load(path)
+            except errors.ProgramFileError as error:
+                assert error.fix
+
+
 def paths_in(content: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     items = content.items() if isinstance(content, dict) else enumerate(content)
     found = []

@@ -9,6 +9,12 @@ import numpy as np
 from hypothesis import strategies as st
 
 from polyop.graph import Graph, Node
+from polyop.schema.types import BaseType, ListType, OptionalType, UnionType
+
+#: The type of an argument that takes what there is.
+ANY = UnionType(
+    (OptionalType(BaseType("Scalar")), ListType(BaseType("Scalar"), None), BaseType("Tensor"))
+)
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,7 @@ class FakeArgument:
     name: str
     kwarg_only: bool = False
     default: bool = False
+    type: Any = ANY
     alias_info: Any = None
 
     def has_default_value(self) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from tests.graph.programs import ADD, FMA, NEG, build, programs
 
+import polyop
 from polyop.errors import GraphError
 from polyop.graph import Graph, Node
 
@@ -163,3 +164,44 @@ def test_attributes_exist_on_the_module() -> None:
     graph.output(graph.call_module("weight"))
     with pytest.raises(GraphError, match="'weight' is not callable"):
         graph.lint(Module())
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        ((), {}, None),
+        ((2,), {"sizes": [1, 2], "axis": None}, None),
+        ((2,), {"sizes": 3, "axis": 1}, None),
+        (("q",), {}, "gets 'q' for int n"),
+        ((), {"n": 2.5}, r"gets 2\.5 for int n"),
+        ((), {"sizes": [1, "s"]}, r"gets \[1, 's'\] for SymInt\[2\]"),
+        ((), {"axis": "s"}, "gets 's' for int\\? axis"),
+    ],
+)
+def test_arguments_have_the_types_of_the_schema(
+    args: Any, kwargs: Any, message: str | None
+) -> None:
+    """S208: what a graph gives as it is fits the schema."""
+    schema = "(Tensor x, int n=2, *, SymInt[2] sizes=1, int? axis=None) -> Tensor"
+    polyop.library.define("lint_types::f", schema)
+    for first, wrong in ((True, message), (False, "gets 's' for Tensor x")):
+        graph = Graph()
+        x = graph.placeholder("x")
+        node = graph.call_function(
+            polyop.ops.lint_types.f.default, (x if first else "s", *args), kwargs
+        )
+        graph.output(node)
+        if wrong is None:
+            graph.lint()
+            continue
+        with pytest.raises(GraphError, match=wrong):
+            graph.lint()
+
+
+def test_lists_with_nodes_are_looked_into() -> None:
+    """S208: beside a node a wrong item is seen all the same."""
+    graph = Graph()
+    x = graph.placeholder("x")
+    graph.output(graph.call_function(polyop.ops.core.concat.default, ([x, "s"],)))
+    with pytest.raises(GraphError, match="for Tensor"):
+        graph.lint()

@@ -13,6 +13,7 @@ from tests.layers.author_signatures import same, tensors
 
 import polyop
 from polyop import Tensor, autograd, func
+from polyop.errors import SubgraphError
 from polyop.hop import checkpoint
 
 
@@ -182,3 +183,45 @@ def test_all_chunks_draw_the_same_in_a_checkpoint() -> None:
     out.sum().backward()
     assert np.array_equal(out.detach().numpy(), np.tile(out[0].detach().numpy(), (4, 1)))
     same(z.grad, out.detach())
+
+
+#: Results that are views of one another, of an operand `x`, of a closed-over `c`.
+VIEWS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, ...]]] = {
+    "view of a view": lambda x, c: (lambda h: (h[:2], h))(x.reshape((4,))),
+    "twice": lambda x, c: (x[1:],) * 2,
+    "view first": lambda x, c: (lambda h: (h, h[0]))(x[1:]),
+    "closed over": lambda x, c: (lambda h: (h[:2], h))(c.reshape((4,))),
+    "of a constant": lambda x, c: (lambda h: (h[:2], h))(c.detach().reshape((4,))),
+    "own": lambda x, c: (lambda h: (h[:1], h))(x * c),
+}
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_checkpoint_leaves_the_callers_tensors_their_history(name: str, deep: bool) -> None:
+    """S179: views of views among the results take no history from what they are views of."""
+    (value,) = tensors(1, 2, 2)
+
+    def run(call: Callable[..., Any]) -> list[Any]:
+        x, c = (value.clone().requires_grad_() for _ in range(2))
+        out = call(lambda x: (*VIEWS[name](x, c), (x * x * c).sum()), x)
+        assert x.requires_grad
+        assert c.requires_grad
+        sum((t * t).sum() for t in (*out, x, c)).backward()
+        return [x.grad, c.grad, *[t.detach() for t in out]]
+
+    inner = lambda f, x: checkpoint(lambda x: checkpoint(f, x), x)  # noqa: E731
+    same(run(inner if deep else checkpoint), run(lambda f, x: f(x)))
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_write_whose_history_would_end_in_the_checkpoint_is_refused(given: bool) -> None:
+    """S179: what a function writes outside of it gets no history from there, and says so."""
+    x, c = polyop.ones(2).requires_grad_(), polyop.zeros(2)
+
+    def body(x: Tensor, into: Tensor = c) -> Tensor:
+        into.add_(x)
+        return (x * 2).sum()
+
+    with pytest.raises(SubgraphError, match="writes a tensor that it did not make"):
+        checkpoint(body, *((x, c) if given else (x,)))

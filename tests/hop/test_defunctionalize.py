@@ -129,7 +129,6 @@ def test_outs_are_made() -> None:
     lib = Library(NS, "FRAGMENT")
     lib.define("fill(Tensor x, *, Tensor(a!) out) -> Tensor(a!)", tags=(polyop.Tag.out,))
     register_kernel(f"{NS}::fill", "cpu", lambda x, *, out: out.copy_(x), lib=lib)
-    register_fake(f"{NS}::fill", lambda x, *, out: out, lib=lib)
     facts = {"_out_size": [2, 3], "_out_stride": [1, 2], "_out_dtype": np.dtype("float32")}
     facts["_out_device"] = polyop.device("cpu")
     f = lambda x: auto_functionalized_v2(op("fill"), x=x, _all_bases=[], **facts)  # noqa: E731

@@ -193,11 +193,38 @@ LOOPS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_loops_of_wrappers_are_refused_in_a_trace(loop: str) -> None:
+def test_a_while_loop_of_wrappers_is_refused_in_a_trace() -> None:
     """S165: a trace refuses an operand that is a wrapper; it never goes on with its fake."""
     with pytest.raises(SubgraphError, match="an operand of a traced subgraph is a Two"):
-        make_fx(LOOPS[loop], "fake")(Two.make(X))
+        make_fx(LOOPS["while_loop"], "fake")(Two.make(X))
+
+
+TRACES: dict[str, Callable[[Any, Any], Any]] = {
+    "make_fx": lambda f, x: make_fx(f)(x)(x * 2),
+    "symbolic": lambda f, x: make_fx(f, "symbolic")(x)(x * 2),
+    "compile": lambda f, x: polyop.compile(f, fullgraph=True)(x * 2),
+    "export": lambda f, x: polyop.export.export(f, (x,)).module()(x * 2),
+    "grad": lambda f, x: make_fx(func.grad(lambda x: (f(x) ** 2).sum()))(x)(x * 2),
+    "vmap": lambda f, x: make_fx(func.vmap(f))(polyop.stack([x, x]))(polyop.stack([x * 2, x]))[0],
+    "jvp": lambda f, x: make_fx(lambda x: func.jvp(f, (x,), (x,))[1])(x)(x * 2),
+}
+PLAINLY: dict[str, Callable[[Any, Any], Any]] = {
+    "grad": lambda f, x: func.grad(lambda x: (f(x) ** 2).sum())(x * 2),
+    "jvp": lambda f, x: func.jvp(f, (x * 2,), (x * 2,))[1],
+}
+
+
+@pytest.mark.parametrize("trace", TRACES)
+@pytest.mark.parametrize("loop", ["map", "scan", "associative_scan"])
+def test_loops_of_wrappers_are_traced_step_by_step(loop: str, trace: str) -> None:
+    """S165, S182: what a step of a wrapper is, its class says; the program holds all of them."""
+
+    def f(x: Any) -> Any:
+        return LOOPS[loop](Two.make(x)).inner
+
+    x = polyop.asarray(np.arange(6.0).reshape(3, 2))
+    want = PLAINLY.get(trace, lambda f, x: f(x * 2))(f, x)
+    np.testing.assert_array_equal(TRACES[trace](f, x).numpy(), want.numpy())
 
 
 # -- inside batches -----------------------------------------------------------------------------

@@ -341,13 +341,14 @@ def test_a_mode_s_rule(hop: Hop) -> None:
     hop.fallthrough(K.Autograd)
     seen: list[Any] = []
 
+    class Second(Inner):
+        """A class of its own: its base's rule is not its."""
+
+    @hop.py_impl(Second)
     @hop.py_impl(Inner)
     def rule(mode: Any, *args: Any, **kwargs: Any) -> Any:
         seen.append((type(mode), [type(m) for m in word().modes]))
         return NotImplemented
-
-    class Second(Inner):
-        """Shares its base's rule."""
 
     with Outer(), Inner(), Second():
         hop.py_impl(Outer)(says("outer's rule"))

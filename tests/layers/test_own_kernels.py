@@ -182,3 +182,19 @@ def test_a_rule_for_a_transform_acts(made: Made, kind: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the loop, once per operator
             np.testing.assert_array_equal(vmap(op)(x).numpy(), X**2)
+
+
+@pytest.mark.parametrize("lowered", [True, False])
+def test_a_rule_that_took_its_transform_off_does_not_call_itself(made: Made, lowered: bool) -> None:
+    """S109: a batched value in `interpreter.lower()` is run by vmap's own way; it ends."""
+    op, _, log = made
+
+    def rule(interpreter: Any, x: Tensor) -> Tensor:
+        with interpreter.lower():
+            return op(x) if lowered else polyop.multiply(x, x)
+
+    op.py_impl(TransformType.Vmap)(rule)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the loop
+        np.testing.assert_array_equal(vmap(op)(of_array(X)).numpy(), X**2)
+    assert bool(log) is lowered

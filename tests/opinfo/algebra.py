@@ -38,6 +38,7 @@ pair("vdot", P.vecdot, "vecdot")
 pair("outer", P.outer)
 pair("linalg.vecdot", _vecdot, "vecdot")
 pair("tensordot", _tensordot, "tensordot")
+pair("einsum", lambda operands, subscripts: P.einsum(subscripts, *operands), "einsum")
 pair("linalg.cross", lambda a, b, *, dim=-1: P.linalg.cross(a, b, axis=dim), "linalg.cross")
 
 

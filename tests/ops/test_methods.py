@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import polyop.assembly  # noqa: F401
-from polyop.errors import ArgumentError
+from polyop.errors import ArgumentError, UsageError
 from polyop.ops.creation import from_numpy, tensor
 from polyop.ops.elementwise import add
 from polyop.tensor.tensor import Tensor
@@ -60,6 +60,16 @@ def test_conversions():
     assert x.to("float64").dtype == np.float64 and str(x.to("meta").device) == "meta"
     assert x.to("cpu", "int64").dtype == np.int64 and x.to(dtype="bool").dtype == np.bool_
     assert x.half().float().dtype == np.float32 and x.new_tensor([2]).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [((), "cuda"), ((1,), "cuda:1"), (("cuda:2",), "cuda:2")]
+)
+def test_a_device_that_is_not_there(given, name):
+    """S1: `cuda` is `to("cuda")`, and refused by the device's name."""
+    for move in (lambda x: x.cuda(*given), lambda x: x.to(name)):
+        with pytest.raises(UsageError, match=f"no tensors on the device {name}\n"):
+            move(tensor([1.0]))
 
 
 def test_other_libraries():

@@ -11,7 +11,7 @@ import pytest
 
 import polyop
 from polyop import Tensor
-from polyop.ops.random import Generator
+from polyop.ops.generator import Generator
 
 DRAWS: dict[str, Callable[..., Tensor]] = {
     "normal_": lambda x, **named: x.clone().normal_(**named),

@@ -151,7 +151,7 @@ def test_what_pytorch_does_lazily_is_resolved() -> None:
     assert to_numpy(x.conj().imag).tolist() == [-2, 1]
     y = torch.ones(2, requires_grad=True)
     assert to_numpy(y).tolist() == [1, 1]
-    assert (polyop.from_array(y) * 2).numpy().tolist() == [2, 2]
+    assert (polyop.from_array(y) * 2).numpy(force=True).tolist() == [2, 2]
 
 
 def test_no_data_no_look() -> None:

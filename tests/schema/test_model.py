@@ -75,6 +75,12 @@ def test_a_flat_record_keeps_its_aliases() -> None:
     assert [(a.name, a.is_write) for a in flat.arguments] == [("p.w", True), ("p.q.v", True)]
 
 
+def test_the_parts_of_an_optional_record_are_optional() -> None:
+    """S8: a record that may be None becomes fields that may be."""
+    flat = parse_schema("f({Tensor w, Tensor? b, {int n} q}? p=None) -> ({int n}? r)").flat()
+    assert str(flat) == "f(Tensor? p.w=None, Tensor? p.b=None, int? p.q.n=None) -> int? r.n"
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,6 +93,9 @@ def values(schema_type: Type) -> st.SearchStrategy[Any] | None:
         inner, size = values(schema_type.elem), schema_type.size
         low, high = (0, 3) if size is None else (size, size)
         return None if inner is None else st.lists(inner, min_size=low, max_size=high)
+    if isinstance(schema_type, UnionType):
+        some = [inner for inner in map(values, schema_type.items) if inner is not None]
+        return st.one_of(some) if some else None
     if isinstance(schema_type, LiteralType):
         return st.sampled_from(schema_type.values)
     return VALUES.get(schema_type)
@@ -176,3 +180,19 @@ def test_any_text_is_a_schema_or_our_error(text: str) -> None:
         parse_schema(text)
     except ValueError as error:
         assert type(error).__name__ == "SchemaSyntaxError"
+
+
+UNIONS = [
+    "Union(float[], int[2])[] x=[1, 1]",
+    "Union(Union(str, Device), complex[]) x=meta",
+    "Union(str, Device)[] x=[meta, 'meta']",
+    "Union(float, int) x=1",
+]
+
+
+@pytest.mark.parametrize("argument", UNIONS)
+def test_a_default_of_a_union_reads_back_as_the_same_type(argument: str) -> None:
+    """S15: of the types of a union, text names the one that the default has."""
+    schema = parse_schema(f"f({argument}) -> ()")
+    value, again = (s.arguments[0].default_value for s in (schema, parse_schema(str(schema))))
+    assert again == value and repr(again) == repr(value)

@@ -78,6 +78,13 @@ X = FakeTensor()
         ("(int, Tensor)", [1, X], (1, X)),
         ("Union(int, bool)", True, True),
         ("Union(int, str)", "a", "a"),
+        ("Union(float, int)", True, 1),
+        ("Union(float, int)", np.int64(3), 3),
+        ("Union(complex, float, int)", 2, 2),
+        ("Union(float[], int[2])", [1, 2], [1, 2]),
+        ("Union(float[], int[2])", (1, 2.5), [1.0, 2.5]),
+        ("Union(float[], int[2])", 5, [5, 5]),
+        ("Union(int[2], float)", 5, 5.0),
         ("Any", X, X),
         ("NoneType", None, None),
     ],
@@ -85,7 +92,7 @@ X = FakeTensor()
 def test_conversions(text: str, value: Any, result: Any) -> None:
     """S64: values become what kernels get, with exact types."""
     found = convert(of(text), value)
-    assert found == result
+    assert found == result and repr(found) == repr(result)
     assert type(found) is type(result)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from polyop import tree
 from polyop.dispatch.body import result_forms
 from polyop.dispatch.operator import OpOverload
+from polyop.layers.payloads.authors import refuse_either
 from polyop.layers.payloads.handlers import put
 from polyop.payloads.held import Held, Taken
 from polyop.tensor.storage import bump, share
@@ -39,6 +40,8 @@ def linked(op: OpOverload, values: Sequence[Any], made: Any) -> Any:
     forms = result_forms(op._schema)
     results = [made] if len(forms) == 1 else list(made)
     for (kind, i), result in zip(forms, results, strict=True):
+        if kind == "either" and any(map(_is_held, tree.leaves(list(values)))):
+            refuse_either(op)
         if kind == "view" and _is_held(values[i]):
             _tie(op, values, result, i, None)
         elif kind == "views" and _is_held(values[i]):

@@ -65,6 +65,12 @@ def opcheck(
             seen=f"rtol={rtol}, atol={atol}",
             fix="give both, or neither",
         )
+    for name, bound in (("atol", atol), ("rtol", rtol)):
+        if bound is not None and not (isinstance(bound, (int, float)) and bound >= 0):
+            raise UsageError(
+                f"{name} is a number that is not negative", argument=name, seen=repr(bound),
+                fix="give 0 for exact results",
+            )  # fmt: skip
     cases = [Case(found, sample, rtol, atol) for sample in _samples(found, args, kwargs)]
     told: dict[str, Any] = {}
     for one in laws:
@@ -142,6 +148,11 @@ def chosen_laws(names: str | Iterable[str] | None) -> list[Law]:
     """
     if names is None:
         return list(LAWS.values())
+    if not isinstance(names, Iterable):
+        raise UsageError(
+            "test_utils is the name of a law, or several", argument="test_utils",
+            seen=repr(names), fix="leave it out for all laws",
+        )  # fmt: skip
     return [law_named(name) for name in ((names,) if isinstance(names, str) else names)]
 
 

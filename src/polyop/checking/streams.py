@@ -15,7 +15,7 @@ import numpy as np
 
 from polyop import tree
 from polyop.checking.sample import BEFORE, Sample
-from polyop.ops.random import Generator, default_generator, stand, state_of
+from polyop.ops.generator import Generator, default_generator, stand, state_of
 
 SEED = 5
 

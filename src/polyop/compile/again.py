@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from polyop.errors import AutogradError
 from polyop.graph import GraphModule
 from polyop.graph.node import GET_ATTR
-from polyop.graph.purity import is_write
+from polyop.graph.purity import is_unseen, is_write
 from polyop.objects.environment import One
 from polyop.tensor.storage import version_of
 from polyop.tensor.tensor import Tensor
@@ -70,4 +70,5 @@ def origin_of(reads: tuple[One, ...], forward: GraphModule, *rest: GraphModule) 
     read = [(m, n) for m in (forward, *rest) for n in m.graph.nodes if n.op == GET_ATTR]
     values = {id(value): value for value in (m.get_attr(n.target) for m, n in read)}
     constants = tuple(x for x in values.values() if isinstance(x, Tensor))
-    return Origin(not any(map(is_write, forward.graph.nodes)), reads, constants)
+    acts = any(is_write(n) and not is_unseen(n) for n in forward.graph.nodes)
+    return Origin(not acts, reads, constants)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
-from polyop.errors import SubgraphError
+from polyop.errors import SubgraphError, UsageTypeError
 from polyop.graph import GraphModule
 from polyop.graph.purity import is_write
 from polyop.lazy import load
@@ -95,3 +95,22 @@ def _refuse_result(found: Any, count: int) -> None:
         fix="give what the graph gives, or say that the backend keeps the order of the nodes: "
         "backend.takes_tokens = False",
     )
+
+
+def check_types(f: Any, fullgraph: Any, dynamic: Any, backend: Any) -> None:
+    """Refuse values that no call could use.
+
+    Raises:
+        UsageTypeError: there is one.
+    """
+    for name, value, fits, declared in (
+        ("f", f, f is None or callable(f), "a function"),
+        ("fullgraph", fullgraph, isinstance(fullgraph, bool), "True or False"),
+        ("dynamic", dynamic, dynamic is None or isinstance(dynamic, bool), "True, False or None"),
+        ("backend", backend, callable(backend), "the name of a backend, or a function"),
+    ):
+        if not fits:
+            raise UsageTypeError(
+                f"compile takes {declared} for {name}", argument=name, declared=declared,
+                seen=f"{type(value).__name__} {value!r:.80}",
+            )  # fmt: skip

@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from polyop import tree
 from polyop.compile.outlines import Inward
 from polyop.compile.recording import Answer, Capture, SideEffect, Source, found_at
@@ -22,6 +24,7 @@ from polyop.dispatch.body import Number
 from polyop.dispatch.context import Word, run_under, word
 from polyop.errors import CaptureError, PolyopError
 from polyop.graph import GraphModule, Node
+from polyop.graph.module import tensors_held
 from polyop.graph.node import GET_ATTR
 from polyop.graph.purity import escaping_nodes, is_write, written_nodes
 from polyop.layers.autograd.between import grad_between
@@ -30,6 +33,7 @@ from polyop.layers.autograd.recorders import recorder_of
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.fake.convert import symbolic_meta
 from polyop.layers.trace.tracer import Tracer, describe, refuse_kind
+from polyop.objects.environment import One, tensors_of
 from polyop.objects.strays import watched
 from polyop.schema.opaque import is_input
 from polyop.symbolic import ShapeEnv, is_symbolic
@@ -177,6 +181,17 @@ def _refuse_made(tracer: Tracer, captured: Captured, known: Collection[int]) -> 
         )
 
 
+def refuse_late_writes(captured: Captured, leaves: Sequence[Any], reads: Sequence[One]) -> None:
+    """Refuse to write a tensor whose memory is an array too, which was read as it was at first."""
+    arrays = [one.scope for one in reads if isinstance(one.scope, np.ndarray)]
+    if not arrays or not any(map(is_write, captured.forward.graph.nodes)):
+        return
+    tensors = [x for x in (*leaves, *tensors_of(reads)) if isinstance(x, Tensor)]
+    payloads = [x.payload for x in tensors if x.payload.__class__ is np.ndarray]
+    if any(np.may_share_memory(p, array) for p in payloads for array in arrays):
+        raise SideEffect("the function writes a tensor, and reads its memory as an array")
+
+
 def _inputs(tracer: Tracer, mode: FakeTensorMode, leaves: Sequence[Any]) -> list[Any]:
     """Make a fake per tensor, the same one for a tensor that is given twice."""
     made: dict[int, Any] = {}
@@ -290,6 +305,8 @@ def _finish(  # noqa: PLR0917
         raise Inward
     _refuse_shared([*inputs, *parameters.values()], results, grown)
     with_inputs = [inputs[i] for i in wanted] + list(parameters.values())
+    for held in [*tracer.constants.values()]:
+        tree.map_leaves(tracer.value, tensors_held(held))  # backward has them as they are now
     last = tracer.graph.last
     roots = list({id(results[i]): results[i] for i in grown}.values())
     tangents = [_tangent(tracer, root) for root in roots]

@@ -15,14 +15,14 @@ from polyop import tree
 from polyop.compile.again import origin_of
 from polyop.compile.aliasing import OPTIONS as ALIASING
 from polyop.compile.aliasing import checked, policy_of
-from polyop.compile.backends import BACKENDS, Backend, run_by
-from polyop.compile.capture import Captured, LacksGrads, capture
+from polyop.compile.backends import BACKENDS, Backend, check_types, run_by
+from polyop.compile.capture import Captured, LacksGrads, capture, refuse_late_writes
 from polyop.compile.cuts import run_in_parts
 from polyop.compile.kinds import describe_call, describe_inputs, is_odd, is_plain, static
 from polyop.compile.outlines import Inward
 from polyop.compile.program import Program, run_program
 from polyop.compile.quick import Quick, quick_of
-from polyop.compile.recording import DataLook, SideEffect
+from polyop.compile.recording import DataLook, Filled, SideEffect
 from polyop.compile.wrappers import can_go_inside, refuse_wrappers, run_inside
 from polyop.dispatch.own_call import CAPTURED_CHANGES
 from polyop.errors import (
@@ -38,11 +38,13 @@ from polyop.errors import (
 )
 from polyop.forks import lock_maker
 from polyop.graph import GraphModule
+from polyop.hop.questions import Unanswered
 from polyop.objects.environment import (
     One,
     containers_in,
     environment,
     objects_in,
+    only_filled,
     put_back,
     tensors_in,
     unseen,
@@ -102,6 +104,7 @@ def compile(
         if backend not in BACKENDS:
             raise UsageError(f"there is no backend {backend!r}{nearest(backend, BACKENDS)}")
         backend = BACKENDS[backend]
+    check_types(f, fullgraph, dynamic, backend)
     for option in options or {}:
         if option not in OPTIONS:
             raise UsageError(f"compile has no option {option!r}{nearest(option, OPTIONS)}")
@@ -260,10 +263,12 @@ class CompiledFunction:
                 raise error
             # It is the function's own: the eager call raises it, after the writes before it.
             raise _Cut(partial(_run_for, error) if self.fullgraph else run_eagerly) from None
+        tries = self._tries[key] = self._tries.get(key, 0) + 1
+        if isinstance(error, Filled) and tries < MOST_TRIES:
+            raise _Cut(run_eagerly) from None
         if self.fullgraph:
             raise _explained(self.fn, error) from error
-        way = run_eagerly if isinstance(error, SideEffect) else run_in_parts
-        tries = self._tries[key] = self._tries.get(key, 0) + 1
+        way = run_eagerly if isinstance(error, (SideEffect, Unanswered)) else run_in_parts
         if not changed or way is run_in_parts or tries >= MOST_TRIES:
             # What changed may be a cache that is filled once; then the next capture succeeds.
             self._remember_cut(key, way)
@@ -312,14 +317,16 @@ def _capture_once(
         error: BaseException | None = None
         try:
             captured = capture(fn, leaves, spec, symbolic=symbolic, known=known, grads=grads)
+            refuse_late_writes(captured, leaves, reads)
         except BaseException as raised:  # put back what changed, whatever it is
             error = raised
+        kind = Filled if only_filled(reads) else SideEffect
         changed = put_back(reads)
         if not isinstance(error, LacksGrads):
             break
         grads = error.sources
     if changed and error is None:
-        error = SideEffect(f"the function changes {changed!r} outside it")
+        error = kind(f"the function changes {changed!r} outside it")
     return captured, error, changed
 
 

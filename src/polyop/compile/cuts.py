@@ -21,7 +21,9 @@ from polyop.dispatch.bits import BACKENDS, FAKE, GRAD, NUMPY, OTHER
 from polyop.dispatch.context import Word, run_under, word
 from polyop.dispatch.modes import DispatchMode
 from polyop.errors import FakeError, MissingRuleError
+from polyop.graph.node import called
 from polyop.graph.purity import is_impure_target
+from polyop.hop.questions import Unanswered
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.trace.tracer import Tracer
 from polyop.schema.opaque import is_input
@@ -71,7 +73,7 @@ class Recorder(DispatchMode):
         """Run a call on fakes, under the trace, and note its results."""
         given = kwargs or {}
         if word().tracer is not self.tracer:
-            return op(*args, **given)  # of a trace inside the function, which records it
+            return called(op)(*args, **given)  # of a trace inside the function, which records it
         if _has_grad((args, given)) or _has_objects(op, (args, given)):
             # A parameter from elsewhere: from here on autograd must see the calls. What is
             # done to an object must be done when the code that follows looks at it.
@@ -79,10 +81,12 @@ class Recorder(DispatchMode):
         self.tracer.noted = None
         try:
             with self.lock:
-                result = op(*args, **given)
+                result = called(op)(*args, **given)
                 parts = [part for x in tree.leaves(result) for part in parts_of(x)]
                 made = [x for x in parts if isinstance(x, Tensor)]
                 self.live += [weakref.ref(x) for x in made if x.keys & FAKE]
+        except Unanswered:
+            raise  # nor could the real call know, below the gradients that are recorded
         except Exception as error:
             if self.tracer.noted is None and not isinstance(error, (FakeError, MissingRuleError)):
                 raise
@@ -99,7 +103,7 @@ class Recorder(DispatchMode):
         # Under what is on now: what has acted already, such as autograd, acts no second time.
         before = self.outer
         outer = word().but(tracer=before.tracer, fake=before.fake, modes=before.modes)
-        return run_under(outer, op, *args, **kwargs)
+        return run_under(outer, called(op), *args, **kwargs)
 
     def flush(self) -> None:
         """Run what was recorded, and make the tensors that still live real."""
@@ -140,6 +144,8 @@ class Part(Tracer):
     """The calls since the last look."""
 
     looks_to_print = True
+    runs_once = True
+    whole_calls = False
     knows_layouts = True  # it runs once, on what it was recorded of
 
     def __init__(self, recorder: Recorder) -> None:

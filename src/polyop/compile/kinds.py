@@ -9,8 +9,8 @@ import numpy as np
 
 from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
 from polyop.dispatch.context import word
-from polyop.dispatch.parts import PARTS
 from polyop.objects.guards import guards_of
+from polyop.objects.made_of import is_foreign
 from polyop.schema.opaque import VALUE, is_input, opaque_type
 from polyop.tensor.meta import element_strides
 from polyop.tensor.storage import Version
@@ -23,7 +23,7 @@ ODD = (np.ndarray, Iterator)
 
 def is_odd(leaf: Any) -> bool:
     """Tell whether an argument is one that a program can neither take nor keep."""
-    return isinstance(leaf, ODD) or (not isinstance(leaf, Tensor) and PARTS.is_array(leaf))
+    return isinstance(leaf, ODD) or is_foreign(leaf)
 
 
 def is_plain(leaves: Sequence[Any]) -> bool:

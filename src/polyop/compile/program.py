@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from polyop import tree
@@ -11,6 +12,7 @@ from polyop.compile.again import Origin
 from polyop.compile.capture import Captured, is_given
 from polyop.compile.kinds import describe_inputs, is_plain
 from polyop.dispatch.context import run_under, word
+from polyop.hop.pullbacks import undrawn
 from polyop.layers.autograd import Function
 from polyop.layers.autograd.between import grad_between
 from polyop.layers.layouts import laid_out, layout_of
@@ -116,7 +118,8 @@ class Call:
         self.program.origin.check(self.fn, self.tensors(), self.versions, same=same)
         args, kwargs = tree.unflatten(self.spec, leaves)
         under = word().with_grad if self.grad else word().without_grad
-        results = tree.leaves(run_under(under, self.fn, *args, **kwargs))
+        fn = undrawn("a compiled function", partial(self.fn, **kwargs))
+        results = tree.leaves(run_under(under, fn, *args))
         pairs = [
             (results[i], g)
             for i, g in zip(captured.differentiable, grads, strict=True)

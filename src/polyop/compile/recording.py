@@ -66,6 +66,10 @@ class SideEffect(CaptureError):  # noqa: N818 - users see it as its base
     """The function changed something outside it, which a program would not repeat."""
 
 
+class Filled(SideEffect):
+    """The function filled a cache outside it, which the next call may find full."""
+
+
 class Capture(Tracer):
     """A tracer for which every look at data ends the capture, of constants too.
 
@@ -75,6 +79,7 @@ class Capture(Tracer):
 
     looks_to_print = True
     knows_layouts = True
+    whole_calls = False  # autograd meets the program, and none of its calls
     stray = SideEffect  # eagerly, threads do as they do
 
     def __init__(self) -> None:

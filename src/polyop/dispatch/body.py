@@ -17,10 +17,12 @@ from keyword import iskeyword
 
 from polyop.dispatch.write import Shape, bumps_text, call_text, indent, odd_text, spelled_tuple
 from polyop.records import NamedTuple
-from polyop.schema.model import FunctionSchema
+from polyop.schema.model import Argument, FunctionSchema
 from polyop.schema.tags import Tag
+from polyop.schema.types import leaf_kind
 
-#: What a result is: ("new" | "list" | "value", -1), ("argument", i), ("view" | "views", i).
+#: What a result is: ("new" | "list" | "value", -1), ("argument", i), ("view" | "views", i), or
+#: ("either", -1), of one of several arguments: which one the memory says (`carriers`).
 Form = tuple[str, int]
 
 
@@ -38,13 +40,34 @@ def _form(schema: FunctionSchema, number: int) -> Form:
     text = str(result.type)
     if result.alias_info is None:
         return {"Tensor": "new", "Tensor[]": "list"}.get(text, "value"), -1
-    wanted = result.alias_info.before_set
-    for i, argument in enumerate(schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.before_set & wanted:
-            if result.is_write:
-                return "argument", i
-            return ("views" if text.endswith("[]") else "view"), i
-    return "value", -1
+    found = carriers(schema, number)
+    if len(found) != 1:
+        return ("either" if found else "value"), -1
+    if result.is_write:
+        return "argument", found[0]
+    return ("views" if text.endswith("[]") else "view"), found[0]
+
+
+def carriers(schema: FunctionSchema, number: int) -> tuple[int, ...]:
+    """Give the arguments whose memory a result may have: those that carry its set (S10)."""
+    wanted = _sets(schema.returns[number])
+    if "*" in wanted:
+        return tuple(i for i, a in enumerate(schema.arguments) if leaf_kind(a.type) != "static")
+    return tuple(i for i, a in enumerate(schema.arguments) if _sets(a) & (wanted | {"*"}))
+
+
+def carried_by(schema: FunctionSchema, number: int, form: Form) -> tuple[int, ...]:
+    """Give the same of a result whose form is known."""
+    kind, position = form
+    if kind == "either":
+        return carriers(schema, number)
+    return () if position < 0 else (position,)
+
+
+def _sets(argument: Argument) -> frozenset[str]:
+    """Give the alias sets of a value, before the call or after it."""
+    info = argument.alias_info
+    return frozenset() if info is None else info.before_set | info.after_set
 
 
 def new_text(value: str, keys: int) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from polyop.devices import DType
+from polyop.dispatch.body import carriers
 from polyop.dispatch.kernel_abi import (
     BOOL,
     FLOAT,
@@ -352,12 +353,7 @@ class CFake:
 
 def arg_of_result(result: Any, schema: FunctionSchema) -> int:
     """Give the position of the argument that a result is."""
-    wanted = result.alias_info.before_set
-    return next(
-        i
-        for i, a in enumerate(schema.arguments)
-        if a.alias_info and a.alias_info.before_set & wanted
-    )
+    return carriers(schema, schema.returns.index(result))[0]
 
 
 def _like(x: Any) -> Any:

@@ -23,6 +23,7 @@ from os.path import join
 from typing import NamedTuple
 
 from polyop.devices import DTYPES, DType
+from polyop.dispatch.body import carriers
 from polyop.dispatch.c_kernel import Plan
 from polyop.dispatch.factories import device_position
 from polyop.dispatch.kernel_abi import ABI_VERSION, FUNCTION, STRIDED, CLibrary, COperator
@@ -36,7 +37,7 @@ from polyop.errors import (
     nearest,
 )
 from polyop.schema.model import Argument, FunctionSchema
-from polyop.schema.parse import parse_schema
+from polyop.schema.parse import parse_definition
 from polyop.schema.types import ListType, OptionalType, Type, leaf_kind
 from polyop.source import PACKAGE, Source
 
@@ -139,7 +140,7 @@ def _line(given: COperator, source: Source, others: Set[int]) -> Line:
                 f"an operator has no {what}", op=text, source=source, fix=f"write .{what} = ..."
             )
     is_new = "(" in text
-    schema = parse_schema(text) if is_new else _defined(text, source)
+    schema = parse_definition(text) if is_new else _defined(text, source)
     _check_space(schema, source)
     _check_types(schema, source)
     for function in (given.kernel, given.shape):
@@ -184,7 +185,9 @@ def _check_space(schema: FunctionSchema, source: Source) -> None:
 
 def _check_types(schema: FunctionSchema, source: Source) -> None:
     wrong = [a for a in schema.arguments if not _is_known(a.type)]
-    wrong += [r for r in schema.returns if not _is_result(r)]
+    wrong += [
+        r for i, r in enumerate(schema.returns) if not _is_result(r) or len(carriers(schema, i)) > 1
+    ]
     if wrong:
         raise RegistrationError(
             f"{schema.qualified_name} has types that kernels in C do not take or give",

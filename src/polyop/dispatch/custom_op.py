@@ -9,30 +9,32 @@ from typing import Any
 from polyop.dispatch import rules
 from polyop.dispatch.absent import found_or_absent
 from polyop.dispatch.keys import DispatchKey, key_for_device
-from polyop.dispatch.library import check_function, ordered_tags
-from polyop.dispatch.library_functions import check_qualname, kernel_keys
+from polyop.dispatch.late_operators import bring
+from polyop.dispatch.library import check_function, check_namespace, ordered_tags
+from polyop.dispatch.library_functions import kernel_keys, schema_after
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.own_call import first_call
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.registry import (
     DEFINITIONS,
-    Definition,
+    PLACES,
+    check_qualname,
     define,
     find_operator,
+    join,
     places_of,
-    put_rule,
+    put_kernel,
     split_name,
 )
 from polyop.dispatch.switch import KernelSwitch
-from polyop.dispatch.table import Kernel
+from polyop.dispatch.table import Kernel, Places
 from polyop.dispatch.told import Told
 from polyop.errors import DuplicateRegistrationError, PolyopWarning, UsageError
 from polyop.lazy import load
 from polyop.records import NamedTuple
-from polyop.schema.infer import check_written, infer
-from polyop.schema.model import FunctionSchema
-from polyop.schema.parse import parse_schema
+from polyop.schema.infer import check_written, infer, open_signature
+from polyop.schema.model import MISSING, FunctionSchema
 from polyop.schema.tags import Tag, check_tags
 from polyop.source import Source, caller, source_of
 from polyop.warn import warn_once
@@ -50,10 +52,13 @@ class CustomOpDef(Told):
         self._opoverload = op
         self._init_fn = fn
         self.__wrapped__ = fn
-        self.__doc__ = getattr(fn, "__doc__", None)
-        self.__name__ = getattr(fn, "__name__", op.__name__)
-        self.__qualname__ = getattr(fn, "__qualname__", op.__qualname__)
-        self.__module__ = getattr(fn, "__module__", op.__module__)
+        said = _called(fn)
+        self.__doc__ = getattr(said, "__doc__", None)
+        self.__name__ = getattr(said, "__name__", op.__name__)
+        self.__qualname__ = getattr(said, "__qualname__", op.__qualname__)
+        self.__module__ = getattr(said, "__module__", op.__module__)
+        if said is not fn:
+            self.__signature__ = open_signature(fn)
 
     @property
     def _qualname(self) -> str:
@@ -112,9 +117,11 @@ class CustomOpDef(Told):
         switch.set(enabled)
         return switch
 
-    def register_autograd(self, backward: Fn | None, /, *, setup_context: Fn | None = None) -> None:
+    def register_autograd(
+        self, backward: Any = MISSING, /, *, setup_context: Fn | None = None
+    ) -> Any:
         """Register the gradient; see `polyop.library.register_autograd`."""
-        rules.register_autograd(self._opoverload, backward, setup_context=setup_context)
+        return rules.register_autograd(self._opoverload, backward, setup_context=setup_context)
 
     def register_vmap(self, fn: Fn | None = None, /) -> Any:
         """Register the batching rule; see `polyop.library.register_vmap`."""
@@ -199,12 +206,20 @@ def custom_op(
         tensor([0., 0.])
     """
     check_qualname(name)
+    check_namespace(name.partition("::")[0], "FRAGMENT")
     _check_version(name, version)
     keys = kernel_keys(device_types)
     asked = Asked(
         name, mutates_args, device_types, schema, tags, version, replace, index, keys, caller()
     )
     return partial(_make, asked) if fn is None else _make(asked, fn)
+
+
+def _called(fn: Fn) -> Fn:
+    """Give the function that a partial calls, whose name, text and module speak for it."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    return fn
 
 
 class Asked(NamedTuple):
@@ -229,11 +244,10 @@ def _make(asked: Asked, fn: Fn) -> CustomOpDef:
     rules.check_device_argument(schema, asked.device_types, asked.source)
     if asked.axes is not None:
         load("polyop.dispatch.index_text:read_index")(schema, asked.source, asked.axes)
+    bring(schema.name)
     with LOCK:
-        op = _define(schema, tags, asked.source, fn, replace=asked.replace)
-        kernel = Kernel(fn, source_of(fn), op.places)
-        for key in asked.keys:
-            put_rule(op, key, kernel)
+        op = _define(schema, tags, asked, fn)
+        put_kernel(op, asked.keys, Kernel(fn, source_of(fn), op.places, makes_op=True))
         if asked.axes is not None:
             load("polyop.dispatch.index_signature:register_index")(op, asked.axes)
     PARTS.defined(op)
@@ -263,30 +277,33 @@ def _read(asked: Asked, fn: Fn) -> tuple[FunctionSchema, tuple[Tag, ...]]:
         parsed = (base, overload, said or version)
         schema = infer(fn, mutates_args=mutates_args, name=full, tags=tags, parsed=parsed)
     else:
-        schema = parse_schema(full + asked.schema)
+        schema = schema_after(full, asked.schema)
         check_written(schema, mutates_args)
         check_tags(schema, frozenset(tags))
     first = (Tag.pt2_compliant_tag,)
     return schema, first + tuple(t for t in tags if t not in first)
 
 
-def _define(
-    schema: FunctionSchema,
-    tags: tuple[Tag, ...],
-    source: Source,
-    fn: Fn,
-    *,
-    replace: bool,
-) -> OpOverload:
+def _define(schema: FunctionSchema, tags: tuple[Tag, ...], asked: Asked, fn: Fn) -> OpOverload:
     """Define the operator, or find the one that this definition repeats (S44)."""
-    name, module = schema.qualified_name, getattr(fn, "__module__", "") or ""
+    name, module = schema.qualified_name, getattr(_called(fn), "__module__", "") or ""
+    source, replace = asked.source, asked.replace
     there = DEFINITIONS.get(name)
-    if there is not None and there.op._schema == schema and not replace:
-        op, owner = there.op, places_of(name)
-        owners = [o for o in there.owners if o[0] is not owner] + [(owner, source)]
-        op.tags, op.source = tags, source
-        DEFINITIONS[name] = Definition(op, module, owners)
-        return op
+    if there is not None and there.op.is_builtin and not replace:
+        raise DuplicateRegistrationError(
+            f"{name} is an operator of polyop's own",
+            op=there.op._schema,
+            source=f"{there.op.source}; again at {source}",
+            fix="choose a namespace of your own, or give it a kernel: register_kernel",
+        )
+    repeats = there is not None and there.op._schema == schema and not replace
+    # One that starts anew has none of the rules that are there.
+    rules_there = PLACES.get(name) if there is None or repeats else None
+    (rules_there or Places(name)).check(asked.keys, source)
+    if there is not None and repeats:
+        DEFINITIONS[name] = there._replace(module=module)
+        there.op.source = source
+        return join(there, places_of(name), source, tags)
     if there is not None and not replace:
         _check_same_module(there.op, there.module, schema, source=source, fn=fn)
     return define(schema, tags, source, None, replace=True, module=module)
@@ -297,7 +314,7 @@ def _check_same_module(
 ) -> None:
     """Let a module define its own operator anew, with a warning; refuse another's."""
     name = schema.qualified_name
-    if not module or module != getattr(fn, "__module__", ""):
+    if not module or module != getattr(_called(fn), "__module__", ""):
         raise DuplicateRegistrationError(
             f"{name} is defined already, with another schema",
             op=op._schema,

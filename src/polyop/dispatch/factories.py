@@ -10,6 +10,7 @@ from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.resolve import DENSE
 from polyop.dispatch.table import Kernel, Place
 from polyop.schema.model import FunctionSchema
+from polyop.schema.predicates import get_device_arg_index
 from polyop.schema.types import leaf_kind
 
 
@@ -28,13 +29,10 @@ class _SelectBackend:
 
 
 def device_position(schema: FunctionSchema) -> int | None:
-    """Give the position of the argument that says where a call without tensors runs."""
-    arguments = schema.arguments
-    if any(leaf_kind(a.type) != "static" for a in arguments):
+    """Give the position of the argument `device`, where a call has no tensors that say it."""
+    if any(leaf_kind(a.type) != "static" for a in schema.arguments):
         return None
-    found = [i for i, a in enumerate(arguments) if str(a.type) in {"Device", "Device?"}]
-    named = [i for i in found if arguments[i].name == "device"]
-    return (named or found or [None])[0]  # type: ignore[list-item]
+    return get_device_arg_index(schema)
 
 
 def select_backend(op: OpOverload, place: Place, kernel: Kernel) -> None:

@@ -10,7 +10,7 @@ The tables are made when they are first asked for: few operators have any.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from enum import Enum
 from functools import cached_property
 from typing import Any, NoReturn, TypeVar
@@ -25,6 +25,7 @@ from polyop.lazy import load
 from polyop.source import source_of
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
+_PACKAGE = __name__.partition(".")[0]
 #: What a call at a key comes to: a function, or the key whose kernel acts.
 Decided = Callable[..., Any] | DispatchKey
 
@@ -49,6 +50,47 @@ ACTORS = [
 BY_PY_IMPL = {"py_kernels", "_dispatch_cache"}
 
 
+class PyKernels(MutableMapping[DispatchKey, Callable[..., Any]]):
+    """The function of each key of an operator, alias keys too; what is changed here acts."""
+
+    def __init__(self, op: Implementations) -> None:
+        self._op = op
+        self.fns: dict[DispatchKey, Callable[..., Any]] = {}
+
+    def __getitem__(self, key: DispatchKey) -> Callable[..., Any]:
+        return self.fns[key]
+
+    def __iter__(self) -> Iterator[DispatchKey]:
+        return iter(self.fns)
+
+    def __len__(self) -> int:
+        return len(self.fns)
+
+    def __repr__(self) -> str:
+        return repr(self.fns)
+
+    def __setitem__(self, key: DispatchKey, fn: Callable[..., Any]) -> None:
+        register = self._op.py_impl(key)
+        with LOCK:
+            old = self.pop(key, None)
+            try:
+                register(fn)
+            except UsageTypeError:  # what is refused leaves what was there
+                if old is not None:
+                    register(old)
+                raise
+
+    def __delitem__(self, key: DispatchKey) -> None:
+        with LOCK:
+            del self.fns[key]
+            self._op.changed()
+
+
+def acts(cls: type) -> bool:
+    """Tell whether a class is one of modes or tensors, who may have rules of their own."""
+    return issubclass(cls, tuple(load(place) for place in ACTORS))
+
+
 class Implementations:
     """The part of an operator that `py_impl` fills."""
 
@@ -56,9 +98,9 @@ class Implementations:
     objects: tuple[int, ...] = ()
 
     @cached_property
-    def py_kernels(self) -> dict[DispatchKey, Callable[..., Any]]:
+    def py_kernels(self) -> PyKernels:
         """The function of each key, alias keys too."""
-        return {}
+        return PyKernels(self)
 
     @cached_property
     def python_key_table(self) -> dict[type, Callable[..., Any]]:
@@ -90,6 +132,13 @@ class Implementations:
         """Raise the error of a removed operator."""
         raise NotImplementedError
 
+    @cached_property
+    def onward(self) -> Any:
+        """What a call goes on with, and what its node runs: an author's `__call__` acts once."""
+        definers = [cls for cls in type(self).__mro__ if "__call__" in vars(cls)]
+        own: Any = next(cls for cls in definers if cls.__module__.partition(".")[0] == _PACKAGE)
+        return self if own is definers[0] else own.__call__.__get__(self)
+
     # -- registering ----------------------------------------------------------
 
     def py_impl(self, by: Any) -> Callable[[Fn], Fn]:
@@ -115,7 +164,7 @@ class Implementations:
         def register(fn: Fn) -> Fn:
             if not callable(fn):
                 raise UsageTypeError("an implementation is a function", op=self.name(), seen=fn)
-            if fn is fallthrough_kernel and table is not self.py_kernels:
+            if fn is fallthrough_kernel and table is not self.py_kernels.fns:
                 raise UsageTypeError(
                     "fallthrough_kernel passes a dispatch key over, and this is none",
                     op=self.name(),
@@ -126,6 +175,7 @@ class Implementations:
             with LOCK:
                 if by in table:
                     self._taken(by, kind, table[by])
+                self._check_place(by, fn)
                 table[by] = fn
                 self._put(by, fn)
                 self.changed()
@@ -135,10 +185,10 @@ class Implementations:
 
     def _table_for(self, by: Any) -> tuple[dict[Any, Callable[..., Any]], str]:
         if isinstance(by, DispatchKey) and by is not DispatchKey.Python and by:
-            return self.py_kernels, "kernel"
+            return self.py_kernels.fns, "kernel"
         if isinstance(by, TransformType):
             return self.functorch_table, "rule"
-        if isinstance(by, type) and issubclass(by, tuple(load(place) for place in ACTORS)):
+        if isinstance(by, type) and acts(by):
             return self.python_key_table, "rule"
         python = by is DispatchKey.Python
         raise UsageTypeError(
@@ -160,6 +210,9 @@ class Implementations:
             source=source_of(there),
             fix="one operator has one implementation for each",
         )
+
+    def _check_place(self, by: Any, fn: Callable[..., Any]) -> None:
+        """Refuse an implementation that may not stand where it goes."""
 
     def _put(self, by: Any, fn: Callable[..., Any]) -> None:
         """Tell the operator of a new implementation."""
@@ -190,7 +243,10 @@ class Implementations:
 
         Raises:
             MissingKernelError: no kernel and no fallback serves the key.
+            OperatorGoneError: the operator was removed.
         """
+        if not getattr(self, "alive", True):
+            self.gone()
         if key is DispatchKey.Python:
             # Of an object, as of a rule for some modes, only the call knows what acts.
             plain = not self.python_key_table and not self.objects
@@ -245,9 +301,11 @@ class Implementations:
         return run_under(below, rule, mode, *args, **kwargs)
 
     def rule_for(self, cls: type) -> Callable[..., Any] | None:
-        """Give the rule for a class of modes or tensors, its own or that of a base."""
+        """Give the rule for a class of modes or tensors; a derived class has a rule of its own."""
         table: dict[type, Callable[..., Any]] = self.__dict__.get("python_key_table", {})
-        return next((table[c] for c in cls.__mro__ if c in table), None) if table else None
+        # A tracer has no `__dispatch__` that would do it instead: the rule for all serves it.
+        asked = (cls,) if hasattr(cls, "__dispatch__") else cls.__mro__
+        return next((table[c] for c in asked if c in table), None) if table else None
 
     def _forget(self) -> None:
         """Empty the cache."""

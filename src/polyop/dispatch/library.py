@@ -17,6 +17,7 @@ from polyop.dispatch.lock import LOCK
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.registry import (
     as_operator,
+    check_qualname,
     claim,
     disown,
     full_name,
@@ -41,12 +42,13 @@ from polyop.errors import (
     UsageTypeError,
     nearest,
 )
-from polyop.schema.parse import parse_schema
+from polyop.schema.parse import parse_definition
 from polyop.schema.tags import Tag, as_tags, check_tags
 from polyop.source import caller, source_of
 
 KINDS = ("DEF", "FRAGMENT", "IMPL")
-RESERVED = ("prim", "higher_order")
+#: The last ones are names of `polyop.ops` itself, so that no operator would be found there.
+RESERVED = ("prim", "higher_order", "import_module", "load_library", "loaded_libraries")
 ALIAS_ANALYSES = ("", "FROM_SCHEMA", "CONSERVATIVE")
 
 _def_libraries: dict[str, weakref.ref[Library]] = {}
@@ -98,10 +100,7 @@ class Library:
             raise UsageError(f"{kind!r} is no kind of library{nearest(kind, KINDS)}")
         if not isinstance(ns, str) or not ns.isidentifier():
             raise UsageError(f"{ns!r} is no namespace", fix="use your project's name as namespace")
-        if ns in RESERVED or (ns == "core" and kind == "DEF"):
-            raise UsageError(
-                f"the namespace {ns!r} is reserved", fix="use your project's name as namespace"
-            )
+        check_namespace(ns, kind)
         self.ns, self.kind = ns, kind
         self.dispatch_key = parse_key(dispatch_key) if dispatch_key else None
         self.source = caller()
@@ -127,25 +126,13 @@ class Library:
         self._check_alive()
         if not isinstance(schema, str):
             raise UsageTypeError("a schema is text", op=self, seen=repr(schema))
-        if self.kind == "IMPL":
-            raise RegistrationError(
-                f"an IMPL library of {self.ns!r} defines nothing",
-                source=self.source,
-                fix='make it Library(ns, "FRAGMENT")',
-            )
+        space, found, _ = schema.partition("(")[0].rpartition("::")
+        self._check_defines(space.strip() if found else self.ns, schema)
         if alias_analysis not in ALIAS_ANALYSES:
             raise UsageError(
                 f"{alias_analysis!r} is no alias analysis{nearest(alias_analysis, ALIAS_ANALYSES)}"
             )
-        space, found, _ = schema.partition("(")[0].rpartition("::")
-        if found and space.strip() != self.ns:
-            raise RegistrationError(
-                f"a library of {self.ns!r} cannot define in {space.strip()!r}",
-                seen=schema,
-                source=self.source,
-                fix=f"make a library of {space.strip()!r}, or leave the namespace out",
-            )
-        parsed = parse_schema(schema if found else f"{self.ns}::{schema.strip()}")
+        parsed = parse_definition(schema if found else f"{self.ns}::{schema.strip()}")
         checked = ordered_tags(tags)
         check_tags(parsed, frozenset(checked))
         bring(parsed.name)
@@ -230,9 +217,28 @@ class Library:
         if not self._alive:
             raise LibraryGoneError(f"{self!r} was destroyed", source=self.source)
 
+    def _check_defines(self, namespace: str, schema: object) -> None:
+        """Refuse a definition that is not this library's to make."""
+        self._check_alive()
+        if self.kind == "IMPL":
+            raise RegistrationError(
+                f"an IMPL library of {self.ns!r} defines nothing",
+                source=self.source,
+                fix='make it Library(ns, "FRAGMENT")',
+            )
+        if namespace != self.ns:
+            raise RegistrationError(
+                f"a library of {self.ns!r} cannot define in {namespace!r}",
+                seen=schema,
+                source=self.source,
+                fix=f"make a library of {namespace!r}, or leave the namespace out",
+            )
+
     def _full_name(self, op_name: Any) -> str:
         if isinstance(op_name, str):
-            name = full_name(op_name if "::" in op_name else f"{self.ns}::{op_name}")
+            given = op_name if "::" in op_name else f"{self.ns}::{op_name}"
+            check_qualname(given)
+            name = full_name(given)
         else:
             name = as_operator(op_name)._schema.qualified_name
         if name.partition("::")[0] != self.ns:
@@ -249,6 +255,19 @@ class Library:
                 f"the key {key} contradicts the library's, {self.dispatch_key}", source=self.source
             )
         return DispatchKey.CompositeImplicitAutograd if key is None else key
+
+
+def check_namespace(ns: str, kind: str) -> None:
+    """Refuse a namespace that is not there for a library of this kind (S31).
+
+    Raises:
+        UsageError: so it is.
+    """
+    of_one_kind = (ns == "core" and kind == "DEF") or (ns == "_" and kind != "IMPL")
+    if of_one_kind or ns in RESERVED or ns.startswith("__"):
+        raise UsageError(
+            f"the namespace {ns!r} is reserved", fix="use your project's name as namespace"
+        )
 
 
 def _claim(library: Library) -> None:
@@ -291,8 +310,17 @@ def owner_of(lib: Library | None, name: str | Places) -> object:
     """Give the owner of a rule: the library, or the operator itself."""
     if lib is None:
         return places_of(name) if isinstance(name, str) else name
-    lib._check_alive()
+    check_library(lib)._check_alive()
     return lib._owner
+
+
+def check_library(lib: Any) -> Library:
+    """Give a library back; refuse what is none."""
+    if not isinstance(lib, Library):
+        raise UsageTypeError(
+            "lib is a library", seen=f"{lib!r:.80}", fix='give one: Library("ns", "FRAGMENT")'
+        )
+    return lib
 
 
 def kernel_of(fn: Callable[..., Any], owner: object) -> Kernel:

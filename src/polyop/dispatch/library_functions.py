@@ -8,13 +8,22 @@ from typing import Any
 from polyop.devices import DEVICE_TYPES, Device
 from polyop.dispatch.keys import DispatchKey, key_for_device, parse_key
 from polyop.dispatch.late_operators import bring
-from polyop.dispatch.library import Library, check_function, kernel_of, ordered_tags, owner_of
+from polyop.dispatch.library import (
+    Library,
+    check_function,
+    check_library,
+    check_namespace,
+    kernel_of,
+    ordered_tags,
+    owner_of,
+)
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.parts import PARTS
-from polyop.dispatch.registry import as_operator, full_name, put
+from polyop.dispatch.registry import as_operator, check_qualname, full_name, put_all
 from polyop.dispatch.registry import define as define_schema
 from polyop.errors import UsageError, UsageTypeError, nearest
-from polyop.schema.parse import parse_schema
+from polyop.schema.model import FunctionSchema
+from polyop.schema.parse import parse_definition
 from polyop.schema.tags import check_tags
 from polyop.source import caller
 
@@ -37,14 +46,10 @@ def define(
     if isinstance(qualname, Library):
         return qualname.define(schema, tags=tags)
     check_qualname(qualname)
-    if not isinstance(schema, str) or not schema.lstrip().startswith("("):
-        raise UsageError(
-            "the schema begins with '(' here, because the name stands before it",
-            op=qualname,
-            seen=repr(schema),
-            fix='write define("ns::name", "(Tensor x) -> Tensor")',
-        )
-    parsed = parse_schema(qualname + schema)
+    check_namespace(qualname.partition("::")[0], "FRAGMENT")
+    parsed = schema_after(qualname, schema)
+    if lib is not None:
+        check_library(lib)._check_defines(qualname.partition("::")[0], schema)
     checked = ordered_tags(tags)
     check_tags(parsed, frozenset(checked))
     bring(parsed.name)
@@ -55,22 +60,19 @@ def define(
     return None
 
 
-def check_qualname(name: Any) -> None:
-    """Refuse a name that is not like `ns::name[.overload][@version]`."""
-    text = name if isinstance(name, str) else ""
-    space, found, rest = text.partition("::")
-    parts = rest.partition("@")[0].split(".")
-    if (
-        not found
-        or not space.isidentifier()
-        or len(parts) > 2
-        or not all(map(str.isidentifier, parts))
-    ):
+def schema_after(name: str, text: Any) -> FunctionSchema:
+    """Read a schema that begins with `(`, after the operator's name."""
+    if not isinstance(text, str):
+        fix = 'write "(Tensor x) -> Tensor"'
+        raise UsageTypeError("a schema is text", op=name, seen=f"{text!r:.80}", fix=fix)
+    if not text.lstrip().startswith("("):
         raise UsageError(
-            f"{name!r} is no operator name",
-            declared="namespace::name, or namespace::name.overload",
-            fix='write it like "mylib::crop"',
+            "the schema begins with '(' here, because the name is given apart",
+            op=name,
+            seen=repr(text),
+            fix=f'give {name!r} the schema "(Tensor x) -> Tensor"',
         )
+    return parse_definition(name + text)
 
 
 def impl(
@@ -86,7 +88,14 @@ def impl(
         UsageError: an unknown device type or key.
     """
     if isinstance(qualname, Library):
-        library, key = qualname, func if isinstance(func, (str, DispatchKey)) else ""
+        library, key = qualname, "" if func is None else func
+        if not isinstance(key, (str, DispatchKey)):
+            raise UsageTypeError(
+                "after a library and a name comes the key, and what comes back decorates",
+                op=types,
+                seen=f"{func!r:.80}",
+                fix="write lib.impl(name, fn, key), or impl(lib, name, key)(fn)",
+            )
 
         def register_in(fn: Callable[..., Any]) -> Callable[..., Any]:
             library.impl(types, fn, key)
@@ -99,14 +108,14 @@ def impl(
         bring(name)
     else:
         name = as_operator(qualname)._schema.qualified_name
+    if lib is not None:
+        check_library(lib)._full_name(name)
     keys = kernel_keys(types)
 
     def register(fn: Callable[..., Any]) -> Callable[..., Any]:
         check_function(fn, name)
         with LOCK:
-            kernel = kernel_of(fn, owner_of(lib, name))
-            for key in keys:
-                put(name, key, kernel)
+            put_all(name, keys, kernel_of(fn, owner_of(lib, name)))
         return fn
 
     return register if func is None else register(func)
@@ -119,7 +128,14 @@ def kernel_keys(types: Any) -> list[DispatchKey]:
     if not isinstance(types, (str, DispatchKey, Device, Iterable)):
         raise UsageTypeError("device types are strings", seen=repr(types), fix='write "cpu"')
     names = [types] if isinstance(types, (str, DispatchKey, Device)) else types
-    return [_kernel_key(name) for name in names]
+    keys = [_kernel_key(name) for name in names]
+    if not keys:
+        raise UsageError(
+            "no device type is given, so the kernel would serve nothing",
+            seen=repr(types),
+            fix='write "cpu", or None for every device',
+        )
+    return keys
 
 
 def _kernel_key(name: Any) -> DispatchKey:

@@ -121,7 +121,7 @@ def _check(op: OpOverload, library: Any, devices: list[str]) -> None:
             fix='write register_kernel("cpu", library="numpy")',
         )
     kinds = {kind for kind, _ in result_forms(op._schema)}
-    if kinds & {"view", "views"}:
+    if kinds & {"view", "views", "either"}:
         raise UsageError(
             f"{op.name()} returns views, which each library takes in its own way",
             op=op._schema,

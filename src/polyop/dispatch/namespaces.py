@@ -40,7 +40,7 @@ class OpNamespace:
         return iter([name[len(prefix) :] for name in names if name.startswith(prefix)])
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self]
+        return sorted({*super().__dir__(), *self})
 
     def __repr__(self) -> str:
         return f"<polyop.ops.{self.__name__}: {len(list(self))} operators>"
@@ -99,7 +99,7 @@ class HigherOrderNamespace:
         return iter(dict.fromkeys([*self.table, *PROVIDED]))
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self]
+        return sorted({*super().__dir__(), *self})
 
 
 class Ops:
@@ -121,7 +121,7 @@ class Ops:
         return iter(dict.fromkeys(name.partition("::")[0] for name in list(PACKETS)))
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self]
+        return sorted({*super().__dir__(), *self})
 
     def __reduce__(self) -> str:
         return "ops"

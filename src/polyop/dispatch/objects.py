@@ -108,7 +108,7 @@ def _has_own(op: OpOverload, key: DispatchKey) -> bool:
 
 def _owns_kernels(op: OpOverload) -> bool:
     # Made of a function: its gradient is a rule, and without one backward says that it misses.
-    return any(kernel.owner is op.places for kernel in op.kernels().values())
+    return any(kernel.makes_op for kernel in op.kernels().values())
 
 
 #: Kernels that an operator has at a key without a registration of its own there.

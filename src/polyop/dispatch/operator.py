@@ -19,11 +19,18 @@ from polyop.dispatch.implementations import BY_PY_IMPL, Implementations
 from polyop.dispatch.keys import DispatchKey, is_alias_key, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.lock import LOCK
+from polyop.dispatch.names import OverloadNames, PacketNames
 from polyop.dispatch.own_call import first_call, note_captured, tell_changed
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.table import Entry, Kernel, Places, Table, fallthrough_kernel
 from polyop.dispatch.told import Told
-from polyop.errors import MissingRuleError, OperatorGoneError, OperatorNotFoundError, nearest
+from polyop.errors import (
+    MissingRuleError,
+    OperatorGoneError,
+    OperatorNotFoundError,
+    UsageError,
+    nearest,
+)
 from polyop.schema.model import FunctionSchema
 from polyop.schema.tags import Tag
 from polyop.source import Source, caller, source_of
@@ -41,7 +48,7 @@ class OperatorBase(Implementations):
     """What single operators and higher-order operators have in common."""
 
 
-class OpOverload(OperatorBase):
+class OpOverload(OverloadNames, OperatorBase):
     """One schema, and the rules that layers need to know of it.
 
     Made by the registry, never by hand. Rules are found by place: a
@@ -49,12 +56,10 @@ class OpOverload(OperatorBase):
     `"vmap"`, ...).
     """
 
-    #: The positions of arguments for opaque objects (`objects.py`).
-    objects: tuple[int, ...] = ()
-
     def __init__(
         self, schema: FunctionSchema, tags: tuple[Tag, ...], source: Source, places: Places
     ) -> None:
+        _refuse_taken(schema, source)
         self._schema = schema
         self.tags = tags
         self.source = source
@@ -74,19 +79,7 @@ class OpOverload(OperatorBase):
         self.__qualname__ = schema.qualified_name
         self.__module__ = f"polyop.ops.{self.namespace}"
 
-    # -- names ----------------------------------------------------------------
-
-    def name(self) -> str:
-        """Give `ns::op` or `ns::op.overload`."""
-        return self._schema.qualified_name
-
-    def __str__(self) -> str:
-        version = f"@{self._schema.version}" if self._schema.version > 1 else ""
-        return f"{self.namespace}.{self._opname}.{self._overloadname}{version}"
-
-    def __repr__(self) -> str:
-        name = f"{self.namespace}.{self._opname}"
-        return f"<OpOverload(op='{name}', overload='{self._overloadname}')>"
+    # -- life as an object ----------------------------------------------------
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_find, (self._schema.name, self._schema.overload_name, self._schema.version))
@@ -98,16 +91,6 @@ class OpOverload(OperatorBase):
         return self
 
     explain, capabilities = Told.explain, Told.capabilities
-
-    @property
-    def op(self) -> Handler:
-        """The function that callers reach."""
-        return self.entry
-
-    @property
-    def overloadpacket(self) -> OpOverloadPacket | None:
-        """All overloads of this name."""
-        return self.packet
 
     @property
     def functional(self) -> Any:
@@ -127,15 +110,6 @@ class OpOverload(OperatorBase):
             or Tag.nondeterministic_seeded in self.tags
             or self.rule("effect") is not None
         )
-
-    @property
-    def is_builtin(self) -> bool:
-        """Whether it is polyop's own."""
-        return self.namespace == "core"
-
-    @property
-    def _defined_in_python(self) -> bool:
-        return True
 
     # -- calls ----------------------------------------------------------------
 
@@ -227,6 +201,10 @@ class OpOverload(OperatorBase):
         chosen = DispatchKeySet(keys)
         return any(not is_alias_key(k) and chosen.has(k) for k in self.kernels())
 
+    def _check_place(self, by: Any, fn: Handler) -> None:
+        if isinstance(by, DispatchKey):
+            self.places.check((by,), source_of(fn))
+
     # -- life -----------------------------------------------------------------
 
     def note(self, key: Any, make: Callable[[OpOverload], Any]) -> Any:
@@ -252,7 +230,11 @@ class OpOverload(OperatorBase):
     def _restore(self) -> None:
         """Put the kernels of `py_impl` over those that came since; they go with the operator."""
         self._forget()
-        for key, fn in self.__dict__.get("py_kernels", {}).items():
+        fns = self.__dict__.get("py_kernels", {})
+        for place, kernel in list(self.places.items()):
+            if kernel.owner is self and place not in fns:
+                self.places.remove(place, kernel)
+        for key, fn in fns.items():
             top = self.places.top(key)
             if self.alive and (top is None or top.owner is not self):
                 through = fn is fallthrough_kernel
@@ -280,7 +262,7 @@ class OpOverload(OperatorBase):
         )
 
 
-class OpOverloadPacket(Told):
+class OpOverloadPacket(PacketNames, Told):
     """All overloads of one name; a call picks the first that fits (S62)."""
 
     def __init__(self, qualified_name: str) -> None:
@@ -304,14 +286,14 @@ class OpOverloadPacket(Told):
     def __deepcopy__(self, memo: Any) -> OpOverloadPacket:
         return self
 
-    def add(self, op: OpOverload) -> None:
+    def _add(self, op: OpOverload) -> None:
         """Take in an overload."""
         self._all[_label(op)] = op
         self.__dict__.pop(op._overloadname, None)  # another version may be kept there
         op.packet = self
         tell_changed(self)
 
-    def drop(self, op: OpOverload) -> None:
+    def _drop(self, op: OpOverload) -> None:
         """Take out an overload."""
         if self._all.get(_label(op)) is op:
             del self._all[_label(op)]
@@ -356,13 +338,14 @@ class OpOverloadPacket(Told):
         raise OperatorNotFoundError(
             f"{self._qualified_op_name} has no overload {name!r}{nearest(name, self.overloads())}",
             declared=", ".join(self.overloads()),
+            source=PARTS.waiting(f"{self._qualified_op_name}.{name}"),
         )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.overloads())
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self.overloads()]
+        return sorted({*super().__dir__(), *self.overloads()})
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the overload that the arguments fit."""
@@ -379,6 +362,19 @@ class OpOverloadPacket(Told):
             f"{self._qualified_op_name} was removed",
             op=self._qualified_op_name,
             fix=f"look it up again: polyop.ops.{self}",
+        )
+
+
+def _refuse_taken(schema: FunctionSchema, source: Source) -> None:
+    """Refuse an overload that its packet could not show, which has such an attribute (S58)."""
+    name = schema.overload_name
+    if name and (hasattr(OpOverloadPacket, name) or name in vars(OpOverloadPacket(schema.name))):
+        raise UsageError(
+            f"{schema.qualified_name} is an attribute of every packet, and no overload's name",
+            op=schema,
+            seen=f"the overload {name!r}",
+            source=source,
+            fix=f"choose another name: {schema.name}.{name}_",
         )
 
 

@@ -23,6 +23,7 @@ class Parts:
     code_of: Callable[[Sequence[Any]], int]  # dispatch/bind.py
     call_packet: Callable[..., Any]  # dispatch/bind.py
     find_operator: Callable[[str, str | None, int], Any]  # dispatch/registry.py
+    waiting: Callable[[str], str]  # dispatch/registry.py
     packets: dict[str, Any]  # dispatch/registry.py
 
     autocast_kernel: Callable[..., Any]  # layers/autocast.py

@@ -75,8 +75,8 @@ def unset_mode_pre_dispatch(mode_key: Any, schema_check: bool = False) -> Any:
     """Take a mode off the pre-dispatch stack, and give it; None if there is none.
 
     Args:
-        mode_key: `ModeKey.PROXY` or `ModeKey.FUNCTIONAL`; None with `schema_check`.
-        schema_check: take off the mode that checks schemas.
+        mode_key: `ModeKey.PROXY` or `ModeKey.FUNCTIONAL`; None for the mode that checks schemas.
+        schema_check: take off that one; it goes with None.
 
     Raises:
         ModeError: another key, or `schema_check` beside a key.
@@ -87,8 +87,7 @@ def unset_mode_pre_dispatch(mode_key: Any, schema_check: bool = False) -> Any:
             seen=repr(mode_key),
             fix="give mode_key=None with schema_check=True",
         )
-    place = SCHEMA_CHECK if schema_check else _place(mode_key)
-    return _take(place)
+    return _take(SCHEMA_CHECK if mode_key is None else _place(mode_key))
 
 
 def _place(mode_key: Any) -> int:

@@ -8,26 +8,20 @@ come before changes, so that a refused registration leaves nothing behind (S4).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from polyop.dispatch.factories import select_backend
-from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.late_operators import LATE_OPERATORS, bring
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.objects import operator_class
 from polyop.dispatch.operator import OpOverload, OpOverloadPacket
 from polyop.dispatch.parts import PARTS
-from polyop.dispatch.table import (
-    Kernel,
-    Place,
-    Places,
-    on_fallback_change,
-)
+from polyop.dispatch.table import Kernel, Place, Places, on_fallback_change
 from polyop.errors import (
     DuplicateRegistrationError,
     LibraryGoneError,
     OperatorNotFoundError,
-    RegistrationError,
     UsageError,
     UsageTypeError,
     nearest,
@@ -39,14 +33,14 @@ from polyop.source import Source
 
 
 class Definition(NamedTuple):
-    """An operator and who defined it where; it goes with the last of them.
+    """An operator and who defined it where, with which tags; it goes with the last of them.
 
     `module` is that of the function which the operator was made of.
     """
 
     op: OpOverload
     module: str
-    owners: list[tuple[object, Source]]
+    owners: list[tuple[object, Source, tuple[Tag, ...]]]
 
 
 DEFINITIONS: dict[str, Definition] = {}
@@ -78,8 +72,7 @@ def define(
         claim(owner, name)
         there = DEFINITIONS.get(name)
         if there is not None and there.op._schema == schema and not replace:
-            there.owners.append((owner, source))
-            return there.op
+            return join(there, there.op.places if owner is None else owner, source, tags)
         if there is not None and not replace:
             raise DuplicateRegistrationError(
                 f"{name} is defined already, with another schema",
@@ -95,25 +88,45 @@ def define(
         return _add(schema, tags, source, owner, module)
 
 
+def join(there: Definition, owner: object, source: Source, tags: tuple[Tag, ...]) -> OpOverload:
+    """Let an owner define an operator that is there."""
+    others = [said for said in there.owners if said[0] is not owner]
+    there.owners[:] = [*others, (owner, source, tags)]
+    _retag(there)
+    return there.op
+
+
+def _retag(there: Definition) -> None:
+    """Let an operator have the tags of all its definitions, and no others (S106)."""
+    said = list(dict.fromkeys(tag for _, _, tags in there.owners for tag in tags))
+    if len(there.owners) > 1:
+        said.sort(key=lambda tag: (tag is not Tag.pt2_compliant_tag, tag.value))
+    if tuple(said) != there.op.tags:
+        there.op.tags = tuple(said)
+        there.op.changed()
+
+
 def _add(
     schema: FunctionSchema, tags: tuple[Tag, ...], source: Source, owner: object, module: str
 ) -> OpOverload:
     name = schema.qualified_name
-    op = operator_class(schema)(schema, tags, source, places_of(name))
-    DEFINITIONS[name] = Definition(op, module, [(op.places if owner is None else owner, source)])
+    op = operator_class(schema)(schema, tags, source, PLACES.get(name) or Places(name))
+    PLACES[name] = op.places
+    said = (op.places if owner is None else owner, source, tags)
+    DEFINITIONS[name] = Definition(op, module, [said])
     for place, kernel in list(op.places.items()):  # what came before the definition
         select_backend(op, place, kernel)
     packet = PACKETS.get(schema.name)
     if packet is None:
         packet = PACKETS[schema.name] = OpOverloadPacket(schema.name)
-    packet.add(op)
+    packet._add(op)
     return op
 
 
 def _remove(name: str) -> None:
     op = DEFINITIONS.pop(name).op
     packet = PACKETS[op._schema.name]
-    packet.drop(op)
+    packet._drop(op)
     if not packet.op_overloads():
         del PACKETS[op._schema.name]
         NAMESPACES.forget(packet)
@@ -149,20 +162,22 @@ def places_of(name: str) -> Places:
 
 
 def put(name: str, place: Place, kernel: Kernel, *, allow_override: bool = True) -> None:
-    """Register a kernel or a rule of an operator.
+    """Register a kernel or a rule of an operator, see `Places.check`."""
+    put_all(name, (place,), kernel, allow_override=allow_override)
 
-    Raises:
-        DuplicateRegistrationError: the place is taken and may not be overridden.
-        RegistrationError: a fake rule for an operator that decomposes (S38).
-    """
+
+def put_all(
+    name: str, places: Collection[Place], kernel: Kernel, *, allow_override: bool = True
+) -> None:
+    """Register a kernel of an operator at several places, or at none of them (S4)."""
     with LOCK:
         there = DEFINITIONS.get(name)
         if there is not None:
-            put_rule(there.op, place, kernel, allow_override=allow_override)
+            put_kernel(there.op, places, kernel, allow_override=allow_override)
             return
         claim(kernel.owner, name)
         try:
-            _put(places_of(name), place, kernel, allow_override=allow_override)
+            places_of(name).put_all(places, kernel, allow_override=allow_override)
         finally:
             _drop_if_empty(name)
 
@@ -172,37 +187,23 @@ def put_rule(op: OpOverload, place: Place, kernel: Kernel, *, allow_override: bo
 
     Raises:
         OperatorGoneError: it was removed meanwhile.
-        DuplicateRegistrationError: the place is taken and may not be overridden.
-        RegistrationError: a fake rule for an operator that decomposes (S38).
+        PolyopError: the kernel may not stand there, see `Places.check`.
     """
+    put_kernel(op, (place,), kernel, allow_override=allow_override)
+
+
+def put_kernel(
+    op: OpOverload, places: Collection[Place], kernel: Kernel, *, allow_override: bool = True
+) -> None:
+    """Register a kernel at several places of an operator, or at none of them (S4)."""
     with LOCK:
         if not op.alive:
             op.gone()
         claim(kernel.owner, op.places.op)
-        _put(op.places, place, kernel, allow_override=allow_override)
-        select_backend(op, place, kernel)
+        op.places.put_all(places, kernel, allow_override=allow_override)
+        for place in places:
+            select_backend(op, place, kernel)
         op.changed()
-
-
-def _put(places: Places, place: Place, kernel: Kernel, *, allow_override: bool) -> None:
-    if place in _FAKES:
-        _refuse_fake_of_composite(places.op, places, kernel)
-    places.put(place, kernel, allow_override=allow_override)
-
-
-_FAKES = ("fake", DispatchKey.Meta)
-
-
-def _refuse_fake_of_composite(name: str, places: Places, kernel: Kernel) -> None:
-    composite = places.top(DispatchKey.CompositeImplicitAutograd)
-    if composite is not None:
-        raise RegistrationError(
-            f"{name} decomposes, so it needs no fake rule",
-            op=name,
-            seen=f"a fake rule at {kernel.source}",
-            source=composite.source,
-            fix="register the kernel at CompositeExplicitAutograd, or leave the fake rule out",
-        )
 
 
 def disown(owner: object) -> None:
@@ -223,13 +224,15 @@ def disown(owner: object) -> None:
 
 
 def _disown_definition(name: str, definition: Definition, owner: object) -> None:
-    kept = [(o, s) for o, s in definition.owners if o is not owner]
+    kept = [said for said in definition.owners if said[0] is not owner]
     if len(kept) < len(definition.owners):
         definition.owners[:] = kept
         if not kept:
             _remove(name)
             # What the operator registered for itself goes with it.
             PLACES[name].remove_owner(PLACES[name])
+        else:
+            _retag(definition)
 
 
 def _names_of(owner: object) -> list[str]:
@@ -283,6 +286,25 @@ def split_name(name: str) -> tuple[str, str, int]:
     return f"{space}::{op}", overload, int(version or 0)
 
 
+def check_qualname(name: Any) -> None:
+    """Refuse a name that is not like `ns::name[.overload][@version]`."""
+    text = name if isinstance(name, str) else ""
+    space, found, rest = text.partition("::")
+    parts = rest.partition("@")[0].split(".")
+    if (
+        not found
+        or not space.isidentifier()
+        or len(parts) > 2
+        or not all(map(str.isidentifier, parts))
+        or any(overload.startswith("__") for overload in parts[1:])
+    ):
+        raise UsageError(
+            f"{name!r} is no operator name",
+            declared="namespace::name, or namespace::name.overload",
+            fix='write it like "mylib::crop"',
+        )
+
+
 def full_name(name: str) -> str:
     """Spell a name as schemas do: `default` and `@1` are left out."""
     base, overload, version = split_name(name)
@@ -306,6 +328,7 @@ def find_operator(name: str, overload: str | None = "", version: int = 0) -> OpO
         raise OperatorNotFoundError(
             f"{name} has no overload {overload or 'default'!r}",
             declared=", ".join(packet.overloads()),
+            source=waiting(f"{name}.{overload or 'default'}"),
         )
     return found[0]
 
@@ -318,18 +341,25 @@ def find_packet(name: str) -> OpOverloadPacket:
     if packet is None:
         raise OperatorNotFoundError(
             f"there is no operator {name!r}{nearest(name, [*PACKETS, *LATE_OPERATORS])}",
-            source=_waiting(name),
+            source=_waiting_overload(name),
             fix="define it with polyop.custom_op, or import the module that does",
         )
     return packet
 
 
-def _waiting(name: str) -> str:
-    for qualified, places in PLACES.copy().items():  # in one step: other threads define
-        if split_name(qualified)[0] == name:
-            for _, kernel in places.items():
-                return f"a kernel waits for its definition: {kernel.source}"
+def _waiting_overload(name: str) -> str:
+    for qualified in PLACES.copy():  # in one step: other threads define
+        if split_name(qualified)[0] == name and (said := waiting(qualified)):
+            return said
     return ""
+
+
+def waiting(name: str) -> str:
+    """Say where a kernel of an overload that nobody has defined was registered (S39)."""
+    name = full_name(name)
+    places = None if name in DEFINITIONS else PLACES.get(name)
+    kernels = [kernel for _, kernel in places.items()] if places else []
+    return f"a kernel waits for its definition: {kernels[0].source}" if kernels else ""
 
 
 def as_operator(op: Any) -> OpOverload:
@@ -366,4 +396,5 @@ def as_operator(op: Any) -> OpOverload:
 
 
 PARTS.find_operator = find_operator
+PARTS.waiting = waiting
 PARTS.packets = PACKETS

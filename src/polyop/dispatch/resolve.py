@@ -137,6 +137,8 @@ def told_keys(op: OpOverload, keys: DispatchKeySet, key: DispatchKey) -> Dispatc
 
 #: The keys whose layers act before a kernel that is registered there.
 AHEAD = (DispatchKey.Meta, DispatchKey.PreDispatch)
+#: The place of the layers that stand around each registered kernel.
+AROUND = "around"
 
 
 def _steps(op: OpOverload, keys: DispatchKeySet) -> Iterator[tuple[DispatchKey, Kernel | Layer]]:
@@ -156,6 +158,8 @@ def _steps(op: OpOverload, keys: DispatchKeySet) -> Iterator[tuple[DispatchKey, 
             for layer in LAYERS.get(key, ()):
                 yield key, layer
         if entry.kernel is not None and entry.kernel is not BUILT_IN:
+            for layer in LAYERS.get(AROUND, ()):
+                yield key, layer
             yield key, entry.kernel
             return
         for layer in LAYERS.get(functionality_of(key), ()):
@@ -274,6 +278,10 @@ def redispatch(op: OpOverload, keys: DispatchKeySet, args: Any, kwargs: Any) -> 
     values = PARTS.bind(op, args, kwargs)
     # The keys say who acts; the code tells them on what: a mode that is there, or no grad mode.
     code = PARTS.code_of(values) | word()
+    if code & (TRACE | FAKE) and not chosen.has(DispatchKey.Python):
+        # A trace records this call too, and no kernel can compute with fakes.
+        chosen |= DispatchKeySet([DispatchKey.Python])
+        code &= ~(MODES | SUBCLASS)
     return way_of(op, code, chosen).handler()(*values)
 
 
@@ -305,15 +313,26 @@ def missing_kernel(way: Way) -> NoReturn:
     dense = [key for key in DENSE if way.keys.has(key)]
     refused = [key for key in acting(way.keys, table) if table[key].reason is Reason.MISSING]
     key = (*refused, *reversed(dense), DispatchKey.Undefined)[0]
-    devices = sorted({_device(k) for k in op.kernels() if k in DENSE}) or ["none"]
+    off = key in op.disabled
     where = f"{_device(key)} (dispatch key {key})" if key in DENSE else f"the dispatch key {key}"
     raise MissingKernelError(
-        f"{op.name()} has no kernel for {where}: {_why(way, refused, dense)}",
+        f"{op.name()} has no kernel for {where}: "
+        + ("the one it has is disabled" if off else _why(way, refused, dense)),
         op=op._schema,
-        declared=f"kernels for: {', '.join(devices)}",
-        source=op.source,
-        fix=_line_to_write(op, key),
+        declared=f"kernels for: {_served(op)}",
+        source=op.rule_source(key) if off else op.source,
+        fix=f"enable it: set_kernel_enabled({_device(key)!r})" if off else _line_to_write(op, key),
     )
+
+
+def _served(op: OpOverload) -> str:
+    """Name the devices that an operator has a kernel for."""
+    kernels = {k: op.table[k].kernel for k in DENSE}
+    found = [k for k, kernel in kernels.items() if kernel and kernel is not BUILT_IN]
+    found = [k for k in found if op.table[k].reason is not Reason.FALLTHROUGH]
+    if len(found) == len(DENSE):
+        return "every device"
+    return ", ".join(sorted(map(_device, found))) or "none"
 
 
 def _device(key: DispatchKey) -> str:
@@ -333,8 +352,8 @@ def _why(way: Way, refused: Sequence[DispatchKey], dense: Sequence[DispatchKey])
 
 
 def _line_to_write(op: OpOverload, key: DispatchKey) -> str:
-    if key in DENSE or not key:
-        where = _device(key) if key else "cpu"
+    if key in DENSE or not key:  # no device says what runs where no key is left
+        where = _device(key) if key else None
         return f"polyop.library.register_kernel({op.name()!r}, {where!r}, fn)"
     return f'polyop.library.impl({op.name()!r}, "{key}", fn)'
 

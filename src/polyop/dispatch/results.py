@@ -8,6 +8,7 @@ every transform that copies, which is why it is an error in every eager call.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from polyop import tree
 from polyop.dispatch.bits import BATCHED, GRAD, LIFTED
-from polyop.dispatch.body import Form, Number, result_forms
+from polyop.dispatch.body import Form, Number, carried_by, carriers, result_forms
 from polyop.dispatch.context import word
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import OpOverload
@@ -164,33 +165,54 @@ def _fix(seen: Any) -> str:
 
 def _typed(op: OpOverload, i: int, value: Any, form: Form, args: Sequence[Any]) -> Any:
     """Check what a result is, and convert it."""
-    kind, position = form
-    if kind == "argument":
-        if value is not args[position]:
-            name = op._schema.arguments[position].name
-            _refuse(op, f"must return its argument {name!r} itself", _declared(op), value)
-        return args[position]
-    return _converted(op, i, value)
+    if not op._schema.returns[i].is_write:
+        return _converted(op, i, value)
+    places = carried_by(op._schema, i, form)
+    for place in places:
+        if _is_itself(value, args[place]):
+            return args[place]
+    names = " or ".join(repr(op._schema.arguments[place].name) for place in places)
+    _refuse(op, f"must return its argument {names} itself", _declared(op), value)
+
+
+def _is_itself(value: Any, argument: Any) -> bool:
+    """Tell whether a result is an argument, or a list of the tensors in one."""
+    if value is argument:
+        return True
+    listed = {value.__class__, argument.__class__} <= {list, tuple}
+    return listed and len(value) == len(argument) and all(map(operator.is_, value, argument))
 
 
 def _converted(op: OpOverload, i: int, value: Any, what: str = "kernel of") -> Any:
     wanted = op._schema.returns[i].type
-    if not _is_wrong(str(wanted), value):
-        try:
-            return convert(wanted, value)
-        except Mismatch:
-            pass
+    try:
+        return converted(wanted, value)
+    except Mismatch:
+        pass
     _refuse(op, f"returned a wrong type as result {i}", wanted, value, what)
+
+
+def converted(wanted: Any, value: Any) -> Any:
+    """Give a result as its declared type.
+
+    Raises:
+        Mismatch: it is of another one.
+    """
+    if _is_wrong(str(wanted), value):
+        raise Mismatch(wanted, value)
+    return convert(wanted, value)
 
 
 def _result(op: OpOverload, i: int, value: Any, form: Form, args: Sequence[Any]) -> Any:
     kind, position = form
     done = _typed(op, i, value, form, args)
-    if kind == "argument":
+    if op._schema.returns[i].is_write:
         return done
     if any(tensor.keys & GRAD for tensor in tensors_in(done)):
         # A kernel runs below autograd: what it gives has no history.
         done = tree.map_leaves(_without_grad, done)
+    if kind == "either":
+        return tree.map_leaves(lambda one: _either(op, one, carriers(op._schema, i), args), done)
     if kind not in {"view", "views"}:
         return done
     which = (Number(i),) if len(op._schema.returns) > 1 else ()
@@ -228,6 +250,15 @@ def _view(op: OpOverload, value: Any, position: int, args: Sequence[Any], *more:
     made = _handle(value, PARTS.share(base))
     made.view_of = (base, op, (*args[:position], *args[position + 1 :], *more))
     return made
+
+
+def _either(op: OpOverload, value: Any, places: Sequence[int], args: Sequence[Any]) -> Any:
+    """Tie a view of one of several arguments to the first whose memory it has."""
+    for place in places:
+        done = _view(op, value, place, args)
+        if done is not value:
+            return done
+    return value
 
 
 def tensors_in(value: Any) -> Iterator[Any]:
@@ -282,21 +313,23 @@ def _check_aliases(
     op: OpOverload, done: Sequence[Any], forms: Sequence[Form], args: Sequence[Any]
 ) -> None:
     seen: list[tuple[str, Any]] = []
-    for i, (value, (kind, position)) in enumerate(zip(done, forms, strict=True)):
-        allowed = position if kind in {"argument", "view", "views"} else -1
+    for i, (value, form) in enumerate(zip(done, forms, strict=True)):
+        allowed = carried_by(op._schema, i, form)
         for tensor in tensors_in(value):
             name = f"result {i}" if len(done) > 1 else "the result"
             _check_alias(op, tensor, name, allowed, args)
             for other_name, other in seen:
-                if allowed < 0 and _shared(tensor, other):
+                if not allowed and _shared(tensor, other):
                     _aliased(op, name, other_name)
-            if allowed < 0:
+            if not allowed:
                 seen.append((name, tensor))
 
 
-def _check_alias(op: OpOverload, tensor: Any, name: str, allowed: int, args: Sequence[Any]) -> None:
+def _check_alias(
+    op: OpOverload, tensor: Any, name: str, allowed: Sequence[int], args: Sequence[Any]
+) -> None:
     for j, argument in enumerate(args):
-        if j == allowed:
+        if j in allowed:
             continue
         for other in tensors_in(argument):
             if _shared(tensor, other):

@@ -7,14 +7,15 @@ decorates. The layer that needs a rule asks for its slot.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from polyop.devices import Device, as_dtype
+from polyop.devices import Device, DType, as_dtype
 from polyop.dispatch.bind import bind, code_of
 from polyop.dispatch.class_slots import make_slot
 from polyop.dispatch.context import word
 from polyop.dispatch.factories import device_position
+from polyop.dispatch.implementations import acts
 from polyop.dispatch.keys import DispatchKey, autocast_key_for, key_for_device, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.library import Library, Owner, owner_of
@@ -22,7 +23,7 @@ from polyop.dispatch.library_functions import kernel_keys
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.parts import PARTS
-from polyop.dispatch.registry import as_operator, put_rule
+from polyop.dispatch.registry import as_operator, put_kernel, put_rule
 from polyop.dispatch.resolve import Way, keyset_of
 from polyop.dispatch.results import kernel_source
 from polyop.dispatch.table import Kernel, Place, compute_entry, mask_of
@@ -34,10 +35,11 @@ from polyop.errors import (
     UsageTypeError,
 )
 from polyop.lazy import load
-from polyop.schema.model import FunctionSchema
+from polyop.schema.model import MISSING, FunctionSchema
 from polyop.schema.tags import Tag
 from polyop.schema.types import leaf_kind
 from polyop.source import Source, caller, source_of
+from polyop.warn import warn_needless
 
 Rule = Callable[..., Any]
 
@@ -113,17 +115,18 @@ def register_kernel(
         UsageTypeError: `func` is no function.
     """
     found = as_operator(op)
+    if isinstance(device_types, Iterator):  # it is asked for more than once
+        device_types = list(device_types)
     keys = kernel_keys(device_types)
     check_device_argument(found._schema, device_types, found.source)
 
     def register(fn: Rule) -> Rule:
         _check_rule(found, "kernel", fn)
         if library is not None:
-            put_kernel = load("polyop.dispatch.library_kernels:register")
-            put_kernel(found, device_types, library, fn, lib)
+            put_of_library = load("polyop.dispatch.library_kernels:register")
+            put_of_library(found, device_types, library, fn, lib)
             return fn
-        for key in keys:
-            _file(found, key, fn, source_of(fn), lib)
+        put_kernel(found, keys, Kernel(fn, source_of(fn), owner_of(lib, found.places)))
         return fn
 
     return register if func is None else register(func)
@@ -209,9 +212,10 @@ def register_fake(
 ) -> Any:
     """Register the rule that gives the results' shapes, dtypes, strides and devices (S141).
 
-    The rule has the operator's signature, gets tensors without data, and
-    returns tensors without data, made by operators only. The operator may be a
-    higher-order one, whose rules no library owns, and stay (S177).
+    The rule has the operator's signature, gets tensors without data, and returns
+    such, made by operators only; for the tags `inplace` and `out` none is needed
+    (S146). The operator may be a higher-order one, whose rules no library owns,
+    and stay (S177).
 
     Raises:
         RegistrationError: the operator decomposes, so it needs none.
@@ -225,23 +229,25 @@ def register_fake(
                 op=op, seen=repr(lib), fix="leave lib out",
             )  # fmt: skip
         return load("polyop.hop.rules:register_fake")(op, func)
-    return _registering(op, "fake", func, lib, allow_override=allow_override)
+    warn_needless(found := as_operator(op))
+    return _registering(found, "fake", func, lib, allow_override=allow_override)
 
 
 def register_autograd(
     op: Any,
-    backward: Rule | None,
+    backward: Any = MISSING,
     /,
     *,
     setup_context: Rule | None = None,
     lib: Library | None = None,
-) -> None:
+) -> Any:
     """Register the gradient: `backward(ctx, *grads)`, and what it keeps (S124).
 
     Args:
         op: the operator, in any form.
         backward: gets one gradient per result, and returns one gradient (or
-            None) per argument; None says that results do not require grad.
+            None) per argument; None says that results do not require grad;
+            without it, the call decorates.
         setup_context: `(ctx, inputs, output)`; keeps in `ctx` what backward needs.
         lib: the library that owns the registration.
 
@@ -250,9 +256,21 @@ def register_autograd(
         UsageTypeError: a rule is no function.
     """
     found = as_operator(op)
-    for rule in (backward, setup_context):
-        if rule is not None:
-            _check_rule(found, "autograd", rule)
+
+    def register(fn: Rule | None) -> Rule | None:
+        for rule in (fn, setup_context):
+            if rule is not None:
+                _check_rule(found, "autograd", rule)
+        _check_gradient(found, fn)
+        source = caller() if fn is None else source_of(fn)
+        _file(found, "backward", AutogradRule(fn, setup_context), source, lib)
+        return fn
+
+    return register if backward is MISSING else register(backward)
+
+
+def _check_gradient(found: OpOverload, backward: Rule | None) -> None:
+    """Refuse the gradient of an operator that writes its arguments."""
     if backward is not None and (found._schema.is_mutable or Tag.out in found.tags):
         raise RegistrationError(
             f"{found.name()} writes {', '.join(a.name for a in found._schema.written)}, "
@@ -261,8 +279,6 @@ def register_autograd(
             source=kernel_source(found),
             fix="give the gradient to an operator that returns new tensors, and call it from here",
         )
-    source = caller() if backward is None else source_of(backward)
-    _file(found, "backward", AutogradRule(backward, setup_context), source, lib)
 
 
 def register_vmap(op: Any, func: Rule | None = None, /, *, lib: Library | None = None) -> Any:
@@ -287,16 +303,31 @@ def register_autocast(
         lib: the library that owns the registration.
 
     Raises:
-        UsageTypeError: the device type is no string, or `cast_inputs` no dtype.
+        UsageTypeError: the device type is no string, or `cast_inputs` no floating dtype.
         UsageError: a device type without autocast.
     """
     found = as_operator(op)
     key = autocast_key(device_type)
-    dtype = as_dtype(cast_inputs)
+    dtype = _floating(found, cast_inputs)
     cast = PARTS.autocast_kernel(found, Device(device_type), key, dtype)
     with LOCK:
         _file(found, f"autocast:{device_type}", dtype, caller(), lib)
         _file(found, key, cast, caller(), lib)
+
+
+def _floating(op: OpOverload, given: Any) -> DType:
+    """Read the dtype that floating arguments are cast to; another kind would change values."""
+    dtype = None if given is None else as_dtype(given)
+    if dtype is None or not (dtype.kind == "f" or "float" in dtype.name):
+        raise UsageTypeError(
+            "autocast casts floating arguments, so it needs a floating dtype",
+            op=op._schema,
+            argument="cast_inputs",
+            seen=f"{given!r:.80}",
+            source=op.source,
+            fix='give one, such as "float16"',
+        )
+    return dtype
 
 
 def autocast_key(device_type: Any) -> DispatchKey:
@@ -314,8 +345,14 @@ def register_dispatch(
 ) -> Any:
     """Register the rule of one operator for a Tensor subclass or a mode (S54)."""
     found = as_operator(op)
-    if not isinstance(cls, type):
-        raise UsageTypeError("a dispatch rule is for a class", op=found._schema, seen=repr(cls))
+    if not isinstance(cls, type) or not acts(cls):
+        raise UsageTypeError(
+            "a dispatch rule is for a Tensor subclass or for a mode's class",
+            op=found._schema,
+            seen=f"{cls!r:.80}",
+            source=found.source,
+            fix="give the class of those that the rule is for",
+        )
     slot = make_slot(cls)
 
     def register(fn: Rule) -> Rule:

@@ -8,7 +8,7 @@ decides, and decide anew when a place or a fallback changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, NoReturn, Protocol, TypeAlias
@@ -25,9 +25,9 @@ from polyop.dispatch.keys import (
 )
 from polyop.dispatch.keyset import DispatchKeySet, Mask
 from polyop.dispatch.lock import LOCK
+from polyop.dispatch.refusals import RULED, Coming, check
 from polyop.errors import (
     AmbiguousKernelError,
-    DuplicateRegistrationError,
     MissingKernelError,
     UsageError,
 )
@@ -48,6 +48,7 @@ class Kernel(NamedTuple):
         fallthrough: whether the key is passed over instead.
         payload: whether `fn` takes bare arrays instead of Tensors.
         takes_op: whether `fn` gets the operator first, as a fallback does.
+        makes_op: whether it is the function that a `custom_op` was made of.
     """
 
     fn: Callable[..., Any] | None
@@ -57,6 +58,7 @@ class Kernel(NamedTuple):
     fallthrough: bool = False
     payload: bool = False
     takes_op: bool = False
+    makes_op: bool = False
 
 
 class Reason(Enum):
@@ -99,19 +101,25 @@ class Places:
         self._stacks: dict[Place, tuple[Kernel, ...]] = {}
 
     def put(self, place: Place, kernel: Kernel, *, allow_override: bool = True) -> None:
-        """Add a kernel at a place, instead of its owner's former one there.
+        """Add a kernel at a place, instead of its owner's former one there; see `check`."""
+        self.put_all((place,), kernel, allow_override=allow_override)
 
-        Raises:
-            DuplicateRegistrationError: if the place is taken and may not be overridden.
-            UsageError: for the place `Undefined`.
-        """
-        stack = self._stacks.get(place, ())
-        if place is DispatchKey.Undefined:
-            raise self._undefined_error(kernel)
-        if stack and not allow_override:
-            raise self._taken_error(place, stack[-1])
-        others = stack and tuple([k for k in stack if k.owner is not kernel.owner])
-        self._stacks[place] = (*others, kernel)
+    def put_all(
+        self, places: Collection[Place], kernel: Kernel, *, allow_override: bool = True
+    ) -> None:
+        """Add a kernel at several places, or at none of them (S4); see `check`."""
+        self.check(places, kernel.source, allow_override=allow_override)
+        for place in places:
+            stack = self._stacks.get(place, ())
+            others = stack and tuple([k for k in stack if k.owner is not kernel.owner])
+            self._stacks[place] = (*others, kernel)
+
+    def check(
+        self, places: Collection[Place], source: Source, *, allow_override: bool = True
+    ) -> None:
+        """Refuse what may not be added at places; nothing is changed (`refusals.py`)."""
+        if not (allow_override and RULED.isdisjoint(places)):
+            check(Coming(self.op, places, source), self.top, allow_override=allow_override)
 
     def remove(self, place: Place, kernel: Kernel) -> bool:
         """Take a kernel out, wherever in its stack; tell whether it was there."""
@@ -146,22 +154,6 @@ class Places:
     def kernels(self) -> dict[DispatchKey, Kernel]:
         """Give the acting kernel of each key, without the slots."""
         return {p: s[-1] for p, s in self._stacks.items() if isinstance(p, DispatchKey)}
-
-    def _taken_error(self, place: Place, there: Kernel) -> DuplicateRegistrationError:
-        return DuplicateRegistrationError(
-            f"something is registered at {place} already",
-            op=self.op,
-            source=there.source,
-            fix="remove that registration first, or pass allow_override=True",
-        )
-
-    def _undefined_error(self, kernel: Kernel) -> UsageError:
-        return UsageError(
-            "nothing can be registered at Undefined, the entry of an empty key set",
-            op=self.op,
-            source=kernel.source,
-            fix="register at CompositeExplicitAutograd, which also serves calls without Tensors",
-        )
 
 
 def fallthrough_kernel(*args: Any, **kwargs: Any) -> NoReturn:
@@ -345,17 +337,25 @@ def resolve_key(op: Resolvable, key: DispatchKey | str) -> DispatchKey:
         MissingKernelError: if no kernel and no fallback serves it.
     """
     key = parse_key(key)
-    has = op.has_kernel_for_dispatch_key
+    off: Collection[DispatchKey] = getattr(op, "disabled", ())
+    has: Has = lambda k: k not in off and op.has_kernel_for_dispatch_key(k)  # noqa: E731
     by, reason = decide(has, key)
     if reason is Reason.AMBIGUOUS:
         raise _ambiguous_error(op.name(), [by, *_rivals(has, key)])
     if reason is Reason.MISSING:
         raise MissingKernelError(
-            f"no kernel for the key {key}",
+            f"no kernel for the key {key}" + ("" if key else ", the entry of an empty key set"),
             op=op.name(),
-            fix=f"register one at {key}, or at an alias key that contains it",
+            fix=_place_for(key) if key not in off else f"enable its kernel at {key}",
         )
     return by
+
+
+def _place_for(key: DispatchKey) -> str:
+    """Say where a kernel can be registered that serves a key; at Undefined none can (S90)."""
+    if key:
+        return f"register one at {key}, or at an alias key that contains it"
+    return f"register one at {_EXPLICIT[1]}, which also serves calls without Tensors"
 
 
 def ambiguity(op_name: str, kernels: Mapping[DispatchKey, Kernel]) -> AmbiguousKernelError:

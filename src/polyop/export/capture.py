@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -23,6 +24,7 @@ from polyop.export.objects import (
     refuse_unknown,
     renewed_all,
 )
+from polyop.export.orders import Turned, Watching
 from polyop.export.program import Program
 from polyop.export.results import attributes, clean, finish
 from polyop.export.signature import Dimension, Signature
@@ -34,6 +36,7 @@ from polyop.layers.functionalize import functionalize
 from polyop.layers.trace.callers import Callers
 from polyop.layers.trace.outside import levels_outside
 from polyop.layers.trace.tracer import Tracer, real_object
+from polyop.objects.identity import compares_identity
 from polyop.ops.decompositions import core_decompositions
 from polyop.source import caller
 from polyop.symbolic import Guard, ShapeEnv
@@ -54,16 +57,15 @@ def export(
     Args:
         f: a function of tensors, numbers, opaque objects and containers of them. A traceable
             wrapper is one of the tensors inside it; the program takes and gives wrappers of the
-            same shapes. An object of a reference class is an input; one that the function has
-            from outside is a constant of the program: names hold its fake while `export` runs,
-            so no other thread should use it meanwhile.
+            same shapes. An object of a reference class is an input; one from outside is a
+            constant: names hold its fake meanwhile, so no other thread should use it.
         args: its positional arguments. The function is run on fakes of them: once for the graph,
-            and once or twice more, to see whether the gradient of the graph is the function's.
+            once or twice for its gradient, and twice for the order of keys, if dicts are given.
         kwargs: its keyword arguments.
         dynamic_shapes: which sizes may change: by argument, a dict from axes to `Dim`, or
             one entry for each axis; containers as in the arguments. A `Dim` for an int argument
-            makes it a size. All else is fixed: the order of keys, what the function asks of tensors
-            (`stride()`, ...), and their layout, if it writes through `reshape` or `contiguous`.
+            makes it a size. All else is fixed: the order of keys that it goes through, what it
+            asks of tensors (`stride()`, ...), and layouts, if it writes through `reshape`.
 
     Raises:
         CaptureError: the function looks at data, writes a tensor that is no argument, or asks
@@ -92,16 +94,47 @@ def export(
     places, constants = of_graph(inputs.specs), tensor_names(f)
     flat = Flat(OfContainers(Apart(f)), given.leaves, given.in_spec, places)
     paths = [inputs.specs[i].path for i in places]
-    wrapped = given.wrapped
-    asked: set[str] = set()
-    run = _of_tensors(flat, paths, inputs.values, mode, constants, asked) if wrapped else flat
+    asked: set[str] = {"is"} if compares_identity(f, given.leaves) else set()
+    run = _of_tensors(flat, paths, inputs.values, mode, constants, asked) if given.wrapped else flat
     module = trace(run, paths, inputs.values, mode, constants, asked)
     spec, guards = flat.out_spec, _guards_of(env, inputs.promised)
     whole = finish(module, inputs.specs)
     signature = whole.for_asked({*asked, "reshape"} if run.by_layouts else asked)
-    signature = _of_gradients(module, signature, run, inputs.values, mode, wrapped=wrapped)
+    signature = _of_gradients(module, signature, run, inputs.values, mode, wrapped=given.wrapped)
+    made = Program(module, signature, given.in_spec, spec, given.names, inputs.dims, guards, mode)
+    made = _by_key(made, f, flat, paths, inputs.values, constants, tried=not given.wrapped)
     forget_states(mode)
-    return Program(module, signature, given.in_spec, spec, given.names, inputs.dims, guards, mode)
+    return made
+
+
+def _by_key(  # noqa: PLR0917 - what a trace is of
+    made: Program,
+    f: Callable[..., Any],
+    flat: Flat,
+    paths: Sequence[str],
+    values: Sequence[Any],
+    constants: Mapping[int, str],
+    *,
+    tried: bool,
+) -> Program:
+    """Let a program take dicts by key where its function never looks at the order of keys.
+
+    It must compute the same of other orders.
+    """
+    if not made.orders or not tried:
+        return made
+    watching = Watching(OfContainers(Apart(f)))
+    for probe in (Turned(watching.f), watching):
+        again = Flat(probe, flat.leaves, flat.in_spec, flat.places)
+        try:
+            module = trace(again, paths, values, made.mode, constants, set())
+            found = finish(module, made.signature.inputs)
+            same = again.out_spec == made.out_spec and found.outputs == made.signature.outputs
+        except Exception:  # whatever it is: then the order of keys is a part of the program
+            return made
+        if not same or str(module.graph) != str(made.graph):
+            return made
+    return replace(made, by_key=not watching.looked)
 
 
 def run_decompositions(
@@ -140,7 +173,7 @@ def run_decompositions(
     ).for_asked(asked)
     return Program(
         module, signature, program.in_spec, program.out_spec, program.names, program.dims,
-        constraints, program.mode,
+        constraints, program.mode, program.by_key,
     )  # fmt: skip
 
 

@@ -94,7 +94,10 @@ class Checker:
             self._computed(place, size, found, sizes)
         self._constraints(sizes)
         if self.asked:
-            pass_on({"stride" if name == "reshape" else name for name in self.asked[0][1].asked})
+            asked = {"stride" if name == "reshape" else name for name in self.asked[0][1].asked}
+            pass_on(asked)
+            if "is" in asked:
+                self._apart(leaves)
         for number, spec, meta in self.asked:
             _asked(spec, meta, leaves[number], sizes)
         if self.written:
@@ -150,6 +153,15 @@ class Checker:
                 _refuse(f"a constraint of the program does not hold for {seen}",
                         ", ".join(self.dims[n].label for n in names), guard.text, seen,
                         f"it was relied on at {guard.message or guard.place}")  # fmt: skip
+
+    def _apart(self, leaves: Sequence[Any]) -> None:
+        first: dict[int, str] = {}
+        for number, spec, _ in self.asked:
+            other = first.setdefault(id(leaves[number]), spec.path)
+            if other != spec.path:
+                _refuse("the function compares tensors by identity, and the program was made for "
+                        "different ones", spec.path, f"another tensor than {other}", "the same",
+                        "pass a copy: .clone(), or call the function itself")  # fmt: skip
 
     def _overlap(self, leaves: Sequence[Any]) -> None:
         for number, path in self.written:

@@ -11,6 +11,7 @@ import numpy as np
 
 from polyop import tree
 from polyop.devices import DTYPES, Device
+from polyop.dispatch.below import FLOORS, below
 from polyop.dispatch.namespaces import ops
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import DEFINITIONS
@@ -134,7 +135,7 @@ class Decoder:
         _add_objects(signature, module)
         return Program(
             module, signature, specs[0], specs[1], tuple(data["names"]), sizes.dims,
-            tuple(c for c in constraints if c is not None), sizes.mode,
+            tuple(c for c in constraints if c is not None), sizes.mode, data.get("by_key") is True,
         )  # fmt: skip
 
     def module(self, data: dict[str, Any], sizes: Sizes) -> GraphModule:
@@ -144,6 +145,9 @@ class Decoder:
         for item in data["nodes"]:
             nodes.append(self.node(graph, item, nodes, sizes))
         attributes = {n: self.attribute(v, sizes) for n, v in data["attributes"].items()}
+        for node in (n for n in nodes if n.op == GET_ATTR):
+            if isinstance(inner := attributes.get(node.target), (GraphModule, LoweredModule)):
+                node.val = inner  # passes look at what a call of it does
         module = GraphModule(attributes, graph, "Program")
         graph.lint(module)
         return module
@@ -169,7 +173,7 @@ class Decoder:
         if kind == "function":
             return PLAIN_FUNCTIONS[rest]
         if kind != "higher_order":
-            return self.operators[name]
+            return self.operator(name)
         if rest == call_custom_autograd_function.name():
             return call_loaded_autograd_function
         try:
@@ -180,6 +184,14 @@ class Decoder:
                 op=rest,
                 fix="import the module that defines it first",
             ) from None
+
+    def operator(self, name: str) -> OpOverload:
+        """Find an operator, or one below kernels that have acted."""
+        kind, _, rest = name.partition("::")
+        floor, _, whole = rest.partition("::")
+        if kind != "below" or floor not in FLOORS:
+            return self.operators[name]
+        return below(self.operators[whole], floor)
 
     # -- attributes -----------------------------------------------------------
 
@@ -271,7 +283,7 @@ class Decoder:
         if kind == "tensor":
             return self.tensor(held)
         if kind == "operator":
-            return self.operators[held]
+            return self.operator(held)
         if kind == "reference":
             return self.reference(held)
         raise ProgramFileError(f"the file has a value of an unknown kind: {kind!r}")

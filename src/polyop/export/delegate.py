@@ -14,7 +14,7 @@ from polyop.errors import AutogradError, DelegateError, MissingGradientError
 from polyop.export.lowered import Executor, LoweredModule
 from polyop.graph.node import CALL_FUNCTION
 from polyop.hop.operator import HigherOrderOperator
-from polyop.hop.pullbacks import refuse_repeated
+from polyop.hop.pullbacks import refuse_acting, undrawn
 from polyop.hop.rules import Interpreter, below_autograd, register_fake
 from polyop.hop.subgraph import add_module
 from polyop.layers.autograd.between import grad_between
@@ -136,10 +136,8 @@ class Step:
         if self.own is not None:
             given = self.own(leaves[: self.count], results, grads)
             return self._counted(self.own, given, len(leaves))
-        program = self.lowered.original_module
-        if program is None:
+        if self.lowered.original_module is None:
             raise no_gradient(self.lowered)
-        refuse_repeated(call_delegate, program.graph_module)
         found: list[Any] = [None] * len(leaves)
         wanted = [i for i, need in enumerate(needs) if need]
         # A transform may ask, or one be around; or autograd is off, as inside of a checkpoint.
@@ -163,8 +161,15 @@ class Step:
         return found + [None] * (most - len(found))
 
     def original(self, leaves: Sequence[Any]) -> list[Any]:
-        """Run the program."""
-        return tree.leaves(self.lowered.original(*tree.unflatten(self.spec, leaves[: self.count])))
+        """Run the program again, for a derivative.
+
+        Raises:
+            AutogradError: it has an effect, or draws random numbers, and would draw others.
+        """
+        program = self.lowered.original
+        refuse_acting(call_delegate, program.graph.nodes)
+        given = tree.unflatten(self.spec, leaves[: self.count])
+        return tree.leaves(undrawn(call_delegate, program)(*given))
 
     def _plain(
         self, leaves: Sequence[Any], wanted: Sequence[int], grads: Sequence[Any]

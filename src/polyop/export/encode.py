@@ -17,6 +17,7 @@ import numpy as np
 
 from polyop import tree
 from polyop.devices import Device
+from polyop.dispatch.below import Below, whole_of
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.operator import OperatorBase, OpOverload
 from polyop.errors import ProgramFileError
@@ -87,6 +88,7 @@ class Encoder:
             "arguments": self.value(inside[0]),
             "results": self.value(inside[1]),
             "names": list(program.names),
+            "by_key": program.by_key,
             "inputs": [
                 [s.path, s.kind, self.value(s.value), s.requires_grad, *s.asked]
                 for s in signature.inputs
@@ -150,11 +152,12 @@ class Encoder:
             ) from None
 
     def operator(self, op: OpOverload) -> str:
-        """Note an operator with its schema, and the module that defines it."""
-        name = op._schema.qualified_name
+        """Note an operator with its schema, and the module that defines it; give its name."""
+        schema = whole_of(op)._schema
+        name = schema.qualified_name
         if name not in self.operators:
-            self.operators[name] = {"schema": str(op._schema), "module": module_of(name)}
-        return name
+            self.operators[name] = {"schema": str(schema), "module": module_of(name)}
+        return f"below::{op.floor}::{name}" if isinstance(op, Below) else name
 
     # -- attributes -----------------------------------------------------------
 

@@ -25,9 +25,8 @@ FORMAT = "polyop.program"
 VERSION = 1
 #: What a damaged or foreign file makes readers raise.
 DAMAGE = (
-    AttributeError, EOFError, KeyError, IndexError, NotImplementedError, OverflowError,
-    RecursionError, TypeError, UnicodeError, ValueError, ZeroDivisionError, zipfile.BadZipFile,
-    zlib.error,
+    AttributeError, EOFError, KeyError, IndexError, OSError, OverflowError, RuntimeError,
+    TypeError, UnicodeError, ValueError, ZeroDivisionError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -79,6 +78,8 @@ def load(path: str | os.PathLike[str]) -> Program:
         _name_file(error, path)
         raise
     except (*DAMAGE, PolyopError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # it cannot be opened
         raise ProgramFileError(
             "the file is no program, or is damaged",
             seen=f"{type(error).__name__}: {first_line(error)}",

@@ -75,7 +75,7 @@ class Rebuild:
         )  # fmt: skip
         return Program(
             module, signature, old.in_spec, old.out_spec, old.names, old.dims,
-            old.constraints, old.mode,
+            old.constraints, old.mode, old.by_key,
         )  # fmt: skip
 
     def copy(self, node: Node) -> None:
@@ -93,6 +93,7 @@ class Rebuild:
         self.count += 1
         self.attributes[name] = lowered
         read = self.graph.get_attr(name)
+        read.val = lowered
         given = [self.copies[node] for node in inputs]
         call = self.graph.call_function(call_delegate, (read, *given))
         call.val = tuple(node.val for node in results)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
+from polyop.dispatch.bits import GRAD
 from polyop.errors import DelegateError, UsageTypeError, nearest
 from polyop.export.outcome import Outcome
-from polyop.export.program import Program
-from polyop.graph import Node
+from polyop.export.program import Program, ProgramModule
+from polyop.graph import Graph, GraphModule, Node
+from polyop.graph.module import reads_of
 from polyop.lazy import load
 from polyop.tensor.tensor import Tensor
 
@@ -52,14 +54,24 @@ def register_backend(backend: Backend) -> Backend:
     Raises:
         UsageTypeError: it lacks a method of `Backend`.
     """
+    check_backend(backend)
+    BACKENDS[backend.backend_id] = backend
+    return backend
+
+
+def check_backend(backend: Any) -> None:
+    """Refuse what lacks a method of `Backend`.
+
+    Raises:
+        UsageTypeError: it does.
+    """
     for name in ("backend_id", "takes", "lower", "executor"):
         if not hasattr(backend, name):
             raise UsageTypeError(
                 f"a backend has {name}", declared="backend_id, takes, lower, executor",
-                seen=type(backend).__name__,
+                seen=f"{type(backend).__name__} {backend!r:.80}",
+                fix="give the name of a backend, or an object with these",
             )  # fmt: skip
-    BACKENDS[backend.backend_id] = backend
-    return backend
 
 
 def find_backend(backend: Any) -> Backend:
@@ -67,8 +79,10 @@ def find_backend(backend: Any) -> Backend:
 
     Raises:
         DelegateError: no backend has that name, or its package is not installed.
+        UsageTypeError: the object is none.
     """
     if not isinstance(backend, str):
+        check_backend(backend)
         found: Backend = backend
         return found
     if backend not in BACKENDS:
@@ -131,7 +145,7 @@ class LoweredModule:
         self.compile_specs = tuple(compile_specs)
         self._executor: Executor | None = None
         self._backward: Executor | None = None
-        self._original: Executor | None = None
+        self._original: ProgramModule | None = None
 
     @property
     def executor(self) -> Executor | None:
@@ -141,7 +155,7 @@ class LoweredModule:
         return self._executor
 
     @property
-    def original(self) -> Executor:
+    def original(self) -> ProgramModule:
         """Give the program as a function.
 
         Raises:
@@ -156,6 +170,16 @@ class LoweredModule:
             self._original = self.original_module.module()
         return self._original
 
+    @property
+    def graph_module(self) -> GraphModule | None:
+        """Give the graph of the program with what it reads; None if there is no program."""
+        return None if self.original_module is None else self.original_module.graph_module
+
+    @property
+    def graph(self) -> Graph | None:
+        """Give the graph of the program; None without one, for then nobody knows what it does."""
+        return None if self.original_module is None else self.original_module.graph
+
     @cached_property
     def outcome(self) -> Outcome | None:
         """Give what is known of its results; None if nothing is: no program, or wrappers."""
@@ -164,22 +188,27 @@ class LoweredModule:
             return None
         return Outcome(program, self.backend_id)
 
+    @cached_property
+    def _reads(self) -> tuple[tuple[Any, str], ...]:
+        """Who has the tensors of the program, and of lowered modules inside it, and where."""
+        found = []
+        for module, name in reads_of(self.original_module):
+            path, _, last = name.rpartition(".")
+            if isinstance(module.get_attr(name), Tensor):
+                found.append((module.get_attr(path) if path else module, last))
+        return tuple(found)
+
     @property
     def parameters(self) -> tuple[Tensor, ...]:
         """Give the tensors of the program that require grad."""
-        program = self.original_module
-        if program is None:
-            return ()
-        return tuple(map(program.graph_module.get_attr, program.signature.parameters))
+        found = [t for owner, name in self._reads if (t := getattr(owner, name)).keys & GRAD]
+        return tuple({id(t): t for t in found}.values()) if found else ()
 
     @property
     def constants(self) -> tuple[Tensor, ...]:
         """Give the other tensors of the program."""
-        program = self.original_module
-        if program is None:
-            return ()
-        found = map(program.graph_module.get_attr, program.signature.constants)
-        return tuple(x for x in found if isinstance(x, Tensor))
+        found = [t for owner, name in self._reads if not (t := getattr(owner, name)).keys & GRAD]
+        return tuple({id(t): t for t in found}.values())
 
     @property
     def backward(self) -> Executor | None:

@@ -24,6 +24,7 @@ from polyop.export.wrappers import (
     wrappers_of,
 )
 from polyop.graph import Graph, GraphModule, Node
+from polyop.graph.module import tensors_held
 from polyop.graph.node import GET_ATTR
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.trace.sizes import assert_holds
@@ -61,6 +62,7 @@ class Program:
         dims: by symbol, the sizes that may change.
         constraints: what must hold of these sizes besides their ranges.
         mode: the fake mode of what the graph knows of its values.
+        by_key: whether dicts may have their keys in any order.
     """
 
     graph_module: GraphModule
@@ -71,6 +73,7 @@ class Program:
     dims: Mapping[str, Dimension]
     constraints: tuple[Guard, ...]
     mode: FakeTensorMode
+    by_key: bool = False
 
     @property
     def graph(self) -> Graph:
@@ -102,7 +105,9 @@ class Program:
 
     @cached_property
     def orders(self) -> tuple[Any, ...]:
-        """Give the orders of keys in the arguments, if there are dicts of several."""
+        """Give the orders of keys in the arguments, if there are dicts of several that matter."""
+        if self.by_key:
+            return ()
         found = _orders(*tree.unflatten(self.in_spec, range(self.in_spec.num_leaves)))
         return found if any(len(keys) > 1 for keys in found) else ()
 
@@ -161,13 +166,18 @@ class ProgramModule:
         self.program = program
 
     @property
+    def graph_module(self) -> GraphModule:
+        """Give the graph with its parameters and constants."""
+        return self.program.graph_module
+
+    @property
     def graph(self) -> Graph:
         """Give the graph."""
         return self.program.graph
 
     def parameters(self) -> list[Tensor]:
-        """List the tensors that require grad."""
-        return [t for t in self.program.state.values() if isinstance(t, Tensor) and t.keys & GRAD]
+        """List the tensors that require grad, those of lowered modules among them."""
+        return [t for t in tensors_held(self.program) if t.keys & GRAD]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Check the inputs, run the graph, write what is written."""

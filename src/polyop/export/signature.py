@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 #: What a program may rely on of a tensor besides its kind and sizes.
-ASKED = ("_base", "grad", "is_contiguous", "is_leaf", "requires_grad", "reshape", "stride")
+ASKED = ("_base", "grad", "is", "is_contiguous", "is_leaf", "requires_grad", "reshape", "stride")
 
 
 class InputSpec(NamedTuple):
@@ -20,8 +20,8 @@ class InputSpec(NamedTuple):
         value: of a constant; of an object, the name of its class.
         requires_grad: whether a tensor may need a gradient.
         asked: in what else a tensor must be as in the capture, for the function asked for it:
-            the attributes that it read, and `"reshape"` where it writes through what may be a
-            view or a copy.
+            the attributes that it read, `"is"` where it may compare tensors by identity, and
+            `"reshape"` where it writes through what may be a view or a copy.
     """
 
     path: str

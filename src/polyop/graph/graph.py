@@ -215,6 +215,12 @@ class Graph:
         else:
             self.insert_before(at.next, node)
 
+    def move_after(self, at: Node, node: Node) -> None:
+        """Put a node that is in this graph behind another one."""
+        self._check_here(node)
+        self._unlink(node)
+        self.insert_after(at, node)
+
     def erase_node(self, node: Node) -> None:
         """Take out a node that nobody reads.
 

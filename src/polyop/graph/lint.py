@@ -19,10 +19,13 @@ from polyop.graph.node import (
     OUTPUT,
     PLACEHOLDER,
     Node,
+    collect,
     inputs_of,
     label,
 )
 from polyop.graph.text import line_of
+from polyop.schema.types import ListType, OptionalType
+from polyop.schema.values import fits
 
 STRINGS = frozenset(KINDS) - {CALL_FUNCTION}
 
@@ -136,6 +139,29 @@ def check_arguments(node: Node) -> None:
     missing = set(needed) - set(given) - set(node.kwargs)
     if missing:
         refuse(node, f"misses {listed(needed, missing)}: {schema}")
+    check_types(node, dict(zip(given, node.args, strict=True)) | node.kwargs)
+
+
+def check_types(node: Node, values: dict[str, Any]) -> None:
+    """Verify that what a graph gives as it is fits the types of the schema."""
+    schema = node.target._schema
+    for argument in schema.arguments:
+        if argument.name in values and not may_be(argument.type, values[argument.name]):
+            seen = f"{values[argument.name]!r:.80}"
+            refuse(node, f"gets {seen} for {argument.type} {argument.name}: {schema}")
+
+
+def may_be(schema_type: Any, value: Any) -> bool:
+    """Tell whether a value fits a type; what a node gives shows when it runs."""
+    found: dict[Node, None] = {}
+    collect(value, found)
+    if not found:
+        return fits(schema_type, value)
+    if isinstance(schema_type, OptionalType):
+        return value is None or may_be(schema_type.elem, value)
+    if isinstance(schema_type, ListType) and isinstance(value, (list, tuple)):
+        return all(may_be(schema_type.elem, item) for item in value)
+    return True
 
 
 def check_keywords(node: Node, declared: list[str], given: list[str]) -> None:

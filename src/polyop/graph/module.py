@@ -11,6 +11,7 @@ from polyop.graph.node import CALL_MODULE, GET_ATTR
 from polyop.graph.payloads import with_arrays
 from polyop.graph.runner import Program, compile_program
 from polyop.graph.text import graph_code
+from polyop.tensor.tensor import Tensor
 
 
 class Attributes:
@@ -163,6 +164,26 @@ def attribute_names(graph: Graph) -> list[str]:
     """List the attributes that a graph reads or calls, each once, in order."""
     reads = (n.target for n in graph.nodes if n.op in (GET_ATTR, CALL_MODULE))
     return list(dict.fromkeys(reads))
+
+
+def reads_of(module: Any) -> Iterator[tuple[GraphModule, str]]:
+    """Name what a module reads, and the modules inside it, each with the module that has it.
+
+    Args:
+        module: a `GraphModule`, or what has one: a program, a lowered module; others read nothing.
+    """
+    module = getattr(module, "graph_module", module)
+    if not isinstance(module, GraphModule):
+        return
+    for name in attribute_names(module.graph):
+        yield module, name
+        yield from reads_of(module.get_attr(name))
+
+
+def tensors_held(module: Any) -> list[Tensor]:
+    """List the tensors that a module reads, and the modules inside it, each once."""
+    found = [owner.get_attr(name) for owner, name in reads_of(module)]
+    return list({id(t): t for t in found if isinstance(t, Tensor)}.values())
 
 
 def read_root(root: Any, qualname: str) -> Any:

@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from polyop.dispatch.operator import OperatorBase
+
 PLACEHOLDER = "placeholder"
 GET_ATTR = "get_attr"
 CALL_FUNCTION = "call_function"
@@ -198,6 +200,11 @@ def base_name(node: Node) -> str:
 def callable_name(target: Any) -> str:
     """Give the short name of a callable; its type's where it has none."""
     return str(getattr(target, "__name__", type(target).__name__)).partition(".")[0]
+
+
+def called(target: Any) -> Any:
+    """Give what a node runs: its target, or what a call of that operator goes on with."""
+    return target.onward if isinstance(target, OperatorBase) else target
 
 
 def identifier(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from polyop.graph.constants import is_scalar, key_of
 from polyop.graph.graph import Graph
 from polyop.graph.module import GraphModule
-from polyop.graph.node import CALL_FUNCTION, GET_ATTR, Node, inputs_of, map_nodes
+from polyop.graph.node import CALL_FUNCTION, GET_ATTR, Node, called, inputs_of, map_nodes
 from polyop.graph.purity import (
     Predicate,
     escaping_nodes,
@@ -116,7 +116,7 @@ def evaluate(node: Node, values: dict[Node, Any], shared: set[Node]) -> None:
         return
     args, kwargs = map_nodes(values.__getitem__, (node.args, node.kwargs))
     try:
-        value = node.target(*args, **kwargs)
+        value = called(node.target)(*args, **kwargs)
     except Exception:  # whatever it is, it belongs to the run
         return
     if is_scalar(value) or node not in shared:

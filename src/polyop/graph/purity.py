@@ -59,18 +59,33 @@ def is_impure(node: Any) -> bool:
 
 def has_impure_subgraph(node: Node) -> bool:
     """Say whether a call of a higher-order operator gets a graph with an impure node."""
-    if getattr(node.target, "namespace", "") != "higher_order":
-        return False
-    graphs = [
-        getattr(given.val, "graph", None) for given in inputs_of(node) if given.op == GET_ATTR
-    ]
     return any(
-        is_impure(inner)
-        for graph in graphs
-        if graph is not None
-        for inner in graph.nodes
-        if inner.op not in (PLACEHOLDER, OUTPUT)
+        graph is None
+        or any(is_impure(inner) for inner in graph.nodes if inner.op not in (PLACEHOLDER, OUTPUT))
+        for graph in graphs_given(node)
     )
+
+
+def graphs_given(node: Node) -> list[Any]:
+    """List the graphs that a call of a higher-order operator gets; None for one not known."""
+    if getattr(node.target, "namespace", "") != "higher_order":
+        return []
+    values = [given.val for given in inputs_of(node) if given.op == GET_ATTR]
+    return [getattr(v, "graph", None) for v in values if v is None or hasattr(v, "graph")]
+
+
+def is_unseen(node: Node) -> bool:
+    """Say whether a call is impure for nothing but code that no graph shows.
+
+    That code refuses by itself what may not be repeated.
+    """
+    if getattr(node.target, "refuses_repeats", False):
+        return True
+    graphs = [] if is_impure_target(node.target) else graphs_given(node)
+    if any(graph is None for graph in graphs):
+        return False
+    acting = [n for graph in graphs for n in graph.nodes if is_write(n)]
+    return bool(acting) and all(map(is_unseen, acting))
 
 
 def is_impure_target(target: Any) -> bool:
@@ -107,6 +122,8 @@ def is_write(node: Node) -> bool:
 def may_alias(node: Node) -> bool:
     """Say whether a result may share storage with an argument."""
     schema = getattr(node.target, "_schema", None)
+    if getattr(node.target, "gives_as_graphs", False):
+        return any(graph is None or _gives_input(graph) for graph in graphs_given(node))
     if node.op != CALL_FUNCTION or schema is None:
         return True
     if Tag.maybe_aliasing_or_mutating in getattr(node.target, "tags", ()):
@@ -114,6 +131,10 @@ def may_alias(node: Node) -> bool:
     returns = getattr(schema, "returns", ())
     aliased = any(getattr(r, "alias_info", None) is not None for r in returns)
     return aliased or bool(getattr(schema, "is_view", False))
+
+
+def _gives_input(graph: Any) -> bool:
+    return any(node.op == PLACEHOLDER for node in escaping_nodes(reversed(graph.nodes)))
 
 
 def writes_to_inputs(node: Node, is_write: Predicate) -> bool:

@@ -30,6 +30,7 @@ from polyop.graph.node import (
     OUTPUT,
     PLACEHOLDER,
     Node,
+    called,
     inputs_of,
     parts_of,
 )
@@ -269,7 +270,7 @@ class Builder:
             return partial(call_method, node.target)
         if node.op == CALL_MODULE:
             return partial(call_module, self.attribute_reader(node))
-        return node.target  # type: ignore[no-any-return]
+        return called(node.target)  # type: ignore[no-any-return]
 
     def attribute_reader(self, node: Node) -> Reader:
         """Make the function that reads an attribute of the owning module."""

@@ -22,6 +22,7 @@ from polyop.graph.node import (
     PLACEHOLDER,
     Node,
     callable_name,
+    called,
     identifier,
     label,
     parts_of,
@@ -96,7 +97,7 @@ class Binding:
                 root += "_"
             if self._hang(root, path, target):
                 return ".".join([root, *path])
-        return self._bind(callable_name(target), target)
+        return self._bind(callable_name(target), called(target))
 
     def _hang(self, root: str, path: list[str], target: Any) -> bool:
         room = self.scope.setdefault(root, SimpleNamespace())
@@ -105,7 +106,7 @@ class Binding:
                 room = vars(room).setdefault(part, SimpleNamespace())
         if type(room) is not SimpleNamespace or path[-1] in vars(room):
             return False
-        setattr(room, path[-1], target)
+        setattr(room, path[-1], called(target))
         return True
 
     def _bind(self, base: str, value: Any) -> str:

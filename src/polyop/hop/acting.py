@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bits import FAKE, SUBCLASS, WRAPPED
+from polyop.dispatch.bits import BATCHED, FAKE, LIFTED, SUBCLASS, WRAPPED
 from polyop.dispatch.context import Word, word
 from polyop.dispatch.python_key import dispatches
 from polyop.layers.levels import Level
@@ -39,3 +39,10 @@ def python_tensors(args: Any, kwargs: Any) -> Iterator[Tensor]:
     for tensor in tensors_of(args, kwargs):
         if tensor.keys & FAKE or (tensor.keys & SUBCLASS and dispatches(type(tensor))):
             yield tensor
+
+
+def of_class(value: Any) -> bool:
+    """Tell whether a value is a tensor of a class of its own, or stands for one in a transform."""
+    while isinstance(value, Tensor) and value.keys & (BATCHED | LIFTED):
+        value = value.payload.value
+    return isinstance(value, Tensor) and type(value) is not Tensor

@@ -7,8 +7,10 @@ Where `op(x)` writes a view `x`, the functional call has the base in
 - with `_x_slice_dim`, `_x_slice_start`, `_x_slice_end`: a slice of it;
 - with `_x_size`, `_x_stride`, `_x_storage_offset`: counted in its elements.
 
-A list of tensors has `_x_length`, and `_x_0_base_index` and so on. An `out=`
-has no base: `_out_size`, `_out_stride`, `_out_dtype`, `_out_device` say what
+A list of tensors has `_x_length`, and `_x_0_base_index` and so on. A dict or a
+record that is only read has `_x_leaves`, with None for those that are made so, by
+`_x_0_base_index` and so on, and `_x_tree`, which says by numbers where they stand.
+An `out=` has no base: `_out_size`, `_out_stride`, `_out_dtype`, `_out_device` say what
 is made for it.
 """
 
@@ -18,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from polyop import tree
 from polyop.errors import ArgumentError, nearest
 from polyop.hop.strided import strided
 from polyop.ops.factories import empty
@@ -27,7 +30,7 @@ BASES, CLONED = "_all_bases", "_only_clone_these_bases"
 SLICE = ("slice_dim", "slice_start", "slice_end")
 STRIDED = ("size", "stride", "storage_offset")
 FRESH = ("size", "stride", "dtype", "device")
-WORDS = ("length", "base_index", "alias", *SLICE, *STRIDED, *FRESH[2:])
+WORDS = ("length", "tree", "leaves", "base_index", "alias", *SLICE, *STRIDED, *FRESH[2:])
 
 
 class View(NamedTuple):
@@ -89,13 +92,29 @@ class Fresh(NamedTuple):
         return made if order == sorted(order) else permute_dims(made, inverse_order(order))
 
 
+class Within(NamedTuple):
+    """A tree: its leaves, with None for those that are views, and the views by their numbers."""
+
+    numbers: Any
+    leaves: Sequence[Any]
+    views: dict[int, Any]
+
+    def filled(self, bases: Sequence[Any]) -> Any:
+        """Give the tree with its views of some bases."""
+        leaves = [*self.leaves]
+        for i, view in self.views.items():
+            leaves[i] = taken(view, bases)
+        return tree.unflatten(tree.structure(self.numbers), leaves)
+
+
 @dataclass(frozen=True)
 class OnBases:
     """A call on bases, taken apart.
 
     Attributes:
         bases: the tensors that are written.
-        views: by argument, how it is made of a base; in lists, where it is a list.
+        views: by argument, how it is made of a base; in lists, where it is a list, and `Within`
+            a tree.
         plain: the other arguments.
         cloned: which bases are copied before they are written.
     """
@@ -123,7 +142,9 @@ class OnBases:
 
 
 def as_list(spec: Any) -> list[Any]:
-    """Give what is in a list, or the one thing."""
+    """Give what is in a list or a tree, or the one thing."""
+    if isinstance(spec, Within):
+        return [*spec.views.values()]
     return spec if isinstance(spec, list) else [spec]
 
 
@@ -131,6 +152,8 @@ def taken(spec: Any, bases: Sequence[Any]) -> Any:
     """Give an argument, by how it is made."""
     if isinstance(spec, list):
         return [taken(s, bases) for s in spec]
+    if isinstance(spec, Within):
+        return spec.filled(bases)
     if isinstance(spec, View):
         return spec.take(bases[spec.base])
     return None if spec is None else spec.make()
@@ -151,11 +174,18 @@ def read(op: Any, schema: Any, kwargs: Mapping[str, Any]) -> OnBases:
         if f"_{name}_length" in rest:
             count = rest.pop(f"_{name}_length")
             views[name] = [_read(op, rest, f"_{name}_{i}", len(bases)) for i in range(count)]
+        elif f"_{name}_leaves" in rest:
+            leaves, numbers = rest.pop(f"_{name}_leaves"), _needed(op, rest, f"_{name}_tree")
+            places = [i for i, leaf in enumerate(leaves) if leaf is None]
+            made = {i: _read(op, rest, f"_{name}_{i}", len(bases)) for i in places}
+            views[name] = Within(numbers, leaves, made)
         elif any(f"_{name}_{word}" in rest for word in ("base_index", "size")):
             views[name] = _read(op, rest, f"_{name}", len(bases))
     names = [a.name for a in schema.arguments]
     for name in rest:
-        if name not in names or name in views:
+        if name in views:
+            _refuse(op, f"{name} is written, so it is given by a base alone", schema, name)
+        if name not in names:
             near = nearest(name, [*names, *(f"_{n}_{w}" for n in names for w in WORDS)])
             _refuse(op, f"there is no argument {name!r}{near}", schema, name)
     for argument in schema.written:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from polyop import tree
@@ -11,13 +11,16 @@ from polyop.dispatch.context import AUTOGRAD, run_under, word
 from polyop.errors import SubgraphError
 from polyop.hop.control import WATCHED
 from polyop.hop.forms import Form, Group, innermost_keys
+from polyop.hop.lifting import Lifted
+from polyop.hop.stale import Used, named_tensors, refuse_written, used_now
 from polyop.hop.steps import check_function
 from polyop.hop.wraps import Wrapper
 from polyop.layers.autocast import same_autocast
 from polyop.layers.autograd.node import edges
-from polyop.ops.random import Drawn, drawing, stand, state_of
+from polyop.ops.generator import Drawn, drawing, stand, state_of
 from polyop.ops.views import detach
 from polyop.source import source_of
+from polyop.tensor.storage import version_of
 from polyop.tensor.tensor import Tensor
 
 #: Who takes down what a function does, instead of what it gives; modes see a run like any other.
@@ -37,7 +40,8 @@ class Checkpoint(Wrapper):
     Raises:
         SubgraphError: it uses a tensor that requires grad, and that neither is an operand nor
             in its closure, such as an attribute of an object.
-        AutogradError: in backward inside a trace, if it draws random numbers.
+        AutogradError: in backward, if a tensor that it uses was written since; inside a trace, if
+            it draws random numbers.
 
     Example:
         >>> import polyop
@@ -80,19 +84,23 @@ class Checkpoint(Wrapper):
             fn.recorded |= {i for i, flag in enumerate(flags) if flag}
         return super().recorded(form)
 
-    def ready(self, fn: Any) -> Any:
+    def ready(self, fn: Any, name: str, form: Form) -> Any:
         """Let the function draw the same numbers each time, under the same autocast."""
         return Replayed(self, fn)
 
 
 class Replayed:
-    """A function that draws the same random numbers each time it runs, under one autocast."""
+    """A function that draws the same random numbers each time it runs, under one autocast.
+
+    What it reads besides its operands must be what it was; what it writes itself is its own affair.
+    """
 
     def __init__(self, hop: Checkpoint, fn: Callable[..., Any]) -> None:
         self.__wrapped__ = fn
         self.hop = hop
         self.drawn: Drawn | None = None
         self.recorded: set[int] = set()  # the operands that require grad where it was called
+        self.used: list[Used] = []
         self.autocast = same_autocast()
 
     def __call__(self, *operands: Any) -> Any:
@@ -100,10 +108,14 @@ class Replayed:
         return run_under(self.autocast.word(), self._again, operands)
 
     def _again(self, operands: Any) -> Any:
+        refuse_written(self.hop, self.used, self._user)
         if word() & RECORDED:
             return self.__wrapped__(*operands)
         if self.drawn is None:
-            out, self.drawn = drawing(self._first, operands)
+            before = used_now(named_tensors(self._user))
+            named = [x.tensor for x in before if not x.tensor.keys & GRAD]
+            out, self.drawn = drawing(self._first, operands, named)
+            self.used = [x for x in before if version_of(x.tensor) == x.version]
             return out
         now = [(generator, state_of(generator)) for generator, _ in self.drawn.values()]
         try:
@@ -114,7 +126,12 @@ class Replayed:
             for generator, state in now:
                 stand(generator, state)
 
-    def _first(self, operands: Any) -> Any:
+    @property
+    def _user(self) -> Callable[..., Any]:
+        fn = self.__wrapped__
+        return fn.__wrapped__ if isinstance(fn, Lifted) else fn
+
+    def _first(self, operands: Any, named: list[Tensor]) -> Any:
         """Run it for the results; what still requires grad there is no operand."""
         leaves = tree.leaves(operands)
         if any(innermost_keys(x) & LIFTED for x in leaves):
@@ -136,8 +153,24 @@ class Replayed:
                     source=source_of(self.__wrapped__),
                     fix="pass it as an operand",
                 )
+        self._refuse_gained([*named, *[bare[id(x)] for i, x in tensors if i not in recorded]])
         back = {id(bare[id(x)]): x for _, x in tensors}
-        return tree.map_leaves(lambda x: _without_history(x, back), out)
+        for leaf in tree.leaves(out):
+            _without_history(leaf, back, starts)
+        return tree.map_leaves(lambda x: back.get(id(x), x), out)
+
+    def _refuse_gained(self, tensors: Iterable[Tensor]) -> None:
+        """Refuse writes that gave a tensor from outside a history, which ends in the run."""
+        for x in tensors:
+            if x.keys & GRAD and x.grad_node.seq:
+                raise SubgraphError(
+                    f"the function of {self.hop} writes a tensor that it did not make, and the "
+                    "history of what it writes would be lost",
+                    op=self.hop,
+                    seen=f"shape {tuple(x.shape)}",
+                    source=source_of(self._user),
+                    fix="return a new tensor, and write outside of the function",
+                )
 
 
 def _apart(x: Tensor, *, recorded: bool) -> Tensor:
@@ -159,13 +192,17 @@ def begins_at(tensor: Tensor, starts: set[Any]) -> bool:
     return True
 
 
-def _without_history(value: Any, operands: dict[int, Tensor]) -> Any:
-    """Give a result, and what it is a view of, no history; a view of an operand is one of it."""
-    if id(value) in operands:
-        return operands[id(value)]
-    x = value
+def _without_history(value: Any, operands: dict[int, Tensor], starts: set[Any]) -> None:
+    """Take the history of the run from a result, and from what it is a view of.
+
+    What was there before has a history of its own, or none, and stays as it is. A view of a
+    stand-in for an operand becomes one of the operand.
+    """
+    x = None if id(value) in operands else value
     while isinstance(x, Tensor):
         if x.keys & GRAD:
+            if not begins_at(x, starts):
+                break
             x.keys &= ~GRAD
             del x.grad_node
         base, *step = getattr(x, "view_of", None) or (None,)
@@ -173,7 +210,6 @@ def _without_history(value: Any, operands: dict[int, Tensor]) -> Any:
             x.view_of = (operands[id(base)], *step)
             break
         x = base
-    return value
 
 
 checkpoint = Checkpoint("checkpoint")

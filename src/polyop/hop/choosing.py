@@ -134,7 +134,7 @@ class Cond(ControlOperator):
         """Give what fits the results of both functions."""
         yes, no = form.functions
         if isinstance(yes, Flat) and isinstance(no, Flat):
-            same_structure(self, (TRUE, yes.result), (FALSE, no.result), no)
+            same_structure(self, (TRUE, yes.told), (FALSE, no.told), no)
         pairs = zip(*results, strict=True)
         fakes = [self._joined(form, i, a, b, mode) for i, (a, b) in enumerate(pairs)]
         return tuple(like(results, fakes))
@@ -179,10 +179,12 @@ class Cond(ControlOperator):
     def pull(self, form: Form, grads: Sequence[Any]) -> list[Any]:
         """Choose between the gradients of the functions."""
         pred, operands = form.groups
-        chosen = places_of(operands)
+        needed = form.functions[0].needed  # type: ignore[attr-defined]
+        needed = needed and needed[1:]
+        chosen = places_of(operands, needed)
         wanted = [i for i, g in enumerate(grads) if g is not None]
         count = len(operands)
-        backs = tuple(pullback(fn, count, chosen, wanted) for fn in form.functions)  # type: ignore[arg-type]
+        backs = tuple(pullback(fn, count, chosen, wanted, needed) for fn in form.functions)  # type: ignore[arg-type]
         given = (*operands, *[grads[i] for i in wanted])
         found = iter(self.again(Form(backs, (pred, given), {})))
         places = set(chosen)

@@ -47,7 +47,7 @@ def _walk(name: str, value: Any, seen: _Seen) -> None:
             _walk_global(free, value.__globals__.get(free), seen)
         cells: tuple[CellType, ...] = value.__closure__ or ()
         for free, cell in zip(value.__code__.co_freevars, cells, strict=True):
-            _walk(free, _content(cell), seen)
+            _walk(free, content_of(cell), seen)
     elif isinstance(value, (list, tuple, dict)):
         for leaf in tree.leaves(value):
             _walk(name, leaf, seen)
@@ -74,7 +74,8 @@ def _globals(code: CodeType) -> Iterator[str]:
             yield from _globals(inner)
 
 
-def _content(cell: CellType) -> Any:
+def content_of(cell: CellType) -> Any:
+    """Give what a cell holds, None if that is nothing yet."""
     try:
         return cell.cell_contents
     except ValueError:  # not assigned yet

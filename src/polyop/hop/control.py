@@ -9,6 +9,7 @@ are then calls of the same operator, on functions made of the given ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from polyop import tree
@@ -18,12 +19,8 @@ from polyop.dispatch.implementations import TransformType
 from polyop.dispatch.keys import DispatchKey
 from polyop.errors import MissingGradientError, SubgraphError
 from polyop.graph.node import PLACEHOLDER
-from polyop.hop.forms import (
-    Form,
-    Group,
-    flat,
-    is_fake,
-)
+from polyop.hop.acting import of_class
+from polyop.hop.forms import Form, Group, flat, graded, is_fake
 from polyop.hop.functionalize_api import FunctionalizeAPI
 from polyop.hop.gradient import SubgraphFunction
 from polyop.hop.lifting import Lifted, free_of
@@ -117,6 +114,12 @@ class ControlOperator(HigherOrderOperator):
         """Tell which operands are followed by a tangent, from which of them have one."""
         return flags
 
+    #: A result shares memory with an operand only where one of a graph shares it with its input.
+    gives_as_graphs = True
+
+    #: Whether it is so many calls of its function, which a trace may hold instead.
+    has_steps = False
+
     #: Whether its function, run again, draws what it drew.
     replays = False
 
@@ -141,7 +144,9 @@ class ControlOperator(HigherOrderOperator):
         """Begin a call: whole where it is watched."""
         if not word() & WATCHED:
             return super().__call__(*args, **kwargs)
-        return self.whole(self.parse(*args, **kwargs))
+        form = self.parse(*args, **kwargs)
+        apart = self.has_steps and word() & (TRACE | PRE_DISPATCH)
+        return self.eager(form) if apart and any(map(of_class, form.leaves)) else self.whole(form)
 
     def again(self, form: Form) -> Any:
         """Call it on a form."""
@@ -161,14 +166,15 @@ class ControlOperator(HigherOrderOperator):
         groups = tuple(tuple(tree.leaves(group)) for group in form.groups)
         given = self.arguments(form)
         free = tuple(free_of(form.functions, GRAD | WRAPPED))
+        whole = [Lifted(fn, free) if free else fn for fn in form.functions]
         fns = tuple(
-            flat(self.ready(Lifted(fn, free) if free else fn), tree.structure(args), name)
-            for fn, args, name in zip(form.functions, given, self.names, strict=True)
+            flat(self.ready(fn, name, form), tree.structure(args), name)
+            for fn, args, name in zip(whole, given, self.names, strict=True)
         )
         return Form(fns, (*groups[:-1], groups[-1] + free), form.options)
 
-    def ready(self, fn: Any) -> Any:
-        """Give what runs for a function in a call that stays whole."""
+    def ready(self, fn: Any, name: str, form: Form) -> Any:
+        """Give what runs for a function of a form, in a call that stays whole."""
         return fn
 
     #: What the functions are called.
@@ -266,6 +272,7 @@ class ControlOperator(HigherOrderOperator):
         graphs = self.graphs(tracer, form, mode, pre_dispatch=pre_dispatch)
         lifted = graphs[-1].lifted
         for fn, graph in zip(form.functions, graphs, strict=True):
+            fn.used += [x for x in lifted if isinstance(x, Tensor)]  # type: ignore[attr-defined]
             if fn.recorded:  # type: ignore[attr-defined]
                 self.check_lifted(lifted)
             if fn.repeats:  # type: ignore[attr-defined]
@@ -285,14 +292,12 @@ class ControlOperator(HigherOrderOperator):
             if isinstance(x, Tensor):
                 refuse_subclass(self, x)
         made: list[Subgraph] = []
+        trace = partial(
+            trace_subgraph, tracer=tracer, pre_dispatch=pre_dispatch, op=self, graded=graded(form)
+        )
         samples = run_under(word().but(fake=mode), self.samples, form, mode)
         for fn, given in zip(form.functions, samples, strict=True):
-            free = made[-1].lifted if made else ()
-            made.append(
-                trace_subgraph(
-                    fn, given, tracer=tracer, pre_dispatch=pre_dispatch, op=self, free=free
-                )
-            )
+            made.append(trace(fn, given, free=made[-1].lifted if made else ()))
         for graph in made[:-1]:
             add_unused(graph, made[-1].lifted)
         return made

@@ -109,7 +109,8 @@ def maker_for(node: Node) -> Callable[[Builder, Node], Result] | None:
     if node.target is auto_functionalized and isinstance(node.args[0], OpOverload):
         return _from_copies
     if node.target is auto_functionalized_v2:
-        return _from_bases
+        # A graph has no words for a view inside a record: a call with one copies, and stays.
+        return None if any(name.endswith("_leaves") for name in node.kwargs) else _from_bases
     return _from_twin if mutable_of(node.target) is not None else None
 
 

@@ -14,13 +14,14 @@ from itertools import takewhile
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bits import GRAD, MODES, PRE_DISPATCH, TRACE, WRAPPED
+from polyop.dispatch.bits import GRAD, LIFTED, MODES, PRE_DISPATCH, TRACE, WRAPPED
 from polyop.dispatch.context import Word, reset_word, set_word, word
 from polyop.dispatch.implementations import TransformType
 from polyop.dispatch.keys import DispatchKey
 from polyop.graph import GraphModule
 from polyop.hop.batching import batched_call
 from polyop.hop.closures import check_closed, free_tensors
+from polyop.hop.forms import innermost_keys
 from polyop.hop.functionalize_api import FunctionalizeAPI
 from polyop.hop.gradient import Recorded, differentiable_call, remade
 from polyop.hop.operator import HigherOrderOperator
@@ -100,6 +101,11 @@ class SubgraphOperator(HigherOrderOperator):
         """Whether a call gives what the function gives; an author's `eager` may do more."""
         return type(self).eager is SubgraphOperator.eager
 
+    @property
+    def gives_as_graphs(self) -> bool:
+        """Whether results share memory with operands only where those of the graph do."""
+        return self.gives
+
     def inline(self, _: Any, subgraph: Fn, /, *operands: Any, **options: Any) -> Any:
         """Leave a call to the function's own operators; a trace may not repeat all of them."""
         graph = getattr(word().recorder, "graph", None)
@@ -113,7 +119,7 @@ class SubgraphOperator(HigherOrderOperator):
     def as_call(self, subgraph: Fn, options: dict[str, Any]) -> tuple[Any, Fn, dict[str, Any]]:
         """Give the operator, the function and the options of a call that calls it, and no more."""
         if self.gives:
-            return self, subgraph, options
+            return self.onward, subgraph, options
         whole = remade(subgraph, partial(self.eager, subgraph, **options))
         return load("polyop.hop.wraps:wrap"), whole, {}
 
@@ -133,7 +139,7 @@ class SubgraphOperator(HigherOrderOperator):
         """Call it again below autograd."""
         token = set_word(below_autograd(word()))
         try:
-            return self(subgraph, *operands, **options)
+            return self.onward(subgraph, *operands, **options)
         finally:
             reset_word(token)
 
@@ -150,13 +156,16 @@ class SubgraphOperator(HigherOrderOperator):
         self, tracer: Tracer, subgraph: Fn, operands: Any, options: Any, *, pre_dispatch: bool
     ) -> Any:
         """Add the node of a call."""
+        graded = any(innermost_keys(x) & (GRAD | LIFTED) for x in tree.leaves(operands))
+        if isinstance(subgraph, Recorded):
+            graded = not subgraph.repeats
         found = trace_subgraph(
-            subgraph, operands, tracer=tracer, pre_dispatch=pre_dispatch, op=self
+            subgraph, operands, tracer=tracer, pre_dispatch=pre_dispatch, op=self, graded=graded
         )
         if isinstance(subgraph, Recorded):
             subgraph.check(self, found)
         args = (found.module, *tree.leaves(operands), *found.lifted)
-        return record_call(tracer, self, args, options, self(*args, **options))
+        return record_call(tracer, self, args, options, self.onward(*args, **options))
 
     def vmap(self, to: Interpreter, subgraph: Fn, /, *operands: Any, **options: Any) -> Any:
         """Call it on the function of a batch where that is watched."""
@@ -175,7 +184,7 @@ class SubgraphOperator(HigherOrderOperator):
         level = to.level
         if not any(level.peel(x) is not x for x in tree.leaves((operands, options))):
             with to.lower():
-                return self(subgraph, *operands, **options)
+                return self.onward(subgraph, *operands, **options)
         return self.differentiable(subgraph, operands, options)
 
     def differentiable(self, subgraph: Fn, operands: Any, options: dict[str, Any]) -> Any:
@@ -196,7 +205,7 @@ class SubgraphOperator(HigherOrderOperator):
         def act(made: Fn) -> Any:
             operands_, options_ = ctx.unwrap_tensors((operands, options))
             with ctx.redispatch_to_next():
-                out = self(remade(made, ctx.functionalize(made)), *operands_, **options_)
+                out = self.onward(remade(made, ctx.functionalize(made)), *operands_, **options_)
             return ctx.wrap_tensors(out)
 
         return self.kept(subgraph, operands, act)

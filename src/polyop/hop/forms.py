@@ -15,7 +15,7 @@ from copy import copy
 from typing import Any, NamedTuple, NoReturn
 
 from polyop import tree
-from polyop.dispatch.bits import BATCHED, FAKE, WRAPPED
+from polyop.dispatch.bits import BATCHED, FAKE, GRAD, LIFTED, WRAPPED
 from polyop.errors import SubgraphError
 from polyop.layers.trace.make_fx import leaf_names
 from polyop.ops.rounding import clone
@@ -63,8 +63,11 @@ class Flat:
 
     Attributes:
         result: the structure of what it gave last.
+        source: the function that it was made of, which tells what its own function gave.
         recorded: whether it runs inside a step of autograd.
         repeats: whether it runs a function that has run before, for a gradient.
+        used: the tensors that a trace found it to use and not to get.
+        needed: for each leaf of its call whether it requires grad; None if that is not known.
     """
 
     def __init__(self, fn: Fn, spec: Any = None, name: str = "") -> None:
@@ -72,8 +75,11 @@ class Flat:
         self.spec = spec
         self.name = name or getattr(fn, "name", "") or getattr(fn, "__name__", "a function")
         self.result: Any = None
+        self.source: Flat | None = None
         self.recorded = False
         self.repeats = False
+        self.used: list[Tensor] = []
+        self.needed: Sequence[bool] | None = None
 
     def __call__(self, *leaves: Any) -> Group:
         """Call the function."""
@@ -95,8 +101,14 @@ class Flat:
     def remade(self, fn: Fn) -> Flat:
         """Give a function that was made of this one, for the same place."""
         made = Flat(fn, None, self.name)
-        made.recorded, made.repeats = self.recorded, self.repeats
+        made.source = self
+        made.recorded, made.repeats, made.used = self.recorded, self.repeats, self.used
         return made
+
+    @property
+    def told(self) -> Any:
+        """The structure of what the user's own function gave last, whoever acts around it."""
+        return self.result if self.source is None else self.source.told
 
     def inside(self, *, repeats: bool = False) -> Flat:
         """Give the same function for use inside a step of autograd."""
@@ -145,6 +157,15 @@ def inside(value: Tensor) -> Tensor:
     record = value.payload
     found: Tensor = record.value() if callable(record.value) else record.value
     return found
+
+
+def graded(form: Form) -> bool:
+    """Tell whether an operand requires grad, which only the trace of a gradient may know itself."""
+    fns: Any = form.functions
+    if any(fn.repeats for fn in fns):
+        return any(fn.needed is None for fn in fns)
+    keys = GRAD | LIFTED
+    return any(fn.recorded for fn in fns) or any(innermost_keys(x) & keys for x in form.leaves)
 
 
 def is_fake(value: Any) -> bool:

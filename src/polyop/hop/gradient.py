@@ -14,8 +14,9 @@ from polyop import tree
 from polyop.dispatch.bits import GRAD, LIFTED
 from polyop.dispatch.context import run_under, word
 from polyop.errors import SubgraphError
-from polyop.hop.pullbacks import Run, Step, refuse_repeated, undrawn
+from polyop.hop.pullbacks import Run, Step, places_of, refuse_repeated, undrawn
 from polyop.hop.rules import below_autograd
+from polyop.hop.stale import Used, refuse_written, used_now
 from polyop.hop.subgraph import Subgraph
 from polyop.layers.autograd.function import APPLY, Function
 from polyop.layers.autograd.grad_level import GradLevel
@@ -40,7 +41,7 @@ def differentiable_call(hop: Any, subgraph: Fn, operands: Any, options: Any) -> 
 class Call:
     """What a step of autograd knows of a call, its tensors aside."""
 
-    __slots__ = ("grad", "hop", "options", "out_spec", "spec", "subgraph")
+    __slots__ = ("grad", "hop", "options", "out_spec", "spec", "subgraph", "used")
     keeps_results = False
 
     def __init__(self, hop: Any, subgraph: Fn, spec: Any, options: Any, out_spec: Any) -> None:
@@ -50,18 +51,28 @@ class Call:
         self.spec = spec
         self.options = options
         self.out_spec = out_spec
+        self.used: list[Used] = []
 
     def run(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
         """Call the operator, below."""
         operands = tree.unflatten(self.spec, leaves)
-        out = self.hop(inside(self.subgraph), *operands, **self.options)
+        ran = inside(self.subgraph)
+        out = self.hop.onward(ran, *operands, **self.options)
+        self.used += used_now(("", x) for x in ran.used)
         flat, out_spec = tree.flatten(out)
         self.out_spec[:] = [out_spec]
         return tuple(flat)
 
-    def pull(self, leaves: Sequence[Any], grads: Sequence[Any], _: Sequence[Any] = ()) -> list[Any]:
+    def pull(
+        self,
+        leaves: Sequence[Any],
+        grads: Sequence[Any],
+        _: Sequence[Any] = (),
+        needed: Sequence[bool] | None = None,
+    ) -> list[Any]:
         """Give the gradient of each leaf, None for what has none."""
-        chosen = [i for i, x in enumerate(leaves) if _has_gradient(x)]
+        refuse_written(self.hop, self.used)
+        chosen = places_of(leaves, needed)
         wanted = [i for i, g in enumerate(grads) if g is not None]
         n = len(leaves)
         hop, subgraph, options = self.hop.as_call(self.subgraph, self.options)
@@ -118,22 +129,20 @@ def _own(g: Tensor, given: Sequence[Any]) -> Tensor:
     return clone(g) if shared else g
 
 
-def _has_gradient(value: Any) -> bool:
-    return isinstance(value, Tensor) and is_differentiable(value.dtype)
-
-
 class Recorded:
     """A function inside a step of autograd: what it needs of gradients are its operands.
 
     Attributes:
         repeats: whether it runs a function that has run before, for a gradient.
+        used: the tensors that a trace found it to use and not to get.
     """
 
-    __slots__ = ("repeats", "subgraph")
+    __slots__ = ("repeats", "subgraph", "used")
 
     def __init__(self, subgraph: Any, *, repeats: bool = False) -> None:
         self.subgraph = subgraph
         self.repeats = repeats
+        self.used: list[Tensor] = []
 
     def __call__(self, *operands: Any) -> Any:
         """Call the function."""
@@ -146,8 +155,9 @@ class Recorded:
             SubgraphError: there is such a tensor; its gradient would be lost.
             AutogradError: the function has an effect, or draws random numbers.
         """
-        for x in found.lifted:
-            if isinstance(x, Tensor) and x.keys & (GRAD | LIFTED):
+        self.used += [x for x in found.lifted if isinstance(x, Tensor)]
+        for x in self.used:
+            if x.keys & (GRAD | LIFTED):
                 raise SubgraphError(
                     f"the function of {op} uses a tensor that requires grad and is no operand",
                     op=op,
@@ -165,7 +175,11 @@ def inside(subgraph: Fn) -> Recorded:
 
 def remade(subgraph: Fn, made: Fn) -> Any:
     """Give a function that was made of another one, for the same place."""
-    return Recorded(made, repeats=subgraph.repeats) if isinstance(subgraph, Recorded) else made
+    if not isinstance(subgraph, Recorded):
+        return made
+    again = Recorded(made, repeats=subgraph.repeats)
+    again.used = subgraph.used
+    return again
 
 
 class SubgraphFunction(Function):
@@ -204,7 +218,8 @@ class SubgraphFunction(Function):
         """Call the operator on the gradient of the function."""
         pairs = zip(ctx.saved_tensors, ctx.statics, strict=True)
         leaves = [x if x is not None else static for x, static in pairs]
-        return (None, *ctx.call.pull(leaves[: ctx.count], grads, leaves[ctx.count :]))
+        needed = ctx.needs_input_grad[1:]
+        return (None, *ctx.call.pull(leaves[: ctx.count], grads, leaves[ctx.count :], needed))
 
 
 def call_of(node: Any) -> tuple[Any, list[Any]] | None:

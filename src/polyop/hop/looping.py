@@ -23,11 +23,14 @@ from polyop.hop.predicates import predicate, truth
 from polyop.hop.pushforwards import all_moving
 from polyop.hop.speculation import choose, speculating
 from polyop.hop.steps import (
+    acting,
     check_carry,
     check_constant,
     check_function,
+    check_structure,
     fake_carry,
     fake_result,
+    is_of_leaves,
     is_of_trees,
     own_memory,
 )
@@ -113,6 +116,19 @@ class WhileLoop(ControlOperator):
         spec = tree.structure(form.groups[0])
         return tree.unflatten(spec, self.again(self.flattened(form)))
 
+    def ready(self, fn: Any, name: str, form: Form) -> Any:
+        """Let the function itself keep the structure of the carry: layers see its leaves."""
+        if name != BODY or is_of_leaves(form.functions[1]):
+            return fn
+        spec = tree.structure(form.groups[0])
+
+        def checked(found: Any) -> Group:
+            new = tuple(found) if isinstance(found, (tuple, list)) else found
+            given: Group = tree.unflatten(spec, check_structure(self, fn, spec, new))
+            return given
+
+        return acting(fn, checked)
+
     def eager(self, form: Form) -> Any:
         """Repeat the function; for a batch until all samples are done."""
         (_, body), (carry, args) = form.functions, form.groups
@@ -174,24 +190,13 @@ class WhileLoop(ControlOperator):
             )
         predicate(self, preds[0], "the result of cond_fn")
         if is_of_trees(body):
-            self._check_trees(body, carry, new)
+            # It is that of the first carry: `ready` sees to it.
+            spec = body.result  # type: ignore[attr-defined]
+            check_carry(self, body, tree.unflatten(spec, carry), tree.unflatten(spec, new))
         else:
             check_carry(self, body, carry, tuple(new))
         check_constant(self, body, carry, new)
         return tuple(fake_carry(mode, a, b) for a, b in zip(carry, tree.leaves(new), strict=True))
-
-    def _check_trees(self, body: Any, carry: Group, new: Group) -> None:
-        given = tree.unflatten(body.spec, range(body.spec.num_leaves))
-        found = tree.unflatten(body.result, new)
-        found = tuple(found) if isinstance(found, (tuple, list)) else found
-        count, before = len(carry), []
-        for part in given:
-            if count <= 0:
-                break
-            before.append(part)
-            count -= len(tree.leaves(part))
-        old = tree.unflatten(tree.structure(tuple(before)), carry)
-        check_carry(self, body, old, found)
 
     # -- gradients and batches --------------------------------------------------------------
 

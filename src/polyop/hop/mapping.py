@@ -49,6 +49,7 @@ class Map(ControlOperator):
     """
 
     names = ("f",)
+    has_steps = True
 
     def __call__(self, f: Fn, xs: Any, *args: Any) -> Any:
         """Call the function for each step."""

@@ -23,6 +23,7 @@ from polyop.dispatch.namespaces import ops
 from polyop.dispatch.operator import OperatorBase
 from polyop.dispatch.own_call import note_captured
 from polyop.dispatch.pre_dispatch import chain as pre_dispatch_chain
+from polyop.dispatch.refusals import check_name
 from polyop.dispatch.resolve import excluded, keyset_of
 from polyop.dispatch.table import fallthrough_kernel, resolve_key
 from polyop.errors import (
@@ -89,11 +90,7 @@ class HigherOrderOperator(OperatorBase):
     made_at: ClassVar[Source | None] = None
 
     def __init__(
-        self,
-        name: str,
-        *,
-        cacheable: bool = False,
-        supports_training_input_mutation: bool = False,
+        self, name: str, *, cacheable: bool = False, supports_training_input_mutation: bool = False
     ) -> None:
         if type(self).__call__ is HigherOrderOperator.__call__:
             raise UsageTypeError(
@@ -101,6 +98,7 @@ class HigherOrderOperator(OperatorBase):
                 op=name,
                 fix="subclass HigherOrderOperator, and define a __call__ that calls super's",
             )
+        check_name(type(self), name)
         self._name = self.__name__ = name
         self.namespace = self._ns = "higher_order"
         self.__module__ = "polyop.ops.higher_order"
@@ -233,7 +231,7 @@ class HigherOrderOperator(OperatorBase):
             is_outside(t, tracer.outside) for t in tensors_of(args, kwargs)
         ):
             args, kwargs = brought_in(tracer, (args, kwargs))
-            return self(*args, **kwargs)
+            return self.onward(*args, **kwargs)
         level = innermost_level(args, kwargs)
         if not level.alive:
             level.escaped()
@@ -383,15 +381,15 @@ class HigherOrderOperator(OperatorBase):
 def _announce(hop: HigherOrderOperator) -> None:
     table = ops.higher_order.table
     with LOCK:
-        there = table.get(hop.name())
+        name, there = hop.name(), table.get(hop.name())
         if there is not None and there.source != hop.source:
             raise DuplicateRegistrationError(
-                f"there is a higher-order operator {hop.name()} already",
-                op=hop.name(),
+                f"there is a higher-order operator {name} already",
+                op=name,
                 source=f"{there.source}; again at {hop.source}",
                 fix="choose another name",
             )
-        table[hop.name()] = hop
+        table[name] = hop
 
 
 def _find(name: str) -> Any:

@@ -16,8 +16,10 @@ from polyop.hop.control import ControlOperator, Groups
 from polyop.hop.forms import Form, Group, breach, describe
 from polyop.hop.pushforwards import all_moving
 from polyop.hop.steps import (
+    acting,
     check_carry,
     check_function,
+    check_structure,
     fake_like,
     fake_result,
     fake_step,
@@ -60,6 +62,7 @@ class AssociativeScan(ControlOperator):
     """
 
     names = ("combine_fn",)
+    has_steps = True
 
     def __call__(  # noqa: PLR0917 - the order of PyTorch's
         self,
@@ -108,6 +111,18 @@ class AssociativeScan(ControlOperator):
         if form.is_flat:
             return self.again(form)
         return tree.unflatten(_structure(form), self.again(self.flattened(form)))
+
+    def ready(self, fn: Any, name: str, form: Form) -> Any:
+        """Let the function itself keep the structure of an element: layers see its leaves."""
+        if is_of_leaves(form.functions[0]):
+            return fn
+        spec = _structure(form)
+
+        def checked(out: Any) -> Any:
+            check_structure(self, fn, spec, out, "an element")
+            return out
+
+        return acting(fn, checked)
 
     def eager(self, form: Form) -> Any:
         """Combine in logarithmically many calls."""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import word
+from polyop.dispatch.modes import DispatchMode
 from polyop.errors import AutogradError
 from polyop.graph import GraphModule, is_impure
-from polyop.graph.node import CALL_FUNCTION, GET_ATTR, Node, inputs_of
-from polyop.graph.purity import is_impure_target
+from polyop.graph.node import CALL_FUNCTION, Node
+from polyop.graph.purity import graphs_given, is_impure_target
 from polyop.graph.text import line_of
 from polyop.hop.forms import Flat, Form, Group, closed
+from polyop.hop.stale import Used, refuse_written, used_now
 from polyop.layers.autograd.transforms import vjp
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.trace.proxy import set_autocast, set_grad_mode
 from polyop.layers.trace.sizes import assert_holds
 from polyop.ops.factories import zeros_like
-from polyop.ops.random import drawing
+from polyop.ops.generator import drawing
 from polyop.tensor.tensor import Tensor, is_differentiable
 
 #: A function, its operands, and which of these may require grad.
@@ -32,6 +35,7 @@ class Step:
         self.grad = word().grad
         self.hop = hop
         self.form = form
+        self.used: list[Used] = []
 
     def run(self, leaves: Sequence[Any]) -> Group:
         """Call the operator, below."""
@@ -40,6 +44,7 @@ class Step:
         out: Group = self.hop.again(form.given(leaves))
         for fn, ran in zip(self.form.functions, fns, strict=True):
             fn.result = ran.result  # type: ignore[attr-defined]
+            self.used += used_now(("", x) for x in ran.used)
         return out
 
     @property
@@ -49,10 +54,17 @@ class Step:
         return keeps
 
     def pull(
-        self, leaves: Sequence[Any], grads: Sequence[Any], out: Sequence[Any] = ()
+        self,
+        leaves: Sequence[Any],
+        grads: Sequence[Any],
+        out: Sequence[Any] = (),
+        needed: Sequence[bool] | None = None,
     ) -> list[Any]:
-        """Give the gradient of each leaf, None for what has none."""
+        """Give the gradient of each leaf, None for what has none, or needs none."""
+        refuse_written(self.hop, self.used)
         form = self.form.given(leaves)
+        for fn in form.functions:
+            fn.needed = needed  # type: ignore[attr-defined]
         call = self.hop.pulled if self.hop.replays else undrawn(self.hop, self.hop.pulled)
         found: list[Any] = call(form, grads, tuple(out))
         return found
@@ -86,16 +98,39 @@ def refuse_acting(op: Any, nodes: Iterable[Node]) -> None:
             continue
         inner = _subgraphs(node)
         for graph in inner:
-            refuse_repeated(op, graph)
+            if graph is not None:  # else nobody knows, and it shows when it draws
+                refuse_acting(op, graph.nodes)
         if not inner:
             raise _repeats(op, line_of(node))
+
+
+#: The operator whose function is running again for a gradient.
+REPEATING: ContextVar[Any] = ContextVar("repeating", default=None)
+
+
+class Unrepeated(DispatchMode):
+    """Refuses what acts or draws, in code that no graph shows and that runs again."""
+
+    supports_higher_order_operators = True
+
+    def __dispatch__(
+        self, op: Any, types: Sequence[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call what may be repeated."""
+        if is_impure_target(op) and not _may_be_repeated(op):
+            raise _repeats(REPEATING.get(), str(op))
+        return op(*args, **(kwargs or {}))
 
 
 def undrawn(op: Any, pull: Callable[..., Any]) -> Callable[..., Any]:
     """Give a gradient that refuses to draw: by running a function again it gets other numbers."""
 
     def pulled(*args: Any) -> Any:
-        found, drawn = drawing(pull, *args)
+        token = REPEATING.set(op)
+        try:
+            found, drawn = drawing(pull, *args)
+        finally:
+            REPEATING.reset(token)
         if drawn:
             raise _repeats(op, f"{len(drawn)} generator(s) that drew")
         return found
@@ -120,15 +155,16 @@ _SETTINGS = {set_grad_mode, set_autocast, assert_holds}
 def _may_be_repeated(target: Any) -> bool:
     """Tell whether a call writes what the function made itself, asserts, or sets a mode."""
     schema = getattr(target, "_schema", None)
-    return target in _SETTINGS or (schema is not None and schema.is_mutable)
+    if target in _SETTINGS or getattr(target, "refuses_repeats", False):
+        return True
+    return schema is not None and schema.is_mutable
 
 
-def _subgraphs(node: Node) -> list[GraphModule]:
-    """List the functions of a call that is impure for what they do, and for nothing else."""
+def _subgraphs(node: Node) -> list[Any]:
+    """List the graphs of a call that is impure for what they do, and for nothing else."""
     if is_impure_target(node.target) or hasattr(node.target, "is_impure_call"):
         return []
-    given = [x.val for x in inputs_of(node) if x.op == GET_ATTR]
-    return [x for x in given if isinstance(x, GraphModule)]
+    return graphs_given(node)
 
 
 def has_gradient(value: Any) -> bool:
@@ -136,12 +172,21 @@ def has_gradient(value: Any) -> bool:
     return isinstance(value, Tensor) and is_differentiable(value.dtype)
 
 
-def places_of(leaves: Sequence[Any]) -> list[int]:
-    """Give the positions of leaves that may have a gradient."""
-    return [i for i, x in enumerate(leaves) if has_gradient(x)]
+def places_of(leaves: Sequence[Any], needed: Sequence[bool] | None = None) -> list[int]:
+    """Give the positions of leaves that may have a gradient.
+
+    What needs none is a constant in the gradient of a function too: the function may ask.
+    """
+    return [i for i, x in enumerate(leaves) if has_gradient(x) and (not needed or needed[i])]
 
 
-def pullback(fn: Flat, count: int, chosen: Sequence[int], wanted: Sequence[int]) -> Flat:
+def pullback(
+    fn: Flat,
+    count: int,
+    chosen: Sequence[int],
+    wanted: Sequence[int],
+    needed: Sequence[bool] | None = None,
+) -> Flat:
     """Give the function from operands and gradients of results to gradients of operands.
 
     Args:
@@ -149,6 +194,7 @@ def pullback(fn: Flat, count: int, chosen: Sequence[int], wanted: Sequence[int])
         count: how many operands it has.
         chosen: the operands to differentiate for.
         wanted: the results that have a gradient.
+        needed: for each operand whether it requires grad, if the others are not chosen.
     """
 
     def back(*given: Any) -> Group:
@@ -164,7 +210,9 @@ def pullback(fn: Flat, count: int, chosen: Sequence[int], wanted: Sequence[int])
         found: Group = pull(grads, retain_graph=False)
         return found
 
-    return closed(Flat(back, None, f"the gradient of {fn.name}")).inside(repeats=True)
+    made = closed(Flat(back, None, f"the gradient of {fn.name}")).inside(repeats=True)
+    made.needed = needed
+    return made
 
 
 def filled(grads: Sequence[Any], results: Sequence[Any]) -> list[Any]:

@@ -75,7 +75,7 @@ class AutogradKernel:
         """Call the operator again below autograd."""
         token = set_word(below_autograd(word()))
         try:
-            return self.hop(*args, **kwargs)
+            return self.hop.onward(*args, **kwargs)
         finally:
             reset_word(token)
 

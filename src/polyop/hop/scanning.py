@@ -13,10 +13,12 @@ from polyop.hop.forms import Flat, Form, Group, breach, closed, describe
 from polyop.hop.pullbacks import filled, has_gradient, places_of, pullback
 from polyop.hop.pushforwards import all_moving
 from polyop.hop.steps import (
+    acting,
     check_carry,
     check_constant,
     check_function,
     check_result,
+    check_structure,
     empty_stack,
     fake_carry,
     fake_like,
@@ -68,6 +70,7 @@ class Scan(ControlOperator):
     """
 
     names = ("combine_fn",)
+    has_steps = True
 
     def __call__(
         self,
@@ -112,6 +115,19 @@ class Scan(ControlOperator):
     def arguments(self, form: Form) -> list[tuple[Any, ...]]:
         """Give what the function gets."""
         return [tuple(x for group in form.groups for x in group)]
+
+    def ready(self, fn: Any, name: str, form: Form) -> Any:
+        """Let the function itself give `(carry, y)` of one structure: layers see its leaves."""
+        if is_of_leaves(form.functions[0]):
+            return fn
+        spec = tree.structure(form.groups[0][0])
+
+        def parted(out: Any) -> Group:
+            new, y = self.parted(fn, 1, out)
+            check_structure(self, fn, spec, new)
+            return new, y
+
+        return acting(fn, parted)
 
     def eager(self, form: Form) -> Any:
         """Call the function for each step."""

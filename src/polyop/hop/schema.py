@@ -67,8 +67,11 @@ class HopSchemaGenerator:
         """Add an argument.
 
         Raises:
-            SubgraphError: the example is a container, or is written and no tensor.
+            SubgraphError: the example is a container, or is written and no tensor; the name is
+                taken.
         """
+        if any(name == a.name for a in self._arguments):
+            self._refuse(name, "is there already", example, "give each argument its own name")
         kind = self._type(name, example)
         written: AliasInfo | None = None
         if is_mutated:

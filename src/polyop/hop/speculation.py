@@ -11,6 +11,7 @@ from polyop import tree
 from polyop.dispatch.modes import DispatchMode
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import SubgraphError
+from polyop.graph.node import called
 from polyop.hop.closures import free_tensors
 from polyop.hop.forms import describe
 from polyop.ops.select import where
@@ -43,7 +44,7 @@ class EffectGuard(DispatchMode):
                 fns = tuple(fn.remade(self._guarded(fn)) for fn in form.functions)
                 return op.again(form._replace(functions=fns))
         with self:  # what its functions call is met here again
-            return (run or getattr(op, "eager", op))(*args, **(kwargs or {}))
+            return (run or getattr(op, "eager", called(op)))(*args, **(kwargs or {}))
 
     def _guarded(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Give a function of a call that stays whole, which runs inside the guard."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import wraps
 from typing import Any
 
 from polyop import tree
@@ -146,6 +147,27 @@ def empty_stack(x: Tensor, leaves: Sequence[Any]) -> Tensor:
 # -- carries ------------------------------------------------------------------
 
 
+def acting(fn: Fn, act: Fn) -> Fn:
+    """Give a function whose results something acts on, before any layer sees them."""
+
+    @wraps(fn, updated=())
+    def run(*given: Any) -> Any:
+        return act(fn(*given))
+
+    return run
+
+
+def check_structure(op: Any, fn: Fn, spec: Any, new: Any, name: str = "the carry") -> list[Any]:
+    """Check that a carry keeps its structure, and give its leaves.
+
+    Raises:
+        SubgraphError: it does not.
+    """
+    after, found = tree.flatten(new)
+    same_structure(op, (f"{name} before a step", spec), ("after it", found), fn)
+    return after
+
+
 def check_carry(op: Any, fn: Fn, old: Any, new: Any, name: str = "the carry") -> list[Any]:
     """Check that a carry keeps structure, shapes and dtypes, and give its leaves.
 
@@ -153,8 +175,7 @@ def check_carry(op: Any, fn: Fn, old: Any, new: Any, name: str = "the carry") ->
         SubgraphError: it does not.
     """
     before, spec = tree.flatten(old)
-    after, found = tree.flatten(new)
-    same_structure(op, (f"{name} before a step", spec), ("after it", found), fn)
+    after = check_structure(op, fn, spec, new, name)
     for i, (a, b) in enumerate(zip(before, after, strict=True)):
         if not _keeps(a, b):
             breach(

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bits import WRAPPED
-from polyop.dispatch.context import run_under, word
+from polyop.dispatch.bits import GRAD, WRAPPED
+from polyop.dispatch.context import AUTOGRAD, run_under, word
 from polyop.dispatch.pre_dispatch import with_pre_dispatch
 from polyop.errors import GraphError, SubgraphError
 from polyop.graph import Graph, GraphModule, Node
 from polyop.graph.node import CALL_FUNCTION, GET_ATTR, PLACEHOLDER
 from polyop.graph.text import line_of
+from polyop.hop.questions import recorded, refuse_unknown
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.trace.make_fx import fresh_input, leaf_names
 from polyop.layers.trace.proxy import ProxyMode
@@ -77,6 +78,7 @@ def trace_subgraph(
     pre_dispatch: bool = False,
     op: Any = "",
     free: Sequence[Any] = (),
+    graded: bool = False,
 ) -> Subgraph:
     """Trace a function into a graph of its own; the trace around it sees nothing of it.
 
@@ -88,21 +90,26 @@ def trace_subgraph(
         pre_dispatch: record calls before autograd and decompositions act.
         op: the operator, for errors.
         free: tensors and sizes from outside that are inputs behind the operands in any case.
+        graded: whether some operand of the call requires grad.
 
     Raises:
+        CaptureError: the function asks of a tensor what its trace cannot know.
         SubgraphError: the function breaks what `strict` asks, or uses a tensor of a
             transform that is not among its operands.
     """
     outer = word().recorder if tracer is None else tracer
     leaves, spec = tree.flatten(tuple(operands))
     mode = fake_mode_of(leaves)
-    inner = SubgraphTracer(outer, str(op))
+    repeats = getattr(fn, "repeats", False)
+    inner = SubgraphTracer(outer, str(op), graded=graded, repeats=repeats)
     given = [inner.input(mode, *pair) for pair in zip(_names(fn, operands), leaves, strict=True)]
     inner.take(free)
-    plain = word().but(tracer=None, pre=(), fake=mode)
+    # The operator may be called below autograd; what its function calls may not.
+    exclude = word().exclude - AUTOGRAD
+    plain = word().but(tracer=None, pre=(), fake=mode, exclude=exclude)
     proxy = ProxyMode(inner) if pre_dispatch else None
     under = plain.but(tracer=inner) if proxy is None else with_pre_dispatch(plain, proxy)
-    result = run_under(under, fn, *tree.unflatten(spec, given))
+    result = run_under(under, recorded(inner, fn), *tree.unflatten(spec, given))
     if proxy is not None:
         proxy.note(plain)
     inner.check_results(result)
@@ -141,12 +148,20 @@ class SubgraphTracer(Tracer):
     Attributes:
         free: what was used, in the order of the inputs that stand for it.
         breaches: what was done to inputs.
+        graded: whether some operand of the call requires grad.
+        flagged: whether the inputs say which of them do.
+        repeats: whether the function has run before, for a gradient.
     """
 
-    def __init__(self, outer: Tracer | None, op: str = "") -> None:
+    def __init__(
+        self, outer: Tracer | None, op: str = "", *, graded: bool = False, repeats: bool = False
+    ) -> None:
         super().__init__(table=None if outer is None else outer.table)
         self.outer = outer
         self.op = op
+        self.graded = graded or getattr(outer, "graded", False)
+        self.flagged = False
+        self.repeats = repeats or getattr(outer, "repeats", False)
         self.free: list[Any] = []
         self.breaches: list[Breach] = []
         self.sizes: Sizes = SubgraphSizes(self)
@@ -162,6 +177,7 @@ class SubgraphTracer(Tracer):
             refuse_subclass(self.op, leaf)
             value = fresh_input(leaf if mode is None else mode.constant(leaf), None, name)
             self._inputs[id(value)] = (self._count, name, value, value._version)
+            self.flagged |= bool(value.keys & GRAD)
         self._last_input = self.placeholder(name, value)
         self._count += 1
         return value
@@ -219,6 +235,16 @@ class SubgraphTracer(Tracer):
                 source=caller(),
                 fix="pass the tensor to the function as an operand",
             )
+
+    # -- what is asked --------------------------------------------------------
+
+    def doubt(self, tensor: Tensor, name: str) -> None:
+        """Refuse a question that a plain call may answer in another way."""
+        refuse_unknown(self, tensor, name)
+
+    def is_input(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor stands for an operand, or for what the function used beside."""
+        return id(tensor) in self._inputs
 
     # -- what is done to inputs -----------------------------------------------
 

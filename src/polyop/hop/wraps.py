@@ -68,9 +68,10 @@ class Wrapper(ControlOperator):
     def pull(self, form: Form, grads: Sequence[Any]) -> list[Any]:
         """Call it on the gradient of the function."""
         (fn,), (operands,) = form.functions, form.groups
-        chosen = places_of(operands)
+        needed = fn.needed  # type: ignore[attr-defined]
+        chosen = places_of(operands, needed)
         wanted = [i for i, g in enumerate(grads) if g is not None]
-        back = pullback(fn, len(operands), chosen, wanted)  # type: ignore[arg-type]
+        back = pullback(fn, len(operands), chosen, wanted, needed)  # type: ignore[arg-type]
         given = (*operands, *[grads[i] for i in wanted])
         found = iter(self.again(Form((back,), (given,), form.options)))
         places = set(chosen)

@@ -28,7 +28,7 @@ from polyop.dispatch.bits import (
 from polyop.dispatch.keys import DispatchKey, Functionality, functionality_of
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.parts import PARTS
-from polyop.dispatch.resolve import LAYERS, Layer, Way
+from polyop.dispatch.resolve import AROUND, LAYERS, Layer, Way
 from polyop.lazy import load
 from polyop.tensor.tensor import Tensor
 
@@ -105,6 +105,7 @@ ORDER: dict[Any, list[Layer]] = {
         LateLayer(TRACE, "polyop.layers.trace:TraceLayer"),
         LateLayer(FAKES, "polyop.layers.fake:FakeLayer"),
     ],
+    AROUND: [LateLayer(TRACE, "polyop.layers.trace.whole:WholeLayer")],
     DispatchKey.Meta: [LateLayer(ANY, "polyop.layers.fake:MetaLayer")],
 }
 for _key, _layers in ORDER.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.modes import DispatchMode
+from polyop.graph.node import called
 from polyop.graph.text import short_dtype
 from polyop.tensor.subclass import make_wrapper_subclass, return_and_correct_aliasing
 from polyop.tensor.tensor import Tensor
@@ -81,7 +82,7 @@ class LoggingMode(DispatchMode):
         """Run a call, and record it."""
         call = self.log.call(op, args, kwargs or {})
         try:
-            result = op(*args, **(kwargs or {}))
+            result = called(op)(*args, **(kwargs or {}))
         except BaseException as error:
             self.lines.append(f"{type(error).__name__} = {call}")
             raise

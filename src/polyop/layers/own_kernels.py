@@ -15,7 +15,7 @@ from typing import Any
 
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import BATCHED, EXCLUDE_SHIFT, FUNCTIONAL, LIFTED, SET_MASK, WRAPPED
-from polyop.dispatch.context import DEFAULT_EXCLUDE, run_under
+from polyop.dispatch.context import DEFAULT_EXCLUDE, run_under, word
 from polyop.dispatch.implementations import TransformType
 from polyop.dispatch.keys import AUTOCAST_KEYS, DispatchKey, autograd_key_for
 from polyop.dispatch.keyset import DispatchKeySet
@@ -80,7 +80,8 @@ def own_rule(way: Way, bit: int, otherwise: Handler | None) -> Handler | None:
     def run(*args: Any) -> Any:
         level = max((t.payload.level for t in tensors_in(args) if t.keys & WRAPPED), key=_depth)
         rule = rules.get(level.kind)
-        if rule is not None:
+        # Where the rule took its level off, it does not call itself.
+        if rule is not None and level in word().levels:
             given, named = shortened(op, args)
             return rule(interpreter(level), *given, **named)
         return level.run(op, args) if otherwise is None else otherwise(*args)

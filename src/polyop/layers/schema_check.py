@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from polyop.dispatch.body import result_forms
+from polyop.dispatch.body import carried_by, result_forms
 from polyop.dispatch.modes import DispatchMode
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import tensors_in
@@ -117,25 +117,23 @@ def _check_aliases(op: OpOverload, held: Sequence[Held], result: Any) -> None:
     forms = result_forms(op._schema)
     values = [result] if len(forms) == 1 else list(result or ())
     fresh: list[tuple[int, Tensor]] = []
-    for i, (value, (kind, position)) in enumerate(zip(values, forms, strict=True)):
-        if kind == "argument" and all(value is not h.tensor for h in held):
-            _refuse(op, i, f"is not its argument {op._schema.arguments[position].name!r}", value)
+    for i, (value, form) in enumerate(zip(values, forms, strict=True)):
+        places = carried_by(op._schema, i, form)
+        allowed = [h.tensor for h in held if h.position in places]
         for t in tensors_in(value):
+            if op._schema.returns[i].is_write and all(t is not a for a in allowed):
+                names = " or ".join(repr(op._schema.arguments[j].name) for j in places)
+                _refuse(op, i, f"is not its argument {names}", value)
             for other in held:
-                if other.position != position and shares_memory(t, other.tensor):
+                if other.position not in places and shares_memory(t, other.tensor):
                     name = op._schema.arguments[other.position].name
-                    if not _with_declared(held, position, other.tensor):
+                    if not any(shares_memory(a, other.tensor) for a in allowed):
                         _refuse(op, i, f"shares storage with argument {name!r}", t)
-            if kind in {"new", "list"}:
+            if form[0] in {"new", "list"}:
                 for j, seen in fresh:
                     if shares_memory(t, seen):
                         _refuse(op, i, f"shares storage with result {j}", t)
                 fresh.append((i, t))
-
-
-def _with_declared(held: Sequence[Held], position: int, tensor: Tensor) -> bool:
-    """Tell whether a tensor shares memory with the argument that a result may share with."""
-    return any(h.position == position and shares_memory(h.tensor, tensor) for h in held)
 
 
 def _refuse(op: OpOverload, i: int, what: str, seen: Any) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from polyop.objects.held import Held
-from polyop.objects.reads import Kept, Read, Unseen
+from polyop.objects.reads import Cache, Kept, Names, Read, Unseen
 from polyop.objects.state import State
 from polyop.objects.walk import One, Walk
 from polyop.schema.opaque import is_input
@@ -25,6 +25,7 @@ __all__ = [
     "containers_in",
     "environment",
     "objects_in",
+    "only_filled",
     "put_back",
     "tensors_in",
     "tensors_of",
@@ -64,6 +65,12 @@ def put_back(reads: Iterable[One]) -> str:
     for one in changed:
         one.restore()
     return next((one.name for one in changed if one.name), "attributes") if changed else ""
+
+
+def only_filled(reads: Iterable[One]) -> bool:
+    """Tell whether all that changed are caches of Python's own, which have become fuller."""
+    changed = [one for one in reads if not one.untouched()]
+    return all(isinstance(x, (Cache, Held, Names)) and x.filled() for x in changed)
 
 
 def tensors_in(reads: Iterable[One]) -> set[int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from operator import is_
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 
@@ -63,16 +64,18 @@ def _leave(proxy: Any, pairs: Any) -> None:
 
 
 class _Bits:
-    """The elements of an array, which differ where their bits do."""
+    """The elements of an array, which differ where their bits do, and how it may be used."""
 
-    __slots__ = ("array",)
+    __slots__ = ("array", "flags")
 
     def __init__(self, found: Any) -> None:
         self.array = found.copy()
+        self.flags = found.flags.num
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, _Bits)
+            and self.flags == other.flags
             and self.array.dtype == other.array.dtype
             and self.array.shape == other.array.shape
             and self.array.tobytes() == other.array.tobytes()
@@ -81,6 +84,16 @@ class _Bits:
     __hash__ = None  # type: ignore[assignment]
 
 
+def _fill_bits(container: Any, was: Any) -> None:
+    writeable = bool(was.flags & _WRITEABLE)
+    if writeable:
+        container.flags.writeable = True
+    if container.flags.writeable:
+        container[...] = was.array
+    container.flags.writeable = writeable
+
+
+_WRITEABLE = 0x400
 _KINDS: dict[type, Kind] = {
     OrderedDict: _mapping(OrderedDict),
     dict: _mapping(dict),
@@ -93,7 +106,7 @@ _KINDS: dict[type, Kind] = {
     memoryview: Kind(bytes, lambda x, v: x.cast("B").__setitem__(slice(None), v)),
 }
 _BY_CLASS: dict[type, Kind | None] = dict(_KINDS)
-_BYTES = Kind(_Bits, lambda x, v: x.__setitem__(..., v.array))
+_BYTES = Kind(_Bits, _fill_bits)
 _OBJECTS = Kind(lambda x: tuple(x.flat), lambda x, v: x.flat.__setitem__(slice(None), v))
 
 
@@ -130,11 +143,20 @@ class Held:
         now = kind.values(self.scope)
         if now.__class__ is not tuple:
             return bool(now == self.content)
-        if not _agree(now, self.content):
+        if not agree(now, self.content):
             return False
-        return self.keys is None or _agree(kind.keys(self.scope), self.keys)  # type: ignore[misc]
+        return self.keys is None or agree(kind.keys(self.scope), self.keys)  # type: ignore[misc]
 
     untouched = same
+
+    def filled(self) -> bool:
+        """Tell whether it is a mapping by weak keys, as caches are, and only has more."""
+        if self.keys is None or self.kind.keys is None:
+            return False
+        keys, values = self.kind.keys(self.scope), self.kind.values(self.scope)
+        count = len(self.keys)
+        kept = agree(keys[:count], self.keys) and agree(values[:count], self.content)
+        return kept and all(isinstance(key, ref) for key in keys)
 
     def restore(self) -> None:
         """Fill it with what it held."""
@@ -154,7 +176,8 @@ def held(container: Any, name: str = "") -> Held:
     return Held(container, kind, keys, kind.values(container), name)
 
 
-def _agree(now: tuple[Any, ...], was: tuple[Any, ...]) -> bool:
+def agree(now: tuple[Any, ...], was: tuple[Any, ...]) -> bool:
+    """Tell whether values may stand for others that a program relies on."""
     if len(now) != len(was):
         return False
     return all(map(is_, now, was)) or all(map(alike, now, was))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from types import CodeType
 from typing import Any, NamedTuple
@@ -13,6 +14,9 @@ _GLOBALS = frozenset({
     "LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "STORE_NAME", "DELETE_GLOBAL", "DELETE_NAME",
     "LOAD_FROM_DICT_OR_GLOBALS",
 })  # fmt: skip
+_JUMPS = frozenset({*dis.hasjrel, *dis.hasjabs})
+#: Functions that import what a word names.
+_IMPORTS = frozenset({"import_module", "__import__"})
 #: Whose code and objects are not looked into.
 _OURS = frozenset({"polyop", "numpy", "builtins"})
 
@@ -23,10 +27,23 @@ class Named(NamedTuple):
     Attributes:
         variables: the variables of the module.
         names: these, and attributes, modules, and words that may be names for `getattr`.
+        modules: what it imports.
+        stored: attributes that it gives a value, and does nothing else with the name.
     """
 
     variables: tuple[str, ...]
     names: frozenset[str]
+    modules: frozenset[str]
+    stored: frozenset[str]
+
+    def imported(self, package: str) -> set[str]:
+        """List the names that its imports may have, in the code of a package."""
+        parts = package.split(".")
+        parents = [".".join(parts[: i + 1]) for i in range(len(parts))]
+        found = {
+            f"{parent}.{name}".strip(".") for name in self.modules for parent in ("", *parents)
+        }
+        return found.union(*(name.split(".", 1)[:1] for name in self.modules))
 
 
 @lru_cache(maxsize=4096)
@@ -34,15 +51,51 @@ def named(code: CodeType) -> Named:
     """List the names in code."""
     variables: dict[str, None] = {}
     names: set[str] = set()
+    modules: set[str] = set()
+    stored: set[str] = set()
+    other: set[str] = set()
+    named_all = True
     for one in _codes(code):
-        for step in dis.get_instructions(one):
+        steps = list(dis.get_instructions(one))
+        for step in steps:
             if step.opname in _GLOBALS:
                 variables[step.argval] = None
+            elif step.opname == "IMPORT_NAME":
+                modules.add(step.argval)
+            if isinstance(step.argval, str):
+                (stored if step.opname == "STORE_ATTR" else other).add(step.argval)
         names.update(one.co_names)
-        names.update(word for value in one.co_consts for word in _words(value))
+        named_all = named_all and _names_what_it_gets(steps)
+        words = [word for value in one.co_consts for word in _words(value)]
+        names.update(words)
+        other.update(words)
     if "globals" in variables:
         variables |= dict.fromkeys(sorted(names))
-    return Named(tuple(variables), frozenset(names))
+    if named_all:
+        names.discard("getattr")
+    if not names.isdisjoint(_IMPORTS):
+        modules |= names
+    return Named(tuple(variables), frozenset(names), frozenset(modules), frozenset(stored - other))
+
+
+def _names_what_it_gets(steps: Sequence[dis.Instruction]) -> bool:
+    """Tell whether each `getattr` has a constant for the name."""
+    starts = [i + 1 for i, s in enumerate(steps) if s.argval == "getattr"]
+    return all(_takes_constant(steps[i:]) for i in starts)
+
+
+def _takes_constant(steps: Sequence[dis.Instruction]) -> bool:
+    """Tell whether a call that these steps make has a constant second."""
+    depth, found = 0, None
+    for step in steps:
+        if step.opcode in _JUMPS:
+            return False
+        if step.opname in {"PRECALL", "CALL"} and depth == step.arg:
+            return found is not None and found.opname == "LOAD_CONST"
+        depth += dis.stack_effect(step.opcode, step.arg, jump=False)
+        if depth < 3:
+            found = step if depth == 2 else None
+    return False
 
 
 def _codes(code: CodeType) -> list[CodeType]:
@@ -73,5 +126,5 @@ def is_users(module: Any, root: str = "") -> bool:
 def _is_users(top: str) -> bool:
     if top in _OURS or (top in sys.stdlib_module_names and top != "__main__"):
         return False
-    found = getattr(sys.modules.get(top), "__file__", None) or ""
+    found = str(getattr(sys.modules.get(top), "__dict__", {}).get("__file__") or "")
     return "site-packages" not in found and "dist-packages" not in found

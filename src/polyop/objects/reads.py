@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FunctionType, MethodType
+from functools import cached_property
+from inspect import getattr_static
+from types import FunctionType, ModuleType
 from typing import Any
 
 from polyop.dispatch.bits import SUBCLASS
-from polyop.objects.held import Held, held, kind_of
+from polyop.objects.held import Held, agree, held, kind_of
+from polyop.objects.scopes import GONE, Fields
 from polyop.tensor.subclass import inner_tensors, is_traceable_wrapper_subclass
 from polyop.tensor.tensor import Tensor
 from polyop.tree.same import alike, exact
 
 #: The containers that a fake object may show.
 CONTAINERS = (list, dict, set)
-GONE = object()
-
-
-class Fields:
-    """The attributes of what keeps them in no dict of its own: an object with slots, a class."""
-
-    __slots__ = ("owner",)
-
-    def __init__(self, owner: Any) -> None:
-        self.owner = owner
-
-    def get(self, name: str, default: Any) -> Any:
-        """Give an attribute."""
-        try:
-            return getattr(self.owner, name, default)
-        except Exception:  # a `__getattr__` may raise anything
-            return default
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        setattr(self.owner, name, value)
-
-    def pop(self, name: str, default: Any) -> None:
-        """Take an attribute away."""
-        if hasattr(self.owner, name):
-            delattr(self.owner, name)
-
-
-class Variable(Fields):
-    """The value of a context variable."""
-
-    __slots__ = ()
-
-    def get(self, name: str, default: Any) -> Any:
-        """Give it."""
-        return self.owner.get(default)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self.owner.set(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +82,29 @@ class Names:
     name: str = ""
 
     def same(self) -> bool:
-        """Tell whether there are no more and no fewer."""
-        return self.scope.keys() == self.names and type(self.owner) is self.kind
+        """Tell whether there are no more and no fewer, and they are where they were."""
+        owner = self.owner
+        if type(owner) is not self.kind or owner.__dict__ is not self.scope:
+            return False
+        return self.scope.keys() == self.names
 
     untouched = same
 
+    def filled(self) -> bool:
+        """Tell whether there are only more, which the class keeps there as a cache."""
+        new = self.scope.keys() - self.names
+        found = (getattr_static(self.kind, name, None) for name in new)
+        kept = self.scope.keys() >= self.names and type(self.owner) is self.kind
+        return kept and all(isinstance(member, cached_property) for member in found)
+
     def restore(self) -> None:
         """Take away those that are new."""
-        for name in self.scope.keys() - self.names:
-            del self.scope[name]
         if type(self.owner) is not self.kind:
             self.owner.__class__ = self.kind
+        if self.owner.__dict__ is not self.scope:
+            self.owner.__dict__ = self.scope
+        for name in self.scope.keys() - self.names:
+            del self.scope[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,30 +139,84 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
-    """What a class finds for a name: a method, a property."""
+class Members:
+    """What a class has itself, and where it looks further.
+
+    Attributes:
+        scope: the class.
+        others: the names that are not looked at.
+        bases: its method resolution order.
+        keys: the names that it has, in order.
+        content: what they stand for, as it lies there.
+    """
 
     scope: type
-    name: str
-    value: Any
+    others: frozenset[str]
+    bases: tuple[type, ...]
+    keys: tuple[str, ...]
+    content: tuple[Any, ...]
+    name: str = ""
 
     def same(self) -> bool:
-        """Tell whether it finds the same."""
-        now = member_of(self.scope, self.name)
-        return now is self.value or (now.__class__ is MethodType and bool(now == self.value))
+        """Tell whether it has the same, in the same order, and the same bases."""
+        if self.scope.__mro__ != self.bases:
+            return False
+        own: Any = vars(self.scope)
+        if tuple(own) != self.keys:
+            own = _own(self.scope, self.others)
+        return tuple(own) == self.keys and agree(tuple(own.values()), self.content)
 
     untouched = same
 
     def restore(self) -> None:
-        """Leave it: who gives a class another method while it runs has it for good."""
+        """Give it what it had."""
+        kept = dict(zip(self.keys, self.content, strict=True))
+        now = _own(self.scope, self.others)
+        for name in now.keys() - kept.keys():
+            type.__delattr__(self.scope, name)
+        for name, value in kept.items():
+            if now.get(name, GONE) is not value:
+                type.__setattr__(self.scope, name, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Names that code has, and a module has not."""
+
+    scope: dict[str, Any]
+    names: frozenset[str]
+    name: str = ""
+
+    def same(self) -> bool:
+        """Tell whether it still has none of them."""
+        return self.scope.keys().isdisjoint(self.names)
+
+    def untouched(self) -> bool:
+        """Tell whether it has none but modules, which stay once they are imported."""
+        return not self._new()
+
+    def restore(self) -> None:
+        """Take away those that are new."""
+        for name in self._new():
+            del self.scope[name]
+
+    def _new(self) -> list[str]:
+        found = self.scope.keys() & self.names
+        return [name for name in found if not isinstance(self.scope[name], ModuleType)]
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A function of `functools.lru_cache`: what a capture leaves in it is forgotten."""
+    """A function of `functools.lru_cache`: what a capture leaves in it is forgotten.
+
+    Attributes:
+        table: what it keeps, by its keys.
+        keys: the ids of those.
+    """
 
     scope: Any
-    misses: int
+    table: dict[Any, Any]
+    keys: frozenset[int]
     name: str = "cache"
 
     def same(self) -> bool:
@@ -193,11 +225,19 @@ class Cache:
 
     def untouched(self) -> bool:
         """Tell whether nothing has come into it."""
-        return bool(self.scope.cache_info().misses == self.misses)
+        return not self._new()
+
+    def filled(self) -> bool:
+        """Tell that it only became fuller."""
+        return True
 
     def restore(self) -> None:
-        """Forget what it holds, which may be fakes."""
-        self.scope.cache_clear()
+        """Forget what has come into it, which may be fakes."""
+        for key in self._new():
+            self.table.pop(key, None)
+
+    def _new(self) -> list[Any]:
+        return [key for key in list(self.table) if id(key) not in self.keys]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +266,13 @@ def read(scope: Any, name: str) -> Read:
     return Read(scope, name, value, _content(value) if isinstance(value, Tensor) else None)
 
 
+def cache(function: Any) -> Cache:
+    """Look at a function of `lru_cache`; the table that it keeps has no name."""
+    found = (x for x in gc.get_referents(function) if type(x) is dict and x is not vars(function))
+    table = next(found, {})
+    return Cache(function, table, frozenset(map(id, table)))
+
+
 def kept(tensor: Tensor) -> Kept:
     """Look at a tensor in a container."""
     return Kept(tensor, _content(tensor))
@@ -241,12 +288,17 @@ def value_in(scope: Any, name: str) -> Any:
         return GONE
 
 
-def member_of(cls: type, name: str) -> Any:
-    """Give what a class finds for a name, or `GONE`."""
-    try:
-        return getattr(cls, name, GONE)
-    except Exception:  # a descriptor may raise anything
-        return GONE
+def members(cls: type, others: frozenset[str]) -> Members:
+    """Look at a class."""
+    lazy = {"__slotnames__", "__annotations__"} - vars(cls).keys()  # which Python makes when asked
+    others |= lazy
+    own = _own(cls, others)
+    return Members(cls, others, cls.__mro__, tuple(own), tuple(own.values()))
+
+
+def _own(cls: type, others: frozenset[str]) -> dict[str, Any]:
+    ours = "_polyop_"  # what is kept there on users' classes
+    return {k: v for k, v in vars(cls).items() if k not in others and not k.startswith(ours)}
 
 
 def _content(value: Tensor) -> Any:

@@ -91,6 +91,11 @@ def _cpu(self: Any) -> Any:
     return on_device(self, "cpu")
 
 
+def _cuda(self: Any, device: Any = None) -> Any:
+    """Give the tensor on a GPU: the first, or that of a number."""
+    return on_device(self, f"cuda:{device}" if isinstance(device, int) else device or "cuda")
+
+
 def _new(make: Fn, value: float | None) -> Fn:
     def method(self: Any, *size: Any, dtype: Any = None, device: Any = None, **rest: Any) -> Any:
         if "size" in rest:
@@ -119,8 +124,8 @@ def _attach_conversions() -> None:
     for name in ("float", "double", "half", "long", "int", "short", "bool"):
         attach(name, _converter(name))
     found = {
-        "to": to, "to_device": _to_device, "cpu": _cpu, "type": _type, "type_as": _type_as,
-        "astype": astype, "new_tensor": _new_tensor,
+        "to": to, "to_device": _to_device, "cpu": _cpu, "cuda": _cuda, "type": _type,
+        "type_as": _type_as, "astype": astype, "new_tensor": _new_tensor,
     }  # fmt: skip
     for name, method in found.items():
         attach(name, method)

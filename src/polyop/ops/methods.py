@@ -14,6 +14,7 @@ import numpy as np
 
 from polyop.dispatch.context import word
 from polyop.errors import UsageTypeError
+from polyop.lazy import load
 from polyop.ops import (  # noqa: F401 - the families whose operators become methods
     broadcasting,
     closeness,
@@ -308,6 +309,10 @@ def _attach_shapes() -> None:
 
 #: NumPy's functions that call a method which has PyTorch's meaning here.
 MISTAKEN = {np.nonzero: "polyop.nonzero(x)", np.argwhere: "polyop.argwhere(x)"}
+#: NumPy's functions that read arrays: where ours is, and the words that only say how to compute.
+OURS: dict[Any, tuple[str, set[str]]] = {
+    np.einsum: ("polyop.ops.contractions:einsum", {"optimize"}),
+}
 
 
 def _numpy_function(self: Any, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -321,6 +326,9 @@ def _numpy_function(self: Any, func: Any, types: Any, args: Any, kwargs: Any) ->
             f"numpy.{func.__name__} takes arrays: nonzero() of a Tensor gives rows of indices",
             fix=f"call {MISTAKEN[func]}, or give x.numpy()",
         )
+    place, how = OURS.get(func, ("", set()))
+    if place and kwargs.keys() <= how:
+        return load(place)(*args)
     return func._implementation(*args, **kwargs)
 
 

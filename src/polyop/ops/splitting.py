@@ -153,6 +153,25 @@ def ravel(x: Any) -> Any:
     return reshape(x, [-1]) if x.size else reshape(x, [0])
 
 
+def transpose(x: Any, axis1: Any, axis2: int | None = None) -> Any:
+    """Swap two axes; or put all in an order, as NumPy's function does.
+
+    Raises:
+        ArgumentError: there are no such axes, or one is given.
+    """
+    if axis2 is not None:
+        return views.transpose(x, axis1, axis2)
+    if not isinstance(axis1, (list, tuple)):
+        refuse(
+            "transpose",
+            "two axes are swapped, or all are put in an order",
+            argument="axis2",
+            declared="two axes, or a list of all",
+            seen=f"{axis1!r} alone",
+        )
+    return permute_dims(x, axis1)
+
+
 def t(x: Any) -> Any:
     """Transpose a matrix; a tensor of fewer axes stays as it is."""
     if x.ndim > 2:

@@ -14,6 +14,7 @@ negative view has no NumPy array; arrays on other devices are not moved unasked.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from polyop.payloads.libraries import library_of
 from polyop.payloads.library import Array, Library
 
 Numpy = np.ndarray[Any, Any]
+#: What has taken data out of a library's graph, while a backward runs that its graph goes through.
+LOOKS: ContextVar[list[str] | None] = ContextVar("looks", default=None)
 
 
 def to_numpy(array: Array, *, writable: bool = False, what: str = "numpy") -> Numpy:
@@ -113,12 +116,9 @@ def shared(array: Any, what: str, *, copy: bool | None = None, cut: bool = False
         return array
     dtype = library.dtype(array)
     _check(array, library, what)
-    if library.records(array) and not cut:
-        raise AutogradError(
-            f"{what}() would cut the array from the gradients of {library.name}",
-            seen=f"{type(array).__name__} that requires grad",
-            fix="call .detach() first; or polyop.from_array, through which gradients flow",
-        )
+    if not cut:
+        way = "call .detach() first; or polyop.from_array, through which gradients flow"
+        refuse_cut(array, library, what, way)
     kept = not library.writes or library.shares(library.plain(array), array)
     if copy is False and (library.lazy or not kept):
         raise UsageError(
@@ -128,6 +128,42 @@ def shared(array: Any, what: str, *, copy: bool | None = None, cut: bool = False
         )
     seen = library.to_numpy if library.writes or dtype.isbuiltin != 1 else np.asarray
     return seen(array)
+
+
+def refuse_cut(
+    array: Array, library: Library, what: str, fix: str = "call .detach() first"
+) -> None:
+    """Refuse that data leaves a library whose gradients would not see it.
+
+    Inside a backward it is noted instead: the gradient is right, and only has none itself.
+
+    Args:
+        array: of the library.
+        library: of the array.
+        what: takes the data, in errors.
+        fix: what to do instead.
+
+    Raises:
+        AutogradError: the library records what is computed of the array.
+    """
+    if is_cut(array, library, what):
+        history = "requires grad" if array.requires_grad else "has a tangent"
+        raise AutogradError(
+            f"{what}() would cut the array from the gradients of {library.name}",
+            seen=f"{type(array).__name__} that {history}",
+            fix=fix,
+        )
+
+
+def is_cut(array: Array, library: Library, what: str) -> bool:
+    """Tell whether a library's gradients would miss what is made of an array; see `refuse_cut`."""
+    if not library.records(array):
+        return False
+    looks = LOOKS.get()
+    if looks is None or not array.requires_grad:
+        return True
+    looks.append(what)
+    return False
 
 
 # -- DLPack ---------------------------------------------------------------------------------
@@ -140,7 +176,7 @@ def export(tensor: Any, named: dict[str, Any]) -> Any:
     consumer may not know what read-only is. So does what is conjugated or negated when it is read.
 
     Raises:
-        AutogradError: it requires grad.
+        AutogradError: it requires grad, in polyop or in its library.
         BufferError: a copy is refused, or the library cannot give it to the device.
     """
     held = tensor.payload
@@ -150,6 +186,7 @@ def export(tensor: Any, named: dict[str, Any]) -> Any:
             fix="call .detach() first",
         )
     library: Library = held.library
+    refuse_cut(held.array, library, "__dlpack__")
     if library.writes and held.taken is None:
         given = {name: value for name, value in named.items() if value is not None}
         plain = library.plain(held.array)

@@ -86,7 +86,13 @@ class Torch(Library):
         traces = sys.modules.get("torch.fx.experimental.proxy_tensor")
         if traces is not None and traces.get_proxy_mode() is not None:
             return False
-        return torch.func.debug_unwrap(array, recurse=False) is array
+        return torch.func.debug_unwrap(array, recurse=False) is array and not self._batches(array)
+
+    @cached_property
+    def _batches(self) -> Any:
+        """What tells the batches that `is_grads_batched` makes, which no `debug_unwrap` knows."""
+        inner = getattr(self._torch._C, "_functorch", None)  # a name without promise
+        return getattr(inner, "is_legacy_batchedtensor", lambda _: False)
 
     def device(self, array: Array) -> Device:
         """Give where an array is."""
@@ -151,8 +157,10 @@ class Torch(Library):
         return array.detach().resolve_conj().resolve_neg()
 
     def records(self, array: Array) -> bool:
-        """Tell whether PyTorch's gradients flow to a tensor."""
-        return bool(array.requires_grad)
+        """Tell whether PyTorch records what is done with a tensor: its graph, or a tangent."""
+        if array.requires_grad and self._torch.is_grad_enabled():
+            return True
+        return self._torch.autograd.forward_ad.unpack_dual(array).tangent is not None
 
     def copy(self, array: Array) -> Array:
         """Give a tensor with memory of its own."""

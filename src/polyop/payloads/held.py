@@ -24,7 +24,7 @@ from polyop.dispatch.context import run_under, word
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import MutationError
 from polyop.ops.views import VIEW_INVERSES
-from polyop.payloads.exchange import to_numpy
+from polyop.payloads.exchange import refuse_cut, to_numpy
 from polyop.payloads.library import Array, Library
 from polyop.tensor.meta import Shape, contiguous_strides
 from polyop.tensor.printing import PRINTER
@@ -176,8 +176,16 @@ class Held:
         return self.laid_out is None
 
     def look(self, what: str) -> Any:
-        """Give the data as a NumPy array; read-only where a write would not be seen."""
-        found = to_numpy(self.array, what=what)
+        """Give the data as a NumPy array; read-only where a write would not be seen.
+
+        Raises:
+            AutogradError: it is asked for unseen by gradients of the library.
+        """
+        array = self.array
+        found = to_numpy(array, what=what)
+        if what == "numpy":
+            way = "call .detach().numpy(), or .numpy(force=True)"
+            refuse_cut(array, self.library, what, way)
         if self.taken is not None and found.flags.writeable:
             found = found.view()
             found.flags.writeable = False

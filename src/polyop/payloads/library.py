@@ -160,7 +160,7 @@ class Library:
         return self.detach(array)
 
     def records(self, array: Array) -> bool:
-        """Tell whether the library's own gradients flow to an array."""
+        """Tell whether the library's own gradients flow to what is computed of an array now."""
         return False
 
     def ready(self, array: Array) -> Array:

@@ -20,6 +20,9 @@ from polyop.schema.base_values import example_of
 
 Fn = Callable[..., Any]
 NUMBERS = frozenset({bool, int, float, complex})
+#: The bytes of half precision, which NumPy's kernels compute in single.
+HALF = 2
+SINGLE = np.dtype(np.float32)
 
 
 class Unsupported(Exception):  # noqa: N818 - an answer of a kernel, which nobody else sees
@@ -79,6 +82,10 @@ class Call:
         dtype = self.library.canonical(dtype)
         return x if self.library.dtype(x) == dtype else self.library.astype(x, dtype)
 
+    def to_wide(self, x: Any) -> Array:
+        """Give an array or a number in the result's dtype, or in single precision for half."""
+        return self.to(x, self.dtype if self.dtype.itemsize > HALF else SINGLE)
+
     def number(self, value: Any, dtype: DType) -> Array:
         """Make an array without axes."""
         if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
@@ -94,7 +101,12 @@ class Call:
         shape = self.shape if shape is None else tuple(shape)
         if any(n.__class__ is UnknownSize for n in shape):
             raise Unsupported
-        return x if tuple(x.shape) == shape else self.xp.broadcast_to(x, shape)
+        return x if tuple(x.shape) == shape else self.function("broadcast_to")(x, shape)
+
+    def function(self, name: str) -> Fn:
+        """Give a function of the Array API: the library's own word for it, if it has one."""
+        found: Fn | None = self.library.own.get(name)
+        return getattr(self.xp, name) if found is None else found
 
 
 def sizes_known(x: Array) -> bool:

@@ -18,6 +18,17 @@ FORWARD = {"none": "backward", "ortho": "ortho", "full": "forward"}
 BACK = {"none": "forward", "ortho": "ortho", "full": "backward"}
 
 
+def nothing(call: Call, x: Array) -> Array:
+    """Give a result without elements that gradients flow through.
+
+    Raises:
+        Unsupported: it has elements.
+    """
+    if 0 not in call.shape or call.library.lazy:
+        raise Unsupported
+    return call.full(call.shape, 0) * call.to(call.xp.sum(x), call.dtype)
+
+
 # -- products -----------------------------------------------------------------------
 
 
@@ -185,8 +196,10 @@ def slogdet(call: Call, x: Array) -> tuple[Array, ...]:
 @native("pinv")
 def pinv(call: Call, x: Array, rtol: Any) -> Array:
     """Give the inverse in the sense of least squares."""
-    if rtol is not None or 0 in x.shape:
+    if rtol is not None:
         raise Unsupported
+    if 0 in x.shape:
+        return nothing(call, x)
     return call.xp.linalg.pinv(call.to(x, call.dtype))
 
 
@@ -196,6 +209,8 @@ def pinv(call: Call, x: Array, rtol: Any) -> Array:
 @native("fft_c2c")
 def fft_c2c(call: Call, x: Array, axes: Sequence[int], scaling: str, forward: bool) -> Array:
     """Transform along axes."""
+    if 0 in x.shape:
+        return nothing(call, x)
     x = call.to(x, call.dtype)
     transform = call.xp.fft.fft if forward else call.xp.fft.ifft
     for axis in axes:
@@ -208,10 +223,14 @@ def fft_r2c(call: Call, x: Array, axis: int, scaling: str) -> Array:
     """Transform real numbers; half of the spectrum says all."""
     if call.dtype_of(x).kind != "f":
         raise Unsupported
+    if 0 in x.shape:
+        return nothing(call, x)
     return call.xp.fft.rfft(x, axis=axis, norm=FORWARD[scaling])
 
 
 @native("fft_c2r")
 def fft_c2r(call: Call, x: Array, axis: int, n: Any, scaling: str) -> Array:
     """Transform half a spectrum to real numbers."""
+    if 0 in x.shape:
+        return nothing(call, x)
     return call.xp.fft.irfft(x, n=n, axis=axis, norm=BACK[scaling])

@@ -11,7 +11,8 @@ import numpy as np
 
 from polyop.ops.complex_parts import part_of
 from polyop.payloads.library import Array
-from polyop.payloads.native import NATIVE, NUMBERS, Call, Unsupported, native
+from polyop.payloads.native import NATIVE, NUMBERS, SINGLE, Call, Unsupported, native
+from polyop.tensor.tensor import is_floating
 
 #: Named as in the standard; integers are converted where the result is of floats.
 UNARY = (
@@ -148,10 +149,11 @@ def angle(call: Call, x: Array) -> Array:
 @native("astype")
 def astype(call: Call, x: Array, dtype: Any) -> Array:
     """Convert; NumPy says what becomes of floats that no integer holds."""
-    return call.to(_real(call, x), dtype)
+    return call.to(real_part(call, x), dtype)
 
 
-def _real(call: Call, x: Array) -> Array:
+def real_part(call: Call, x: Array) -> Array:
+    """Give what there is of an array where results are no complex numbers."""
     complex_to_real = call.dtype_of(x).kind == "c" and call.dtype.kind not in "cb"
     return call.xp.real(x) if complex_to_real else x
 
@@ -159,7 +161,7 @@ def _real(call: Call, x: Array) -> Array:
 @native("copy")
 def copy(call: Call, x: Array, src: Array) -> Array:
     """Give values the shape and dtype of another array."""
-    return call.library.copy(call.broadcast(call.to(_real(call, src), call.dtype)))
+    return call.library.copy(call.broadcast(call.to(real_part(call, src), call.dtype)))
 
 
 @native("fill")
@@ -286,7 +288,10 @@ def round_(call: Call, x: Array, decimals: int) -> Array:
     """Round to the nearest even."""
     if decimals:
         raise Unsupported
-    return call.xp.round(call.to(x, call.dtype))
+    x, join = call.to(x, call.dtype), call.library.own.get("complex")
+    if call.dtype.kind == "c" and join is not None:  # both parts by themselves, infinities too
+        return join(call.xp.round(call.xp.real(x)), call.xp.round(call.xp.imag(x)))
+    return call.xp.round(x)
 
 
 @native("pow")
@@ -311,11 +316,17 @@ def _nonzero(call: Call, b: Any) -> tuple[Array, Array]:
     return b == zero, call.xp.where(b == zero, call.number(1, call.dtype), b)
 
 
+def _as_numpy(call: Call, a: Any, b: Any) -> tuple[Array, Array]:
+    """Give dividend and divisor as NumPy divides them: small floats of others in single."""
+    dtype = call.dtype if call.dtype.kind == "f" else SINGLE
+    return tuple([call.to(call.to(v, call.dtype), dtype) for v in (a, b)])
+
+
 @native("floor_divide")
 def floor_divide(call: Call, a: Any, b: Any) -> Array:
     """Divide and round down; integers by zero are zero."""
-    if call.dtype.kind == "f":
-        return call.xp.floor_divide(call.to(a, call.dtype), call.to(b, call.dtype))
+    if is_floating(call.dtype):
+        return call.xp.floor_divide(*_as_numpy(call, a, b))
     if call.dtype.kind not in "iu":
         raise Unsupported
     bad, b = _nonzero(call, b)
@@ -325,8 +336,8 @@ def floor_divide(call: Call, a: Any, b: Any) -> Array:
 @native("remainder")
 def remainder(call: Call, a: Any, b: Any) -> Array:
     """Give what is left, of the sign of the divisor; integers by zero leave zero."""
-    if call.dtype.kind == "f":
-        return call.xp.remainder(call.to(a, call.dtype), call.to(b, call.dtype))
+    if is_floating(call.dtype):
+        return call.xp.remainder(*_as_numpy(call, a, b))
     if call.dtype.kind not in "iu":
         raise Unsupported
     bad, b = _nonzero(call, b)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from polyop.ops.axes import kept_shape, normal_axes
+from polyop.ops.pointwise import warn_lost
 from polyop.payloads.library import Array
 from polyop.payloads.native import NATIVE, Call, Unsupported, native, sizes_known
-from polyop.payloads.native_pointwise import truth_of
+from polyop.payloads.native_pointwise import real_part, truth_of
 
 
 def axes_of(x: Array, axis: Any) -> tuple[int, ...] | None:
@@ -20,11 +21,15 @@ def axes_of(x: Array, axis: Any) -> tuple[int, ...] | None:
     return None if axis is None else tuple(axis)
 
 
+def summed(name: str, call: Call, x: Array) -> Array:
+    """Give what is summed, in the result's dtype; imaginary parts are lost with a warning."""
+    warn_lost(f"core::{name}", call.dtype_of(x), call.dtype)
+    return call.to(real_part(call, x), call.dtype)
+
+
 def fold(name: str, call: Call, x: Array, axis: Any, dtype: Any, keepdims: bool) -> Array:  # noqa: PLR0917
     """Sum or multiply, in the result's dtype."""
-    if call.dtype_of(x).kind == "c" != call.dtype.kind:
-        raise Unsupported
-    x, axes = call.to(x, call.dtype), axes_of(x, axis)
+    x, axes = summed(name, call, x), axes_of(x, axis)
     if axes == ():
         return call.library.copy(x)
     found = call.library.native(call.dtype)
@@ -42,11 +47,13 @@ def extreme(name: str, call: Call, x: Array, axis: Any, keepdims: bool) -> Array
 
 
 def mean(call: Call, x: Array, axis: Any, keepdims: bool) -> Array:
-    """Average in the dtype of the result."""
-    axes = axes_of(x, axis)
-    if axes == () or 0 in x.shape or call.dtype.itemsize < 4:
-        raise Unsupported
-    return call.xp.mean(call.to(x, call.dtype), axis=axes, keepdims=keepdims)
+    """Average in the dtype of the result, or in single precision for half."""
+    x, axes = call.to_wide(x), axes_of(x, axis)
+    if axes == ():
+        return call.library.copy(x)
+    if call.library.lazy and 0 in x.shape:
+        raise Unsupported  # a block without elements has no average
+    return call.xp.mean(x, axis=axes, keepdims=keepdims)
 
 
 def tests(name: str, call: Call, x: Array, axis: Any, keepdims: bool) -> Array:
@@ -68,9 +75,9 @@ def finder(name: str, call: Call, x: Array, axis: int | None, keepdims: bool) ->
 
 def running(name: str, call: Call, x: Array, axis: Any, dtype: Any, initial: bool) -> Array:  # noqa: PLR0917
     """Sum or multiply what stands before each element."""
-    if call.dtype_of(x).kind == "c" != call.dtype.kind or not len(x.shape) or not sizes_known(x):
+    if not len(x.shape) or not sizes_known(x):
         raise Unsupported
-    x, axis = call.to(x, call.dtype), 0 if axis is None else axis
+    x, axis = summed(name, call, x), 0 if axis is None else axis
     found = call.library.native(call.dtype)
     return getattr(call.xp, name)(x, axis=axis, dtype=found, include_initial=initial)
 

@@ -252,7 +252,7 @@ def concat(call: Call, arrays: Sequence[Array], axis: int | None) -> Array:
     given = [call.to(a, call.dtype) for a in arrays]
     if axis is None:
         given = [call.xp.reshape(a, (-1,)) for a in given]
-    return call.library.copy(call.xp.concat(given, axis=axis or 0))
+    return call.library.copy(call.function("concat")(given, axis=axis or 0))
 
 
 @native("stack")

@@ -14,7 +14,7 @@ def torch_functions(torch: Any) -> dict[str, Callable[..., Any]]:
     """Give PyTorch's own by name."""
     found: dict[str, Callable[..., Any]] = {
         "add": add, "subtract": subtract, "take_along_axis": take_along_axis,
-        "searchsorted": searchsorted,
+        "searchsorted": searchsorted, "broadcast_to": broadcast_to, "concat": concat,
     }  # fmt: skip
     found = {name: partial(fn, torch) for name, fn in found.items()}
     # The compatible `sign` divides zero by zero on the way, which gradients remember.
@@ -38,6 +38,16 @@ def subtract(torch: Any, a: Array, b: Array) -> Array:
 def take_along_axis(torch: Any, x: Array, indices: Array, axis: int) -> Array:
     """Choose along an axis; `take_along_dim` takes what is out of range modulo the size."""
     return torch.gather(x, axis, indices)
+
+
+def broadcast_to(torch: Any, x: Array, shape: tuple[Any, ...]) -> Array:
+    """Repeat to a shape; of a batch of gradients PyTorch has no function of this name."""
+    return x.expand(shape)
+
+
+def concat(torch: Any, arrays: list[Array], axis: int) -> Array:
+    """Join along an axis; of batches of gradients PyTorch has no function of this name."""
+    return torch.cat(arrays, axis)
 
 
 def searchsorted(torch: Any, row: Array, x: Array, side: str) -> Array:

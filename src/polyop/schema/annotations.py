@@ -59,6 +59,7 @@ ANNOTATIONS |= {
 }
 _NONE = type(None)
 _NUMBERS = frozenset((int, float, bool, complex))
+_INTEGERS = frozenset((int, bool))
 _LISTS = (list, collections.abc.Sequence)
 _DICTS = (dict, collections.abc.Mapping)
 _BARE = {
@@ -149,7 +150,7 @@ def _has_text(annotation: Any) -> bool:
 
 def _generic(annotation: Any, scope: Scope | None) -> Type:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
+    if origin in (typing.Annotated, typing.Required):
         return annotation_type(args[0], scope)
     if origin in (typing.Union, types.UnionType):
         return _union(annotation, args, scope)
@@ -163,6 +164,8 @@ def _generic(annotation: Any, scope: Scope | None) -> Type:
         return _tuple(args, scope)
     if origin in _DICTS and len(args) == 2:
         return _dict(annotation, args, scope)
+    if origin is typing.NotRequired:
+        raise Unsupported(annotation, "a record has all its fields: write T | None")
     raise Unsupported(annotation, _fix(origin))
 
 
@@ -175,6 +178,8 @@ def _union(annotation: Any, args: tuple[Any, ...], scope: Scope | None) -> Type:
 
 
 def _one_of(annotation: Any, some: tuple[Any, ...]) -> Type:
+    if _INTEGERS.issuperset(some):  # a Scalar would take fractions too
+        raise Unsupported(annotation, "write int, or int | float for numbers of every kind")
     if _NUMBERS.issuperset(some):
         return SCALAR
     raise Unsupported(
@@ -210,6 +215,8 @@ def _class(cls: Any, scope: Scope | None) -> Type:
         return GENERATOR
     if name := name_of_class(cls):
         return ClassType(name, cls)
+    if optional := getattr(cls, "__optional_keys__", ()):
+        raise Unsupported(cls, f"a record has all its fields: write {min(optional)}: T | None")
     names = _field_names(cls)
     if names is None:
         raise Unsupported(cls, _fix(cls))
@@ -254,6 +261,7 @@ _LIKEWISE = {
     **dict.fromkeys(("Tensor", "Parameter", "Array", "ndarray"), _TENSOR_FIX),
     "dtype": "write polyop.dtype",
     "device": "write polyop.device",
+    "Generator": "write polyop.Generator",
 }
 
 

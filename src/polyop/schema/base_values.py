@@ -15,7 +15,7 @@ import numpy as np
 from polyop.devices import Device, Layout, MemoryFormat, as_dtype
 from polyop.errors import UsageError
 from polyop.schema.literals import Word
-from polyop.schema.types import BaseType, Type
+from polyop.schema.types import ANNOTATIONS, GENERATOR, BaseType, Type
 
 INT_MIN, INT_MAX, UINT_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 OUTSIDE = "an integer outside 64 bits"
@@ -81,8 +81,9 @@ def register_unknown(cls: type) -> None:
 
 
 def register_generator(cls: type) -> None:
-    """Let objects of `cls` be values of `Generator`."""
+    """Let objects of `cls` be values of `Generator`, and `cls` its annotation."""
     Known.generators = (*Known.generators, cls)
+    ANNOTATIONS[cls] = GENERATOR
 
 
 def convert_base(schema_type: BaseType, value: Any) -> Any:

@@ -134,7 +134,7 @@ def class_hints(cls: type, scope: Scope | None) -> dict[str, Any]:
     local = scope.locals if scope and scope.globals is own else {}
     names = {**(scope.globals if scope else {}), **own}
     try:
-        return typing.get_type_hints(cls, globalns=names, localns=local)
+        return typing.get_type_hints(cls, globalns=names, localns=local, include_extras=True)
     except NameError as error:
         tried = (f"module {cls.__module__}", *(scope.tried if scope else ()))
         raise UnknownNameError(error.name or "?", f"class {cls.__qualname__}", tried) from None

@@ -54,6 +54,8 @@ def infer_schema(
         >>> infer_schema(scale, mutates_args=())
         '(float x, SymInt by=2) -> float'
     """
+    if op_name is not None and not isinstance(op_name, str):
+        raise UsageTypeError("an operator's name is text", seen=f"{op_name!r:.80}")
     schema = infer(fn, mutates_args=mutates_args, name=op_name or "op", tags=tags)
     return str(schema) if op_name else str(schema).removeprefix("op")
 
@@ -200,7 +202,11 @@ class _Reading:
         if isinstance(mutates_args, str):
             fix = f"write mutates_args={{{mutates_args!r}}}, or 'unknown'"
             raise self.error("mutates_args is a set of names, not a string", fix)
-        names = frozenset(mutates_args)
+        try:
+            names = frozenset(mutates_args)
+        except TypeError:
+            problem = "mutates_args is a set of names"
+            raise self.error(f"{problem}, not {mutates_args!r:.80}", "write () for none") from None
         if names:
             known = {a.name: a for a in arguments}
             for name in sorted(names, key=str):
@@ -259,6 +265,12 @@ def _bound_names(fn: Any) -> frozenset[str]:
     return frozenset(fn.keywords) if isinstance(fn, partial) else frozenset()
 
 
+def open_signature(fn: Callable[..., Any]) -> inspect.Signature:
+    """Give the parameters that a call may still give: those that no partial has bound (S22)."""
+    said, bound = inspect.signature(fn), _bound_names(fn)
+    return said.replace(parameters=[p for p in said.parameters.values() if p.name not in bound])
+
+
 def check_written(schema: FunctionSchema, mutates_args: MutatesArgs) -> None:
     """Check a given schema against `mutates_args` (SPEC S26).
 
@@ -268,7 +280,7 @@ def check_written(schema: FunctionSchema, mutates_args: MutatesArgs) -> None:
     if mutates_args == UNKNOWN:
         said = {a.name for a in schema.arguments if holds_tensor(a.type)}
     else:
-        said = {mutates_args} if isinstance(mutates_args, str) else set(mutates_args)
+        said = _names_of(schema, mutates_args)
     wrote = {a.name for a in schema.written}
     if said != wrote:
         raise InferenceError(
@@ -277,6 +289,18 @@ def check_written(schema: FunctionSchema, mutates_args: MutatesArgs) -> None:
             declared=f"schema: {_listed(wrote)}; mutates_args: {_listed(said)}",
             fix="mark written arguments as Tensor(a!), and name them all",
         )
+
+
+def _names_of(schema: FunctionSchema, mutates_args: MutatesArgs) -> set[str]:
+    try:
+        return {mutates_args} if isinstance(mutates_args, str) else set(mutates_args)
+    except TypeError:
+        raise InferenceError(
+            f"mutates_args is a set of names, not {mutates_args!r:.80}",
+            op=schema.qualified_name,
+            declared=schema,
+            fix="write () for none",
+        ) from None
 
 
 def _listed(names: set[str]) -> str:

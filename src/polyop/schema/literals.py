@@ -90,18 +90,23 @@ class Reader:
         return Fault(problem, self.starts[at], max(1, len(self.tokens[at])), fix)
 
 
-def literal_text(value: Any) -> str:
-    """Write a constant as schema text."""
+def literal_text(value: Any, *, words: bool = False) -> str:
+    """Write a constant as schema text.
+
+    Args:
+        value: the constant.
+        words: whether a device is a word, where a string would be read as one.
+    """
     if isinstance(value, Enum):
         return str(value) if isinstance(value, Layout | MemoryFormat) else value.name
     if isinstance(value, str):
         return quote(value)
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(literal_text, value))}]"
+        return f"[{', '.join(literal_text(v, words=words) for v in value)}]"
     if isinstance(value, np.dtype):
         return value.name
     if isinstance(value, Device):
-        return quote(str(value))
+        return str(value) if words else quote(str(value))
     return repr(value).strip("()")
 
 

@@ -14,7 +14,15 @@ from typing import Any, Final, NoReturn
 from polyop.lazy import load
 from polyop.records import NamedTuple
 from polyop.schema.literals import literal_text
-from polyop.schema.types import ListType, OptionalType, RecordType, Type, holds_tensor
+from polyop.schema.types import (
+    ListType,
+    OptionalType,
+    RecordType,
+    Type,
+    UnionType,
+    holds_tensor,
+    walk,
+)
 
 
 class Missing(Enum):
@@ -107,7 +115,8 @@ class Argument(NamedTuple):
         if self.name:
             text += f" {self.name}"
         if self.default_value is not MISSING:
-            text += f"={literal_text(self.default_value)}"
+            words = any(isinstance(t, UnionType) for t in walk(self.type))
+            text += f"={literal_text(self.default_value, words=words)}"
         return text
 
 
@@ -240,10 +249,16 @@ class FunctionSchema:
 
 
 def _leaves(arg: Argument) -> Iterator[Argument]:
-    if not isinstance(arg.type, RecordType):
+    optional = isinstance(arg.type, OptionalType)
+    record = arg.type.elem if isinstance(arg.type, OptionalType) else arg.type
+    if not isinstance(record, RecordType):
         yield arg
         return
-    for name, field_type in arg.type.fields:
+    for name, inner in record.fields:
+        # Where the whole may be None, each part may.
+        field_type = (
+            OptionalType(inner) if optional and not isinstance(inner, OptionalType) else inner
+        )
         full = f"{arg.name}.{name}" if arg.name else name
         alias_info = arg.alias_info if holds_tensor(field_type) else None
         yield from _leaves(arg._replace(name=full, type=field_type, alias_info=alias_info))

@@ -50,6 +50,20 @@ def parse_schema(text: str) -> FunctionSchema:
         raise _user_error(text, fault) from None
 
 
+def parse_definition(text: str) -> FunctionSchema:
+    """Read the schema of an operator that is to be defined, so one without `...` (S5).
+
+    Raises:
+        SchemaSyntaxError: if the text is not in the language, or ends in `...`.
+    """
+    schema = parse_schema(text)
+    if schema.is_vararg:
+        problem = "an operator has all its arguments in its schema, so '...' defines none"
+        fault = Fault(problem, text.rindex("..."), 3, "write a list, such as 'Tensor[] xs'")
+        raise _user_error(text, fault)
+    return schema
+
+
 def _user_error(text: str, fault: Fault) -> SchemaSyntaxError:
     """Make the error that a user sees: the problem, the line, a caret."""
     start = text.rfind("\n", 0, fault.at) + 1

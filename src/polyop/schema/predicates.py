@@ -65,7 +65,7 @@ def is_functional_schema(schema: FunctionSchema | str, *, allow_valid_view: bool
         schema: a schema or its text.
         allow_valid_view: let a view of one Tensor that returns one Tensor pass.
     """
-    if isinstance(schema, str):
+    if not isinstance(schema, FunctionSchema):
         schema = parse_schema(schema)
     if schema.is_mutable or not schema.returns:
         return False

@@ -49,7 +49,8 @@ def as_tags(tags: Tags) -> frozenset[Tag]:
         UsageError: for an unknown name.
         UsageTypeError: for something else.
     """
-    return frozenset(map(_as_tag, (tags,) if isinstance(tags, Tag | str) else tags))
+    several = isinstance(tags, Iterable) and not isinstance(tags, str)
+    return frozenset(map(_as_tag, tags if several else (tags,)))  # type: ignore[arg-type]
 
 
 def _as_tag(tag: object) -> Tag:

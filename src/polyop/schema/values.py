@@ -147,7 +147,27 @@ def _union(schema_type: UnionType, value: Any) -> Any:
     if not found:
         raise Mismatch(schema_type, value)
     # What stays as it is comes before what changes: True is no 1 in Union(int, bool).
-    return next((v for v in found if type(v) is type(value)), found[0])
+    return min(found, key=lambda new: _change(value, new))
+
+
+#: Numbers, each of a class that takes those of the classes before (S62).
+_NUMBERS = (bool, int, float, complex)
+
+
+def _change(value: Any, new: Any) -> int:
+    """Say how much a conversion changed a value: the classes of numbers that it went up."""
+    if isinstance(new, list | tuple) and new is not value:
+        values = _sequence(value)
+        if values is None:  # one number that fills a list
+            return 2 * len(_NUMBERS)
+        return max(map(_change, values, new), default=0)
+    if isinstance(new, dict) and isinstance(value, Mapping):
+        return max((_change(v, new.get(k)) for k, v in value.items()), default=0)
+    kind = type(value.item() if isinstance(value, np.generic) else value)
+    if kind is type(new):
+        return 0
+    known = kind in _NUMBERS and type(new) in _NUMBERS
+    return _NUMBERS.index(type(new)) - _NUMBERS.index(kind) if known else len(_NUMBERS)
 
 
 def opened(schema_type: Type, value: Any) -> Any:

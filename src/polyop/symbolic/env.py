@@ -158,6 +158,9 @@ class ShapeEnv:
         Raises:
             UsageError: for a negative `min`, a `max` under it, or a bound that is no plain int.
         """
+        if min is None:
+            raise UsageError("a bound is a plain int", argument="min", seen="None",
+                             fix="leave it out for 0")  # fmt: skip
         within = checked_range(min, max, default=0)
         if within[0] < 0:
             raise UsageError("a size is never negative", argument="min", seen=min)

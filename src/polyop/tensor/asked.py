@@ -59,6 +59,9 @@ def answer(tensor: Tensor, name: str, found: T) -> T:
     capture = CAPTURES.get(get_ident())
     if capture is None:
         return found
+    _by_user(tensor, name)
+    if name == "requires_grad":
+        return found  # inputs stand for their callers' in that
     given: T = capture.answer(tensor, name, found)
     return given
 
@@ -80,12 +83,21 @@ def note(tensor: Tensor, name: str) -> Tensor:
     Returns:
         The tensor that has the history: where a functionalization acts, that is the value.
     """
-    now = word()
-    asked = getattr(now.recorder, "asked", None)
-    if asked is not None and now.rule is None:  # a rule runs again with its operator
-        asker = sys._getframe(2).f_code.co_filename
-        if not asker.startswith((PACKAGE, "<polyop ")):  # code that knows what it gets
-            asked.add(name)
+    asked = getattr(word().recorder, "asked", None)
+    if asked is not None and _by_user(tensor, name):
+        asked.add(name)
     while (value := getattr(tensor.payload, "recorded_value", None)) is not None:
         tensor = value
     return tensor
+
+
+def _by_user(tensor: Tensor, name: str) -> bool:
+    """Tell whether a user's function asks; the trace of a part of it may refuse that."""
+    now = word()
+    asker = sys._getframe(3).f_code.co_filename
+    if now.rule is not None or asker.startswith((PACKAGE, "<polyop ")):
+        return False  # a rule runs again with its operator, and code of ours knows what it gets
+    doubt = getattr(now.recorder, "doubt", None)
+    if doubt is not None:
+        doubt(tensor, name)
+    return True

@@ -40,6 +40,14 @@ def retaken(step: Step, base: Any) -> Any:
             )
         number = way[0]
     i = positions[number]
+    if i < 0:
+        raise MutationError(
+            f"a view that {op.name()} gave cannot be taken again: the schema lets it be one of "
+            "several arguments",
+            op=op._schema,
+            source=op.source,
+            fix="write to a clone, or give the views of each argument by an operator of their own",
+        )
     out = dispatch(op, [*kept[:i], base, *kept[i:others]])
     for n in way:
         out = out[n]

@@ -47,8 +47,8 @@ class Sealed(Version):
     @n.setter
     def n(self, count: int) -> None:
         raise MutationError(
-            f"a result of {self.sealed} is written, and shares memory with another result in a way "
-            "that is not known",
+            f"a result of {self.sealed} is written, or shares memory with what is, in a way that "
+            "is not known",
             op=self.sealed,
             fix="copy the result (.clone()) before it is written, or let the function give results "
             "with memory of their own",

@@ -168,7 +168,8 @@ class Tensor:
     def requires_grad(self) -> bool:
         """Whether gradients flow to it."""
         t = self if self.payload.__class__ is np.ndarray else note(self, "requires_grad")
-        return t.keys & GRAD != 0
+        found = t.keys & GRAD != 0
+        return answer(self, "requires_grad", found) if CAPTURES else found
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -183,8 +184,7 @@ class Tensor:
 
     @property
     def _version(self) -> int:
-        version = self.version
-        found = int(version if version.__class__ is int else version.n)
+        found: int = self.version if self.version.__class__ is int else self.version.n
         return answer(self, "_version", found) if CAPTURES else found
 
     @property
@@ -218,7 +218,7 @@ class Tensor:
             force: also for a tensor that requires grad; detaches it.
 
         Raises:
-            AutogradError: it requires grad and `force` is false.
+            AutogradError: it requires grad, here or in its library, and `force` is false.
             DataDependentOutputError: it has no data.
         """
         if self.keys == 1 and not word():  # the plain case, which kernels are in
@@ -231,7 +231,7 @@ class Tensor:
             )
         if payload.__class__ is np.ndarray and not now & RECORDED:
             return payload
-        return self._data("numpy")
+        return self._data("detach().numpy" if force else "numpy")
 
     def item(self) -> Any:
         """Give the one element as a Python number.

@@ -10,6 +10,8 @@ import datetime
 from collections import OrderedDict, defaultdict, deque
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
+from operator import attrgetter, itemgetter
 from pathlib import PurePath
 from types import BuiltinMethodType, EllipsisType, MethodType, MethodWrapperType, NoneType
 from typing import Any
@@ -45,6 +47,7 @@ _TEXT = frozenset({
     datetime.timezone,
 })  # fmt: skip
 _SEQUENCES = frozenset({list, tuple, set, frozenset, deque})
+_GETTERS = frozenset({attrgetter, itemgetter})
 _MAPPINGS = frozenset({dict, OrderedDict, defaultdict})
 
 
@@ -57,6 +60,10 @@ def exact(value: Any) -> Any:
         return cls, repr(value)
     if cls in _SEQUENCES or (isinstance(value, tuple) and hasattr(cls, "_fields")):
         return cls, *map(exact, value), *_limit(value)
+    if cls is partial and not value.__dict__:
+        return cls, exact(value.func), exact(value.args), exact(value.keywords)
+    if cls in _GETTERS:
+        return cls, exact(value.__reduce__()[1])
     if cls in _MAPPINGS:
         factory = exact(value.default_factory) if cls is defaultdict else None
         return cls, factory, *((exact(k), exact(v)) for k, v in value.items())

@@ -126,7 +126,9 @@ def test_the_rule_runs_with_the_level_off(lib: Library) -> None:
         (lambda x: (x, 7), ("an axis that result 0 does not have", "out_dims 7")),
         (lambda x: (x, 1), ("not the batch's size", "size 2", "size 3 at axis 1")),
         (lambda x: (x, [0, 0]), ("out_dims that do not fit", "[0, 0]")),
-        (lambda x: (3, 0), ("do not fit result 0", "int 3")),
+        (lambda x: (3, 0), ("a wrong type as result 0", "Tensor", "int 3")),
+        (lambda x: (None, 0), ("a wrong type as result 0", "None")),
+        (lambda x: ([x], 0), ("a wrong type as result 0", "list of 1 (Tensor)")),
     ],
 )
 def test_a_rules_results_are_checked(lib: Library, given: Any, parts: tuple[str, ...]) -> None:
@@ -137,6 +139,36 @@ def test_a_rules_results_are_checked(lib: Library, given: Any, parts: tuple[str,
         vmap(op)(tensor(2, 3))
     for part in (*parts, "vmaptest::checked", __file__):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [(0, None), (1, 0), (2, [0])])
+def test_one_of_several_results_of_a_wrong_type_is_named(lib: Library, given: Any) -> None:
+    """S158, S48: number and type of results are the schema's, as those of a kernel are."""
+    op = operator(
+        lib, "triple(Tensor x) -> (Tensor, int, Tensor[])",
+        lambda x: (of_array(x.numpy() + 1), 3, [of_array(x.numpy() - 1)]),
+    )  # fmt: skip
+    place, dim = given
+    wrong = [None, sin(tensor(2, 3)), sin(tensor(2, 3))]
+
+    def rule(info: Any, in_dims: Any, x: Tensor) -> Any:
+        out, dims = [add(x, 1.0), 3, [sin(x)]], [0, None, 0]
+        out[place], dims[place] = wrong[place], dim
+        return tuple(out), tuple(dims)
+
+    register_vmap(op, rule, lib=lib)
+    with pytest.raises(VmapError, match=f"a wrong type as result {place}"):
+        vmap(op)(tensor(2, 3))
+
+
+def test_a_rule_of_an_operator_without_results_gives_none(lib: Library) -> None:
+    """S158, S48: anything but None is refused."""
+    op = operator(lib, "nothing(Tensor x) -> ()", lambda x: None)
+    register_vmap(op, lambda info, in_dims, x: (x, 0), lib=lib)
+    with pytest.raises(VmapError, match="must give no result"):
+        vmap(op)(tensor(2, 3))
+    register_vmap(op, lambda info, in_dims, x: (None, None), lib=lib)
+    assert vmap(lambda x: (op(x), x)[1])(tensor(2, 3)).shape == (2, 3)
 
 
 def test_several_results_want_several_out_dims(lib: Library) -> None:

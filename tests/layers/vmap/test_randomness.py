@@ -11,7 +11,8 @@ import polyop.assembly  # noqa: F401
 from polyop.errors import VmapError
 from polyop.layers.vmap import vmap
 from polyop.ops.elementwise import add
-from polyop.ops.random import Generator, bernoulli, manual_seed, rand, rand_like, uniform_
+from polyop.ops.generator import Generator, manual_seed
+from polyop.ops.random import bernoulli, rand, rand_like, uniform_
 from polyop.tensor.tensor import Tensor, of_array
 
 X = np.zeros((4, 5))

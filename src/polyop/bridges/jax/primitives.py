@@ -40,7 +40,9 @@ class Bridge:
         returns = op._schema.returns
         self.op = op
         self.holds_tensors = bool(returns) and all(str(r.type) == "Tensor" for r in returns)
-        self.views = any(kind in {"view", "views"} for kind, _ in result_forms(op._schema))
+        self.views = any(
+            kind in {"view", "views", "either"} for kind, _ in result_forms(op._schema)
+        )
         one = 0 if len(returns) == 1 else (0,) * len(returns)
         self.spec = tree.structure(one) if self.holds_tensors else None
         self.slopes = make_slopes(op.name())

@@ -30,6 +30,7 @@ from polyop.bridges.torch.hidden import announce
 from polyop.bridges.torch.listed import asks, listed
 from polyop.bridges.torch.namespaces import WAITING
 from polyop.bridges.torch.own import kernel_of, refresh, take_nested
+from polyop.bridges.torch.parts import Parts, is_made_of_parts
 from polyop.bridges.torch.randomness import each_its_own, vmap_kernel
 from polyop.bridges.torch.recorded import Target
 from polyop.bridges.torch.schema import TORCH, Translation, name_of, torch_dtype, translate
@@ -64,6 +65,7 @@ class Bridge:
         op: the operator.
         plan: its schema in PyTorch's words.
         target: the operator of `torch.library`.
+        in_parts: whether it is nothing but its parts, to PyTorch too.
     """
 
     def __init__(self, op: OpOverload) -> None:
@@ -73,6 +75,7 @@ class Bridge:
         self.unseen_text = str(self.unseen())
         self._quick: dict[bool, Callable[..., Any] | None] = {}
         self.direct: Direct | None = None
+        self.in_parts = is_made_of_parts(op)
         name = f"{op.namespace}::{name_of(op)}"
         try:
             self.library: Any = _library(op.namespace, "FRAGMENT")
@@ -89,6 +92,9 @@ class Bridge:
         short_name, _, overload = name_of(op).partition(".")
         packet = getattr(getattr(torch.ops, op.namespace), short_name)
         self.target = getattr(packet, overload or "default")
+        if self.in_parts:
+            lib.impl(name_of(op), Parts(op, plan), "CompositeImplicitAutograd")
+            return
         kernel = kernel_of(op, plan)
         lib.impl(name_of(op), kernel, "CompositeExplicitAutograd")
         take_nested(op, plan, self.target, lib)
@@ -129,6 +135,8 @@ class Bridge:
 
     def invoke(self, values: Sequence[Any]) -> Any:
         """Call with PyTorch's tensors and values, and give its tensors."""
+        if self.in_parts:
+            return self.target(*values)
         if torch.compiler.is_compiling():
             return compiled(self, values)
         if BARE.get():
@@ -267,7 +275,7 @@ def kernels_changed(op: OpOverload) -> None:
     """Let PyTorch's operator run the kernels that an operator has now, if it is there."""
     with LOCK:
         found = _BRIDGES.get(op)
-        if isinstance(found, Bridge):
+        if isinstance(found, Bridge) and not found.in_parts:
             if found.direct is not None:
                 found.direct.stop()
             refresh(op, found.plan, found.library)

@@ -23,7 +23,7 @@ from polyop.bridges.torch.kernel import tensors_in
 from polyop.bridges.torch.schema import TORCH
 from polyop.dispatch.operator import OpOverload
 from polyop.layers.payloads.answers import refuse_drawn_twice
-from polyop.ops.random import default_generator, following
+from polyop.ops.generator import default_generator, following, stand, state_of
 from polyop.schema.tags import Tag
 
 #: Whether a call comes of tensors of ours, which draw from our generator.
@@ -72,14 +72,14 @@ def drawn_by_us(op: OpOverload, fn: Callable[..., Any], *args: Any) -> Any:
 def again(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Give a function that draws at each call what it draws at the first."""
     cuda: Any = torch.cuda
-    start, ours = torch.get_rng_state(), default_generator().get_state()
+    start, ours = torch.get_rng_state(), state_of(default_generator())
     more = cuda.get_rng_state_all() if cuda.is_initialized() else []
 
     def run(*args: Any) -> Any:
         torch.set_rng_state(start)
         if more:
             cuda.set_rng_state_all(more)
-        default_generator().set_state(ours)
+        stand(default_generator(), ours)
         return fn(*args)
 
     return run

@@ -23,6 +23,7 @@ from polyop.bridges.torch.hidden import hide_all, mark
 from polyop.bridges.torch.kernel import Kernel
 from polyop.bridges.torch.nodes import as_function, as_node, let_in_all
 from polyop.bridges.torch.objects import Asked, tell
+from polyop.bridges.torch.parts import Parts
 from polyop.bridges.torch.schema import torch_dtype
 from polyop.bridges.torch.watch import QUICK
 from polyop.bridges.torch.written import is_writable
@@ -40,7 +41,12 @@ hide_all()
 _untraced: Any = torch.compiler.disable
 # Where Dynamo has given up on a call, Python runs it, and Dynamo looks at each function that is
 # called then: NumPy kernels it would compile, and what is ours it cannot.
-for _place, _name in ((calls, "call_foreign"), (Kernel, "__call__"), (Fake, "__call__")):
+for _place, _name in (
+    (calls, "call_foreign"),
+    (Kernel, "__call__"),
+    (Fake, "__call__"),
+    (Parts, "__call__"),
+):
     setattr(_place, _name, _untraced(getattr(_place, _name)))
 
 

@@ -15,6 +15,7 @@ from polyop.bridges.torch.arrays import each, our_values
 from polyop.bridges.torch.draws import is_random
 from polyop.bridges.torch.effects import keep_apart, say_effect
 from polyop.bridges.torch.kernel import check, chosen, filled, tensors_in
+from polyop.bridges.torch.parts import Parts
 from polyop.bridges.torch.schema import (
     Translation,
     our_device,
@@ -25,6 +26,7 @@ from polyop.bridges.torch.schema import (
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import ArgumentError, FakeError, MissingFakeError, UsageError
 from polyop.layers.fake.handlers import plan_of
+from polyop.layers.fake.kernels import decomposition
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.schema.base_values import Known
 from polyop.symbolic.check import CHECKS, spell
@@ -57,7 +59,9 @@ class Sizes:
                 "the size of a result depends on data, and a batch of no samples has none",
                 fix="register a vmap rule, or leave out empty batches",
             )
-        return ctx.new_dynamic_size(min=min, max=max)
+        # PyTorch has no bound that is a size itself; what is left out says less, and nothing wrong.
+        least, most = (None if isinstance(n, torch.SymInt) else n for n in (min, max))
+        return ctx.new_dynamic_size(min=least or 0, max=most)
 
 
 class TorchFakes(FakeTensorMode):
@@ -97,6 +101,10 @@ class Fake:
         if not plan.results:
             return None
         rule = plan_of(op)
+        if rule is None and decomposition(op) is not None:
+            out = chosen(plan.forms, Parts(op, plan).run(values), _in_order)
+            refuse_meta(op, plan, values, out)
+            return out
         if rule is None:
             op.missing("fake", MissingFakeError)
         mode = TorchFakes()
@@ -148,6 +156,10 @@ def _empty(meta: Meta) -> torch.Tensor:
     dtype, device = torch_dtype(meta.dtype), torch_device(meta.device)
     shape: Any = meta.shape  # with PyTorch's symbols
     return torch.empty(shape, dtype=dtype, device=device)
+
+
+def _in_order(t: torch.Tensor) -> torch.Tensor:
+    return torch.empty(t.shape, dtype=t.dtype, device=t.device)
 
 
 def _check(condition: torch.SymBool, message: str | Callable[[], str]) -> None:

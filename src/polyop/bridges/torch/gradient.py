@@ -22,6 +22,7 @@ from polyop.layers.autograd.author import RUNNING, AuthorRecorder
 from polyop.layers.autograd.context import Context, refuse
 from polyop.layers.autograd.recorders import missing_gradient, recorder_of
 from polyop.layers.rule_notes import note_rule
+from polyop.payloads.exchange import LOOKS
 from polyop.tensor.tensor import Tensor
 
 
@@ -226,7 +227,8 @@ def backward(
     own = context_of(kept, [of_array(t) for t in arrays], mirrored)
     given = kept.call.laid_out([of_array(g) for g in grads])
     recorder = kept.recorder
-    token = RUNNING.set(kept.call.op)
+    looks: list[str] = []
+    token, looking = RUNNING.set(kept.call.op), LOOKS.set(looks)
     try:
         found = run_under(QUIET, recorder.backward, own, *given)
     except Exception as error:
@@ -234,16 +236,18 @@ def backward(
         raise
     finally:
         RUNNING.reset(token)
-    return gradients(kept, found, _watched([*arrays, *grads]))
+        LOOKS.reset(looking)
+    return gradients(kept, found, _watched([*arrays, *grads]), looked=bool(looks))
 
 
-def gradients(kept: Kept, found: Any, watched: Any) -> list[Any]:
+def gradients(kept: Kept, found: Any, watched: Any, *, looked: bool = False) -> list[Any]:
     """Give what backward returned as PyTorch's gradients, one for each tensor.
 
     Args:
         kept: what forward kept.
         found: what backward returned.
         watched: a tensor whose history it would continue, or None.
+        looked: whether it has looked at data, so that its history is not whole.
 
     Raises:
         AutogradError: it does not fit.
@@ -257,7 +261,8 @@ def gradients(kept: Kept, found: Any, watched: Any) -> list[Any]:
     triples = zip(recorder.names, call.values, recorder.laid_out(found), strict=True)
     for name, value, given in triples:
         for number, grad in _pairs(call, name, value, given):
-            grads[number] = _fitting(kept, name, number, grad, watched)
+            lost = looked or getattr(grad, "payload", None).__class__ is np.ndarray
+            grads[number] = _fitting(kept, name, number, grad, watched if lost else None)
     return grads
 
 
@@ -287,7 +292,7 @@ def _fitting(kept: Kept, name: str, number: int, grad: Any, watched: Any) -> Any
         a is b or a == b for a, b in zip(array.shape, shape, strict=True)
     ):
         _unfit(kept.call, name, f"shape {tuple(shape)}", f"shape {tuple(array.shape)}")
-    if watched is not None and grad.payload.__class__ is np.ndarray:
+    if watched is not None:
         array = _unrecorded(kept.call.op, array, watched)
     if array.dtype is dtype:
         return array

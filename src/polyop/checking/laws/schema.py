@@ -28,7 +28,7 @@ from polyop.checking.sample import (
     leaves_named,
     owner_of,
 )
-from polyop.dispatch.body import result_forms
+from polyop.dispatch.body import carried_by, result_forms
 from polyop.errors import AliasError, MutationError
 from polyop.tensor.storage import shares_memory
 from polyop.tensor.tensor import Tensor
@@ -232,14 +232,14 @@ def check_sharing(
     seen: list[tuple[str, Tensor]] = []
     for name, t in leaves:
         if isinstance(t, Tensor):
-            kind, position = forms[number_of(name)]
-            aliases = kind in {"argument", "view", "views"}
-            allowed = sample.at(position) if aliases else []
+            number = number_of(name)
+            places = carried_by(case.op._schema, number, forms[number])
+            allowed = [a for place in places for a in sample.at(place)]
             for other_name, other in sample.named():
                 # What shares memory with a declared alias may share it with the result.
                 if shares_memory(t, other) and not any(shares_memory(other, a) for a in allowed):
                     _shares(case, name, f"argument {other_name!r}", source)
-            if not aliases:
+            if not places:
                 for other_name, other in seen:
                     if shares_memory(t, other):
                         _shares(case, name, other_name, source)

@@ -23,6 +23,7 @@ from polyop.dispatch.operator import CHANGES
 from polyop.errors import PolyopError, PolyopWarning
 from polyop.forks import lock_maker
 from polyop.graph import Graph, GraphModule, Node
+from polyop.graph.node import called
 from polyop.graph.runner import compile_program
 from polyop.warn import warn_once
 
@@ -150,5 +151,5 @@ def _direct(graph: Graph) -> Run | None:
     assert output is not None
     if not isinstance(output.args[0], list) or output.args[0] != [calls[0]]:
         return None
-    call: Run = calls[0].target
+    call: Run = called(calls[0].target)
     return lambda *inputs: [call(*inputs)]

@@ -17,6 +17,7 @@ from polyop.dispatch.body import Number, result_forms
 from polyop.dispatch.context import word
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import tensors_in
+from polyop.dispatch.write import shape_of
 from polyop.errors import ArgumentError, AutogradError, MutationError, PolyopError
 from polyop.layers.autograd.loans import borrow
 from polyop.layers.layouts import laid_out, layout_of
@@ -86,12 +87,13 @@ def note_views(level: Level, op: OpOverload, args: Sequence[Any], out: Any, resu
 
 
 def _viewed(op: OpOverload) -> tuple[Viewed, ...]:
-    """Give the results that are views."""
+    """Give the results that are views of tensors; those into containers nobody may write."""
     forms, maybe = result_forms(op._schema), Tag.maybe_aliasing_or_mutating in op.tags
+    kinds = shape_of(op._schema).kinds
     return tuple(
         (i if len(op._schema.returns) > 1 else None, kind == "views", position, maybe)
         for i, (kind, position) in enumerate(forms)
-        if kind in {"view", "views"}
+        if kind in {"view", "views"} and kinds[position] in {"tensor", "tensor?"}
     )
 
 
@@ -155,7 +157,7 @@ def _write_unfollowed(
             op, f"writes a tensor under {level.kind} that its gradient cannot follow", AutogradError
         )
     forms = result_forms(op._schema)
-    if any(kind in {"view", "views"} for kind, _ in forms):
+    if any(kind in {"view", "views", "either"} for kind, _ in forms):
         _refuse(op, f"gives a view under {level.kind} while it writes, which cannot be followed")
     pairs = zip(op._schema.arguments, args, strict=True)
     targets = [t for a, value in pairs if a.is_write for t in tensors_in((value,))]

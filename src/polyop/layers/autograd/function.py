@@ -276,8 +276,10 @@ def _function_backward(
     if len(values) != len(n.s1):
         raise refuse(
             cls.__name__, f"{cls.__name__}.backward returned a wrong number of gradients",
-            declared=str(len(n.s1)), seen=describe(given), source=traits.source,
-            fix="return one value per argument of forward, None where there is no gradient",
+            declared=f"a tuple of {len(n.s1)}" if len(n.s1) != 1 else "1",
+            seen=describe(given), source=traits.source,
+            fix="return one value per argument of forward in a tuple, None where there is no "
+            "gradient",
         )  # fmt: skip
     names = [*traits.names, *[f"argument {i}" for i in range(len(traits.names), len(values))]]
     for name, spec, value in zip(names, n.s1, values, strict=False):

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 from polyop.dispatch.context import Word, entered, entered_at_once, word
+from polyop.errors import UsageTypeError
 
 
-class no_grad(entered):
+class block(entered):
+    """A block, and a decorator with or without parentheses."""
+
+    __slots__ = ()
+
+    def __new__(cls, fn: Any = None) -> Self:
+        """Make a block; of a function alone, one that runs in such blocks."""
+        made = object.__new__(cls)
+        if fn is None:
+            return made
+        if not callable(fn):
+            raise UsageTypeError(f"{cls.__name__} decorates a function", seen=repr(fn),
+                                 fix=f"write {cls.__name__}() for a block")  # fmt: skip
+        return made(fn)  # type: ignore[no-any-return]
+
+
+class no_grad(block):
     """Records nothing inside.
 
     Example:
@@ -20,7 +39,7 @@ class no_grad(entered):
         return word().without_grad
 
 
-class enable_grad(entered):
+class enable_grad(block):
     """Records inside, also within `no_grad`."""
 
     __slots__ = ()
@@ -48,6 +67,10 @@ class inference_mode(entered):
     """Records nothing inside, for good: what is made there cannot be saved for backward."""
 
     __slots__ = ("_mode",)
+
+    def __new__(cls, mode: Any = True) -> Self:
+        """Make a block; of a function alone, one that runs in inference mode."""
+        return cls()(mode) if callable(mode) else object.__new__(cls)
 
     def __init__(self, mode: bool = True) -> None:
         self._mode = mode

@@ -309,6 +309,10 @@ def _wrap_text(  # noqa: PLR0917 - what a result is
     op: OpOverload, shape: Shape, form: tuple[str, int], keys: str, r: str, which: str = ""
 ) -> list[str]:
     kind, i = form
+    if kind in {"view", "views"} and shape.kinds[i] not in {"tensor", "tensor?"}:
+        kind = "new" if kind == "view" else "list"  # a view into a container: nobody may write it
+    if kind == "either":
+        kind = "value"  # nor one of one of several arguments
     more = INFERENCE_TENSOR if keys.endswith(f"| {INFERENCE_TENSOR}") else 0
     if kind == "argument":
         return [f"_t = a{i}"]

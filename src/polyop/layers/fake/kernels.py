@@ -16,9 +16,11 @@ from polyop.layers.fake.compute import by_name
 
 
 def decomposition(op: OpOverload) -> Kernel | None:
-    """Give the kernel that is made of operators."""
+    """Give the kernel that is made of operators, where none by hand goes before it (S85)."""
     kernel = op.places.top(DispatchKey.CompositeImplicitAutograd)
-    return None if kernel is None or kernel.fallthrough else kernel
+    if kernel is None or kernel.fallthrough or rule_kernel(op) is not None:
+        return None
+    return kernel
 
 
 def decomposed(way: Way, kernel: Kernel) -> Handler:
@@ -36,7 +38,7 @@ def rule_kernel(op: OpOverload) -> Kernel | None:
     kernel = top(DispatchKey.CompositeExplicitAutogradNonFunctional)
     kernel = kernel or top(DispatchKey.CompositeExplicitAutograd)
     # A `custom_op`'s own function looks into data.
-    return None if kernel is None or kernel.owner is op.places or kernel.fallthrough else kernel
+    return None if kernel is None or kernel.makes_op or kernel.fallthrough else kernel
 
 
 def as_rule(op: OpOverload, kernel: Kernel) -> Callable[..., Any]:

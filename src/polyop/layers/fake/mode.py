@@ -68,6 +68,11 @@ class FakeTensorMode(entered):
         self._count = 0
         self.tracer: Any = None
 
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        """Tell that it goes into a slot behind all user modes (S162)."""
+        return True
+
     def word(self) -> Word:
         """Give the word to enter."""
         return current_word().but(fake=self)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from polyop import tree
 from polyop.dispatch.context import PLAIN, run_under, word
 from polyop.dispatch.namespaces import ops
 from polyop.dispatch.operator import OpOverload
@@ -86,6 +87,8 @@ def write_shared(op: OpOverload, args: Sequence[Any], values: Sequence[Any]) -> 
             given[name] = value
         elif arg is None or isinstance(arg, Tensor):
             given |= _spelled(op, f"_{name}", arg, number, bases)
+        elif not _is_list(arg) and not argument.is_write:
+            given |= _within(op, name, (arg, value), number, bases)
         else:
             _require_list(op, name, arg)
             given[f"_{name}_length"] = len(arg)
@@ -98,20 +101,22 @@ def write_shared(op: OpOverload, args: Sequence[Any], values: Sequence[Any]) -> 
     return list(done[: -len(bases)])
 
 
+def _is_list(arg: Any) -> bool:
+    return isinstance(arg, (list, tuple)) and all(t is None or isinstance(t, Tensor) for t in arg)
+
+
 def _require_list(op: OpOverload, name: str, arg: Any) -> None:
-    """Refuse a container that holds more than tensors, which have no names in such a call.
+    """Refuse a written container that holds more than tensors, which have no twin in such a call.
 
     Raises:
         MutationError: an item is no tensor, or `arg` is no list of them.
     """
-    if not isinstance(arg, (list, tuple)) or not all(
-        t is None or isinstance(t, Tensor) for t in arg
-    ):
+    if not _is_list(arg):
         raise MutationError(
             f"{op.name()} writes memory that tensors deeper inside {name!r} share",
             op=op._schema,
             argument=name,
-            declared="memory that is written is shared by tensors, and lists of them, alone",
+            declared="memory that two arguments write is in tensors, and lists of them, alone",
             seen=type(arg).__name__,
             source=op.source,
             fix="give .clone() of the tensors that share memory",
@@ -166,6 +171,21 @@ def _spelled(
         f"{prefix}_stride": stride,
         f"{prefix}_storage_offset": offset,
     }
+
+
+def _within(
+    op: OpOverload, name: str, given: Any, number: dict[int, int], bases: list[Tensor]
+) -> dict[str, Any]:
+    """Say which leaves of a tree are made of bases, and how."""
+    arg, value = given
+    found: dict[str, Any] = {}
+    leaves, form = tree.flatten(value)
+    for i, leaf in enumerate(tree.leaves(arg)):
+        if any(id(r.storage) in number for r in _records(leaf)):
+            found |= _spelled(op, f"_{name}_{i}", leaf, number, bases)
+            leaves[i] = None
+    numbers = tree.unflatten(form, range(len(leaves)))
+    return found | {f"_{name}_leaves": leaves, f"_{name}_tree": numbers}
 
 
 def _place(op: OpOverload, record: Functional, base: Tensor) -> tuple[list[int], list[int], int]:

@@ -366,8 +366,8 @@ def last_step(tensor: Tensor) -> tuple[Tensor, Step] | None:
     rest = len(op._schema.arguments) - 1
     args, path = list(statics[:rest]), statics[rest:]
     kind, position = forms[path[0] if len(forms) > 1 and path else 0]
-    if len(path) != (len(forms) > 1) + (kind == "views"):
-        return None  # which of several results it is was not kept
+    if len(path) != (len(forms) > 1) + (kind == "views") or kind == "either":
+        return None  # which of several results or arguments it is was not kept
     args.insert(position, None)
     return parent, step_of(op, tuple(args), position, path)
 

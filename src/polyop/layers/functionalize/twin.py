@@ -88,7 +88,7 @@ def _kernel(op: OpOverload) -> Callable[..., Any]:
     forms = result_forms(op._schema)
     fresh = without(forms)
     # A view of what is written, or read, is memory of its own in a call that writes nothing.
-    views = {i for i in fresh if forms[i][0] in {"view", "views"}}
+    views = {i for i in fresh if forms[i][0] in {"view", "views", "either"}}
     several = len(op._schema.returns) > 1
 
     def run(*args: Any, **kwargs: Any) -> Any:

@@ -14,14 +14,14 @@ from polyop.dispatch.operator import OpOverload
 from polyop.errors import AutogradError, MissingKernelError
 from polyop.layers.payloads.facts import mapped, tensors
 from polyop.layers.payloads.plan import Plan
-from polyop.ops.random import Generator, draw
-from polyop.payloads.exchange import from_numpy, to_numpy
+from polyop.ops.generator import Generator, draw
+from polyop.payloads.exchange import from_numpy, is_cut, to_numpy
 from polyop.payloads.held import Held, of_held
 from polyop.payloads.library import Library
 from polyop.payloads.native import Call, Unsupported
 from polyop.schema.tags import Tag
 from polyop.tensor.meta import Meta
-from polyop.tensor.tensor import Tensor
+from polyop.tensor.tensor import Tensor, is_differentiable
 
 #: What a library raises where it does not do what was asked: of dtypes, options, sizes, data.
 REFUSALS = (
@@ -62,6 +62,15 @@ class Request(NamedTuple):
         """Tell whether all arrays have data."""
         given = [t.payload for v in self.args for t in tensors(v) if t.payload.__class__ is Held]
         return all(self.library.is_concrete(held.array) for held in given)
+
+    def recorded(self) -> bool:
+        """Tell whether the library's gradients would miss results that NumPy computes."""
+        op = (self.plan.twin or self.plan).op
+        formula = op.rule("formula")
+        named = zip(op._schema.arguments, self.args, strict=True)
+        given = [v for a, v in named if formula is None or a.name in formula.text]
+        held = [t.payload for v in given for t in tensors(v) if t.payload.__class__ is Held]
+        return any(is_cut(one.array, self.library, op.name()) for one in held)
 
 
 def answer(request: Request) -> Any:
@@ -133,8 +142,11 @@ def exchanged(request: Request, refusal: BaseException | None = None) -> Any:
     out = plan.kernel(*[mapped(v, as_numpy) for v in request.args])
 
     def back(x: Any) -> Any:
-        known = isinstance(x, (np.ndarray, np.generic))
-        return from_numpy(library, x, request.like) if known else x
+        if not isinstance(x, (np.ndarray, np.generic)):
+            return x
+        if is_differentiable(x.dtype) and request.recorded():
+            refuse_lost(plan.op, library, refusal)
+        return from_numpy(library, x, request.like)
 
     return tree.map_leaves(back, list(out) if isinstance(out, tuple) else out)
 
@@ -190,16 +202,38 @@ def refuse_drawn_twice(op: OpOverload, library: Library) -> None:
         )
 
 
+def refuse_lost(op: OpOverload, library: Library, refusal: BaseException | None = None) -> NoReturn:
+    """Refuse a result of NumPy's kernel, which the library's gradients would take for a constant.
+
+    Raises:
+        AutogradError: always.
+    """
+    raise AutogradError(
+        f"{op.name()} would be computed by NumPy here, and cut from the gradients of "
+        f"{library.name}{_reason(refusal)}",
+        op=op._schema,
+        declared=f"a native kernel for {library.name}, through which gradients flow",
+        source=op.source,
+        fix="call it on what is detached, or in another dtype",
+    ) from refusal
+
+
+def _reason(refusal: BaseException | None) -> str:
+    """Say why the native kernel has no answer."""
+    if refusal is None:
+        return ""
+    why = f" ({type(refusal).__name__}: {refusal})"[:200] if str(refusal) else ""
+    return f": its native kernel cannot do this call{why}"
+
+
 def no_data(op: OpOverload, library: Library, refusal: BaseException | None = None) -> NoReturn:
     """Refuse what a library only traces.
 
     Raises:
         MissingKernelError: always.
     """
-    why = f" ({type(refusal).__name__}: {refusal})"[:200] if refusal and str(refusal) else ""
     raise MissingKernelError(
-        f"{op.name()} has no kernel for what {library.name} traces"
-        + (f": its native kernel cannot do this call{why}" if refusal is not None else ""),
+        f"{op.name()} has no kernel for what {library.name} traces{_reason(refusal)}",
         op=op._schema,
         declared="NumPy's kernel on converted data, which a tracer or fake has not",
         source=op.source,

@@ -16,7 +16,7 @@ from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.resolve import Way
 from polyop.dispatch.table import Kernel
-from polyop.errors import AliasError, ArgumentError
+from polyop.errors import AliasError, ArgumentError, MutationError
 from polyop.layers.payloads.answers import no_data
 from polyop.layers.payloads.facts import library_in, tensors
 from polyop.layers.payloads.handlers import put
@@ -98,11 +98,24 @@ def _returned(
     kind, i = form
     if kind == "argument":
         return args[i]
+    if kind == "either":
+        refuse_either(op)
     if kind == "view":
         return _linked(op, value, back(value), args, i, None)
     if kind == "views":
         return [_linked(op, t, back(t), args, i, n) for n, t in enumerate(value)]
     return tree.map_leaves(back, value)
+
+
+def refuse_either(op: OpOverload) -> NoReturn:
+    """Refuse a view of one of several arguments that are another library's arrays."""
+    raise MutationError(
+        f"{op.name()} gives one of several arguments, or a view of it, and of the arrays of "
+        "another library nobody knows which",
+        op=op._schema,
+        source=op.source,
+        fix="give the views of each argument by an operator of their own",
+    )
 
 
 def _linked(  # noqa: PLR0917 - what a view is

@@ -20,6 +20,7 @@ from polyop.layers.payloads.answers import (
     deferred,
     native,
     no_data,
+    refuse_lost,
 )
 from polyop.layers.payloads.facts import described, fact, library_in, mapped, tensors
 from polyop.layers.payloads.plan import Plan, plan
@@ -31,7 +32,7 @@ from polyop.payloads.native import Call
 from polyop.schema.tags import Tag
 from polyop.tensor.meta import Meta
 from polyop.tensor.storage import bump, share
-from polyop.tensor.tensor import Tensor
+from polyop.tensor.tensor import Tensor, is_differentiable
 
 
 def handler_of(op: OpOverload, code: int) -> Handler:
@@ -131,6 +132,8 @@ def _written_by_kernel(request: Request) -> Any:
     plan, library = request.plan, request.library
     if not request.concrete():
         no_data(plan.op, library)
+    if is_differentiable(request.wanted.dtype) and request.recorded():
+        refuse_lost(plan.op, library)
 
     def kernel(array: Any, *rest: Any) -> Any:
         copy = np.array(array)
@@ -170,15 +173,17 @@ def _write_numpy(found: Plan, recorded: bool, args: tuple[Any, ...]) -> Any:
     """Write values of another library's arrays into NumPy's."""
     op, x = found.op, args[0]
     library, _ = library_in(op, args)
-    if recorded:
+    request = Request(found, library, None, args, None)
+    if not request.concrete():
+        no_data(op, library)
+    if recorded or (is_differentiable(x.dtype) and request.recorded()):
         raise MutationError(
             f"{op.name()} writes an array of {library.name} into one of NumPy, and gradients do "
             "not cross there",
             op=op._schema,
-            fix="make both tensors of one library, or write under no_grad",
+            fix="make both tensors of one library, as with polyop.zeros_like(values); or write "
+            "what is detached",
         )
-    if not Request(found, library, None, args, None).concrete():
-        no_data(op, library)
     given = [mapped(v, as_numpy) for v in args[1:]]
     bump(x)
     found.kernel(x.payload, *given)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from polyop.dispatch.context import word
-from polyop.errors import UsageError
+from polyop.errors import CaptureError, UsageError
 from polyop.graph import GraphModule
 from polyop.layers.trace.proxy import PreDispatchModule
 from polyop.schema.opaque import is_input
@@ -24,6 +24,7 @@ from polyop.tree.same import Same
 ANSWERS: dict[str, Callable[[Any], Any]] = {
     "_base": lambda x: x._base is not None,
     "grad": lambda x: x.grad is not None,
+    "is": lambda _: "no other input",
     "is_contiguous": lambda x: x.is_contiguous(),
     "is_leaf": lambda x: (x.is_leaf, x.requires_grad),
     "requires_grad": lambda x: x.requires_grad,
@@ -105,6 +106,8 @@ class SizeGuards:
         """
         if self.asked:
             pass_on(self.asked)
+        if "is" in self.asked:
+            refuse_same(self.names, inputs, UsageError)
         facts = tuple([self._facts(x) for x in inputs])
         if facts in self.passed or len(facts) != len(self.names):
             return
@@ -154,6 +157,27 @@ class SizeGuards:
         strides = x.stride() if self.strided else ()
         answers = tuple([ANSWERS[name](x) for name in self.asked]) if self.asked else ()
         return payload.shape, strides, payload.dtype, answers
+
+
+def refuse_same(
+    names: Sequence[str], inputs: Sequence[Any], kind: type[UsageError | CaptureError]
+) -> None:
+    """Refuse one tensor as two inputs, where the function compares tensors by identity.
+
+    Raises:
+        UsageError: or what `kind` is.
+    """
+    first: dict[int, str] = {}
+    for name, x in zip(names, inputs, strict=False):
+        other = first.setdefault(id(x), name) if isinstance(x, Tensor) else name
+        if other != name:
+            raise kind(
+                "the function compares tensors by identity, and its program has different ones",
+                argument=name,
+                declared=f"another tensor than {other}",
+                seen="the same",
+                fix="pass a copy: .clone(), or call the function itself",
+            )
 
 
 def _fixed(x: Any) -> Fixed | None:

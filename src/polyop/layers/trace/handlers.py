@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from polyop.dispatch.bits import FAKE, FAKE_MODE, TRACE
+from polyop.dispatch.below import below_passed, whole_of
+from polyop.dispatch.bits import FAKE, FAKE_MODE, TENSOR_BITS, TRACE
 from polyop.dispatch.body import result_forms
 from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.operator import Handler, OpOverload
-from polyop.dispatch.resolve import Way
+from polyop.dispatch.resolve import Way, keyset_of
 from polyop.dispatch.write import Shape, base_scope, indent, make_function, shape_of, spelled_tuple
 from polyop.errors import MissingRuleError
 from polyop.graph import Node
@@ -35,19 +37,25 @@ class TraceLayer:
         if composite is not None and not _has_own_kernel(way.op):
             # What it is made of is recorded instead (S209).
             return decomposed(way, composite)
-        return generate(way)
+        target = below_passed(way.op, way.keys, plain_keys(way.code))
+        return generate(way, target)
+
+
+def plain_keys(code: int) -> DispatchKeySet:
+    """Give the keys of a call of the same tensors where nothing is active."""
+    return keyset_of(code & TENSOR_BITS)
 
 
 def _has_own_kernel(op: OpOverload) -> bool:
     return bool({DispatchKey.CPU, DispatchKey.CompositeExplicitAutograd} & set(op.kernels()))
 
 
-def generate(way: Way) -> Handler:
+def generate(way: Way, target: OpOverload) -> Handler:
     """Write the handler: run, make the node, link it, name the results by it."""
     op, shape = way.op, shape_of(way.op._schema)
     scope = base_scope(
-        op, below=_below(way), Node=Node, CALL=CALL_FUNCTION, describe=describe,
-        is_default=is_default, instead=instead, plain=_PLAIN, TensorType=Tensor,
+        op, below=_below(way), target=target, listed=whole_of(op), Node=Node, CALL=CALL_FUNCTION,
+        describe=describe, is_default=is_default, instead=instead, plain=_PLAIN, TensorType=Tensor,
         FAILURES=FAILURES,
     )  # fmt: skip
     for i, argument in enumerate(op._schema.arguments):
@@ -55,12 +63,13 @@ def generate(way: Way) -> Handler:
             scope[f"d{i}"] = thaw(argument.default_value)
     lines = [
         "_tr = word().tracer",
-        f"if _tr.table and op in _tr.table: return instead(_tr, op, {spelled_tuple(shape.names)})",
+        "if _tr.table and listed in _tr.table: "
+        f"return instead(_tr, listed, {spelled_tuple(shape.names)})",
         f"try: _r = below({', '.join(shape.names)})",
         "except FAILURES as _e: _tr.note_failure(_e); raise",
         "_g = _tr.graph",
         *nodes_text(shape),
-        "_n = Node(); _n.op = CALL; _n.target = op; _n.users = {}",
+        "_n = Node(); _n.op = CALL; _n.target = target; _n.users = {}",
         *arguments_text(op, shape),
         *users_text(shape),
         # After the arguments: these may have added nodes of their own.

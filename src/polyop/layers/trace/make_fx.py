@@ -12,17 +12,18 @@ from polyop.dispatch.bits import GRAD, WRAPPED
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.pre_dispatch import with_pre_dispatch
 from polyop.dispatch.registry import as_operator
-from polyop.errors import UsageError, nearest
+from polyop.errors import CaptureError, UsageError, nearest
 from polyop.graph import GraphModule
 from polyop.graph.node import identifier
 from polyop.layers.fake.mode import FakeTensorMode, mode_inside
 from polyop.layers.trace.callers import Callers
-from polyop.layers.trace.guarded import SizeGuards, answers_of, guarded
+from polyop.layers.trace.guarded import SizeGuards, answers_of, guarded, refuse_same
 from polyop.layers.trace.nested import refuse_lost_writes
 from polyop.layers.trace.outside import is_outside, levels_outside, share_as_outside
 from polyop.layers.trace.proxy import PreDispatchModule, ProxyMode
 from polyop.layers.trace.tracer import Tracer, refuse_kind
 from polyop.layers.trace.wrappers import inside, put_together, taken_apart
+from polyop.lazy import load
 from polyop.schema.opaque import is_input
 from polyop.source import source_of
 from polyop.symbolic import ShapeEnv
@@ -110,6 +111,7 @@ def _traced(
     tracer = Tracer(table=table, outside=outside)
     named = zip(leaf_names(f, args), leaves, strict=True)
     parts = [part for pair in named for part in taken_apart(*pair)]
+    _look_for_same(f, tracer, parts, guards=own is not None)
     inputs = [_input(tracer, mode, *part) for part in parts]
     share_as_outside([x for _, x in parts], inputs, outside)
     before = [answers_of(x) for x in inputs] if own is not None else []
@@ -140,6 +142,22 @@ def _traced(
         module = guarded(module, SizeGuards(own, names, inputs, before, tracer.asked))
     module.__dict__["shape_env"] = env
     return module
+
+
+def _look_for_same(
+    f: Callable[..., Any], tracer: Tracer, parts: Sequence[tuple[str, Any]], *, guards: bool
+) -> None:
+    """Refuse one tensor as two inputs, or note to do so later, if the function compares them.
+
+    Raises:
+        CaptureError: there are such inputs, which are two tensors in the trace.
+    """
+    tensors = [part for part in parts if isinstance(part[1], Tensor)]
+    same = len({id(x) for _, x in tensors}) < len(tensors)
+    asks = load("polyop.objects.identity:compares_identity")
+    if (same or (guards and len(tensors) > 1)) and asks(f):
+        tracer.asked.add("is")
+        refuse_same([name for name, _ in tensors], [x for _, x in tensors], CaptureError)
 
 
 def _mode(tracing_mode: str, leaves: Sequence[Any]) -> FakeTensorMode | None:

@@ -11,10 +11,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from polyop.devices import DType
+from polyop.dispatch.below import below_passed, whole_of
+from polyop.dispatch.bind import code_of
+from polyop.dispatch.bits import EXCLUDE_SHIFT, INFERENCE
 from polyop.dispatch.context import Word, run_under, set_word, word
 from polyop.dispatch.infra_modes import ModeKey
 from polyop.dispatch.modes import DispatchMode
+from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.pre_dispatch import with_pre_dispatch
+from polyop.dispatch.resolve import keyset_of
 from polyop.graph import GraphModule
 from polyop.graph.node import CALL_FUNCTION
 from polyop.layers.autocast import autocast, autocast_dtypes
@@ -39,7 +44,7 @@ class ProxyMode(DispatchMode):
     def __dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call with this mode off, and add its node."""
         given = kwargs or {}
-        instead = self.tracer.table.get(op)
+        instead = self.tracer.table.get(whole_of(op))
         if instead is not None:
             return run_under(with_pre_dispatch(word(), self), instead, *args, **given)
         if types:
@@ -54,7 +59,7 @@ class ProxyMode(DispatchMode):
             self.tracer.note_failure(error)
             raise
         self.note(word())
-        self.tracer.record(op, args, given, _inside(result))
+        self.tracer.record(_called(op, args, given), args, given, _inside(result))
         return result
 
     def note(self, now: Word) -> None:
@@ -91,6 +96,15 @@ class ProxyMode(DispatchMode):
 
     def _call(self, target: Callable[..., None], *args: Any) -> None:
         self.tracer.graph.create_node(CALL_FUNCTION, target, args)
+
+
+def _called(op: OpOverload, args: Any, kwargs: Any) -> OpOverload:
+    """Give an operator without the kernels that are excluded where it is called."""
+    now = int(word())
+    if not now >> EXCLUDE_SHIFT and not now & INFERENCE:
+        return op
+    code = code_of((args, kwargs))
+    return below_passed(op, keyset_of(code | now), keyset_of(code))
 
 
 def _inside(result: Any) -> Any:

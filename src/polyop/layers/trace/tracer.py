@@ -49,12 +49,16 @@ class Tracer:
         inner: the graphs of traces that ran inside this one (`nested.py`).
         stray: the error for a thread that computes with its tensors and is not seen.
         knows_layouts: whether the program is only for inputs that lie as those of the trace.
-        asked: what the function asked of tensors besides shape, dtype and device, by name; traces
-            inside this one ask for it too.
+        runs_once: whether what it records runs once, in the call that it records.
+        whole_calls: whether a call on which an author's kernel acts above the trace is one node.
+        around: these calls (`whole.py`).
+        asked: what was asked of tensors besides shape, dtype and device, here and in traces inside.
     """
 
     stray: type[CaptureError] = CaptureError
     knows_layouts = False
+    runs_once = False
+    whole_calls = True
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class Tracer:
         if isinstance(recorder, Tracer):
             self.asked, self.knows_layouts = recorder.asked, recorder.knows_layouts
         self.inner: list[Graph] = []
+        self.around: list[Any] = []
 
     # -- values to nodes ------------------------------------------------------
 
@@ -100,6 +105,12 @@ class Tracer:
         except AttributeError:
             return self.lift(tensor)
         return node if node.graph is self.graph else self.lift(tensor)
+
+    def made_node(self, tensor: Tensor) -> Node | None:
+        """Give the node of a tensor that has one by now."""
+        if self.is_tracked(tensor):
+            return tensor.graph_node  # type: ignore[no-any-return]
+        return self._lifted.get(id(tensor), (tensor, None))[1]
 
     def is_tracked(self, tensor: Tensor) -> bool:
         """Tell whether some node of this graph made a tensor."""
@@ -333,6 +344,8 @@ class Tracer:
             add_assertions(self.sizes, env)
         leaves, spec = tree.flatten(result)
         self.graph.output(tree.unflatten(spec, [self.value(leaf) for leaf in leaves]))
+        if self.around:
+            load("polyop.layers.trace.whole:settle")(self.graph, self.around)
         return GraphModule(self.constants, self.graph, class_name)
 
 

@@ -11,11 +11,12 @@ from polyop.dispatch.bits import BATCHED
 from polyop.dispatch.body import result_forms
 from polyop.dispatch.context import reset_word, set_word
 from polyop.dispatch.operator import OpOverload
-from polyop.dispatch.results import describe
+from polyop.dispatch.results import converted, describe
 from polyop.errors import VmapError
 from polyop.layers.rule_notes import note_rule
 from polyop.layers.vmap.batch import VmapInfo, VmapLevel, batched, peel_all
 from polyop.schema.tags import Tag
+from polyop.schema.values import Mismatch
 from polyop.tensor.storage import Version, share, shares_memory
 from polyop.tensor.tensor import Tensor
 
@@ -88,9 +89,13 @@ def wrap_results(
     if forms is None:
         forms = op.notes["vmap forms"] = result_forms(op._schema)
     if not forms:
+        if output is not None:
+            _refuse(op, "must give no result", "(None, None)", describe(output))
         return None
     outputs = [output] if len(forms) == 1 else _several(op, output, len(forms), "results")
     dims = _spread(op, out_dims, len(forms))
+    if not op.is_builtin:
+        outputs = [_typed(op, i, value) for i, value in enumerate(outputs)]
     done = [
         _result(op, args, form, _wrap(level, op, f"result {i}", value, dim))
         for i, (value, dim, form) in enumerate(zip(outputs, dims, forms, strict=True))
@@ -99,6 +104,19 @@ def wrap_results(
 
 
 _ONE_NEW = (("new", -1),)
+
+
+def _typed(op: OpOverload, i: int, value: Any) -> Any:
+    """Give a result as the schema declares it; what was written is an argument in any case."""
+    declared = op._schema.returns[i]
+    if declared.is_write:
+        return value
+    try:
+        value = converted(declared.type, value)
+    except Mismatch:
+        where = f"result {i}"
+        _refuse(op, f"gives a wrong type as {where}", declared.type, describe(value), where)
+    return value
 
 
 def _several(op: OpOverload, value: Any, n: int, what: str) -> list[Any]:
@@ -123,6 +141,8 @@ def _result(op: OpOverload, args: Sequence[Any], form: tuple[str, int], done: An
     kind, position = form
     if kind == "argument":
         return args[position]
+    if kind in {"view", "views"} and not isinstance(args[position], Tensor):
+        return done  # a view into a container: nobody may write either
     if kind == "view" and isinstance(done, Tensor) and done is not args[position]:
         base = args[position]
         maybe = Tag.maybe_aliasing_or_mutating in op.tags

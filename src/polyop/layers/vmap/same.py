@@ -9,7 +9,7 @@ import numpy as np
 
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.operator import OpOverload
-from polyop.ops.random import Generator, default_generator
+from polyop.ops.generator import Generator, default_generator, stand, state_of
 
 
 def same_draws(
@@ -17,10 +17,10 @@ def same_draws(
 ) -> Callable[[OpOverload, Sequence[Any]], Any]:
     """Give a call that puts the generator back to where the first sample found it."""
     generator = _generator(values)
-    start = _state(generator)
+    start = state_of(generator)
 
     def again(op: OpOverload, sample: Sequence[Any]) -> Any:
-        _set_state(generator, start)
+        stand(generator, start)
         return call(op, sample)
 
     return again
@@ -56,19 +56,6 @@ def draw_again(level: Any, values: Sequence[Any]) -> None:
         return
     chunk.met.add(generator)
     if generator in chunk.starts:
-        _set_state(generator, chunk.starts[generator])
+        stand(generator, chunk.starts[generator])
     else:
-        chunk.starts[generator] = _state(generator)
-
-
-def _state(generator: Generator | np.random.Generator) -> Any:
-    if isinstance(generator, Generator):
-        return generator.get_state()
-    return dict(generator.bit_generator.state)
-
-
-def _set_state(generator: Generator | np.random.Generator, state: Any) -> None:
-    if isinstance(generator, Generator):
-        generator.set_state(state)
-    else:
-        generator.bit_generator.state = state
+        chunk.starts[generator] = state_of(generator)
