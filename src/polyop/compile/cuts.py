@@ -18,7 +18,7 @@ from polyop import tree
 from polyop.compile.outlines import parts_of
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import BACKENDS, FAKE, GRAD, NUMPY, OTHER
-from polyop.dispatch.context import Word, run_under, word
+from polyop.dispatch.context import AUTOGRAD, Word, run_under, word
 from polyop.dispatch.modes import DispatchMode
 from polyop.errors import FakeError, MissingRuleError
 from polyop.graph.node import called
@@ -74,9 +74,11 @@ class Recorder(DispatchMode):
         given = kwargs or {}
         if word().tracer is not self.tracer:
             return called(op)(*args, **given)  # of a trace inside the function, which records it
-        if _has_grad((args, given)) or _has_objects(op, (args, given)):
+        whole = not hasattr(op, "_schema")
+        if whole or _has_grad((args, given)) or _has_objects(op, (args, given)):
             # A parameter from elsewhere: from here on autograd must see the calls. What is
-            # done to an object must be done when the code that follows looks at it.
+            # done to an object must be done when the code that follows looks at it. Functions
+            # that an operator gets may do either.
             return self._now(op, args, given)
         self.tracer.noted = None
         try:
@@ -103,6 +105,9 @@ class Recorder(DispatchMode):
         # Under what is on now: what has acted already, such as autograd, acts no second time.
         before = self.outer
         outer = word().but(tracer=before.tracer, fake=before.fake, modes=before.modes)
+        if not hasattr(op, "_schema") and not _has_grad((args, kwargs)):
+            # Of what a function calls nothing has acted, unless a gradient records the whole.
+            outer = outer.but(below=before.below, exclude=outer.exclude - AUTOGRAD)
         return run_under(outer, called(op), *args, **kwargs)
 
     def flush(self) -> None:

@@ -27,6 +27,7 @@ from polyop.hop.lifting import Lifted, free_of
 from polyop.hop.operator import HigherOrderOperator
 from polyop.hop.pullbacks import Step, refuse_repeated
 from polyop.hop.pushforwards import pushed
+from polyop.hop.questions import refuse_lost
 from polyop.hop.rules import Interpreter, below_autograd, register_fake
 from polyop.hop.schema import HopSchemaGenerator
 from polyop.hop.sharing import Told
@@ -271,6 +272,7 @@ class ControlOperator(HigherOrderOperator):
         )
         graphs = self.graphs(tracer, form, mode, pre_dispatch=pre_dispatch)
         lifted = graphs[-1].lifted
+        refuse_lost(tracer, self, () if graded(form) else lifted)
         for fn, graph in zip(form.functions, graphs, strict=True):
             fn.used += [x for x in lifted if isinstance(x, Tensor)]  # type: ignore[attr-defined]
             if fn.recorded:  # type: ignore[attr-defined]

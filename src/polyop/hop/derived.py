@@ -26,6 +26,7 @@ from polyop.hop.functionalize_api import FunctionalizeAPI
 from polyop.hop.gradient import Recorded, differentiable_call, remade
 from polyop.hop.operator import HigherOrderOperator
 from polyop.hop.pullbacks import refuse_acting
+from polyop.hop.questions import refuse_lost
 from polyop.hop.rules import Interpreter, below_autograd, register_fake
 from polyop.hop.schema import HopSchemaGenerator
 from polyop.hop.sharing import Told
@@ -164,6 +165,8 @@ class SubgraphOperator(HigherOrderOperator):
         )
         if isinstance(subgraph, Recorded):
             subgraph.check(self, found)
+        else:
+            refuse_lost(tracer, self, found.lifted)
         args = (found.module, *tree.leaves(operands), *found.lifted)
         return record_call(tracer, self, args, options, self.onward(*args, **options))
 

@@ -7,7 +7,7 @@ an answer that is not known to be that of a plain call is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from polyop import tree
@@ -69,6 +69,27 @@ def refuse_unknown(tracer: Asked, tensor: Tensor, name: str) -> None:
         )
         tracer.note_failure(error)
         raise error
+
+
+def refuse_lost(tracer: Any, op: Any, lifted: Sequence[Any]) -> None:
+    """Refuse tensors that require grad and are no operands, where gradients are captured too.
+
+    Raises:
+        CaptureError: there is one; the call is recorded without a gradient.
+    """
+    if tracer.whole_calls or tracer.runs_once or not word().grad:
+        return  # gradients are found when the program runs
+    for x in lifted:
+        if isinstance(x, Tensor) and x.keys & GRAD:
+            error = CaptureError(
+                f"the function of {op} uses a tensor that requires grad and is no operand",
+                op=op,
+                seen=f"shape {tuple(x.shape)}",
+                source=caller(),
+                fix="pass it to the function as an operand",
+            )
+            tracer.note_failure(error)
+            raise error
 
 
 def knows(tracer: Asked, tensor: Tensor, name: str) -> bool:

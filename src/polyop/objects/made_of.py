@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import sys
 from enum import Enum
 from functools import cached_property, lru_cache, partial, partialmethod
 from types import (
@@ -122,3 +123,9 @@ def is_told_anew(value: Any) -> bool:
     if not isinstance(value, (FunctionType, BuiltinMethodType)):
         return False
     return value.__module__ in _TELLING or value in {os.getenv, os.urandom}
+
+
+def is_log(value: Any) -> bool:
+    """Tell whether an object takes records of a log; what it does with them is its own affair."""
+    logging = sys.modules.get("logging")
+    return logging is not None and isinstance(value, logging.Filterer)

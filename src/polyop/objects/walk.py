@@ -32,6 +32,7 @@ from polyop.objects.made_of import (
     home_of,
     is_code,
     is_foreign,
+    is_log,
     is_told_anew,
     is_users_class,
     others_of,
@@ -70,6 +71,8 @@ _OPEN = (SimpleNamespace,)
 _DYNAMIC = frozenset({"getattr", "attrgetter", "methodcaller", "vars", "dir", "__dict__"})
 #: What changes with each use, and does not show it.
 _SILENT = (random.Random, np.random.Generator, np.random.RandomState, io.IOBase, *ProxyTypes)
+#: What runs when an object is made, which nobody does of a class that code does not have.
+_MAKING = frozenset({"__init__", "__new__", "__post_init__"})
 #: What a weak reference may be of, and a program keep alive.
 _LASTING = (type, FunctionType, ModuleType, type(None))
 #: The name that code has for a value, or the id of what the value is in.
@@ -93,7 +96,10 @@ class Walk:
         self.used: set[str] = set()
         #: By the id of a value, what it is called.
         self.called: dict[Called, dict[Called, None]] = {}
-        self.classes: dict[type, None] = {}
+        #: Whether code has the class, and not only objects of it.
+        self.classes: dict[type, bool] = {}
+        #: By id, functions that run when an object is made, of classes that code does not have.
+        self.past: set[int] = set()
         self.modules: dict[int, ModuleType] = {}
         #: What was asked of which class about those that count as its own.
         self.related: dict[type, set[str]] = {}
@@ -191,7 +197,7 @@ class Walk:
         elif isinstance(value, FunctionType):
             self._function(value)
         elif isinstance(value, type):
-            self._class(value)
+            self._class(value, had=True)
         elif isinstance(value, ModuleType):
             self.modules[id(value)] = value
             self._class(type(value))
@@ -252,7 +258,8 @@ class Walk:
             self._later(getattr(fn, "__wrapped__", None), DEEPEST, id(fn))
             return
         self.names |= found.names.union(fn.__code__.co_freevars)
-        self.used |= (found.names - found.stored).union(fn.__code__.co_freevars)
+        if id(fn) not in self.past:
+            self._use(fn)
         for name in found.variables:
             if name in space or not hasattr(builtins, name):
                 self._read(space, name)
@@ -267,9 +274,13 @@ class Walk:
         if more:
             self._later(fn.__dict__, DEEPEST)
 
+    def _use(self, fn: FunctionType) -> None:
+        found, free = named(fn.__code__), fn.__code__.co_freevars
+        self.used |= (found.names - found.stored).union(free)
+
     # -- objects --------------------------------------------------------------
 
-    def _class(self, cls: type) -> None:
+    def _class(self, cls: type, *, had: bool = False) -> None:
         kind: type = type(cls)
         for base in (*cls.__mro__, *kind.__mro__):
             if is_users_class(base, self.root) and (id(base), Members, "") not in self.found:
@@ -277,23 +288,31 @@ class Walk:
                 for name in data_of(base):
                     self._later(vars(base)[name], DEEPEST, name)
         if not issubclass(cls, Tensor):  # whose code is traced as a layer, and runs no more
-            self.classes[cls] = None
+            self.classes[cls] = self.classes.get(cls, False) or had
 
     def _object(self, owner: Any, left: int) -> None:
         cls = type(owner)
-        if is_input(owner):
+        if is_log(owner):
+            self._levels(owner)
+        elif is_input(owner):
             inner = Walk(self.root)
             inner.seen[id(owner)] = owner
             inner._inside(owner, left)
             while inner.waiting and len(inner.found) < MOST:
                 inner._visit(*inner.waiting.pop())
             self._add(State(owner, guards_of(owner), tuple(inner.found.values())))
-            return
-        if is_users_class(cls, self.root) or isinstance(owner, _OPEN):
+        elif is_users_class(cls, self.root) or isinstance(owner, _OPEN):
             self._class(cls)
             self._inside(owner, DEEPEST)
         elif left > 0 and home_of(cls).partition(".")[0] not in {"polyop", "builtins", "numpy"}:
             self._inside(owner, left - 1, id(owner))
+
+    def _levels(self, log: Any) -> None:
+        """Read what a log answers: whether it takes a record."""
+        while log is not None:
+            for name in vars(log).keys() & {"level", "disabled"}:
+                self._read(vars(log), name)
+            log = getattr(log, "parent", None)
 
     def _inside(self, owner: Any, left: int, called: Called | None = None) -> None:
         """Go on to what an object has; code names that, unless it is a library's."""
@@ -323,24 +342,33 @@ class Walk:
 
     def _look_up(self) -> None:
         """Go to the methods, and what modules have, by the names that are known so far."""
-        for cls in list(self.classes):
+        for cls, had in list(self.classes.items()):
             kind: type = type(cls)
+            made = had or not self.names.isdisjoint({"type", "__class__"})
             for base in (*cls.__mro__, *kind.__mro__):
                 if is_users_class(base, self.root):
-                    self._members(base)
+                    self._members(base, made=made)
             if is_users_class(cls, self.root):
                 self._relatives(cls)
         for module in list(self.modules.values()):
             self._module(module)
 
-    def _members(self, cls: type) -> None:
+    def _members(self, cls: type, *, made: bool) -> None:
         every = not self.names.isdisjoint(_DYNAMIC)
         for name, value in list(vars(cls).items()):
             special = name[:2] == name[-2:] == "__"
             if not hasattr(type(value), "__get__") and not (special and name in self.names):
                 continue
             if every or name in self.names or (special and is_code(value)):
+                if name in _MAKING and isinstance(value, FunctionType):
+                    self._making(value, made=made or name in self.names)
                 self._later(value, DEEPEST, name)
+
+    def _making(self, fn: FunctionType, *, made: bool) -> None:
+        if made and id(fn) in self.past:
+            self._use(fn)
+        elif not made and id(fn) not in self.seen:
+            self.past.add(id(fn))
 
     def _relatives(self, cls: type) -> None:
         asked = {"__subclasses__"} & self.names
