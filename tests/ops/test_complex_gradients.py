@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -61,10 +62,8 @@ def _takes(fn: Any, arrays: list[Any]) -> bool:
     return bool(results) and finite and all(t.requires_grad for t in results)
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", NAMES)
-def test_of_each_operator(name: str) -> None:
-    """S124: the gradient of a complex argument is the conjugated derivative."""
+def _calls(name: str) -> Iterator[tuple[Any, list[Any]]]:
+    """Give calls of an operator that compute finite complex numbers: a function, and its arrays."""
     for count in (1, 2):
         for extra in EXTRAS:
             arrays = [_numbers((2, 2)) for _ in range(count)]
@@ -72,53 +71,51 @@ def test_of_each_operator(name: str) -> None:
             def fn(*tensors: Any, extra: Any = extra) -> Any:
                 return getattr(core, name)(*tensors, *extra)
 
-            if not _takes(fn, arrays):
-                continue
-            inputs = [polyop.from_numpy(a.copy()).requires_grad_() for a in arrays]
-            results = _floating(fn(*inputs))
-            weights = [
-                _numbers(t.shape) if t.dtype.kind == "c" else rng.normal(size=t.shape)
-                for t in results
-            ]
-            try:
-                grads = polyop.autograd.grad(
-                    results, inputs, [polyop.from_numpy(w) for w in weights], allow_unused=True
-                )
-            except MissingGradientError:
-                continue
-            except AutogradError as error:  # of factors with a free phase
-                assert "phases" in str(error)
-                continue
-            for place, grad in enumerate(grads):
-                found = np.zeros((2, 2)) if grad is None else grad.numpy()
-                wanted = _slope(fn, arrays, place, weights)
-                np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+            if _takes(fn, arrays):
+                yield fn, arrays
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", NAMES)
+def test_of_each_operator(name: str) -> None:
+    """S124: the gradient of a complex argument is the conjugated derivative."""
+    for fn, arrays in _calls(name):
+        inputs = [polyop.from_numpy(a.copy()).requires_grad_() for a in arrays]
+        results = _floating(fn(*inputs))
+        weights = [
+            _numbers(t.shape) if t.dtype.kind == "c" else rng.normal(size=t.shape) for t in results
+        ]
+        try:
+            grads = polyop.autograd.grad(
+                results, inputs, [polyop.from_numpy(w) for w in weights], allow_unused=True
+            )
+        except MissingGradientError:
+            continue
+        except AutogradError as error:  # of factors with a free phase
+            assert "phases" in str(error)
+            continue
+        for place, grad in enumerate(grads):
+            found = np.zeros((2, 2)) if grad is None else grad.numpy()
+            wanted = _slope(fn, arrays, place, weights)
+            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", NAMES)
 def test_of_a_dtype_that_is_another_object(name: str) -> None:
     """S124: an array of a pickle has an equal dtype that is not the same object."""
-    for count in (1, 2):
-        for extra in EXTRAS:
-            arrays = [_numbers((2, 2)) for _ in range(count)]
-
-            def fn(*tensors: Any, extra: Any = extra) -> Any:
-                return getattr(core, name)(*tensors, *extra)
-
-            if not _takes(fn, arrays):
+    for fn, arrays in _calls(name):
+        found = []
+        for given in (arrays, pickle.loads(pickle.dumps(arrays))):
+            inputs = [polyop.from_numpy(a).requires_grad_() for a in given]
+            results = _floating(fn(*inputs))
+            try:
+                grads = polyop.autograd.grad(
+                    results, inputs, [t.detach() * 1 for t in results], allow_unused=True
+                )
+            except (AutogradError, MissingGradientError):
                 continue
-            found = []
-            for given in (arrays, pickle.loads(pickle.dumps(arrays))):
-                inputs = [polyop.from_numpy(a).requires_grad_() for a in given]
-                results = _floating(fn(*inputs))
-                try:
-                    grads = polyop.autograd.grad(
-                        results, inputs, [t.detach() * 1 for t in results], allow_unused=True
-                    )
-                except (AutogradError, MissingGradientError):
-                    continue
-                found.append([None if g is None else g.numpy() for g in grads])
-            assert len(found) in {0, 2}
-            for one, other in zip(*found, strict=True) if found else ():
-                np.testing.assert_array_equal(one, other)
+            found.append([None if g is None else g.numpy() for g in grads])
+        assert len(found) in {0, 2}
+        for one, other in zip(*found, strict=True) if found else ():
+            np.testing.assert_array_equal(one, other)

@@ -175,7 +175,11 @@ def _planned(terms: tuple[Term, ...], result: Term | None, source: str) -> Plan:
         if result.count(label) > 1:
             _refuse(f"the index {label!r} comes twice in the result", seen=source)
         if label is not ... and label not in labels:
-            _refuse(f"the result's index {label!r} is none of an operand's", seen=source)
+            _refuse(
+                f"the result's index {label!r} is none of an operand's",
+                seen=source,
+                fix="name it in a term too, or leave it out of the result",
+            )
     return Plan(terms, result, source)
 
 
