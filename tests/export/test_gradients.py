@@ -197,3 +197,36 @@ def test_calls_that_a_mode_takes_whole_are_compared_too() -> None:
         with pytest.raises(CaptureError, match="gradient of result 0"):
             export(lambda v: hop.wrap(partly, v).sum(), (x().requires_grad_(),))
     assert polyop.allclose(slope(module), scale)
+
+
+AROUND: dict[str, Callable[[Body, Tensor], Tensor]] = {
+    "jvp": lambda f, v: func.jvp(f, (v,), (polyop.ones_like(v),))[1],
+    "primal": lambda f, v: func.jvp(f, (v,), (polyop.ones_like(v),))[0],
+    "vmap": lambda f, v: polyop.vmap(f)(v),
+    "functionalize": lambda f, v: func.functionalize(f)(v),
+}
+
+
+@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
+@pytest.mark.parametrize("f", [partly, Hundred.apply], ids=["no_grad", "Function"])
+def test_a_program_without_gradients_refuses_them_inside_other_transforms(
+    f: Body, around: Callable[[Body, Tensor], Tensor]
+) -> None:
+    """S213: the gradient would go through what the function left out, whoever wraps its input."""
+    module = export(f, (polyop.tensor(2.0, dtype="float64"),)).module()
+    values = polyop.tensor([2.0, 3.0], dtype="float64")
+    if around is not AROUND["vmap"]:
+        values = values[0]
+    with pytest.raises(CaptureError, match=r"requires grad, .*without gradients|has a tangent"):
+        func.grad(lambda v: around(module, v).sum())(values)
+
+
+def test_a_program_does_not_know_the_tangents_of_a_function() -> None:
+    """S137, S213: a `Function` has its own derivative, a `no_grad` block that of an eager call."""
+    ones = polyop.ones_like(x())
+    with pytest.raises(CaptureError, match=r"tangent.*autograd\.Function") as error:
+        func.jvp(export(Hundred.apply, (x(),)).module(), (x(),), (ones,))
+    assert (error.value.argument, error.value.seen) == ("arg0", "one of func.jvp")
+    program = export(partly, (x(),)).module()
+    found = func.jvp(program, (x(),), (ones,))[1]
+    assert polyop.allclose(found, func.jvp(partly, (x(),), (ones,))[1])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn
 
 from polyop.devices import Device, DType
-from polyop.dispatch.bits import GRAD
+from polyop.dispatch.bits import FUNCTIONAL, GRAD
 from polyop.dispatch.context import word
 from polyop.errors import CaptureError
 from polyop.export.signature import Dimension, InputSpec
+from polyop.layers.autograd.duals import Dual
+from polyop.layers.levels import LEVEL_BITS
+from polyop.layers.memory import below
 from polyop.layers.trace.guarded import pass_on
 from polyop.schema.classes import class_named
 from polyop.symbolic import Expr, Guard, SymInt, is_symbolic
@@ -193,17 +196,33 @@ def _tensor_shape(expected: Expected, leaf: Any) -> Sequence[Any]:
     if leaf.ndim != len(expected.shape):
         _refuse("an input has another number of axes", expected.path,
                 f"{len(expected.shape)} axes", f"shape {tuple(leaf.shape)}")  # fmt: skip
-    if leaf.keys & GRAD and not expected.requires_grad and word().grad:
+    if not expected.requires_grad and word().grad and any(t.keys & GRAD for t in _levels(leaf)):
         _refuse("an input requires grad, and the program was made without gradients",
                 expected.path, "requires_grad=False", "requires_grad=True",
                 "export with tensors that require grad, or call it under no_grad()")  # fmt: skip
     return leaf.shape
 
 
+def _levels(tensor: Tensor) -> Iterator[Tensor]:
+    """Give a tensor, and what it is to each transform around."""
+    yield tensor
+    while tensor.keys & (LEVEL_BITS | FUNCTIONAL):
+        tensor = below(tensor) if tensor.keys & LEVEL_BITS else tensor.payload.recorded_value
+        yield tensor
+
+
+def _tangent(tensor: Tensor) -> Tensor | None:
+    return tensor.payload.tangent if isinstance(tensor.payload, Dual) else None
+
+
 def _asked(spec: InputSpec, meta: Meta, leaf: Tensor, sizes: Mapping[str, int]) -> None:
     """Refuse a tensor of which the function would have got other answers."""
     if LAYOUTS & {*spec.asked}:
         _layout(spec, meta, leaf, sizes)
+    if "tangent" in spec.asked and any(_tangent(t) is not None for t in _levels(leaf)):
+        _refuse("an input has a tangent, and the program does not know the derivative of an "
+                "autograd.Function on the way", spec.path, "no tangent", "one of func.jvp",
+                "make an operator of this part and register its derivative")  # fmt: skip
     for name, known in (
         ("requires_grad", spec.requires_grad), ("is_leaf", True), ("grad", None), ("_base", None)
     ):  # fmt: skip

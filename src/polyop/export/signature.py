@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 #: What a program may rely on of a tensor besides its kind and sizes.
-ASKED = ("_base", "grad", "is", "is_contiguous", "is_leaf", "requires_grad", "reshape", "stride")
+ASKED = (
+    "_base", "grad", "is", "is_contiguous", "is_leaf", "requires_grad", "reshape", "stride",
+    "tangent",
+)  # fmt: skip
 
 
 class InputSpec(NamedTuple):
@@ -21,7 +24,8 @@ class InputSpec(NamedTuple):
         requires_grad: whether a tensor may need a gradient.
         asked: in what else a tensor must be as in the capture, for the function asked for it:
             the attributes that it read, `"is"` where it may compare tensors by identity, and
-            `"reshape"` where it writes through what may be a view or a copy.
+            `"reshape"` where it writes through what may be a view or a copy, and `"tangent"`
+            where an `autograd.Function` has a derivative that the graph does not know.
     """
 
     path: str

@@ -39,6 +39,7 @@ from polyop.layers.autograd.grad_level import GradLevel
 from polyop.layers.autograd.mirror import describe, matched, needs_of, nodes_in, spec_of
 from polyop.layers.autograd.node import SUBCLASS_NODES, Node, next_seq, node_of
 from polyop.layers.autograd.packing import pack_results
+from polyop.layers.autograd.taken import watching
 from polyop.layers.autograd.write import facts
 from polyop.layers.levels import LEVEL_BITS
 from polyop.layers.rule_notes import note_rule
@@ -64,7 +65,7 @@ class Traits:
     def setup(self) -> Callable[..., Any] | None:
         """Its `setup_context`, or None if `forward` takes `ctx`."""
         found: Callable[..., Any] | None = getattr(self.cls, "setup_context", None)
-        return found
+        return None if found is None else watching(found, found)
 
     @cached_property
     def names(self) -> list[str]:
@@ -173,6 +174,8 @@ def _apply(traits: Traits, args: Sequence[Any]) -> Any:
     nodes = tuple(node for spec in specs for node in nodes_in(spec))
     out = _unrecorded(_forward, traits, ctx, args)
     if not nodes or not word().grad:
+        asked: set[str] = getattr(word().recorder, "asked", set())
+        asked.add("tangent")  # a trace has the operators of `forward`: another derivative
         return out
     written = marked(traits, ctx, args, out) if ctx._dirty else ()
     out = _no_inputs(ctx, args, out)

@@ -29,6 +29,7 @@ ANSWERS: dict[str, Callable[[Any], Any]] = {
     "is_leaf": lambda x: (x.is_leaf, x.requires_grad),
     "requires_grad": lambda x: x.requires_grad,
     "stride": lambda x: x.is_contiguous(),
+    "tangent": lambda _: "any",
 }
 
 
