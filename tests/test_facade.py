@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+
+import pytest
 
 import polyop
 
@@ -17,9 +21,7 @@ INSIDE = {
     "checking",
     "cli",
     "dispatch",
-    "extend",
     "layers",
-    "objects",
     "payloads",
 }
 PROGRAM = """
@@ -42,7 +44,7 @@ def test_all_public_names_are_listed() -> None:
     floor = {path.stem for path in (ROOT / "src" / "polyop").glob("*.py")}
     extra = {
         name
-        for name in dir(polyop)
+        for name in vars(polyop)
         if not name.startswith("_")
         and name not in listed
         and not (isinstance(getattr(polyop, name), ModuleType) and name in floor | INSIDE)
@@ -78,3 +80,55 @@ def test_star_imports_bring_everything() -> None:
     """`from polyop import *` brings the listed names, those that are read late too."""
     code = "from polyop import *; vmap(sin)(ones(2)); linalg.inv(eye(2)); assert float32.name"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_documented_modules_are_attributes() -> None:
+    """S1: what errors and docs call `polyop.<module>.<name>` is there after `import polyop`."""
+    code = "import polyop; polyop.extend.index_of; polyop.extend.payload_route; {}"
+    subprocess.run(
+        [sys.executable, "-c", code.format("assert 'extend' in dir(polyop)")], check=True
+    )
+    texts = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", *(ROOT / "src").rglob("*.py")]
+    found = re.compile(r"(?:fix=.*|`)(polyop\.(?:extend|objects|hop|graph|library)\.[a-z_]\w*)")
+    names = {name for path in texts for name in found.findall(path.read_text())}
+    names.add("polyop.objects.add_tokens")
+    assert len(names) > 20
+    subprocess.run([sys.executable, "-c", "import polyop\n" + "\n".join(sorted(names))], check=True)
+
+
+@pytest.mark.parametrize("name", ["linalg", "fft", "func", "extend", "export", "objects"])
+def test_dir_lists_what_the_list_lists(name: str) -> None:
+    """`dir` of a public list gives its names, and none that it is made with."""
+    module = getattr(polyop, name)
+    public = {found for found in dir(module) if not found.startswith("__")}
+    assert public == {found for found in module.__all__ if not found.startswith("__")}
+
+
+def test_schema_functions_are_for_builders() -> None:
+    """S28, S189: `polyop.extend` has them."""
+    text = "e(Tensor x, *, Device? device=None, Tensor(a!) out) -> Tensor(a!)"
+    schema = polyop.extend.parse_schema(text)
+    assert polyop.extend.has_tensor_arg(schema) and polyop.extend.has_kwarg_only_tensors(schema)
+    assert polyop.extend.get_device_arg_index(schema) == 1
+    assert polyop.extend.mutated_args_kwargs(schema) == ([], ["out"])
+    assert not polyop.extend.is_functional_schema(schema)
+    assert polyop.extend.with_effects is polyop.objects.with_effects
+
+
+def test_every_error_is_in_the_table() -> None:
+    """S2: the table of the specification names every class, each with what else it is."""
+    text = (ROOT / "docs" / "specification.md").read_text()
+    rows = re.findall(r"^\| (`\w+(?:Error|Warning)`.*) \| (.*) \| (.*) \|$", text, re.MULTILINE)
+    classes = {
+        name
+        for name, found in vars(polyop.errors).items()
+        if isinstance(found, type) and issubclass(found, (Exception, Warning))
+    }
+    named = {word for row in rows for cell in row for word in re.findall(r"`(\w+)`", cell)}
+    assert classes - named == {"PolyopError"}
+    for heads, bases, _ in rows:
+        for head, base in zip(heads.split("; "), bases.split("; "), strict=False):
+            for name in re.findall(r"`(\w+)`", head):
+                for other in re.findall(r"`(\w+)`", base):
+                    expected = getattr(polyop.errors, other, None) or getattr(builtins, other)
+                    assert issubclass(getattr(polyop.errors, name), expected), (name, other)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import pytest
@@ -100,3 +102,24 @@ def test_a_copied_compiled_function() -> None:
     compiled(polyop.ones(2))
     assert copy.copy(compiled) is compiled
     assert copy.deepcopy([compiled])[0] is compiled
+
+
+def built_in() -> list[str]:
+    """Name the public functions."""
+    found = {name: getattr(polyop, name) for name in polyop.__all__}
+    return [n for n, f in found.items() if callable(f) and hasattr(f, "__code__")]
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_functions(name: str) -> None:
+    """S58: a function is pickled by the name that it has."""
+    function = getattr(polyop, name)
+    assert pickle.loads(pickle.dumps(function)) is function
+
+
+def test_functions_in_other_processes() -> None:
+    """S58: a process that has imported nothing runs a built-in function that it is sent."""
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        (found,) = pool.map(polyop.sin, [polyop.ones(2)])
+    assert found.tolist() == polyop.sin(polyop.ones(2)).tolist()

@@ -138,19 +138,7 @@ from polyop.ops.elementwise import (
     tan,
     tanh,
 )
-from polyop.ops.factories import (
-    arange,
-    empty,
-    empty_like,
-    eye,
-    full,
-    full_like,
-    linspace,
-    ones,
-    ones_like,
-    zeros,
-    zeros_like,
-)
+from polyop.ops.factories import arange, empty, eye, full, linspace, ones, zeros
 from polyop.ops.generator import Generator, manual_seed
 from polyop.ops.indexing import (
     index_add,
@@ -172,6 +160,7 @@ from polyop.ops.joining import (
     triu,
     vstack,
 )
+from polyop.ops.likes import empty_like, full_like, ones_like, zeros_like
 from polyop.ops.linear import (
     dot,
     matmul,
@@ -264,7 +253,20 @@ from polyop.symbolic import check, statically_known_true, sym_max, sym_min
 from polyop.tensor.tensor import Tensor
 
 if _typing.TYPE_CHECKING:
-    from polyop import autograd, bridge, export, fake, fft, func, graph, hop, library, linalg
+    from polyop import (
+        autograd,
+        bridge,
+        export,
+        extend,
+        fake,
+        fft,
+        func,
+        graph,
+        hop,
+        library,
+        linalg,
+        objects,
+    )
     from polyop.checking import opcheck
     from polyop.compile import compile
     from polyop.dispatch.custom_op import custom_op
@@ -320,29 +322,29 @@ __all__ = [
     "chunk", "clip", "clone", "compile", "complex", "complex64", "complex128", "concat", "cond",
     "conj", "copysign", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "cumulative_prod",
     "cumulative_sum", "custom_op", "detach", "device", "diagonal", "diff", "div", "divide",
-    "dot", "double", "dtype", "e", "einsum", "empty", "empty_like", "enable_grad", "eq", "equal",
-    "errors", "exp", "exp2", "expand", "expand_dims", "expm1", "export", "eye", "fake", "fft",
-    "finfo", "flatten", "flip", "float", "float8_e4m3fn", "float8_e5m2", "float16", "float32",
-    "float64", "floor", "floor_divide", "fmod", "from_array", "from_dlpack", "from_numpy",
-    "full", "full_like", "func", "ge", "get_include", "graph", "greater", "greater_equal", "gt",
-    "half", "hop", "hstack", "hypot", "iinfo", "imag", "index_add", "index_put", "index_select",
-    "inf", "inference_mode", "int", "int8", "int16", "int32", "int64", "is_grad_enabled",
-    "isclose", "isdtype", "isfinite", "isin", "isinf", "isnan", "layout", "le", "lerp", "less",
-    "less_equal", "library", "linalg", "linspace", "log", "log1p", "log2", "log10",
-    "log_softmax", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor",
-    "logsumexp", "long", "lt", "manual_seed", "map", "masked_fill", "matmul",
-    "matrix_transpose", "max", "maximum", "mean", "memory_format", "meshgrid", "min", "minimum",
-    "moveaxis", "mul", "multiply", "mv", "nan", "nan_to_num", "narrow", "ne", "neg", "negative",
-    "newaxis", "nextafter", "no_grad", "nonzero", "normal", "not_equal", "ones", "ones_like",
-    "opcheck", "ops", "outer", "pad", "permute", "permute_dims", "pi", "positive", "pow",
-    "prod", "put_along_axis", "rand", "rand_like", "randint", "randn", "randn_like", "randperm",
-    "ravel", "real", "reciprocal", "relu", "remainder", "repeat", "reshape", "result_type",
-    "roll", "round", "rsqrt", "scan", "schema", "scoped_library", "searchsorted", "select",
-    "set_grad_enabled", "short", "sigmoid", "sign", "signbit", "sin", "sinh", "softmax",
-    "softplus", "sort", "split", "sqrt", "square", "squeeze", "stack", "statically_known_true",
-    "std", "sub", "subtract", "sum", "sym_max", "sym_min", "symbolic", "t", "take",
-    "take_along_axis", "tan", "tanh", "tensor", "tensordot", "tile", "to_array", "topk",
-    "transpose", "tree", "tril", "triu", "trunc", "uint8", "uint16", "uint32", "uint64",
+    "dot", "double", "dtype", "e", "einsum", "empty", "empty_like", "enable_grad", "eq",
+    "equal", "errors", "exp", "exp2", "expand", "expand_dims", "expm1", "export", "extend",
+    "eye", "fake", "fft", "finfo", "flatten", "flip", "float", "float8_e4m3fn", "float8_e5m2",
+    "float16", "float32", "float64", "floor", "floor_divide", "fmod", "from_array",
+    "from_dlpack", "from_numpy", "full", "full_like", "func", "ge", "get_include", "graph",
+    "greater", "greater_equal", "gt", "half", "hop", "hstack", "hypot", "iinfo", "imag",
+    "index_add", "index_put", "index_select", "inf", "inference_mode", "int", "int8", "int16",
+    "int32", "int64", "is_grad_enabled", "isclose", "isdtype", "isfinite", "isin", "isinf",
+    "isnan", "layout", "le", "lerp", "less", "less_equal", "library", "linalg", "linspace",
+    "log", "log1p", "log2", "log10", "log_softmax", "logaddexp", "logical_and", "logical_not",
+    "logical_or", "logical_xor", "logsumexp", "long", "lt", "manual_seed", "map", "masked_fill",
+    "matmul", "matrix_transpose", "max", "maximum", "mean", "memory_format", "meshgrid", "min",
+    "minimum", "moveaxis", "mul", "multiply", "mv", "nan", "nan_to_num", "narrow", "ne", "neg",
+    "negative", "newaxis", "nextafter", "no_grad", "nonzero", "normal", "not_equal", "objects",
+    "ones", "ones_like", "opcheck", "ops", "outer", "pad", "permute", "permute_dims", "pi",
+    "positive", "pow", "prod", "put_along_axis", "rand", "rand_like", "randint", "randn",
+    "randn_like", "randperm", "ravel", "real", "reciprocal", "relu", "remainder", "repeat",
+    "reshape", "result_type", "roll", "round", "rsqrt", "scan", "schema", "scoped_library",
+    "searchsorted", "select", "set_grad_enabled", "short", "sigmoid", "sign", "signbit", "sin",
+    "sinh", "softmax", "softplus", "sort", "split", "sqrt", "square", "squeeze", "stack",
+    "statically_known_true", "std", "sub", "subtract", "sum", "sym_max", "sym_min", "symbolic",
+    "t", "take", "take_along_axis", "tan", "tanh", "tensor", "tensordot", "tile", "to_array",
+    "topk", "transpose", "tree", "tril", "triu", "trunc", "uint8", "uint16", "uint32", "uint64",
     "unbind", "unflatten", "unique_all", "unique_counts", "unique_inverse", "unique_values",
     "unsqueeze", "unstack", "var", "vecdot", "view", "vmap", "vstack", "where", "while_loop",
     "zeros", "zeros_like",

@@ -79,6 +79,11 @@ def nearest(name: object, known: Iterable[object]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def an(word: object) -> str:
+    """Give a word behind its article."""
+    return f"{'an' if str(word)[:1].lower() in {*'aeiou'} else 'a'} {word}"
+
+
 # -- declarations -------------------------------------------------------------
 
 

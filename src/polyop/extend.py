@@ -82,7 +82,20 @@ if TYPE_CHECKING:
     from polyop.layers.payloads import payload_route
     from polyop.layers.schema_check import SchemaCheckMode
     from polyop.layers.trace.proxy import ProxyMode
+    from polyop.objects import with_effects
     from polyop.payloads.libraries import library_of
+    from polyop.schema.predicates import (
+        fill_defaults,
+        get_device_arg_index,
+        has_kwarg_only_args,
+        has_kwarg_only_tensors,
+        has_tensor_arg,
+        is_functional_schema,
+        is_tensor_like_type,
+        is_tensorlist_like_type,
+        mutated_args_kwargs,
+        zip_schema,
+    )
     from polyop.tensor.subclass import (
         is_traceable_wrapper_subclass,
         make_subclass,
@@ -127,6 +140,17 @@ __getattr__, __dir__ = lazily(
         "layout_of": "polyop.dispatch.layouts",
         "register_higher_order": "polyop.hop",
         "trace_subgraph": "polyop.hop",
+        "fill_defaults": "polyop.schema.predicates",
+        "get_device_arg_index": "polyop.schema.predicates",
+        "has_kwarg_only_args": "polyop.schema.predicates",
+        "has_kwarg_only_tensors": "polyop.schema.predicates",
+        "has_tensor_arg": "polyop.schema.predicates",
+        "is_functional_schema": "polyop.schema.predicates",
+        "is_tensor_like_type": "polyop.schema.predicates",
+        "is_tensorlist_like_type": "polyop.schema.predicates",
+        "mutated_args_kwargs": "polyop.schema.predicates",
+        "zip_schema": "polyop.schema.predicates",
+        "with_effects": "polyop.objects",
     },
 )
 
@@ -172,20 +196,28 @@ __all__ = [
     "enable_python_dispatcher",
     "exclude_keys",
     "excluded_keys",
+    "fill_defaults",
     "force_keys",
     "full_keyset",
     "functionality_of",
     "get_cached_ops",
+    "get_device_arg_index",
     "get_mode_pre_dispatch",
     "has_fallback",
+    "has_kwarg_only_args",
+    "has_kwarg_only_tensors",
+    "has_tensor_arg",
     "include_keys",
     "included_keys",
     "index_of",
     "infra_mode",
     "is_alias_key",
+    "is_functional_schema",
     "is_impure",
     "is_in_dispatch_mode",
     "is_included_in_alias",
+    "is_tensor_like_type",
+    "is_tensorlist_like_type",
     "is_traceable_wrapper_subclass",
     "key_for_device",
     "keys_of",
@@ -194,6 +226,7 @@ __all__ = [
     "library_of",
     "make_subclass",
     "make_wrapper_subclass",
+    "mutated_args_kwargs",
     "no_dispatch",
     "parse_key",
     "parse_schema",
@@ -210,4 +243,6 @@ __all__ = [
     "tensor_keys",
     "trace_subgraph",
     "unset_mode_pre_dispatch",
+    "with_effects",
+    "zip_schema",
 ]

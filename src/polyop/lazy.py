@@ -54,4 +54,9 @@ def lazily(
         found = scope[name] = load(place if whole else f"{place}:{name}")
         return found
 
-    return bring, lambda: sorted({*scope, *places})
+    def listed() -> list[str]:
+        # What the list is made with is no name of it.
+        own = {name for name in scope if name.startswith("__")}
+        return sorted(own.union(scope["__all__"], places))
+
+    return bring, listed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -51,9 +52,20 @@ def warn_constant(what: str) -> None:
     )
 
 
+#: Packages between a user and polyop: they call its operators for their arrays.
+FRAMEWORKS = frozenset({"dask", "distributed", "jax", "jaxlib", "torch"})
+
+
 def _depth() -> int:
     """Count the frames from `warnings.warn` to the user's; 3.11 has no `skip_file_prefixes`."""
     depth, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((PACKAGE, "<polyop ")):
+    while frame.f_back is not None and _is_inside(frame):
         depth, frame = depth + 1, frame.f_back
     return depth
+
+
+def _is_inside(frame: FrameType) -> bool:
+    """Tell whether a frame is of polyop's, or of a framework's that calls it."""
+    if frame.f_code.co_filename.startswith((PACKAGE, "<polyop ")):
+        return True
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in FRAMEWORKS

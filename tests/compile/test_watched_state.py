@@ -288,10 +288,9 @@ def test_an_import_inside(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         assert compiled(X).tolist() == (X * k).tolist()
 
 
-def test_what_is_told_anew_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S211, S212: a clock, a draw of the system's and its variables are asked at each call."""
+def test_what_is_told_anew_each_time() -> None:
+    """S211, S212: a clock and a draw of the system's are asked at each call."""
     tick, now = time.perf_counter_ns, datetime.datetime
-    monkeypatch.setenv("POLYOP_WATCHED", "2")
     asked: list[Callable[[], Any]] = [
         lambda: time.perf_counter_ns(),
         lambda: tick(),
@@ -300,7 +299,6 @@ def test_what_is_told_anew_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: uuid.uuid4().int,
         lambda: os.urandom(8)[0],
         lambda: secrets.token_bytes(1)[0],
-        lambda: float(os.getenv("POLYOP_WATCHED", "0")),
     ]
     for ask in asked:
 

@@ -159,7 +159,7 @@ def test_a_mode_answers_what_the_schema_declares() -> None:
         assert op(of_array(ONE)) is answer
         for mode.given in ("answer", None, 3, (answer,), [answer], ONE):
             for x in (of_array(ONE), of_array(ONE).requires_grad_()):
-                with pytest.raises(ReturnError, match="answer to modes::f returned a wrong type"):
+                with pytest.raises(ReturnError, match="answers modes::f, returned a wrong type"):
                     op(x)
     assert not answer.requires_grad
 
@@ -201,14 +201,27 @@ def test_readers_of_the_stack() -> None:
 
 
 def test_leaving_in_the_wrong_order() -> None:
-    """S161: it is an error to leave a mode that is not the innermost; it is left all the same."""
+    """S1, S161: it is an error to leave a mode that is not the innermost, and changes nothing."""
     outer, inner = Log(), Log()
     outer.__enter__()
     inner.__enter__()
     with pytest.raises(ModeError, match="not the innermost"):
         outer.__exit__(None, None, None)
+    assert dispatch_mode_stack() == (outer, inner)
     inner.__exit__(None, None, None)
+    outer.__exit__(None, None, None)
     assert dispatch_mode_stack() == ()
+
+
+def test_an_error_leaves_modes_in_any_order() -> None:
+    """S162: an error passes a block once; after it no mode of that block is on the stack."""
+    outer, inner = Log(), Log()
+    with pytest.raises(ModeError, match="not the innermost") as told, outer:
+        inner.__enter__()
+        raise KeyError
+    assert isinstance(told.value.__context__, KeyError)
+    assert dispatch_mode_stack() == (inner,)
+    inner.__exit__(None, None, None)
 
 
 def test_kernels_meet_no_mode() -> None:

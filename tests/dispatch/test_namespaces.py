@@ -79,7 +79,7 @@ def test_a_removed_name_is_forgotten() -> None:
         packet = ops.names_gone.f
     with refused(OperatorNotFoundError, "names_gone::f"):
         ops.names_gone.f  # noqa: B018
-    with refused(OperatorGoneError, "names_gone::f was removed", "look it up again"):
+    with refused(OperatorGoneError, "names_gone::f was removed", "define it again"):
         packet(of_array(ONE))
     with scoped_library("names_gone", "DEF") as lib:
         lib.define("f(Tensor x) -> Tensor")

@@ -221,6 +221,14 @@ def test_a_program_without_gradients_refuses_them_inside_other_transforms(
         func.grad(lambda v: around(module, v).sum())(values)
 
 
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_program_does_not_know_the_tangents_of_a_function_in_a_body(call: Any) -> None:
+    """S137, S180, S213: where an operator calls the function, that is the same."""
+    program = export(call(Hundred.apply), (x(),)).module()
+    with pytest.raises(CaptureError, match=r"tangent.*autograd\.Function"):
+        func.jvp(program, (x(),), (polyop.ones_like(x()),))
+
+
 def test_a_program_does_not_know_the_tangents_of_a_function() -> None:
     """S137, S213: a `Function` has its own derivative, a `no_grad` block that of an eager call."""
     ones = polyop.ones_like(x())

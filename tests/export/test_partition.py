@@ -304,7 +304,7 @@ def test_mistakes_are_named() -> None:
         register_backend(object())
     with pytest.raises(errors.UsageTypeError, match="takes a Program"):
         to_backend(lambda x: x, A)
-    with pytest.raises(errors.DelegateError, match="a program or a payload"):
+    with pytest.raises(errors.DelegateError, match="neither a program nor a payload"):
         LoweredModule(None, "count_a")
     assert operator.length_hint(partition(program.graph_module, A)) == 0
     assert call_delegate.name() == "call_delegate"

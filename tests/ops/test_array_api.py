@@ -211,6 +211,14 @@ def test_numbers_promote_with_dtypes() -> None:
         polyop.result_type(polyop.int8, 2**40, np.dtype("M8[s]"))
 
 
+@pytest.mark.parametrize("dtype", ["bool", "int8", "int64", "bfloat16", "float32", "complex64"])
+def test_numbers_promote_as_operators_have_them(dtype: str) -> None:
+    """S64: a scalar of NumPy is the Python number of its value, in `result_type` as in a sum."""
+    x = polyop.ones(2).astype(getattr(polyop, dtype))
+    for number in (True, 3, 0.5, 1j, np.int64(3), np.float64(0.5), np.complex128(1j)):
+        assert polyop.result_type(x, number) == (x + number).dtype
+
+
 def test_inverted_membership_is_numpys() -> None:
     """`isin(..., invert=True)` is NumPy's; the oracle leaves the word out."""
     x, v = noise("int8"), noise("int8", (2,), 5)

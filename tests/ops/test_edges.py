@@ -147,7 +147,9 @@ def test_powers_change_with_an_exponent_of_zero(inner: Any, outer: Any) -> None:
         mixed, log = 1 / x, np.log(x)
         found = second(polyop.asarray(np.array([x, 0.0])))
         np.testing.assert_allclose(found.numpy(), [[0, mixed], [mixed, log**2]], rtol=1e-12)
-    assert not second(polyop.asarray(np.zeros(2))).numpy().any()
+    with np.errstate(all="ignore"):
+        found = second(polyop.asarray(np.zeros(2))).numpy()
+    assert not np.isfinite([found[0, 1], found[1, 0]]).any()  # it has no bound at zero
 
 
 def test_flat_powers_stay_flat() -> None:
@@ -193,3 +195,36 @@ def test_a_gradient_by_agreement_has_no_slope(name: str, inner: Any, outer: Any)
     steps = 1e-6 * np.eye(2)
     wanted = [(inner(fn)(beside + s) - inner(fn)(beside - s)).numpy() / 2e-6 for s in steps]
     np.testing.assert_allclose(outer(inner(fn))(beside).numpy(), wanted, atol=1e-8)
+
+
+@pytest.mark.parametrize("outer", [func.jacfwd, func.jacrev])
+@pytest.mark.parametrize("inner", [func.jacfwd, func.jacrev])
+def test_one_element_never_deviates(inner: Any, outer: Any) -> None:
+    """S134: the deviation of one element is zero, and so are its derivatives."""
+    second = outer(inner(lambda x: polyop.std(x, axis=1, correction=0.5).sum()))
+    assert not second(polyop.asarray([[3.0], [4.0]])).numpy().any()
+    second = outer(inner(lambda x: polyop.std(x, correction=0.5)))
+    with np.errstate(all="ignore"):
+        assert np.isnan(second(polyop.asarray([3.0, 3.0])).numpy()).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom")
+@pytest.mark.parametrize("name", ["var", "std"])
+@pytest.mark.parametrize("x", [[3.0], [3.0, 4.0], [3.0, 3.0]])
+def test_more_is_corrected_than_there_is(name: str, x: list[float]) -> None:
+    """S134: below zero degrees of freedom gradients are PyTorch's, as the values are."""
+    leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    wanted = getattr(torch, name)(leaf, dim=0, correction=4)
+    wanted.backward()
+    with np.errstate(all="ignore"):
+        value, found = slope(lambda x: getattr(polyop, name)(x, correction=4.0), x)
+    np.testing.assert_array_equal(value, wanted.detach().numpy())
+    np.testing.assert_array_equal(found, leaf.grad)
+
+
+def test_a_power_of_zero_is_a_function_of_its_matrix() -> None:
+    """S134: `matrix_power(x, 0)` takes part in gradients, with zeros, as PyTorch's does."""
+    x = np.array([[[1, 2], [np.nan, 3]], [[0, 0], [0, 0]]])
+    value, found = slope(lambda x: linalg.matrix_power(x, 0), x)
+    np.testing.assert_array_equal(value, [np.eye(2), np.eye(2)])
+    assert not found.any()

@@ -43,6 +43,16 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
         "value (position 1)",
         "an integer from -128 to 127",
     ),
+    "full without a dtype": (
+        lambda: polyop.full(1, np.uint64(2**63)),
+        "value (position 1)",
+        f"an integer from {-(2**63)} to {2**63 - 1}",
+    ),
+    "beside truth values": (
+        lambda: polyop.asarray([True]) + np.uint64(2**63),
+        "b (position 1)",
+        f"an integer from {-(2**63)} to {2**63 - 1}",
+    ),
     "full_like": (
         lambda: polyop.full_like(polyop.ones(2), 300, dtype=polyop.int8),
         "fill_value (position 1)",

@@ -10,6 +10,7 @@ import numpy as np
 from tests.ops import cases, linear_cases
 
 import polyop
+from polyop.devices import Device
 from polyop.dispatch.registry import DEFINITIONS
 from polyop.schema.tags import Tag
 
@@ -103,6 +104,7 @@ MORE: dict[str, list[tuple[Any, ...]]] = {
     "empty_like": [], "full_like": [(F34, 2.5, None, None), (F34, 3, np.dtype("int16"), None)],
     "ones_like": [(F34, None, None), (F34, np.dtype("int32"), None)],
     "zeros_like": [(F34, None, None), (F34, np.dtype("bool"), None)],
+    "to_device": [(F34, Device("cpu")), (F34.T, Device("cpu"))],
     "zero_like": [(F34,)], "zero_of": [(F34, [2, 2])], "mean_or_zero": [(F34[:, :1], [1], False)],
     "prod_others": [(np.arange(1.0, 13).reshape(3, 4), None)],
     "unique_all": [(np.array([3, 1, 3, 2]),)], "unique_counts": [(np.array([3, 1, 3]),)],

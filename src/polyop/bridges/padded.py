@@ -74,8 +74,13 @@ def padded(op: Any) -> CustomOpDef:
     return known
 
 
+def is_paddable(op: OpOverload) -> bool:
+    """Tell whether the results of an operator are Tensors that could be filled up."""
+    return not op._schema.is_mutable and all(str(r.type) == "Tensor" for r in op._schema.returns)
+
+
 def _make(op: OpOverload) -> CustomOpDef:
-    if op._schema.is_mutable or any(str(r.type) != "Tensor" for r in op._schema.returns):
+    if not is_paddable(op):
         raise RegistrationError(
             f"{op.name()} cannot be padded",
             declared="results that are Tensors, and no argument that is written",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from polyop.errors import AutogradError
 from polyop.graph import GraphModule
 from polyop.graph.node import GET_ATTR
 from polyop.graph.purity import is_unseen, is_write
-from polyop.objects.environment import One
+from polyop.objects.loose import Guard
+from polyop.objects.weakly import Weak, real
 from polyop.tensor.storage import version_of
 from polyop.tensor.tensor import Tensor
 
@@ -20,12 +21,14 @@ class Origin(NamedTuple):
     Attributes:
         repeatable: whether it writes and draws nothing.
         reads: what the function reads besides its arguments.
-        constants: the tensors among that.
+        constants: the tensors among that, or what holds them weakly.
+        weak: what is held weakly; once one of it is dead, the function never is the same.
     """
 
     repeatable: bool
-    reads: tuple[One, ...]
-    constants: tuple[Tensor, ...]
+    reads: tuple[Guard, ...]
+    constants: tuple[Tensor | Weak, ...]
+    weak: tuple[Weak, ...] = ()
 
     def check(
         self,
@@ -62,13 +65,13 @@ class Origin(NamedTuple):
 
     def versions(self, tensors: Iterable[Tensor]) -> list[int]:
         """Give how often tensors, and the constants, were written."""
-        return [version_of(x) for x in (*tensors, *self.constants)]
+        return [version_of(real(x)) for x in (*tensors, *self.constants)]
 
 
-def origin_of(reads: tuple[One, ...], forward: GraphModule, *rest: GraphModule) -> Origin:
+def origin_of(reads: Sequence[Guard], forward: GraphModule, *rest: GraphModule) -> Origin:
     """Give what a program is of: its forward graph decides whether it can be repeated."""
     read = [(m, n) for m in (forward, *rest) for n in m.graph.nodes if n.op == GET_ATTR]
     values = {id(value): value for value in (m.get_attr(n.target) for m, n in read)}
     constants = tuple(x for x in values.values() if isinstance(x, Tensor))
     acts = any(is_write(n) and not is_unseen(n) for n in forward.graph.nodes)
-    return Origin(not acts, reads, constants)
+    return Origin(not acts, tuple(reads), constants)

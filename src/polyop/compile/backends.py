@@ -16,6 +16,7 @@ from polyop.errors import SubgraphError, UsageTypeError
 from polyop.graph import GraphModule
 from polyop.graph.purity import is_write
 from polyop.lazy import load
+from polyop.source import source_of
 from polyop.tensor.meta import Meta
 from polyop.tensor.tensor import Tensor, of_meta
 
@@ -56,8 +57,27 @@ def run_by(backend: Backend, module: GraphModule) -> Run:
         chained = copy(module)
         count = len(load("polyop.objects.tokens:chain_effects")(chained))
         if count:
-            return _with_fresh_tokens(backend(chained, _examples(chained)), count)
-    return backend(module, _examples(module))
+            return _with_fresh_tokens(_made(backend, chained), count)
+    return _made(backend, module)
+
+
+def _made(backend: Backend, module: GraphModule) -> Run:
+    """Give what a backend makes of a graph.
+
+    Raises:
+        UsageTypeError: it is no function.
+    """
+    run = backend(module, _examples(module))
+    if not callable(run):
+        raise UsageTypeError(
+            f"the backend {getattr(backend, '__name__', backend)} makes no function of the graph",
+            argument="backend",
+            declared="a function of the graph's inputs",
+            seen=f"{type(run).__name__} {run!r:.80}",
+            source=source_of(backend),
+            fix="return a function; the graph, which it is given first, is one",
+        )
+    return run
 
 
 def _examples(module: GraphModule) -> list[Any]:

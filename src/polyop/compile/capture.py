@@ -18,11 +18,12 @@ import numpy as np
 from polyop import tree
 from polyop.compile.outlines import Inward
 from polyop.compile.recording import Answer, Capture, SideEffect, Source, found_at
+from polyop.compile.refusals import refuse_gradient, refuse_unknown_sizes
 from polyop.compile.split import split
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.body import Number
 from polyop.dispatch.context import Word, run_under, word
-from polyop.errors import CaptureError, PolyopError
+from polyop.errors import CaptureError
 from polyop.graph import GraphModule, Node
 from polyop.graph.module import tensors_held
 from polyop.graph.node import GET_ATTR
@@ -32,9 +33,11 @@ from polyop.layers.autograd.engine import meets_subclass
 from polyop.layers.autograd.recorders import recorder_of
 from polyop.layers.fake import FakeTensorMode
 from polyop.layers.fake.convert import symbolic_meta
-from polyop.layers.trace.tracer import Tracer, describe, refuse_kind
+from polyop.layers.trace.kinds import refuse_kind
+from polyop.layers.trace.tracer import Tracer, describe
 from polyop.objects.environment import One, tensors_of
 from polyop.objects.strays import watched
+from polyop.objects.weakly import Weak
 from polyop.schema.opaque import is_input
 from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.asked import answering
@@ -72,9 +75,9 @@ class Captured:
     spec: Any
     results: int
     differentiable: tuple[int, ...]
-    passed: dict[int, tuple[int | Tensor, Views]]
+    passed: dict[int, tuple[Source, Views]]
     wanted: tuple[int, ...]
-    parameters: tuple[Tensor, ...]
+    parameters: tuple[Tensor | Weak, ...]
     env: ShapeEnv
     grads: tuple[Source, ...] = ()
     answers: tuple[Answer, ...] = ()
@@ -134,11 +137,12 @@ def capture(
     args, kwargs = tree.unflatten(spec, inputs[:count])
     under = word().but(tracer=tracer, fake=mode)
     try:
-        with watched(mode, known), mode.traced_by(tracer), answering(tracer):
-            out = run_under(under, fn, *args, **kwargs)
+        with watched(mode, known), mode.traced_by(tracer):
+            out = answering(tracer, run_under, under, fn, *args, **kwargs)
     except BaseException as error:
         if error is not tracer.failure:  # it may follow from that, which the function caught
             tracer.refuse_failure()
+            refuse_unknown_sizes(error, env)
         raise
     finally:
         left = tracer.restore()
@@ -288,7 +292,7 @@ def _finish(  # noqa: PLR0917
         name: t for name, t in tracer.constants.items() if isinstance(t, Tensor) and t.keys & GRAD
     }
     wanted = _wanted(inputs)
-    passed: dict[int, tuple[int | Tensor, Views]] = {}
+    passed: dict[int, tuple[Source, Views]] = {}
     grown: list[int] = []
     for i, result in enumerate(results):
         if isinstance(result, Tensor) and result.keys & GRAD:
@@ -312,10 +316,8 @@ def _finish(  # noqa: PLR0917
     tangents = [_tangent(tracer, root) for root in roots]
     try:
         grads = run_under(under, grad_between, roots, with_inputs, tangents, create_graph=False)
-    except PolyopError as error:
-        raise CaptureError(
-            f"its gradient cannot be captured: {error.problem}", source=error.source, fix=error.fix
-        ) from error
+    except Exception as error:  # an eager call takes no gradient
+        refuse_gradient(error)
     kept = [None if i in passed else r for i, r in enumerate(results)]
     whole = tracer.finish([kept, list(grads)], env)
     forward, backward = split(whole, last, list(parameters))
@@ -336,7 +338,7 @@ def _wanted(inputs: Sequence[Any]) -> tuple[int, ...]:
     )
 
 
-def _passed(result: Tensor, inputs: Sequence[Any]) -> tuple[int | Tensor, Views] | None:
+def _passed(result: Tensor, inputs: Sequence[Any]) -> tuple[Source, Views] | None:
     """Find the input or outer tensor that a result is, or is a view of, and by which views."""
     views: list[tuple[Any, tuple[Any, ...]]] = []
     base = result

@@ -12,25 +12,24 @@ from functools import partial, update_wrapper
 from typing import Any, NoReturn
 
 from polyop import tree
-from polyop.compile.again import origin_of
 from polyop.compile.aliasing import OPTIONS as ALIASING
 from polyop.compile.aliasing import checked, policy_of
 from polyop.compile.backends import BACKENDS, Backend, check_types, run_by
 from polyop.compile.capture import Captured, LacksGrads, capture, refuse_late_writes
 from polyop.compile.cuts import run_in_parts
-from polyop.compile.kinds import describe_call, describe_inputs, is_odd, is_plain, static
+from polyop.compile.kinds import describe_call, is_odd, is_plain, static
+from polyop.compile.lasting import program_of
+from polyop.compile.opened import opened, run_opened
 from polyop.compile.outlines import Inward
 from polyop.compile.program import Program, run_program
 from polyop.compile.quick import Quick, quick_of
 from polyop.compile.recording import DataLook, Filled, SideEffect
+from polyop.compile.refusals import OF_CAPTURES, explained, not_seen, run_for
+from polyop.compile.tables import drop_dead, noting, put
 from polyop.compile.wrappers import can_go_inside, refuse_wrappers, run_inside
 from polyop.dispatch.own_call import CAPTURED_CHANGES
 from polyop.errors import (
     CaptureError,
-    FakeError,
-    MissingFakeError,
-    ObjectError,
-    PolyopError,
     SubgraphError,
     UsageError,
     UsageTypeError,
@@ -49,14 +48,14 @@ from polyop.objects.environment import (
     tensors_in,
     unseen,
 )
-from polyop.source import source_of
+from polyop.objects.weakly import Gone
 
 #: How a call runs without a program.
 Way = Callable[[Callable[..., Any], Any, Any], Any]
 _new_lock = lock_maker()
 OPTIONS = ("cache_size_limit", *ALIASING)
 #: What ends a capture, and says nothing of the function: it runs in another way.
-_UNKNOWN = (DataLook, FakeError, MissingFakeError, CaptureError, ObjectError)
+_UNKNOWN = (DataLook, *OF_CAPTURES)
 #: How often a function that changed its surroundings is captured again.
 MOST_TRIES = 3
 
@@ -141,6 +140,8 @@ class CompiledFunction:
         self._tries: dict[Any, int] = {}
         self._changes = CAPTURED_CHANGES[0]
         self._lock = _new_lock()
+        self._has_dead = False
+        self._note = noting(self)
         update_wrapper(self, fn, updated=())  # what `fn` keeps on itself is not ours
 
     def __deepcopy__(self, *memo: Any) -> CompiledFunction:
@@ -161,7 +162,10 @@ class CompiledFunction:
         """Call the function, by a program if it can be captured."""
         quick = self._quick
         if quick is not None and not kwargs and quick.fits(args):
-            return quick.run(self.fn, args)
+            try:
+                return quick.run(self.fn, args)
+            except Gone:
+                pass
         return self._call(self.fn, args, kwargs)
 
     def _call(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -179,16 +183,30 @@ class CompiledFunction:
         changes = CAPTURED_CHANGES[0]
         if changes != self._changes:
             self._forget(changes)
+        inside = opened(leaves) if fn is self.fn else None
+        found = NotImplemented if inside is None else run_opened(self, inside, fn, leaves, spec)
+        if found is not NotImplemented:
+            return found
+        if self._has_dead:
+            with self._lock:
+                self._has_dead = False
+                drop_dead(self.programs, self._cut, self._tries)
         key, shapes = describe_call(leaves, spec, (args, kwargs), fn)
         program = self._find(key, shapes, leaves)
+        reads: tuple[One, ...] = ()
         if program is None:
             try:
-                program = self._capture(fn, leaves, spec, key, shapes)
+                program, reads = self._capture(fn, leaves, spec, key, shapes)
             except _Cut as cut:
                 return cut.way(fn, args, kwargs)
         if not kwargs and fn is self.fn:
             self._quick = quick_of(program, args, spec, changes)
-        return run_program(program, fn, leaves, spec)
+        try:
+            return run_program(program, fn, leaves, spec)
+        except Gone:
+            return fn(*args, **kwargs)
+        finally:
+            del reads  # which hold what the program relies on, for the first run
 
     def _forget(self, changes: int) -> None:
         """Let go of all programs: they may hold former rules of operators, which now are others."""
@@ -196,6 +214,10 @@ class CompiledFunction:
             for kept in (self.programs, self.insides, self._cut, self._tries):
                 kept.clear()
             self._quick, self._changes = None, changes
+
+    def forget_dead(self) -> None:
+        """Note that something died which programs rely on: the next call lets go of them."""
+        self._quick, self._has_dead = None, True
 
     def _with_odd(self, odd: Any, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self.fullgraph:
@@ -214,20 +236,20 @@ class CompiledFunction:
 
     def _capture(
         self, fn: Callable[..., Any], leaves: Any, spec: Any, key: Any, shapes: tuple[Any, ...]
-    ) -> Program:
+    ) -> tuple[Program, tuple[One, ...]]:
         with self._lock:
             if key in self._cut:
                 raise _Cut(self._cut[key])
             # Another thread may have captured the same meanwhile.
             found = self._find(key, shapes, leaves)
             if found is not None:
-                return found
+                return found, ()
             before = CAPTURED_CHANGES[0]
             symbolic = bool(self.programs.get(key)) if self.dynamic is None else self.dynamic
             reads = environment(fn, leaves)
             what = unseen(reads)
             if what:
-                self._refuse(key, _not_seen(what), "")
+                self._refuse(key, not_seen(what), "")
             make = partial(_capture_once, fn, leaves, spec, reads)
             try:
                 captured = self._captured(make, key, symbolic=symbolic)
@@ -236,11 +258,11 @@ class CompiledFunction:
                 captured = self._captured(make, key, symbolic=False)
             program = self._program(captured, symbolic, leaves, shapes, reads)
             if CAPTURED_CHANGES[0] != before:  # it may hold a former rule, as a call under way does
-                return program
+                return program, reads
             if sum(map(len, self.programs.values())) >= self.limit:
                 self.programs.clear()
-            self.programs.setdefault(key, []).append(program)
-            return program
+            put(self.programs, key, [*self.programs.get(key, ()), program], self._note)
+            return program, reads
 
     def _captured(self, make: Callable[..., Any], key: Any, *, symbolic: bool) -> Captured:
         captured, error, changed = make(symbolic=symbolic)
@@ -253,8 +275,6 @@ class CompiledFunction:
 
     def _refuse(self, key: Any, error: BaseException, changed: str) -> NoReturn:
         """Raise, or say how the call runs instead."""
-        if isinstance(error, SubgraphError):
-            raise error  # it names a write or an alias that no program can hold (S181)
         if isinstance(error, Inward):
             self._remember_cut(key, self._inside)
             raise _Cut(self._inside) from None
@@ -262,12 +282,15 @@ class CompiledFunction:
             if not isinstance(error, Exception):
                 raise error
             # It is the function's own: the eager call raises it, after the writes before it.
-            raise _Cut(partial(_run_for, error) if self.fullgraph else run_eagerly) from None
-        tries = self._tries[key] = self._tries.get(key, 0) + 1
+            raise _Cut(partial(run_for, error) if self.fullgraph else run_eagerly) from None
+        tries = self._tries.get(key, 0) + 1
+        put(self._tries, key, tries, self._note)
         if isinstance(error, Filled) and tries < MOST_TRIES:
             raise _Cut(run_eagerly) from None
         if self.fullgraph:
-            raise _explained(self.fn, error) from error
+            if isinstance(error, SubgraphError):
+                raise error  # it names what no subgraph of a program may do (S181)
+            raise explained(self.fn, error) from error
         way = run_eagerly if isinstance(error, (SideEffect, Unanswered)) else run_in_parts
         if not changed or way is run_in_parts or tries >= MOST_TRIES:
             # What changed may be a cache that is filled once; then the next capture succeeds.
@@ -282,25 +305,16 @@ class CompiledFunction:
         if len(self._cut) >= self.limit:
             self._cut.clear()
             self._tries.clear()
-        self._cut[key] = way
+        put(self._cut, key, way, self._note)
 
     def _program(
         self, captured: Captured, symbolic: bool, leaves: Any, shapes: Any, reads: tuple[One, ...]
     ) -> Program:
-        back = captured.backward
-        forward = captured.forward
-        facts = None
-        if captured.grads:
-            facts, shapes = describe_inputs(captured.given(leaves), None, None)
-        return Program(
-            captured,
-            self._run_of(forward),
-            None if back is None else self._run_of(back),
-            symbolic,
-            origin_of(reads, forward, *([] if back is None else [back])),
-            shapes,
-            facts,
-        )
+        weakly = self.backend in BACKENDS.values()
+        return program_of(
+            captured, symbolic, leaves, shapes, self.fn, reads, self._note, self._run_of,
+            weakly=weakly,
+        )  # fmt: skip
 
     def _run_of(self, module: GraphModule) -> Callable[..., Any]:
         return checked(module, run_by(self.backend, module), self.aliasing)
@@ -330,44 +344,9 @@ def _capture_once(
     return captured, error, changed
 
 
-def _not_seen(what: str) -> SideEffect:
-    return SideEffect(
-        f"the function reads {what}, whose state cannot be looked at",
-        fix="pass what it needs as an argument",
-    )
-
-
-def _explained(fn: Any, error: BaseException) -> CaptureError:
-    """Make the error of `fullgraph=True`."""
-    name = getattr(fn, "__name__", "the function")
-    if isinstance(error, DataLook):
-        return CaptureError(
-            f"{name} cannot be captured as one graph: {error.what}() looks at data",
-            source=error.place,
-            fix="make an operator of what looks at data (polyop.custom_op, with a fake rule), "
-            "or compile without fullgraph=True",
-        )
-    assert isinstance(error, PolyopError)
-    return CaptureError(
-        f"{name} cannot be captured as one graph: {error.problem}",
-        op=error.op,
-        source=error.source or source_of(fn),
-        fix=error.fix or "compile without fullgraph=True",
-    )
-
-
 def run_eagerly(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Call the function itself."""
     return fn(*args, **kwargs)
-
-
-def _run_for(error: Exception, fn: Callable[..., Any], args: Any, kwargs: Any) -> NoReturn:
-    """Call the function for the exception that it raised in the capture too."""
-    fn(*args, **kwargs)
-    raise CaptureError(
-        f"the function raised {type(error).__name__} in the capture, and not in an eager call",
-        source=source_of(fn),
-    ) from error
 
 
 class _Symbolic(Exception):  # noqa: N818 - it steers, and never reaches a user

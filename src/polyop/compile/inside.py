@@ -26,7 +26,7 @@ from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import word
 from polyop.dispatch.lock import LOCK
 from polyop.errors import CaptureError
-from polyop.objects.environment import environment, tensors_of
+from polyop.objects.environment import environment, root_of, tensors_of
 from polyop.tensor.storage import bump, version_of
 from polyop.tensor.subclass import is_traceable_wrapper_subclass
 from polyop.tensor.tensor import Tensor
@@ -111,6 +111,7 @@ class Inside:
             return box.run(fn, given)
 
         inside.__name__ = getattr(fn, "__name__", "the function")  # errors name it
+        inside.__module__ = root_of(fn)  # whose code is looked at
         return inside
 
     def run(self, fn: Callable[..., Any], given: Sequence[Any]) -> list[Any]:

@@ -20,17 +20,12 @@ from polyop.compile.backends import run_by
 from polyop.compile.capture import state_of
 from polyop.compile.inside import Described, Inside, built, grows
 from polyop.compile.outlines import Static, lasting, look_of, outline_of, parts_of
+from polyop.compile.refusals import OF_CAPTURES, refuse_gradient, refuse_unknown_sizes, told
 from polyop.compile.split import split
 from polyop.compile.wrapper_call import Back, Call, Example, Joined, example_of, grown
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.context import run_under, word
-from polyop.errors import (
-    CaptureError,
-    FakeError,
-    MissingFakeError,
-    ObjectError,
-    SubgraphError,
-)
+from polyop.errors import CaptureError
 from polyop.graph import GraphModule
 from polyop.graph import Node as GraphNode
 from polyop.layers.autograd.between import grad_between
@@ -38,9 +33,6 @@ from polyop.layers.autograd.node import Node, edges, next_seq
 from polyop.objects.environment import One, environment, tensors_of
 from polyop.tensor.storage import shares_memory
 from polyop.tensor.tensor import Tensor, of_meta
-
-#: What says by itself that a capture fails.
-_KNOWN = (CaptureError, FakeError, MissingFakeError, ObjectError, SubgraphError)
 
 
 class Halves(NamedTuple):
@@ -121,11 +113,12 @@ class Joint(Inside):
         args, kwargs = tree.unflatten(self.spec, leaves)
         try:
             return run_under(word().with_grad, fn, *args, **kwargs)
-        except _KNOWN:
+        except OF_CAPTURES:
             raise
         except Exception as error:  # it may be the function's own; an eager call will tell
+            refuse_unknown_sizes(error, word().fake.shape_env)
             self.own = error
-            raise CaptureError(f"the function raised {type(error).__name__}: {error}") from error
+            raise CaptureError(f"the function raises {told(error)}") from error
 
     def _roots(self, given: Sequence[Any], results: Sequence[Any]) -> list[Tensor]:
         """Give the results that gradients flow from, each once."""
@@ -233,10 +226,10 @@ class Joint(Inside):
 def _gradients(roots: Any, wanted: Any, tangents: Any) -> list[Any]:
     try:
         return grad_between(roots, wanted, tangents, create_graph=False)
-    except _KNOWN:
+    except OF_CAPTURES:
         raise
     except Exception as error:  # an eager call raises it when its gradient is asked for
-        raise CaptureError(f"its gradient cannot be captured: {error}") from error
+        refuse_gradient(error)
 
 
 def _bare_parts(leaf: Any) -> list[Any]:

@@ -23,7 +23,7 @@ ODD = (np.ndarray, Iterator)
 
 def is_odd(leaf: Any) -> bool:
     """Tell whether an argument is one that a program can neither take nor keep."""
-    return isinstance(leaf, ODD) or is_foreign(leaf)
+    return leaf.__class__ is not Tensor and (isinstance(leaf, ODD) or is_foreign(leaf))
 
 
 def is_plain(leaves: Sequence[Any]) -> bool:
@@ -38,7 +38,9 @@ def describe_call(
 ) -> tuple[Any, tuple[Any, ...]]:
     """Give what selects the programs of a call, and the shapes that select among them."""
     facts, shapes = describe_inputs(leaves, spec, fn)
-    return (facts, key_orders(given)), shapes
+    # Besides the leaves: the pair, the arguments by position, and those by name.
+    flat = spec.num_nodes == len(leaves) + 3
+    return (facts, (tuple(given[1]),) if flat else key_orders(given)), shapes
 
 
 def describe_inputs(

@@ -11,11 +11,13 @@ from polyop import tree
 from polyop.compile.again import Origin
 from polyop.compile.capture import Captured, is_given
 from polyop.compile.kinds import describe_inputs, is_plain
+from polyop.compile.recording import found_at
 from polyop.dispatch.context import run_under, word
 from polyop.hop.pullbacks import undrawn
 from polyop.layers.autograd import Function
 from polyop.layers.autograd.between import grad_between
 from polyop.layers.layouts import laid_out, layout_of
+from polyop.objects.weakly import Gone, real
 from polyop.schema.opaque import is_input
 from polyop.tensor.retaken import take
 from polyop.tensor.tensor import Tensor
@@ -39,8 +41,15 @@ class Program:
 
     def holds(self, shapes: tuple[Any, ...], leaves: Sequence[Any]) -> bool:
         """Tell whether the program is right for inputs of these shapes, and for their history."""
-        if not all(read.same() for read in self.origin.reads):
+        for read in self.origin.reads:  # a generator costs more than most of them
+            if not read.same():
+                return False
+        try:
+            return self._fits(shapes, leaves)
+        except Gone:
             return False
+
+    def _fits(self, shapes: tuple[Any, ...], leaves: Sequence[Any]) -> bool:
         if not all(answer.holds(leaves) for answer in self.captured.answers):
             return False
         if self.captured.grads:
@@ -67,32 +76,31 @@ def _named(shape: Any, strides: Any) -> list[tuple[str, int]]:
 
 
 def run_program(program: Program, fn: Callable[..., Any], leaves: Sequence[Any], spec: Any) -> Any:
-    """Run a program on the leaves of a call's arguments."""
+    """Run a program on the leaves of a call's arguments.
+
+    Raises:
+        Gone: a tensor that it reads is dead; nothing ran.
+    """
     captured = program.captured
     leaves = captured.given(leaves)
     inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor) or is_input(leaf)]
+    passed = [(i, found_at(x, leaves), views) for i, (x, views) in captured.passed.items()]
     if captured.backward is None:
         # No result requires grad, whatever the inputs do: a `no_grad` block, say, was captured.
         results = run_under(word().without_grad, program.run, *inputs)
     else:
         call = Call(program, fn, leaves, spec)
         # Also inside of no_grad some results may have history: those of an enable_grad block.
-        made = run_under(word().with_grad, CompiledCall.apply, call, *inputs, *captured.parameters)
+        parameters = map(real, captured.parameters)
+        made = run_under(word().with_grad, CompiledCall.apply, call, *inputs, *parameters)
         results = call.results
         call.results = []  # the call lives as long as the gradient can be asked for
         for i, result in zip(captured.differentiable, made, strict=True):
             before = results[i]
             results = [result if r is before else r for r in results]
-    for i, found in captured.passed.items():
-        results[i] = _taken(found, leaves)
+    for i, source, views in passed:
+        results[i] = take(views, source)
     return tree.unflatten(captured.spec, results)
-
-
-def _taken(found: tuple[int | Tensor, Any], leaves: Sequence[Any]) -> Tensor:
-    """Give an input or parameter, or the view of it that is a result."""
-    source, views = found
-    tensor: Tensor = take(views, source if isinstance(source, Tensor) else leaves[source])
-    return tensor
 
 
 class Call:
@@ -100,6 +108,7 @@ class Call:
 
     def __init__(self, program: Program, fn: Any, leaves: Sequence[Any], spec: Any) -> None:
         self.program, self.fn, self.leaves, self.spec = program, fn, leaves, spec
+        self.kept = [real(x) for x in (*program.captured.parameters, *program.origin.constants)]
         self.grad = word().grad
         self.versions = program.origin.versions(self.tensors())
         self.results: list[Any] = []
@@ -107,7 +116,7 @@ class Call:
     def tensors(self) -> list[Tensor]:
         """List the inputs and parameters, in the program's order."""
         inputs = [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
-        return [*inputs, *self.program.captured.parameters]
+        return [*inputs, *map(real, self.program.captured.parameters)]
 
     def again(self, grads: Sequence[Any]) -> list[Any]:
         """Compute the gradients such that they have gradients: from the function itself."""
@@ -125,7 +134,7 @@ class Call:
             for i, g in zip(captured.differentiable, grads, strict=True)
             if g is not None
         ]
-        wanted = [self.leaves[i] for i in captured.wanted] + list(captured.parameters)
+        wanted = [*(self.leaves[i] for i in captured.wanted), *map(real, captured.parameters)]
         roots, given = [r for r, _ in pairs], [g for _, g in pairs]
         return list(grad_between(roots, wanted, given, create_graph=True))
 

@@ -15,7 +15,7 @@ import numpy as np
 from polyop.compile.program import Program, run_program
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.own_call import CAPTURED_CHANGES
-from polyop.objects.environment import One
+from polyop.objects.loose import Guard, Runs
 from polyop.objects.reads import Code
 from polyop.tensor.tensor import Tensor
 
@@ -27,25 +27,27 @@ class Quick(NamedTuple):
         code: the context.
         facts: of each argument its dtype, shape and keys.
         program: what ran.
-        reads: what its function reads besides the arguments, but for code.
+        guards: what is asked of what its function reads besides the arguments, but for code.
         spec: the structure of the arguments.
         direct: whether the program's only result is the function's.
         changes: how many changes of captured operators there were.
-        codes: the functions that it reads, with their code and defaults.
+        codes: the function itself, with its code and defaults.
+        weak: the functions that it reads, held weakly, with theirs.
     """
 
     code: int
     facts: tuple[tuple[Any, tuple[int, ...], int], ...]
     program: Program
-    reads: tuple[One, ...]
+    guards: tuple[Guard, ...]
     spec: Any
     direct: bool
     changes: int
     codes: tuple[tuple[Any, Any, Any, Any], ...]
+    weak: tuple[tuple[Any, Any, Any, Any], ...]
 
     def fits(self, args: tuple[Any, ...]) -> bool:
         """Tell whether the program is right for a call by position."""
-        context, facts, _, reads, _, _, changes, codes = self
+        context, facts, _, guards, _, _, changes, codes, more = self
         if len(args) != len(facts) or word() != context or CAPTURED_CHANGES[0] != changes:
             return False
         for x, (dtype, shape, keys) in zip(args, facts):  # noqa: B905 - a word costs more
@@ -63,13 +65,23 @@ class Quick(NamedTuple):
                 return False
             if fn.__kwdefaults__ is not named or fn.__dict__:
                 return False
-        for read in reads:  # noqa: SIM110 - a generator costs more than most reads
-            if not read.same():
+        for weak, code, defaults, named in more:
+            fn = weak()
+            if fn is None or fn.__code__ is not code or fn.__defaults__ is not defaults:
+                return False
+            if fn.__kwdefaults__ is not named or fn.__dict__:
+                return False
+        for guard in guards:  # noqa: SIM110 - a generator costs more than most of them
+            if not guard.same():
                 return False
         return True
 
     def run(self, fn: Any, args: tuple[Any, ...]) -> Any:
-        """Run the program."""
+        """Run the program.
+
+        Raises:
+            Gone: a tensor that it reads is dead; nothing ran.
+        """
         if self.direct:
             return run_under(word().without_grad, self.program.run, *args)[0]
         return run_program(self.program, fn, args, self.spec)
@@ -77,7 +89,7 @@ class Quick(NamedTuple):
 
 def quick_of(program: Program, args: Sequence[Any], spec: Any, changes: int) -> Quick | None:
     """Remember a call; None if it is one to be described each time."""
-    if len({id(x) for x in args}) != len(args) or not all(map(_is_simple, args)):
+    if not all(map(_is_simple, args)) or len({id(x) for x in args}) != len(args):
         return None
     if program.captured.grads or program.captured.answers:
         return None
@@ -85,16 +97,19 @@ def quick_of(program: Program, args: Sequence[Any], spec: Any, changes: int) -> 
     captured = program.captured
     direct = captured.backward is None and not captured.passed and captured.spec.is_leaf()
     reads = program.origin.reads
-    codes = [x for x in reads if isinstance(x, Code) and not x.has_more]
+    codes = [x for x in reads if isinstance(x, (Code, Runs)) and not x.has_more]
+    own, weak = ([(x.scope, x.code, x.defaults, x.kwdefaults) for x in codes if type(x) is kind]
+                 for kind in (Code, Runs))  # fmt: skip
     return Quick(
         int(word()),
         facts,
         program,
-        tuple(x for x in reads if not isinstance(x, Code) or x.has_more),
+        tuple(x for x in reads if not isinstance(x, (Code, Runs)) or x.has_more),
         spec,
         direct,
         changes,
-        tuple((x.scope, x.code, x.defaults, x.kwdefaults) for x in codes),
+        tuple(own),
+        tuple(weak),
     )
 
 

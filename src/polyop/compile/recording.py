@@ -20,6 +20,7 @@ from polyop.graph import Node
 from polyop.graph.node import PLACEHOLDER
 from polyop.layers.autograd.node import node_of
 from polyop.layers.trace.tracer import Tracer
+from polyop.objects.weakly import Weak, real
 from polyop.source import PACKAGE, caller
 from polyop.tensor.meta import Meta
 from polyop.tensor.printing import PRINTER
@@ -27,7 +28,7 @@ from polyop.tensor.subclass import is_traceable_wrapper_subclass
 from polyop.tensor.tensor import Tensor, of_array
 
 #: Where a tensor is found: the number of an argument, or the tensor itself, from outside.
-Source: TypeAlias = int | Tensor
+Source: TypeAlias = int | Tensor | Weak
 
 
 class Answer(NamedTuple):
@@ -50,8 +51,12 @@ class Answer(NamedTuple):
 
 
 def found_at(source: Source, leaves: Sequence[Any]) -> Any:
-    """Give the tensor that a source names."""
-    return leaves[source] if isinstance(source, int) else source
+    """Give the tensor that a source names.
+
+    Raises:
+        Gone: it is held weakly, and dead.
+    """
+    return leaves[source] if isinstance(source, int) else real(source)
 
 
 class DataLook(BaseException):

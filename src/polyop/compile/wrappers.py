@@ -15,10 +15,11 @@ from polyop import tree
 from polyop.compile.inside import Inside, Switch
 from polyop.compile.joint import Joint
 from polyop.compile.outlines import firsts, kind_of, parts_of
+from polyop.compile.refusals import run_for
 from polyop.dispatch.bits import GRAD, NO_GRAD, NUMPY
 from polyop.dispatch.context import word
 from polyop.dispatch.lock import LOCK
-from polyop.errors import CaptureError
+from polyop.errors import CaptureError, SubgraphError
 from polyop.tensor.subclass import is_traceable_wrapper_subclass
 from polyop.tensor.tensor import Tensor
 from polyop.tree.same import key_orders
@@ -97,14 +98,13 @@ class WithGradient:
             box, program = self.box, self.program
         try:
             ready = box.ready(program, leaves)
-        except (CaptureError, Switch) as error:
+        except (CaptureError, SubgraphError, Switch) as error:
             self.failures += 1
-            if strict and box.own is None:
-                raise error if isinstance(error, CaptureError) else refusal(error) from None
-            out = fn(*args, **kwargs)
-            if strict:  # what the function raised in the capture is not its own
-                raise
-            return out
+            if not strict:
+                return fn(*args, **kwargs)
+            if box.own is not None:
+                run_for(box.own, fn, args, kwargs)
+            raise refusal(error) if isinstance(error, Switch) else error from None
         return box.call(ready, fn, leaves, partial(self.learn, leaves))
 
 

@@ -26,6 +26,8 @@ from polyop.schema.values import Mismatch, convert, opened
 
 #: What answers a call that gives a built-in operator its first argument alone.
 ALONE: dict[OpOverload, Callable[[Any], Any]] = {}
+#: By operator of two operands: the method by which Python asks the second one.
+REFLECTED: dict[OpOverload, str] = {}
 
 
 def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[str, Any]) -> Any:
@@ -36,7 +38,8 @@ def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[
         return known(*given)
     if not op.alive:
         op.gone()
-    if op in ALONE and not named and all(value is MISSING for value in given[1:]):
+    alone = op in ALONE and not named and given[0] is not MISSING
+    if alone and all(value is MISSING for value in given[1:]):
         return ALONE[op](given[0])
     values = _bind_names(op, list(given), rest, named)
     for i, argument in enumerate(op._schema.arguments):
@@ -46,15 +49,32 @@ def slow(op: OpOverload, given: Sequence[Any], rest: Sequence[Any], named: dict[
         return _call_foreign(op, values, None if named or rest else classes)
     try:
         values = _convert_all(op, values)
-    except ArgumentError:
-        other = _other_overload(op, values)
-        if other is None:
-            _refuse_beyond(op, values)
-            raise
-        if _deciding().issuperset(classes) and not named:
-            op.notes[classes] = other[0].entry
-        return dispatch(*other)
-    return dispatch(op, values)
+    except ArgumentError as error:
+        other, refusal = _other_overload(op, values), error
+    else:
+        return dispatch(op, values)
+    if other is None:
+        _refuse_beyond(op, values)
+        answer = _reflected(op, values)
+        if answer is NotImplemented:
+            raise refusal
+        return answer
+    if _deciding().issuperset(classes) and not named:
+        op.notes[classes] = other[0].entry
+    return dispatch(*other)
+
+
+def _reflected(op: OpOverload, values: Sequence[Any]) -> Any:
+    """Let a second operand that is unknown here answer, if its class says how."""
+    name = REFLECTED.get(op)
+    if name is None or not isinstance(values[0], PARTS.Tensor):
+        return NotImplemented
+    kind = type(values[1])
+    giver = next((c for c in kind.__mro__ if name in c.__dict__), object)
+    # A list's `__rmul__` repeats it, and a number that did not fit was refused for its value.
+    if giver.__module__ == "builtins":
+        return NotImplemented
+    return getattr(kind, name)(values[1], values[0])
 
 
 #: Kinds of arguments whose tensors stand in a container.
@@ -207,8 +227,17 @@ def _misfit(op: OpOverload, i: int, argument: Argument, value: Any, mismatch: Mi
         seen=f"{value!r:.120} ({type(value).__name__})",
         fix="make it a tensor: polyop.tensor(...)"
         if str(argument.type) == "Tensor" and isinstance(value, (list, tuple, int, float, complex))
-        else f"give a value of type {argument.type}",
+        else f"give a value of type {str(argument.type).replace('SymInt', 'int')}"
+        + _known(argument, value),
     ) from None
+
+
+def _known(argument: Argument, value: Any) -> str:
+    """Say how what another library traces becomes the number that an operator asks for."""
+    own = isinstance(value, (PARTS.Tensor, np.ndarray))
+    if own or not hasattr(value, "dtype") or "Tensor" in str(argument.type):
+        return ""
+    return f"; what is traced, let be static: jax.jit(fn, static_argnames={argument.name!r})"
 
 
 def _refuse_beyond(op: OpOverload, values: Sequence[Any]) -> None:
@@ -221,12 +250,15 @@ def _refuse_beyond(op: OpOverload, values: Sequence[Any]) -> None:
 def refuse_beyond_dtype(op: OpOverload, values: Sequence[Any]) -> None:
     """Say of a number whether it is beyond the integers of the dtype that is asked for.
 
-    Without one, it is beyond those of a tensor, or an array, beside it.
+    Without one, it is beyond those of a tensor, or an array, beside it; else beyond `int64`.
     """
     asked = [v for v in values if isinstance(v, np.dtype)]
     dtypes = asked or [v.dtype for v in values if isinstance(v, (PARTS.Tensor, np.ndarray))]
+    integers = [d for d in dtypes if d.kind in "iu"]
+    if all(d.kind == "b" for d in dtypes):
+        integers = [np.dtype(np.int64)]
     for i, value in enumerate(values):
-        for dtype in [d for d in dtypes if d.kind in "iu"] if type(value) is int else ():
+        for dtype in integers if type(value) is int else ():
             size = 8 * dtype.itemsize
             low, high = (0, 1 << size) if dtype.kind == "u" else (-1 << size - 1, 1 << size - 1)
             if not low <= value < high:

@@ -73,7 +73,8 @@ PACKING = 1 << 29
 #: An argument of the call is the fake of an opaque object, or holds one.
 FAKE_OBJECT = 1 << 30
 
-#: A gradient runs at a probe, whose data nobody may look at (`layers/autograd/quick_transpose.py`).
+#: Looks at data are met: a gradient runs at a probe (`layers/autograd/quick_transpose.py`), or a
+#: `setup_context` runs (`layers/autograd/taken.py`).
 PROBING = 1 << 31
 
 #: Where the changes of the include set, and of the exclude set, begin.

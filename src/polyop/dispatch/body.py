@@ -110,9 +110,10 @@ def _wrap_text(shape: Shape, form: Form, tags: Sequence[Tag], keys: int, r: str)
     statics = ", ".join(a for a in shape.names if a != f"a{i}")
     if kind == "views":
         return [f"_t = wrap_views(a{i}, {r}, {keys}, op, ({statics},))"]
-    whole = [f"if {r}.__class__ is not ndarray: {r} = asarray({r})", *new_text(r, keys)]
+    new = new_text(r, keys)
     if kind == "new":
-        return whole
+        return [f"if {r}.__class__ is ndarray:", *indent(new), f"else: _t = wrap({r}, {keys})"]
+    whole = [f"if {r}.__class__ is not ndarray: {r} = asarray({r})", *new]
     alias = [
         f"_t.version = share(a{i})",
         f"_t.view_of = (a{i}, op, ({statics}{',' if statics else ''}))",
@@ -136,9 +137,9 @@ def tensor_body(shape: Shape, forms: Sequence[Form], *, guarded: bool) -> list[s
     lines = [*bumps_text(shape), call]
     if guarded:
         lines[-1:] = [
-            "_token = set_word(word().in_kernel)",
-            f"try: {call}",
-            "finally: reset_word(_token)",
+            "_outer = word()",
+            f"try: set_word(_outer.in_kernel); {call}",
+            "finally: set_word(_outer)",
         ]
     arguments = spelled_tuple(shape.names)
     check = f"return results(op, _r, {arguments})"

@@ -68,7 +68,9 @@ class Word(int):
         autocast: the dtype of each device type that is being autocast.
         anomaly: what anomaly mode does: `"place"`, `"nan"` beside it, or nothing.
         packing: the functions that keep what calls save for backward, or None.
-        probing: what meets looks at data while a gradient runs at a probe, or None.
+        probing: what meets looks at data while nothing records, as a gradient runs at a probe or
+            a trace is in a fake mode of others, or None.
+        taking: what meets them while an author's `setup_context` runs, or None.
         aliasing: what becomes of an undeclared alias: `"refuse"`, `"copy"`, `"ignore"`.
     """
 
@@ -89,6 +91,7 @@ class Word(int):
     anomaly: str = ""
     packing: Any = None
     probing: Any = None
+    taking: Any = None
     aliasing: str = "refuse"
 
     def but(self, **changes: Any) -> Word:
@@ -129,7 +132,7 @@ class Word(int):
         """
         return self.but(
             grad=False, modes=(), infra=(), pre=(), tracer=None, fake=None, functional=None,
-            rule=None, probing=None, exclude=self.exclude | AUTOGRAD,
+            rule=None, probing=None, taking=None, exclude=self.exclude | AUTOGRAD,
         )  # fmt: skip
 
     @cached_property
@@ -147,6 +150,11 @@ class Word(int):
         """What meets looks: a trace, a tracing mode before dispatch, a probe, or None."""
         before = self.pre[0] if self.pre else None
         return self.tracer or getattr(before, "tracer", None) or self.probing
+
+    @cached_property
+    def watcher(self) -> Any:
+        """What meets looks: the recorder, or what runs a `setup_context`, or None."""
+        return self.recorder or self.taking
 
     @cached_property
     def beneath(self) -> Word:
@@ -184,7 +192,7 @@ _FLAGS = (
     ("inference", INFERENCE), ("modes", MODES), ("tracer", TRACE), ("fake", FAKE_MODE),
     ("levels", LEVELS), ("functional", FUNCTIONALIZE), ("rule", IN_RULE), ("infra", MODES),
     ("pre", PRE_DISPATCH), ("below", BELOW), ("anomaly", ANOMALY),
-    ("packing", PACKING), ("probing", PROBING),
+    ("packing", PACKING), ("probing", PROBING), ("taking", PROBING),
 )  # fmt: skip
 
 
@@ -202,18 +210,21 @@ PLAIN = Word(0)
 _word: ContextVar[Word] = ContextVar("word", default=PLAIN)
 #: Read the word; the one call of every entry.
 word = _word.get
-#: Enter a word; give the token to `reset_word` in a `finally`.
+#: Enter a word, as the first thing in a `try`; enter the one before first in its `finally`. An
+#: interrupt (Ctrl-C) may come as soon as either is done.
 set_word: Callable[[Word], Token[Word]] = _word.set
+#: Go back by the token, 40 ns faster: the first thing behind a `try` that restores if it raises.
 reset_word: Callable[[Token[Word]], None] = _word.reset
 
 
 def run_under(new: Word, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call `fn` under a word."""
-    token = set_word(new)
+    outer = word()
     try:
+        set_word(new)
         return fn(*args, **kwargs)
     finally:
-        reset_word(token)
+        set_word(outer)
 
 
 #: What each open block of this thread or task will put back, innermost last.
@@ -222,9 +233,20 @@ _open: ContextVar[tuple[Any, ...]] = ContextVar("open", default=())
 
 def open_block(block: Any, make: Callable[[], Word]) -> None:
     """Enter the word that `make` gives for the current one, until the block is closed."""
-    new = make()
-    _open.set((*_open.get(), (block, _word.get(), make)))
-    _word.set(new)
+    blocks, outer, new = _open.get(), _word.get(), make()
+    try:
+        _open.set((*blocks, (block, outer, make)))
+        _word.set(new)
+    except BaseException:  # interrupted: the block will not be closed
+        _put_back(blocks, outer)
+        raise
+
+
+def _put_back(blocks: tuple[Any, ...], outer: Word) -> None:
+    try:
+        _word.set(outer)
+    finally:
+        _open.set(blocks)
 
 
 def close_block(block: Any) -> None:
@@ -235,8 +257,10 @@ def close_block(block: Any) -> None:
     """
     blocks = _open.get()
     if blocks and blocks[-1][0] is block:
-        _open.set(blocks[:-1])
-        _word.set(blocks[-1][1])
+        try:  # in this frame: before the first line of another it may be interrupted too
+            _word.set(blocks[-1][1])
+        finally:
+            _open.set(blocks[:-1])
         return
     at = [i for i, (other, _, _) in enumerate(blocks) if other is block]
     if not at:
@@ -246,8 +270,7 @@ def close_block(block: Any) -> None:
             "must be finished where it was begun",
         )
     # A generator that holds the block ends inside of later ones: these are entered anew, without.
-    _open.set(blocks[: at[-1]])
-    _word.set(blocks[at[-1]][1])
+    _put_back(blocks[: at[-1]], blocks[at[-1]][1])
     for other, _, make in blocks[at[-1] + 1 :]:
         open_block(other, make)
 
@@ -269,18 +292,26 @@ class _Steps:
         self._held: list[tuple[Any, Callable[[], Word]]] = []
 
     def __call__(self, step: Callable[..., Any], *args: Any) -> Any:
-        open_block(self, self._make)
+        blocks, outer = _open.get(), _word.get()
         try:
+            open_block(self, self._make)
             for block, make in self._held:
                 open_block(block, make)
-            return step(*args)
-        finally:
-            blocks = _open.get()
-            inside = blocks[len(blocks) - len(blocks_inside(self)) :]
-            self._held = [(block, make) for block, _, make in inside]
-            for block, _, _ in reversed(inside):
-                close_block(block)
-            close_block(self)
+            try:
+                return step(*args)
+            finally:
+                self._close()
+        except BaseException:  # also an interrupt while blocks are opened or closed
+            _put_back(blocks, outer)
+            raise
+
+    def _close(self) -> None:
+        blocks = _open.get()
+        inside = blocks[len(blocks) - len(blocks_inside(self)) :]
+        self._held = [(block, make) for block, _, make in inside]
+        for block, _, _ in reversed(inside):
+            close_block(block)
+        close_block(self)
 
 
 def note_failure(error: Exception) -> None:

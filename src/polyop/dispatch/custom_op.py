@@ -11,7 +11,11 @@ from polyop.dispatch.absent import found_or_absent
 from polyop.dispatch.keys import DispatchKey, key_for_device
 from polyop.dispatch.late_operators import bring
 from polyop.dispatch.library import check_function, check_namespace, ordered_tags
-from polyop.dispatch.library_functions import kernel_keys, schema_after
+from polyop.dispatch.library_functions import (
+    check_device_argument,
+    kernel_keys,
+    schema_after,
+)
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.own_call import first_call
@@ -123,9 +127,9 @@ class CustomOpDef(Told):
         """Register the gradient; see `polyop.library.register_autograd`."""
         return rules.register_autograd(self._opoverload, backward, setup_context=setup_context)
 
-    def register_vmap(self, fn: Fn | None = None, /) -> Any:
+    def register_vmap(self, func: Fn | None = None) -> Any:
         """Register the batching rule; see `polyop.library.register_vmap`."""
-        return rules.register_vmap(self._opoverload, fn)
+        return rules.register_vmap(self._opoverload, func)
 
     def register_jvp(self, fn: Fn | None = None, /) -> Any:
         """Register the forward derivative; see `polyop.library.register_jvp`."""
@@ -136,7 +140,7 @@ class CustomOpDef(Told):
         register = load("polyop.dispatch.decompositions:register_decomposition")(self._opoverload)
         return register if fn is None else register(fn)
 
-    def register_autocast(self, device_type: str, cast_inputs: Any, /) -> None:
+    def register_autocast(self, device_type: str, cast_inputs: Any) -> None:
         """Register the autocast rule; see `polyop.library.register_autocast`."""
         rules.register_autocast(self._opoverload, device_type, cast_inputs)
 
@@ -154,7 +158,7 @@ class CustomOpDef(Told):
         """Say how calls may be cut; see `polyop.library.register_chunks`."""
         return load("polyop.dispatch.chunk_rule:register_chunks")(self._opoverload, *rule)
 
-    def register_effect(self, effect: Any, /) -> None:
+    def register_effect(self, effect: Any) -> None:
         """Register the effect; see `polyop.library.register_effect`."""
         load("polyop.objects.effects:register_effect")(self._opoverload, effect)
 
@@ -241,7 +245,7 @@ def _make(asked: Asked, fn: Fn) -> CustomOpDef:
     """Make the operator of a function; what may be refused is looked at before."""
     check_function(fn, asked.name)
     schema, tags = _read(asked, fn)
-    rules.check_device_argument(schema, asked.device_types, asked.source)
+    check_device_argument(schema, asked.device_types, asked.source)
     if asked.axes is not None:
         load("polyop.dispatch.index_text:read_index")(schema, asked.source, asked.axes)
     bring(schema.name)

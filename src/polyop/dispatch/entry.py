@@ -213,7 +213,11 @@ def scope_of(op: OpOverload, **more: Any) -> dict[str, Any]:
 
 
 def wrap(payload: Any, keys: int) -> Any:
-    """Make a tensor of a bare array."""
+    """Make a tensor of a bare array; a meta becomes a tensor on the device `meta`."""
+    if payload.__class__ is PARTS.Meta:
+        made = PARTS.of_meta(payload)
+        made.keys |= keys & INFERENCE_TENSOR
+        return made
     t = PARTS.Tensor()
     t.payload = payload if payload.__class__ is PARTS.ndarray else PARTS.asarray(payload)
     t.keys = keys

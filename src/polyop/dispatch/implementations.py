@@ -120,7 +120,7 @@ class Implementations:
         """Give the qualified name."""
         raise NotImplementedError
 
-    def has_kernel_for_dispatch_key(self, key: DispatchKey) -> bool:
+    def has_kernel_for_dispatch_key(self, k: DispatchKey) -> bool:
         """Whether a kernel is registered at this very key."""
         raise NotImplementedError
 
@@ -141,11 +141,11 @@ class Implementations:
 
     # -- registering ----------------------------------------------------------
 
-    def py_impl(self, by: Any) -> Callable[[Fn], Fn]:
+    def py_impl(self, k: Any) -> Callable[[Fn], Fn]:
         """Give this operator an implementation for a key, mode, subclass or transform.
 
         Args:
-            by: a `DispatchKey`: the function is its kernel, and `fallthrough_kernel` passes the
+            k: a `DispatchKey`: the function is its kernel, and `fallthrough_kernel` passes the
                 key over. A mode's class: it is called
                 `fn(mode, *args, **kwargs)`. A Tensor subclass: `fn(*args, **kwargs)`. A
                 `TransformType`: `fn(interpreter, *args, **kwargs)`, where
@@ -159,7 +159,7 @@ class Implementations:
         """
         if not getattr(self, "alive", True):
             self.gone()
-        table, kind = self._table_for(by)
+        table, kind = self._table_for(k)
 
         def register(fn: Fn) -> Fn:
             if not callable(fn):
@@ -168,16 +168,16 @@ class Implementations:
                 raise UsageTypeError(
                     "fallthrough_kernel passes a dispatch key over, and this is none",
                     op=self.name(),
-                    seen=repr(by),
+                    seen=repr(k),
                     fix="give no rule: a mode, subclass or transform without one does what it "
                     "does for every operator",
                 )
             with LOCK:
-                if by in table:
-                    self._taken(by, kind, table[by])
-                self._check_place(by, fn)
-                table[by] = fn
-                self._put(by, fn)
+                if k in table:
+                    self._taken(k, kind, table[k])
+                self._check_place(k, fn)
+                table[k] = fn
+                self._put(k, fn)
                 self.changed()
             return fn
 

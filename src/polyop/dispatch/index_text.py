@@ -63,16 +63,31 @@ def _check_schema(schema: FunctionSchema, source: object, text: Any) -> None:
             source=source,
             fix="register the rules themselves: register_fake, register_vmap",
         )
-    others = {str(r.type) for r in schema.returns} - {"Tensor"}
-    if others or any("Tensor" in str(a.type) and not is_tensor(a) for a in schema.arguments):
+    if not _single(schema):
         _misused(schema, source, "an index signature describes single Tensors only", text)
 
 
+def _single(schema: FunctionSchema) -> bool:
+    """Tell whether each argument with Tensors is one Tensor, and each result too."""
+    given = [a for a in schema.arguments if "Tensor" in str(a.type)]
+    return all(map(is_tensor, [*given, *schema.returns]))
+
+
 def _misused(schema: FunctionSchema, source: object, problem: str, text: Any) -> NoReturn:
+    example = example_of(schema)
+    fix = f"write one group per Tensor argument and result, as in {example!r}"
     raise UsageError(
         problem,
         op=schema,
         seen=f"{text!r:.120}",
         source=source,
-        fix='write one group per Tensor argument and result: "(m,n),(n,k)->(m,k)"',
+        fix=fix if example else "register the rules themselves: register_fake, register_vmap",
     )
+
+
+def example_of(schema: FunctionSchema) -> str:
+    """Write a signature with as many groups as an operator needs; nothing if it can have none."""
+    tensors = sum(map(is_tensor, schema.arguments))
+    if not tensors or not schema.returns or schema.is_mutable or not _single(schema):
+        return ""
+    return f"{','.join(['(k)'] * tensors)}->{','.join(['()'] * len(schema.returns))}"

@@ -38,6 +38,7 @@ LATE_OPERATORS: dict[str, str] = {
         "polyop.ops.running",
     ),
     "core::among": "polyop.ops.differences",
+    "core::to_device": "polyop.ops.moving",
 }  # fmt: skip
 
 

@@ -206,8 +206,13 @@ class Library:
     def destroy(self) -> None:
         """Undo all that this library registered (S41)."""
         self._alive = False
+        registering = LOCK.is_mine
         with LOCK:  # whoever destroys it second waits until all is undone
-            self._finalizer()
+            if registering:
+                self._finalizer()
+            elif self._finalizer.alive:
+                self._owner.undo()
+                self._finalizer.detach()  # behind it: what is interrupted is undone later
             if _def_libraries.get(self.ns, lambda: None)() is self:
                 del _def_libraries[self.ns]
 

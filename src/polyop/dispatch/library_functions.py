@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from polyop.devices import DEVICE_TYPES, Device
+from polyop.dispatch.factories import device_position
 from polyop.dispatch.keys import DispatchKey, key_for_device, parse_key
 from polyop.dispatch.late_operators import bring
 from polyop.dispatch.library import (
@@ -19,12 +20,13 @@ from polyop.dispatch.library import (
 )
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.parts import PARTS
-from polyop.dispatch.registry import as_operator, check_qualname, full_name, put_all
+from polyop.dispatch.registry import DEFINITIONS, as_operator, check_qualname, full_name, put_all
 from polyop.dispatch.registry import define as define_schema
 from polyop.errors import UsageError, UsageTypeError, nearest
 from polyop.schema.model import FunctionSchema
 from polyop.schema.parse import parse_definition
 from polyop.schema.tags import check_tags
+from polyop.schema.types import leaf_kind
 from polyop.source import caller
 
 
@@ -85,7 +87,8 @@ def impl(
     """Register a kernel for device types, `"default"`, or keys (S42); decorates without `func`.
 
     Raises:
-        UsageError: an unknown device type or key.
+        UsageError: an unknown device type or key, or one device for an operator without tensors
+            and without an argument `device`.
     """
     if isinstance(qualname, Library):
         library, key = qualname, "" if func is None else func
@@ -110,15 +113,34 @@ def impl(
         name = as_operator(qualname)._schema.qualified_name
     if lib is not None:
         check_library(lib)._full_name(name)
-    keys = kernel_keys(types)
+    given = list(types) if isinstance(types, Iterator) else types  # asked for more than once
+    keys, devices = kernel_keys(given), _device_types(given)
 
     def register(fn: Callable[..., Any]) -> Callable[..., Any]:
         check_function(fn, name)
         with LOCK:
+            there = DEFINITIONS.get(name)
+            if there is not None:
+                check_device_argument(there.op._schema, devices, there.op.source)
             put_all(name, keys, kernel_of(fn, owner_of(lib, name)))
         return fn
 
     return register if func is None else register(func)
+
+
+def check_device_argument(schema: FunctionSchema, device_types: Any, source: object) -> None:
+    """Refuse kernels for devices where no argument could say which device a call is for (S51)."""
+    if device_types is None or any(leaf_kind(a.type) != "static" for a in schema.arguments):
+        return
+    if device_position(schema) is None:
+        raise UsageError(
+            f"{schema.qualified_name} has no Tensor argument, so a kernel for one device needs "
+            "an argument that says which device a call is for",
+            op=schema,
+            seen=f"device_types={device_types!r}",
+            source=source,
+            fix="add an argument device: polyop.device, or leave device_types out",
+        )
 
 
 def kernel_keys(types: Any) -> list[DispatchKey]:
@@ -127,8 +149,7 @@ def kernel_keys(types: Any) -> list[DispatchKey]:
         return [DispatchKey.CompositeExplicitAutograd]
     if not isinstance(types, (str, DispatchKey, Device, Iterable)):
         raise UsageTypeError("device types are strings", seen=repr(types), fix='write "cpu"')
-    names = [types] if isinstance(types, (str, DispatchKey, Device)) else types
-    keys = [_kernel_key(name) for name in names]
+    keys = [_kernel_key(name) for name in _names(types)]
     if not keys:
         raise UsageError(
             "no device type is given, so the kernel would serve nothing",
@@ -136,6 +157,18 @@ def kernel_keys(types: Any) -> list[DispatchKey]:
             fix='write "cpu", or None for every device',
         )
     return keys
+
+
+def _names(types: Any) -> Iterable[Any]:
+    return [types] if isinstance(types, (str, DispatchKey, Device)) else types
+
+
+def _device_types(types: Any) -> list[str] | None:
+    """List those that name a device which calls run on, or None; kernels for `meta` are fakes."""
+    names = () if types is None else _names(types)
+    others = {*DispatchKey.__members__, "default", "meta"}
+    devices = [str(name) for name in names if not isinstance(name, DispatchKey)]
+    return [name for name in devices if name not in others] or None
 
 
 def _kernel_key(name: Any) -> DispatchKey:

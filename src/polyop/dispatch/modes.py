@@ -17,7 +17,6 @@ from polyop.dispatch.context import (
     blocks_inside,
     close_block,
     open_block,
-    reset_word,
     set_word,
     word,
 )
@@ -70,7 +69,11 @@ class DispatchMode:
         self, op: Any, types: Sequence[type], args: Any = (), kwargs: Any = None
     ) -> Any:
         """Handle a call; `NotImplemented` sends it on to the next mode outward."""
-        raise NotImplementedError
+        raise ModeError(
+            f"the mode {type(self).__name__} has no __dispatch__",
+            op=op.name(),
+            fix=f"define {type(self).__name__}.__dispatch__(self, op, types, args=(), kwargs=None)",
+        )
 
     def __enter__(self) -> Any:
         open_block(self, lambda: with_mode(word(), self))
@@ -79,7 +82,9 @@ class DispatchMode:
     def __exit__(self, *error: object) -> None:
         inner = [b for b in blocks_inside(self) if isinstance(b, DispatchMode)]
         now = word()
-        close_block(self)  # first: after the error, too, the mode is off the stack
+        if not inner or any(part is not None for part in error):
+            # An error, that of a dropped generator too, passes once: it is left now or never.
+            close_block(self)
         if inner:
             raise ModeError(
                 f"{type(self).__name__} is left, and is not the innermost mode",
@@ -110,11 +115,11 @@ def _innermost(way: Way) -> Handler:
         "_w = word()",
         # Out first, so that the handler meets the modes around this one.
         "_mode, _under = _w.top",
-        "_token = set_word(_under)",
-        "try: _r = _mode.__dispatch__(op, (), _args, _kw)",
-        "finally: reset_word(_token)",
+        "try: _token = set_word(_under); _r = _mode.__dispatch__(op, (), _args, _kw)",
+        "except BaseException: set_word(_w); raise",
+        "reset_word(_token)",
         f"if _r is NotImplemented: return declined(_w, {names}, _args, _kw)",
-        f"return answer(op, _r, {names})",
+        f"return answer(op, _r, {names}, _mode)",
     ]
     if result_forms(op._schema) == (("new", -1),):
         lines.insert(-2, "if _r.__class__ is Tensor: return _r")
@@ -151,19 +156,19 @@ def pop_mode_temporarily() -> Iterator[Any]:
     now = word()
     if not now.modes:
         raise ModeError("there is no mode to pop", fix="enter one first: with mode: ...")
-    token = set_word(now.but(modes=now.modes[:-1]))
     try:
+        set_word(now.but(modes=now.modes[:-1]))
         yield now.modes[-1]
     finally:
-        reset_word(token)
+        set_word(now)
 
 
 @contextmanager
 def disable_current_modes() -> Iterator[tuple[Any, ...]]:
     """Take all modes, traces and fakes off for a block; gives the modes."""
     now = word()
-    token = set_word(now.but(modes=(), infra=(), pre=(), tracer=None, fake=None, functional=None))
     try:
+        set_word(now.but(modes=(), infra=(), pre=(), tracer=None, fake=None, functional=None))
         yield now.modes
     finally:
-        reset_word(token)
+        set_word(now)

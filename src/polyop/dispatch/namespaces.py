@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from polyop.dispatch.attribute_caches import NAMESPACES
 from polyop.dispatch.late_operators import LATE_OPERATORS, bring
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverloadPacket
-from polyop.dispatch.registry import NAMESPACES, PACKETS, find_packet
+from polyop.dispatch.registry import PACKETS, find_packet
 from polyop.errors import OperatorNotFoundError, nearest
 from polyop.lazy import load
 
@@ -31,8 +32,8 @@ class OpNamespace:
         # Under the lock: a packet that is removed meanwhile would be kept for good.
         with LOCK:
             packet = find_packet(f"{self.__dict__['__name__']}::{name}")
+            NAMESPACES.keep(packet, self.__dict__)  # first: an interrupt may come behind it
             self.__dict__[name] = packet
-            NAMESPACES.keep(packet, self.__dict__)
         return packet
 
     def __iter__(self) -> Iterator[str]:

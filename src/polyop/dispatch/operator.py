@@ -42,6 +42,8 @@ Handler = Callable[..., Any]
 CHANGES: list[int] = [0]
 #: The slots in which an index signature stands where nothing is registered (S56).
 INDEXED = frozenset(("fake", "vmap"))
+#: The note of an operator whose kernel above a trace drew, or wrote, when it was traced.
+ACTS = "acts"
 
 
 class OperatorBase(Implementations):
@@ -109,6 +111,7 @@ class OpOverload(OverloadNames, OperatorBase):
             self._schema.is_mutable
             or Tag.nondeterministic_seeded in self.tags
             or self.rule("effect") is not None
+            or ACTS in self.notes
         )
 
     # -- calls ----------------------------------------------------------------
@@ -140,7 +143,8 @@ class OpOverload(OverloadNames, OperatorBase):
         return PARTS.decompose(self, args, kwargs)
 
     def _can_decompose(self) -> bool:
-        return self.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd)
+        kernel = self.places.top(DispatchKey.CompositeImplicitAutograd)
+        return kernel is not None and kernel.fn is not None
 
     # -- rules ----------------------------------------------------------------
 
@@ -192,13 +196,13 @@ class OpOverload(OverloadNames, OperatorBase):
                 self._table = Table(self.name(), self.kernels())
             return self._table
 
-    def has_kernel_for_dispatch_key(self, key: DispatchKey | str) -> bool:
+    def has_kernel_for_dispatch_key(self, k: DispatchKey | str) -> bool:
         """Whether a kernel is registered at this very key."""
-        return self.places.top(parse_key(key)) is not None
+        return self.places.top(parse_key(k)) is not None
 
-    def has_kernel_for_any_dispatch_key(self, keys: DispatchKeySet) -> bool:
+    def has_kernel_for_any_dispatch_key(self, ks: DispatchKeySet) -> bool:
         """Whether a kernel is registered at one of the keys, alias keys aside."""
-        chosen = DispatchKeySet(keys)
+        chosen = DispatchKeySet(ks)
         return any(not is_alias_key(k) and chosen.has(k) for k in self.kernels())
 
     def _check_place(self, by: Any, fn: Handler) -> None:
@@ -258,7 +262,7 @@ class OpOverload(OverloadNames, OperatorBase):
             op=self._schema,
             seen=f"its successor {successor._schema}, of {successor.source}" if successor else "",
             source=self.source,
-            fix=f"look it up again: polyop.ops.{self.namespace}.{self._opname}",
+            fix=f"look it up again: polyop.ops.{packet}" if successor else "define it again",
         )
 
 
@@ -358,10 +362,11 @@ class OpOverloadPacket(PacketNames, Told):
 
     def gone(self) -> NoReturn:
         """Raise the error of a name whose operators were all removed."""
+        again = f"look it up again: polyop.ops.{self}"
         raise OperatorGoneError(
             f"{self._qualified_op_name} was removed",
             op=self._qualified_op_name,
-            fix=f"look it up again: polyop.ops.{self}",
+            fix=again if self._qualified_op_name in PARTS.packets else "define it again",
         )
 
 

@@ -33,6 +33,8 @@ class Parts:
     Tensor: type[Any]  # tensor/tensor.py
     ndarray: type[Any]  # tensor/tensor.py
     asarray: Callable[[Any], Any]  # tensor/tensor.py
+    Meta: type[Any]  # tensor/tensor.py: what a kernel gives for a tensor on the device meta
+    of_meta: Callable[[Any], Any]  # tensor/tensor.py
     share: Callable[[Any], Any]  # tensor/storage.py: the version that an alias shares
     shares_memory: Callable[[Any, Any], bool]  # tensor/storage.py, of two tensors
     is_array: Callable[[Any], bool]  # tensor/libraries.py: an array that is no Tensor

@@ -81,7 +81,7 @@ def ask(op: OpOverload, who: Any, types: Classes, args: Any, kwargs: Any) -> Any
     is_class = isinstance(who, type)
     rule = rule_for(op, who, None) if is_class else rule_for(op, type(who), who)
     given = (rule or _own_dispatch(op, who))(who, types, args, kwargs)
-    return given if given is NotImplemented else answer_of(op, given, args)
+    return given if given is NotImplemented else answer_of(op, given, args, who)
 
 
 def _own_dispatch(op: OpOverload, who: Any) -> Rule:

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from polyop.dispatch.attribute_caches import NAMESPACES
 from polyop.dispatch.factories import select_backend
 from polyop.dispatch.late_operators import LATE_OPERATORS, bring
-from polyop.dispatch.lock import LOCK
+from polyop.dispatch.lock import LOCK, to_the_end
 from polyop.dispatch.objects import operator_class
 from polyop.dispatch.operator import OpOverload, OpOverloadPacket
+from polyop.dispatch.parameters import fitted
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.table import Kernel, Place, Places, on_fallback_change
 from polyop.errors import (
@@ -24,6 +26,7 @@ from polyop.errors import (
     OperatorNotFoundError,
     UsageError,
     UsageTypeError,
+    an,
     nearest,
 )
 from polyop.records import NamedTuple
@@ -80,10 +83,11 @@ def define(
                 declared=there.op._schema,
                 seen=schema,
                 source=f"{there.op.source}; again at {source}",
-                fix="choose another name or overload, or pass replace=True",
+                fix="choose another name or overload, or take its place: polyop.library.define("
+                f"{name!r}, {str(schema).removeprefix(name)!r}, replace=True)",
             )
         if there is not None:
-            _remove(name)
+            to_the_end(_remove, name)
             PLACES.pop(name, None)
         return _add(schema, tags, source, owner, module)
 
@@ -114,44 +118,35 @@ def _add(
     PLACES[name] = op.places
     said = (op.places if owner is None else owner, source, tags)
     DEFINITIONS[name] = Definition(op, module, [said])
-    for place, kernel in list(op.places.items()):  # what came before the definition
-        select_backend(op, place, kernel)
-    packet = PACKETS.get(schema.name)
-    if packet is None:
-        packet = PACKETS[schema.name] = OpOverloadPacket(schema.name)
-    packet._add(op)
+    try:
+        op.places.renew(lambda place, kernel: fitted(op, (place,), kernel))
+        for place, kernel in list(op.places.items()):  # what came before the definition
+            select_backend(op, place, kernel)
+        packet = PACKETS.get(schema.name)
+        if packet is None:
+            packet = PACKETS[schema.name] = OpOverloadPacket(schema.name)
+        packet._add(op)
+    except BaseException:  # refused, or interrupted
+        _remove(name)
+        _drop_if_empty(name)
+        raise
     return op
 
 
 def _remove(name: str) -> None:
-    op = DEFINITIONS.pop(name).op
-    packet = PACKETS[op._schema.name]
-    packet._drop(op)
-    if not packet.op_overloads():
-        del PACKETS[op._schema.name]
-        NAMESPACES.forget(packet)
+    """Take an operator out, also one that was added half; the definition last, to go on by."""
+    if name not in DEFINITIONS:
+        return
+    op = DEFINITIONS[name].op
+    packet = PACKETS.get(op._schema.name)
+    if packet is not None:
+        packet._drop(op)
+        if not packet.op_overloads():
+            NAMESPACES.forget(packet)
+            del PACKETS[op._schema.name]
     op.remove()
     PARTS.removed(op)
-
-
-class _Namespaces:
-    """The attribute caches that must forget a removed name; filled by `namespaces.py`."""
-
-    def __init__(self) -> None:
-        self._caches: dict[OpOverloadPacket, list[dict[str, Any]]] = {}
-
-    def keep(self, packet: OpOverloadPacket, cache: dict[str, Any]) -> None:
-        """Remember that a cache holds a packet."""
-        self._caches.setdefault(packet, []).append(cache)
-
-    def forget(self, packet: OpOverloadPacket) -> None:
-        """Forget a packet."""
-        for cache in self._caches.pop(packet, ()):
-            if cache.get(packet.__name__) is packet:
-                del cache[packet.__name__]
-
-
-NAMESPACES = _Namespaces()
+    del DEFINITIONS[name]
 
 
 def places_of(name: str) -> Places:
@@ -200,7 +195,7 @@ def put_kernel(
         if not op.alive:
             op.gone()
         claim(kernel.owner, op.places.op)
-        op.places.put_all(places, kernel, allow_override=allow_override)
+        op.places.put_all(places, fitted(op, places, kernel), allow_override=allow_override)
         for place in places:
             select_backend(op, place, kernel)
         op.changed()
@@ -209,30 +204,34 @@ def put_kernel(
 def disown(owner: object) -> None:
     """Undo all that an owner defined and registered."""
     with LOCK:
-        names = _names_of(owner)
-        for name in names:
-            definition = DEFINITIONS.get(name)
-            if definition is not None:
-                _disown_definition(name, definition, owner)
-        for name in names:
-            places = PLACES.get(name)
-            if places is None:
-                continue
-            if places.remove_owner(owner) and name in DEFINITIONS:
-                DEFINITIONS[name].op.changed()
-            _drop_if_empty(name)
+        to_the_end(_disown, owner)
+
+
+def _disown(owner: object) -> None:
+    names = _names_of(owner)
+    for name in names:
+        definition = DEFINITIONS.get(name)
+        if definition is not None:
+            _disown_definition(name, definition, owner)
+    for name in names:
+        places = PLACES.get(name)
+        if places is None:
+            continue
+        places.remove_owner(owner)
+        if name in DEFINITIONS:  # changed now, or before an interrupt
+            DEFINITIONS[name].op.changed()
+        _drop_if_empty(name)
 
 
 def _disown_definition(name: str, definition: Definition, owner: object) -> None:
     kept = [said for said in definition.owners if said[0] is not owner]
-    if len(kept) < len(definition.owners):
+    if not kept:
+        # What the operator registered for itself goes with it.
+        PLACES[name].remove_owner(PLACES[name])
+        _remove(name)
+    elif len(kept) < len(definition.owners):
         definition.owners[:] = kept
-        if not kept:
-            _remove(name)
-            # What the operator registered for itself goes with it.
-            PLACES[name].remove_owner(PLACES[name])
-        else:
-            _retag(definition)
+        _retag(definition)
 
 
 def _names_of(owner: object) -> list[str]:
@@ -389,7 +388,7 @@ def as_operator(op: Any) -> OpOverload:
     if isinstance(inner, str):
         return find_operator(*split_name(inner))
     raise UsageTypeError(
-        f"a {type(op).__name__} is no operator",
+        f"{an(type(op).__name__)} is no operator",
         seen=repr(op)[:120],
         fix='give the name "ns::op", an overload, or what custom_op returned',
     )

@@ -40,7 +40,14 @@ from polyop.dispatch.bits import (
     TRACE,
     WRAPPED,
 )
-from polyop.dispatch.context import AUTOGRAD, DEFAULT_EXCLUDE, DEFAULT_INCLUDE, Word, word
+from polyop.dispatch.context import (
+    AUTOGRAD,
+    DEFAULT_EXCLUDE,
+    DEFAULT_INCLUDE,
+    Word,
+    run_under,
+    word,
+)
 from polyop.dispatch.keys import (
     AUTOGRAD_KEYS,
     DispatchKey,
@@ -122,12 +129,14 @@ def resolve(op: OpOverload, code: int) -> Handler:
         return made
 
 
-def way_of(op: OpOverload, code: int, keys: DispatchKeySet | None = None) -> Way:
-    """Lay out all steps of a call."""
+def way_of(
+    op: OpOverload, code: int, keys: DispatchKeySet | None = None, *, ours: bool = False
+) -> Way:
+    """Lay out all steps of a call; `ours` leaves out a kernel of the operator's at Python."""
     keys = keyset_of(code) if keys is None else keys
     if code & FAKE_OBJECT:
         keys = without_passed(op, keys)
-    return Way(op, code, keys, tuple(_steps(op, keys)))
+    return Way(op, code, keys, tuple(_steps(op, keys, ours=ours)))
 
 
 def told_keys(op: OpOverload, keys: DispatchKeySet, key: DispatchKey) -> DispatchKeySet:
@@ -141,10 +150,18 @@ AHEAD = (DispatchKey.Meta, DispatchKey.PreDispatch)
 AROUND = "around"
 
 
-def _steps(op: OpOverload, keys: DispatchKeySet) -> Iterator[tuple[DispatchKey, Kernel | Layer]]:
+def _steps(
+    op: OpOverload, keys: DispatchKeySet, *, ours: bool = False
+) -> Iterator[tuple[DispatchKey, Kernel | Layer]]:
     below_autograd = False
-    for key in acting(keys, op.table):
+    for key in keys.leading():
         entry = op.table[key]
+        if entry.reason is Reason.FALLTHROUGH:
+            if key in AUTOGRAD_KEYS and op._schema.is_mutable:
+                # No kernel acts there, but a write is seen by the history of its tensor (S135).
+                for layer in LAYERS.get(functionality_of(key), ()):
+                    yield key, layer
+            continue
         if key in AUTOGRAD_KEYS and below_autograd:
             continue  # what polyop does at an autograd key goes on below all of them (S99)
         if entry.reason is Reason.MISSING:
@@ -157,10 +174,11 @@ def _steps(op: OpOverload, keys: DispatchKeySet) -> Iterator[tuple[DispatchKey, 
             # pre-dispatch mode goes before a kernel at its key.
             for layer in LAYERS.get(key, ()):
                 yield key, layer
-        if entry.kernel is not None and entry.kernel is not BUILT_IN:
+        kernel = None if ours and key is DispatchKey.Python else entry.kernel
+        if kernel is not None and kernel.fn is not None:
             for layer in LAYERS.get(AROUND, ()):
                 yield key, layer
-            yield key, entry.kernel
+            yield key, kernel
             return
         for layer in LAYERS.get(functionality_of(key), ()):
             yield key, layer
@@ -278,11 +296,20 @@ def redispatch(op: OpOverload, keys: DispatchKeySet, args: Any, kwargs: Any) -> 
     values = PARTS.bind(op, args, kwargs)
     # The keys say who acts; the code tells them on what: a mode that is there, or no grad mode.
     code = PARTS.code_of(values) | word()
-    if code & (TRACE | FAKE) and not chosen.has(DispatchKey.Python):
+    if code & (TRACE | FAKE | PRE_DISPATCH) and not chosen.has(DispatchKey.Python):
+        before = code & PRE_DISPATCH and not (chosen & _BEFORE or code & BELOW)
+        proxy: Any = word().pre[0] if before else None
+        if hasattr(proxy, "beneath"):
+            return run_under(proxy.beneath(), redispatch, op, keys, args, kwargs)
         # A trace records this call too, and no kernel can compute with fakes.
-        chosen |= DispatchKeySet([DispatchKey.Python])
-        code &= ~(MODES | SUBCLASS)
+        if code & (TRACE | FAKE):
+            chosen |= DispatchKeySet([DispatchKey.Python])
+            return way_of(op, code & ~(MODES | SUBCLASS), chosen, ours=True).handler()(*values)
     return way_of(op, code, chosen).handler()(*values)
+
+
+#: The keys where a call meets a trace before dispatch, at once or as the call of a level.
+_BEFORE = LEVEL_KEYS | DispatchKeySet([DispatchKey.PreDispatch])
 
 
 def decompose(op: OpOverload, args: Any, kwargs: Any) -> Any:

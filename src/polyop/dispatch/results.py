@@ -17,12 +17,14 @@ import numpy as np
 from polyop import tree
 from polyop.dispatch.bits import BATCHED, GRAD, LIFTED
 from polyop.dispatch.body import Form, Number, carried_by, carriers, result_forms
+from polyop.dispatch.class_slots import slot_of
 from polyop.dispatch.context import word
 from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.parts import PARTS
 from polyop.errors import AliasError, PolyopWarning, ReturnError
 from polyop.schema.values import Mismatch, convert
+from polyop.source import source_of
 from polyop.warn import warn_once
 
 
@@ -70,18 +72,19 @@ def step_results(op: OpOverload, given: Any, args: Sequence[Any]) -> Any:
     return done[0] if len(done) == 1 else tuple(done)
 
 
-def answer_of(op: OpOverload, given: Any, args: Sequence[Any]) -> Any:
+def answer_of(op: OpOverload, given: Any, args: Sequence[Any], who: Any = None) -> Any:
     """Check and convert the number and the types of what answers for any operator (S48).
 
-    That is a mode, a subclass or a fallback; what its results share is its own affair.
+    That is a mode or a subclass, `who`, or a fallback; what its results share is its own affair.
 
     Raises:
         ReturnError: the number or a type is not the schema's.
     """
-    values = unpack(op, given, "answer to")
+    what = "answer to" if who is None else who
+    values = unpack(op, given, what)
     if len(values) == 1 and given.__class__ is PARTS.Tensor and _gives_tensor(op):
         return given
-    done = [_converted(op, i, value, "answer to") for i, value in enumerate(values)]
+    done = [_converted(op, i, value, what) for i, value in enumerate(values)]
     if not done:
         return None
     return done[0] if len(done) == 1 else tuple(done)
@@ -104,7 +107,7 @@ def _is_fresh(forms: Sequence[Form], given: Any, args: Sequence[Any]) -> bool:
     )
 
 
-def unpack(op: OpOverload, given: Any, what: str = "kernel of") -> list[Any]:
+def unpack(op: OpOverload, given: Any, what: Any = "kernel of") -> list[Any]:
     """Give the results as a list, one per return of the schema."""
     n = len(op._schema.returns)
     if n == 0:
@@ -144,16 +147,31 @@ def kernel_source(op: OpOverload) -> Any:
 
 
 def _refuse(
-    op: OpOverload, problem: str, declared: object, seen: Any, what: str = "kernel of"
+    op: OpOverload, problem: str, declared: object, seen: Any, what: Any = "kernel of"
 ) -> NoReturn:
+    """Refuse a result; `what` is a word for who gave it, or the mode or class itself."""
+    subject, source, fix = f"the {what} {op.name()}", kernel_source(op), _fix(seen)
+    if not isinstance(what, str):
+        kind = what if isinstance(what, type) else type(what)
+        noun = "class" if kind is what else "mode"
+        subject = f"the {noun} {kind.__name__}, which answers {op.name()},"
+        source = source_of(_answering(op, kind))
+        if not PARTS.is_array(seen):
+            fix = "return what the schema declares, or NotImplemented to send the call on"
     raise ReturnError(
-        f"the {what} {op.name()} {problem}",
+        f"{subject} {problem}",
         op=op._schema,
         declared=declared,
         seen=describe(seen),
-        source=kernel_source(op),
-        fix=_fix(seen),
+        source=source,
+        fix=fix,
     )
+
+
+def _answering(op: OpOverload, kind: Any) -> Any:
+    """Give the function by which a mode or a class answers an operator."""
+    slot = slot_of(kind)
+    return op.rule_for(kind) or (slot and op.rule(slot)) or kind.__dispatch__
 
 
 def _fix(seen: Any) -> str:
@@ -183,7 +201,7 @@ def _is_itself(value: Any, argument: Any) -> bool:
     return listed and len(value) == len(argument) and all(map(operator.is_, value, argument))
 
 
-def _converted(op: OpOverload, i: int, value: Any, what: str = "kernel of") -> Any:
+def _converted(op: OpOverload, i: int, value: Any, what: Any = "kernel of") -> Any:
     wanted = op._schema.returns[i].type
     try:
         return converted(wanted, value)

@@ -14,14 +14,14 @@ from polyop.devices import Device, DType, as_dtype
 from polyop.dispatch.bind import bind, code_of
 from polyop.dispatch.class_slots import make_slot
 from polyop.dispatch.context import word
-from polyop.dispatch.factories import device_position
 from polyop.dispatch.implementations import acts
 from polyop.dispatch.keys import DispatchKey, autocast_key_for, key_for_device, parse_key
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.library import Library, Owner, owner_of
-from polyop.dispatch.library_functions import kernel_keys
+from polyop.dispatch.library_functions import check_device_argument, kernel_keys
 from polyop.dispatch.lock import LOCK
 from polyop.dispatch.operator import OpOverload
+from polyop.dispatch.parameters import checked_backward, checked_setup
 from polyop.dispatch.parts import PARTS
 from polyop.dispatch.registry import as_operator, put_kernel, put_rule
 from polyop.dispatch.resolve import Way, keyset_of
@@ -33,11 +33,11 @@ from polyop.errors import (
     RegistrationError,
     UsageError,
     UsageTypeError,
+    an,
 )
 from polyop.lazy import load
-from polyop.schema.model import MISSING, FunctionSchema
+from polyop.schema.model import MISSING
 from polyop.schema.tags import Tag
-from polyop.schema.types import leaf_kind
 from polyop.source import Source, caller, source_of
 from polyop.warn import warn_needless
 
@@ -62,12 +62,16 @@ def _file(
 ) -> None:
     kernel = Kernel(rule, source, owner_of(lib, op.places))
     put_rule(op, slot, kernel, allow_override=allow_override)
+    there = op.places.top(DispatchKey.Autograd) if slot in {"backward", "jvp"} else None
+    if there is not None and (slot == "backward" or there.fallthrough):
+        # The newest at a key acts (S37): from now on polyop itself, by this rule.
+        put_rule(op, DispatchKey.Autograd, kernel._replace(fn=None))
 
 
 def _check_rule(op: OpOverload, slot: str, rule: Any) -> None:
     if not callable(rule):
         raise UsageTypeError(
-            f"a {slot} rule is a function",
+            f"{an(slot)} rule is a function",
             op=op._schema,
             seen=f"{rule!r:.80}",
             source=op.source,
@@ -132,21 +136,6 @@ def register_kernel(
     return register if func is None else register(func)
 
 
-def check_device_argument(schema: FunctionSchema, device_types: Any, source: object) -> None:
-    """Refuse kernels for devices where no argument could say which device a call is for (S51)."""
-    if device_types is None or any(leaf_kind(a.type) != "static" for a in schema.arguments):
-        return
-    if device_position(schema) is None:
-        raise UsageError(
-            f"{schema.qualified_name} has no Tensor argument, so a kernel for one device needs "
-            "an argument that says which device a call is for",
-            op=schema,
-            seen=f"device_types={device_types!r}",
-            source=source,
-            fix="add an argument device: polyop.device, or leave device_types out",
-        )
-
-
 class KernelHandle(NamedTuple):
     """The kernel that acted at a key when `get_kernel` was asked; it goes on working (S55)."""
 
@@ -181,7 +170,7 @@ class KernelHandle(NamedTuple):
             )
 
 
-def get_kernel(op: Any, key: DispatchKey | str) -> KernelHandle:
+def get_kernel(op: Any, dispatch_key: DispatchKey | str) -> KernelHandle:
     """Give the kernel that acts at a key now (S55).
 
     Raises:
@@ -189,7 +178,7 @@ def get_kernel(op: Any, key: DispatchKey | str) -> KernelHandle:
         OperatorNotFoundError: no such operator.
         MissingKernelError: no kernel acts there.
     """
-    found, place = as_operator(op), parse_key(key)
+    found, place = as_operator(op), parse_key(dispatch_key)
     entry = compute_entry(found.name(), found.kernels(), place)
     if entry.kernel is None or entry.kernel.fn is None:
         found.missing(
@@ -243,6 +232,8 @@ def register_autograd(
 ) -> Any:
     """Register the gradient: `backward(ctx, *grads)`, and what it keeps (S124).
 
+    It acts instead of what was registered at `Autograd` before.
+
     Args:
         op: the operator, in any form.
         backward: gets one gradient per result, and returns one gradient (or
@@ -262,8 +253,10 @@ def register_autograd(
             if rule is not None:
                 _check_rule(found, "autograd", rule)
         _check_gradient(found, fn)
-        source = caller() if fn is None else source_of(fn)
-        _file(found, "backward", AutogradRule(fn, setup_context), source, lib)
+        source, schema = caller() if fn is None else source_of(fn), found._schema
+        called = fn and checked_backward(schema, fn, source)
+        setup = setup_context and checked_setup(schema, setup_context, source_of(setup_context))
+        _file(found, "backward", AutogradRule(called, setup), source, lib)
         return fn
 
     return register if backward is MISSING else register(backward)

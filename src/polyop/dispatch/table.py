@@ -114,6 +114,11 @@ class Places:
             others = stack and tuple([k for k in stack if k.owner is not kernel.owner])
             self._stacks[place] = (*others, kernel)
 
+    def renew(self, make: Callable[[Place, Kernel], Kernel]) -> None:
+        """Put in place of each kernel what `make` gives for it."""
+        for place, stack in list(self._stacks.items()):
+            self._stacks[place] = tuple([make(place, kernel) for kernel in stack])
+
     def check(
         self, places: Collection[Place], source: Source, *, allow_override: bool = True
     ) -> None:
@@ -341,7 +346,10 @@ def resolve_key(op: Resolvable, key: DispatchKey | str) -> DispatchKey:
     has: Has = lambda k: k not in off and op.has_kernel_for_dispatch_key(k)  # noqa: E731
     by, reason = decide(has, key)
     if reason is Reason.AMBIGUOUS:
-        raise _ambiguous_error(op.name(), [by, *_rivals(has, key)])
+        claims = [by, *_rivals(has, key)]
+        source_at = getattr(op, "rule_source", None)
+        places = [f"{k} at {source_at(k)}" for k in claims] if source_at is not None else []
+        raise _ambiguous_error(op.name(), claims, ", ".join(places))
     if reason is Reason.MISSING:
         raise MissingKernelError(
             f"no kernel for the key {key}" + ("" if key else ", the entry of an empty key set"),

@@ -146,8 +146,18 @@ def run_decompositions(
         program: the program.
         table: by operator, a function of the same arguments, which is traced; by default
             `polyop.library.core_decompositions()`.
+
+    Raises:
+        UsageTypeError: the table is none.
     """
     chosen = core_decompositions() if table is None else table
+    if not isinstance(chosen, Mapping):
+        raise UsageTypeError(
+            "a table of decompositions has a function by operator",
+            argument="table",
+            seen=f"{type(chosen).__name__} {chosen!r:.80}",
+            fix="give {op: fn}, or nothing for polyop.library.core_decompositions()",
+        )
     values = [
         of_meta(node.val) if isinstance(node.val, Meta) else node.val
         for node in program.graph.placeholders
@@ -306,8 +316,11 @@ def trace(  # noqa: PLR0917 - what a trace is of, then how
     for name, value in zip(names, values, strict=True):
         tracer.placeholder(identifier(name), value)
     plain = alone(mode)
-    with mode.traced_by(tracer), answering(Callers(tracer)):
-        found = run_under(plain.but(tracer=tracer), fn, *renewed_all(mode, values))
+    with mode.traced_by(tracer):
+        found = answering(
+            Callers(tracer),
+            lambda: run_under(plain.but(tracer=tracer), fn, *renewed_all(mode, values)),
+        )
     module: GraphModule = run_under(plain, tracer.finish, found, mode.shape_env, "Program")
     refuse_leaked(mode, tracer.constants)
     asked |= tracer.asked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from polyop.dispatch.library import Library
-from polyop.errors import ObjectError, UsageTypeError, nearest
+from polyop.errors import ObjectError, UsageTypeError, an, nearest
 from polyop.lazy import load
 from polyop.tensor.tensor import Tensor
 
@@ -31,7 +31,8 @@ def access_subclass_inner_tensor(src_subclass_tensor: Tensor, attr: str) -> Tens
     if not isinstance(found, Tensor):
         names = list(src_subclass_tensor.__tensor_flatten__()[0])  # type: ignore[attr-defined]
         raise ObjectError(
-            f"a {type(src_subclass_tensor).__name__} has no tensor {attr!r}{nearest(attr, names)}",
+            f"{an(type(src_subclass_tensor).__name__)} has no tensor {attr!r}"
+            f"{nearest(attr, names)}",
             op=f"export::{NAME}",
             argument="attr",
             declared=", ".join(names),

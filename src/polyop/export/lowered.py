@@ -128,7 +128,11 @@ class LoweredModule:
         compile_specs: Sequence[CompileSpec] = (),
     ) -> None:
         if original_module is None and not payload:
-            raise DelegateError("a lowered module has a program or a payload", argument=backend_id)
+            raise DelegateError(
+                f"a lowered module of {backend_id} has neither a program nor a payload",
+                argument="original_module, payload",
+                fix="give one of them; polyop.export.to_backend(program, backend) makes both",
+            )
         if original_module is not None and not isinstance(original_module, Program):
             raise UsageTypeError(
                 "the original module is a Program", seen=type(original_module).__name__

@@ -16,7 +16,7 @@ import optree
 
 from polyop import tree
 from polyop.dispatch.bits import GRAD, SUBCLASS
-from polyop.errors import CaptureError, UsageError
+from polyop.errors import CaptureError, UsageError, an
 from polyop.symbolic import is_symbolic
 from polyop.tensor.meta import contiguous_strides, normal_strides
 from polyop.tensor.storage import bump
@@ -178,7 +178,7 @@ def refuse_gradients(values: Iterable[Any]) -> None:
         inside = tree.leaves(apart(value))
         if any(isinstance(x, Tensor) and x.keys & GRAD for x in [value, *inside]):
             raise CaptureError(
-                f"a {type(value).__name__} requires grad, and a program of wrappers has no "
+                f"{an(type(value).__name__)} requires grad, and a program of wrappers has no "
                 "gradients: its graph is of the tensors inside, and the gradient is what the "
                 "class makes of it",
                 seen=repr(value),
@@ -196,7 +196,7 @@ def refuse_wrappers(results: Iterable[Any]) -> None:
     for leaf in results:
         if _is_subclass(leaf):
             raise CaptureError(
-                f"a {type(leaf).__name__} is a result, and none is an argument",
+                f"{an(type(leaf).__name__)} is a result, and none is an argument",
                 seen=repr(leaf),
                 fix="pass what it is made of as an argument, or return the tensors inside it",
             )
@@ -208,7 +208,7 @@ def _apart(leaf: Any) -> Any:
     cls = type(leaf)
     if not is_traceable_wrapper_subclass(leaf):
         raise CaptureError(
-            f"a {cls.__name__} is an argument or result of a program, which knows plain tensors",
+            f"{an(cls.__name__)} is an argument or result of a program, which knows plain tensors",
             seen=repr(leaf),
             fix=f"give {cls.__name__} the methods __tensor_flatten__ and __tensor_unflatten__",
         )
@@ -216,7 +216,7 @@ def _apart(leaf: Any) -> Any:
     shape, strides = _layout(leaf, [x for _, x in inner])
     if any(map(is_symbolic, tree.leaves((shape, strides)))):
         raise CaptureError(
-            f"a {cls.__name__} is a result of a size that may change, and is not that of a tensor "
+            f"{an(cls.__name__)} is a result of a size that may change, and not that of a tensor "
             "inside it",
             seen=repr(tuple(leaf.payload.shape)),
             fix="return the tensors inside it",

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from polyop.errors import GraphError, nearest
+from polyop.errors import GraphError, an, nearest
 from polyop.graph.node import (
     CALL_FUNCTION,
     CALL_MODULE,
@@ -125,7 +125,7 @@ def check_attribute(node: Node, module: Any) -> None:
 def check_arguments(node: Node) -> None:
     """Count the arguments of an operator against its schema."""
     if node.op in (PLACEHOLDER, GET_ATTR) and (node.args or node.kwargs):
-        refuse(node, f"a {node.op} takes no arguments")
+        refuse(node, f"{an(node.op)} takes no arguments")
     schema = getattr(node.target, "_schema", None)
     if node.op != CALL_FUNCTION or schema is None or getattr(schema, "is_vararg", False):
         return

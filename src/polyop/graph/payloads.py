@@ -108,9 +108,11 @@ def _form_of(op: OpOverload) -> str:
 
 
 def _is_plain(node: Node, op: OpOverload) -> bool:
-    """Tell whether each value that an operator gets from the graph is a tensor."""
+    """Tell whether each value that an operator gets from the graph is a tensor, as the result."""
     for argument, value in zip(op._schema.arguments, _values(node, op), strict=True):
         kind = str(argument.type).removesuffix("?")
+        if kind == "Device" and value is not None:
+            return False  # the result may be no array
         if kind == "Tensor" or (kind == "Tensor[]" and type(value) in (list, tuple)):
             continue
         if any(isinstance(leaf, Node) for leaf in tree.leaves([value])):

@@ -21,6 +21,7 @@ from polyop.graph.node import (
     OUTPUT,
     PLACEHOLDER,
     Node,
+    collect,
     inputs_of,
 )
 from polyop.schema.tags import Tag
@@ -144,20 +145,46 @@ def writes_to_inputs(node: Node, is_write: Predicate) -> bool:
     return is_write(node) and (schema is None or bool(getattr(schema, "is_mutable", True)))
 
 
-def storage_of(nodes: Iterable[Node], reads: Predicate) -> set[Node]:
-    """Give the nodes that may share storage with what the nodes chosen by `reads` read."""
+def written_inputs(node: Node) -> Iterable[Node]:
+    """Give the inputs that a node which writes may write: those that its schema says, or all."""
+    arguments = getattr(getattr(node.target, "_schema", None), "arguments", ())
+    written = [i for i, a in enumerate(arguments) if getattr(a.alias_info, "is_write", False)]
+    if not written:
+        return () if _writes_its_own(node) else inputs_of(node)
+    found: dict[Node, None] = {}
+    for i in written:
+        collect(node.args[i] if i < len(node.args) else node.kwargs.get(arguments[i].name), found)
+    return found
+
+
+def _writes_its_own(node: Node) -> bool:
+    """Say whether a node is impure for graphs alone that write nothing that they are given."""
+    graphs = [] if is_impure_target(node.target) else graphs_given(node)
+    return bool(graphs) and not any(graph is None or _writes_input(graph) for graph in graphs)
+
+
+def _writes_input(graph: Any) -> bool:
+    written = written_nodes(reversed(graph.nodes), is_write)
+    return any(node.op in (PLACEHOLDER, GET_ATTR) for node in written)
+
+
+def storage_of(nodes: Iterable[Node], reads: Callable[[Node], Iterable[Node]]) -> set[Node]:
+    """Give the nodes that may share storage with the inputs of nodes that `reads` gives."""
     found: set[Node] = set()
     for node in nodes:  # in reverse order: a view comes before what it looks at
-        if reads(node) or (node in found and may_alias(node)):
+        found.update(reads(node))
+        if node in found and may_alias(node):
             found.update(inputs_of(node))
     return found
 
 
 def written_nodes(reverse: Iterable[Node], is_write: Predicate) -> set[Node]:
     """Give the nodes whose storage may be written to."""
-    return storage_of(reverse, lambda node: writes_to_inputs(node, is_write))
+    return storage_of(
+        reverse, lambda node: written_inputs(node) if writes_to_inputs(node, is_write) else ()
+    )
 
 
 def escaping_nodes(reverse: Iterable[Node]) -> set[Node]:
     """Give the nodes whose storage a caller may receive."""
-    return storage_of(reverse, lambda node: node.op == OUTPUT)
+    return storage_of(reverse, lambda node: inputs_of(node) if node.op == OUTPUT else ())

@@ -8,8 +8,12 @@ from typing import Any
 from polyop import tree
 from polyop.dispatch.bits import BATCHED, FAKE, LIFTED, SUBCLASS, WRAPPED
 from polyop.dispatch.context import Word, word
+from polyop.dispatch.modes import DispatchMode
 from polyop.dispatch.python_key import dispatches
+from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.levels import Level
+from polyop.layers.trace.proxy import ProxyMode
+from polyop.layers.trace.tracer import Tracer
 from polyop.tensor.tensor import Tensor
 
 
@@ -46,3 +50,22 @@ def of_class(value: Any) -> bool:
     while isinstance(value, Tensor) and value.keys & (BATCHED | LIFTED):
         value = value.payload.value
     return isinstance(value, Tensor) and type(value) is not Tensor
+
+
+def rule_wanted(name: str, mode: Any) -> tuple[str, str]:
+    """Say what a mode without a rule for an operator is, and how its author gives it one."""
+    op, kind = f"polyop.ops.higher_order.{name}", type(mode).__name__
+    if isinstance(mode, FakeTensorMode):
+        return "fakes", f"give it one: polyop.library.register_fake({op}, fn)"
+    if isinstance(mode, (Tracer, ProxyMode)):
+        return "traces", (
+            "make it with polyop.extend.register_higher_order(name, eager), which records what "
+            "`eager` calls, or calls its `trace`"
+        )
+    fix = f"give it one: {op}.py_impl({kind})(rule), which gets the mode first"
+    if isinstance(mode, DispatchMode):
+        fix += (
+            f"; or set {kind}.supports_higher_order_operators = True to get it in "
+            f"{kind}.__dispatch__"
+        )
+    return f"the mode {kind}", fix

@@ -7,7 +7,7 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bits import BATCHED
-from polyop.dispatch.context import reset_word, set_word, word
+from polyop.dispatch.context import set_word, word
 from polyop.errors import SubgraphError
 from polyop.hop.gradient import remade
 from polyop.hop.rules import Interpreter
@@ -61,11 +61,11 @@ class OfBatch:
             level = VmapLevel(level.batch_size, level.randomness)
         pairs = zip(tree.leaves(given), self.axes, strict=True)
         inputs = [x if axis is None else batched(x, axis, level) for x, axis in pairs]
-        token = set_word(now.but(levels=(*now.levels, level)))
         try:
+            set_word(now.but(levels=(*now.levels, level)))
             out = self.subgraph(*tree.unflatten(self.spec, inputs))
         finally:
-            reset_word(token)
+            set_word(now)
             level.alive = level.alive and level is self.level
         self.differ = [peel(x, level)[1] is not None for x in tree.leaves(out)]
         return tree.map_leaves(lambda leaf: self._whole(leaf, level), out)

@@ -16,7 +16,7 @@ from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.pre_dispatch import with_pre_dispatch
 from polyop.dispatch.registry import as_operator
-from polyop.errors import SubgraphError, UsageTypeError
+from polyop.errors import PolyopError, SubgraphError, UsageError, UsageTypeError
 from polyop.hop.functionalize_api import FunctionalizeAPI
 from polyop.hop.operator import HigherOrderOperator
 from polyop.hop.rules import Interpreter, below_autograd, register_fake
@@ -191,7 +191,22 @@ class Print(CallOperator):
     def eager(self, format_str: str, *args: Any, **kwargs: Any) -> None:
         """Print."""
         if word().fake is None:
-            builtins.print(format_str.format(*args, **kwargs))
+            builtins.print(self._filled(format_str, args, kwargs))
+
+    def _filled(self, format_str: str, args: Any, kwargs: Any) -> str:
+        try:
+            return format_str.format(*args, **kwargs)
+        except PolyopError:
+            raise
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            raise UsageError(
+                "the values do not fill the places of the text",
+                op=self,
+                argument="format_str",
+                declared=f"{format_str!r}: {error}",
+                seen=f"{len(args)} values without a name; with one: {', '.join(kwargs) or 'none'}",
+                fix="give a value for each place of the text; write {{ for a brace",
+            ) from error
 
     def at_level(self, to: Any, /, *args: Any, **kwargs: Any) -> None:
         """Print for each sample, or what is inside."""

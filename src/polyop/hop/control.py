@@ -14,13 +14,13 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bits import FAKE_MODE, GRAD, LIFTED, MODES, PRE_DISPATCH, TRACE, WRAPPED
-from polyop.dispatch.context import reset_word, run_under, set_word, word
+from polyop.dispatch.context import run_under, word
 from polyop.dispatch.implementations import TransformType
 from polyop.dispatch.keys import DispatchKey
 from polyop.errors import MissingGradientError, SubgraphError
 from polyop.graph.node import PLACEHOLDER
 from polyop.hop.acting import of_class
-from polyop.hop.forms import Form, Group, flat, graded, is_fake
+from polyop.hop.forms import Form, Group, flat, graded, is_fake, refuse_parameters
 from polyop.hop.functionalize_api import FunctionalizeAPI
 from polyop.hop.gradient import SubgraphFunction
 from polyop.hop.lifting import Lifted, free_of
@@ -143,11 +143,16 @@ class ControlOperator(HigherOrderOperator):
 
     def enter(self, *args: Any, **kwargs: Any) -> Any:
         """Begin a call: whole where it is watched."""
-        if not word() & WATCHED:
-            return super().__call__(*args, **kwargs)
-        form = self.parse(*args, **kwargs)
-        apart = self.has_steps and word() & (TRACE | PRE_DISPATCH)
-        return self.eager(form) if apart and any(map(of_class, form.leaves)) else self.whole(form)
+        try:
+            if not word() & WATCHED:
+                return super().__call__(*args, **kwargs)
+            form = self.parse(*args, **kwargs)
+            apart = self.has_steps and word() & (TRACE | PRE_DISPATCH)
+            apart = apart and any(map(of_class, form.leaves))
+            return self.eager(form) if apart else self.whole(form)
+        except TypeError as error:
+            refuse_parameters(self, error, self.parse(*args, **kwargs))
+            raise
 
     def again(self, form: Form) -> Any:
         """Call it on a form."""
@@ -204,11 +209,7 @@ class ControlOperator(HigherOrderOperator):
             return self.whole(form)
         if word().grad and any(isinstance(x, Tensor) and x.keys & GRAD for x in form.leaves):
             return self.kept(form, self.recorded)
-        token = set_word(below_autograd(word()))
-        try:
-            return self.again(form)
-        finally:
-            reset_word(token)
+        return run_under(below_autograd(word()), self.again, form)
 
     def grad(self, to: Interpreter, *args: Any, **kwargs: Any) -> Any:
         """Record the call as one where it is watched."""
@@ -352,9 +353,8 @@ class ControlOperator(HigherOrderOperator):
         form = self.parse(*args, **kwargs)
         if not form.is_flat:
             form = self.flattened(form)
-        env = ShapeEnv()
         mode = fake_mode_of(form.leaves) or FakeTensorMode(
-            allow_non_fake_inputs=True, shape_env=env, static_shapes=True
+            allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True
         )
         given = run_under(
             word().but(fake=mode),

@@ -15,7 +15,7 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bits import GRAD, LIFTED, MODES, PRE_DISPATCH, TRACE, WRAPPED
-from polyop.dispatch.context import Word, reset_word, set_word, word
+from polyop.dispatch.context import Word, set_word, word
 from polyop.dispatch.implementations import TransformType
 from polyop.dispatch.keys import DispatchKey
 from polyop.graph import GraphModule
@@ -138,11 +138,12 @@ class SubgraphOperator(HigherOrderOperator):
 
     def below(self, subgraph: Fn, operands: Sequence[Any], options: dict[str, Any]) -> Any:
         """Call it again below autograd."""
-        token = set_word(below_autograd(word()))
+        outer = word()
         try:
+            set_word(below_autograd(outer))
             return self.onward(subgraph, *operands, **options)
         finally:
-            reset_word(token)
+            set_word(outer)
 
     def trace(self, tracer: Tracer, subgraph: Fn, /, *operands: Any, **options: Any) -> Any:
         """Record the call as one node, with the function as a graph of its own."""

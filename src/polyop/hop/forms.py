@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from inspect import signature
 from typing import Any, NamedTuple, NoReturn
 
 from polyop import tree
 from polyop.dispatch.bits import BATCHED, FAKE, GRAD, LIFTED, WRAPPED
-from polyop.errors import SubgraphError
+from polyop.dispatch.parameters import Given, has_run
+from polyop.errors import PolyopError, SubgraphError, UsageTypeError
 from polyop.layers.trace.make_fx import leaf_names
 from polyop.ops.rounding import clone
-from polyop.source import source_of
+from polyop.source import Source, source_of
 from polyop.tensor.tensor import Tensor
 
 Fn = Callable[..., Any]
@@ -193,11 +195,33 @@ def outline(spec: Any) -> str:
 
 def breach(problem: str, op: Any, fn: Any = None, **parts: Any) -> NoReturn:
     """Raise the error of functions that do not fit a call (S180, S182)."""
-    inner = fn
-    while hasattr(inner, "__wrapped__"):
-        inner = inner.__wrapped__
-    source = source_of(inner) if callable(inner) and hasattr(inner, "__code__") else ""
+    source = "" if fn is None else written_at(fn)
     raise SubgraphError(problem, op=op, source=source, **parts)
+
+
+def written_at(fn: Any) -> Source:
+    """Give the place where the user's own function is written, whatever is wrapped around it."""
+    while hasattr(fn, "__wrapped__"):
+        fn = fn.__wrapped__
+    return source_of(fn)
+
+
+def refuse_parameters(op: Any, error: TypeError, form: Form) -> None:
+    """Tell of a function of a call, which failed, that could not be called with what it gets.
+
+    Raises:
+        UsageTypeError: there is one.
+    """
+    if isinstance(error, PolyopError):
+        return
+    for name, fn, operands in zip(op.names, form.functions, op.arguments(form), strict=True):
+        gets = Given(name, [f"operand{i}" for i in range(len(operands))])
+        if not gets.fits(fn) and not has_run(fn, error):
+            raise UsageTypeError(
+                f"{name} of {op} does not take what it is given", op=op, argument=name,
+                declared=f"{name}{gets}", seen=f"{getattr(fn, '__name__', name)}{signature(fn)}",
+                source=written_at(fn), fix="give it one parameter for each operand",
+            ) from error  # fmt: skip
 
 
 def same_structure(op: Any, first: tuple[str, Any], second: tuple[str, Any], fn: Any) -> None:

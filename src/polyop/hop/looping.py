@@ -144,7 +144,7 @@ class WhileLoop(ControlOperator):
         """Give the predicate of a carry, checked."""
         pred = form.functions[0](*carry, *form.groups[1])
         pred = pred[0] if isinstance(pred, tuple) else pred
-        predicate(self, pred, "the result of cond_fn")
+        predicate(self, pred, "the result of cond_fn", form.functions[0])
         return pred
 
     def step(self, body: Any, carry: Group, args: Group) -> Group:
@@ -188,7 +188,7 @@ class WhileLoop(ControlOperator):
             breach(
                 f"cond_fn of {self} gives one predicate", self, test, seen=f"{len(preds)} values"
             )
-        predicate(self, preds[0], "the result of cond_fn")
+        predicate(self, preds[0], "the result of cond_fn", test)
         if is_of_trees(body):
             # It is that of the first carry: `ready` sees to it.
             spec = body.result  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from polyop.dispatch.operator import OperatorBase
 from polyop.dispatch.own_call import note_captured
 from polyop.dispatch.pre_dispatch import chain as pre_dispatch_chain
 from polyop.dispatch.refusals import check_name
-from polyop.dispatch.resolve import excluded, keyset_of
+from polyop.dispatch.resolve import LEVEL_KEYS, excluded, keyset_of
 from polyop.dispatch.table import fallthrough_kernel, resolve_key
 from polyop.errors import (
     DuplicateRegistrationError,
@@ -35,8 +35,8 @@ from polyop.errors import (
     UsageTypeError,
 )
 from polyop.graph import GraphModule
-from polyop.hop.acting import innermost_level, modes_of, python_tensors, tensors_of
-from polyop.hop.rules import AutogradKernel, Interpreter, transform_of
+from polyop.hop.acting import innermost_level, modes_of, python_tensors, rule_wanted, tensors_of
+from polyop.hop.rules import AutogradKernel, Interpreter, beneath, transform_of
 from polyop.layers.trace.outside import brought_in, is_outside
 from polyop.source import Source, construction_of
 from polyop.tensor.tensor import Tensor
@@ -235,6 +235,9 @@ class HigherOrderOperator(OperatorBase):
         level = innermost_level(args, kwargs)
         if not level.alive:
             level.escaped()
+        if level not in word().levels:  # its rule took it off, and is not to call itself
+            code = code_of((args, kwargs)) | word()
+            return beneath(self._highest(keyset_of(code) - LEVEL_KEYS), code)(*args, **kwargs)
         kind = transform_of(level)
         rule = self.functorch_table.get(kind)
         if rule is None:
@@ -280,14 +283,14 @@ class HigherOrderOperator(OperatorBase):
             return rule(mode, *args, **kwargs)
         if getattr(mode, "supports_higher_order_operators", False):
             return mode.__dispatch__(self, [], args, kwargs)
-        return self._no_rule(type(mode).__name__)
+        return self._no_rule(mode)
 
-    def _no_rule(self, kind: str) -> NoReturn:
+    def _no_rule(self, mode: Any) -> NoReturn:
+        met, fix = rule_wanted(self._name, mode)
         self._missing(
-            f"{self._name} has no rule for the mode {kind}",
+            f"{self._name} has no rule for {met}",
             f"rules for: {', '.join(c.__name__ for c in self.python_key_table) or 'none'}",
-            f"give it one with {self._name}.py_impl({kind}), or set "
-            f"{kind}.supports_higher_order_operators = True to get it in {kind}.__dispatch__",
+            fix,
         )
 
     def _subclass_rule(self, cls: type) -> Handler:
@@ -306,7 +309,7 @@ class HigherOrderOperator(OperatorBase):
         # What belongs to a transform goes there first, and comes back from it.
         if now.pre and not code & WRAPPED and not excluded(code).has(DispatchKey.Python):
             mode, below = pre_dispatch_chain(now)[0]
-            rule = self.rule_for(type(mode)) or self._no_rule(type(mode).__name__)
+            rule = self.rule_for(type(mode)) or self._no_rule(mode)
             return run_under(below, rule, mode, *args, **kwargs)
         own = self.py_kernels.get(DispatchKey.PreDispatch)
         if own is not None and own is not fallthrough_kernel:
@@ -315,10 +318,10 @@ class HigherOrderOperator(OperatorBase):
 
     # -- registering ----------------------------------------------------------
 
-    def fallthrough(self, key: DispatchKey) -> None:
+    def fallthrough(self, dispatch_key: DispatchKey) -> None:
         """Let a key pass this operator by; `py_impl` of it takes it back in."""
         with LOCK:
-            self.non_fallthrough_keys = self.non_fallthrough_keys.remove(key)
+            self.non_fallthrough_keys = self.non_fallthrough_keys.remove(dispatch_key)
             self.changed()
 
     def py_autograd_impl(self, fn: Fn) -> Fn:
@@ -341,13 +344,13 @@ class HigherOrderOperator(OperatorBase):
         self._memo.clear()
         self._forget()
 
-    def has_kernel_for_dispatch_key(self, key: DispatchKey) -> bool:
+    def has_kernel_for_dispatch_key(self, k: DispatchKey) -> bool:
         """Whether a kernel is registered at this very key."""
-        return key in self.py_kernels
+        return k in self.py_kernels
 
-    def has_kernel_for_any_dispatch_key(self, keys: DispatchKeySet) -> bool:
+    def has_kernel_for_any_dispatch_key(self, ks: DispatchKeySet) -> bool:
         """Whether a kernel is registered at one of the keys, alias keys aside."""
-        return any(k <= DispatchKey.PythonDispatcher and keys.has(k) for k in self.py_kernels)
+        return any(k <= DispatchKey.PythonDispatcher and ks.has(k) for k in self.py_kernels)
 
     # -- facts ----------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from polyop.symbolic import SymBool
 from polyop.tensor.tensor import Tensor
 
 
-def predicate(op: Any, pred: Any, name: str = "pred") -> None:
+def predicate(op: Any, pred: Any, name: str = "pred", fn: Any = None) -> None:
     """Check a predicate.
 
     Raises:
@@ -20,7 +20,7 @@ def predicate(op: Any, pred: Any, name: str = "pred") -> None:
     if isinstance(pred, Tensor) and all(n == 1 for n in pred.shape):
         return
     breach(
-        f"{name} of {op} is a bool, or a Tensor with one element", op, argument=name,
+        f"{name} of {op} is a bool, or a Tensor with one element", op, fn, argument=name,
         seen=describe(pred), fix="reduce it first: .all() or .any()",
     )  # fmt: skip
 

@@ -20,8 +20,8 @@ from polyop.layers.autograd.transforms import vjp
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.trace.proxy import set_autocast, set_grad_mode
 from polyop.layers.trace.sizes import assert_holds
-from polyop.ops.factories import zeros_like
 from polyop.ops.generator import drawing
+from polyop.ops.likes import zeros_like
 from polyop.tensor.tensor import Tensor, is_differentiable
 
 #: A function, its operands, and which of these may require grad.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from polyop.dispatch.context import run_under
+from polyop.dispatch.context import AUTOGRAD, run_under, word
 from polyop.hop.forms import Flat, Form, Group, closed
 from polyop.hop.pullbacks import has_gradient
 from polyop.layers.autograd.duals import JvpLevel
@@ -59,6 +59,15 @@ def pushforward(fn: Flat, moving: Sequence[bool], *, alone: bool = False) -> Fla
     """
 
     def front(*given: Any) -> Group:
+        now = word()
+        if not now.exclude & AUTOGRAD:
+            return inside(*given)
+        # The operator may be called below autograd; what its function calls may not.
+        above = now.but(grad=False, exclude=now.exclude - AUTOGRAD)
+        out: Group = run_under(above, inside, *given)
+        return out
+
+    def inside(*given: Any) -> Group:
         rest, level = iter(given), JvpLevel()
         leaves = [level.wrap(next(rest), next(rest)) if m else next(rest) for m in moving]
         level.inputs = leaves

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from polyop.dispatch.bind import code_of
-from polyop.dispatch.bits import GRAD, NO_GRAD
-from polyop.dispatch.context import AUTOGRAD, Word, reset_word, set_word, under, word
+from polyop.dispatch.bits import GRAD, LIFTED, NO_GRAD
+from polyop.dispatch.context import AUTOGRAD, Word, set_word, under, word
 from polyop.dispatch.implementations import TransformType
 from polyop.errors import AutogradError
 from polyop.layers.fake.mode import FakeTensorMode
@@ -73,11 +73,12 @@ class AutogradKernel:
 
     def below(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the operator again below autograd."""
-        token = set_word(below_autograd(word()))
+        outer = word()
         try:
+            set_word(below_autograd(outer))
             return self.hop.onward(*args, **kwargs)
         finally:
-            reset_word(token)
+            set_word(outer)
 
     def recorded(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the rule; what writes its inputs cannot be differentiated."""
@@ -94,6 +95,16 @@ class AutogradKernel:
                     fix="return new tensors instead of writing, or call it under no_grad",
                 )
         return self.__wrapped__(*args, **kwargs)
+
+
+def beneath(found: Handler, code: int) -> Handler:
+    """Give what runs where a rule took its transform off, and left tensors that belong to it.
+
+    What is below autograd would lose the gradients, and tangents, of what is inside them.
+    """
+    if not isinstance(found, AutogradKernel):
+        return found
+    return found.recorded if code & (GRAD | LIFTED) else found.__wrapped__
 
 
 def below_autograd(now: Word) -> Word:

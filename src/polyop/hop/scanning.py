@@ -37,7 +37,7 @@ from polyop.hop.steps import (
 )
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.vmap.batch import VmapLevel, peel
-from polyop.ops.factories import zeros_like
+from polyop.ops.likes import zeros_like
 from polyop.ops.rounding import clone
 from polyop.ops.views import moveaxis
 from polyop.tensor.tensor import Tensor

@@ -23,13 +23,14 @@ from polyop.errors import GraphError, SubgraphError
 from polyop.graph import Graph, GraphModule, Node
 from polyop.graph.node import CALL_FUNCTION, GET_ATTR, PLACEHOLDER
 from polyop.graph.text import line_of
+from polyop.hop.forms import written_at
 from polyop.hop.questions import recorded, refuse_unknown
 from polyop.layers.fake.mode import FakeTensorMode
 from polyop.layers.trace.make_fx import fresh_input, leaf_names
 from polyop.layers.trace.proxy import ProxyMode
 from polyop.layers.trace.sizes import Sizes, add_assertions
 from polyop.layers.trace.tracer import Tracer, describe
-from polyop.source import UNKNOWN, Source, caller, source_of
+from polyop.source import UNKNOWN, Source, caller
 from polyop.tensor.meta import Meta
 from polyop.tensor.tensor import Tensor
 
@@ -60,13 +61,18 @@ class Subgraph:
 
 @dataclass(frozen=True)
 class Breach:
-    """What a subgraph does to an input that it may not."""
+    """What a subgraph does to an input that it may not.
+
+    Attributes:
+        by: the operator whose kernel writes what its schema does not say, or None.
+    """
 
     what: str
     position: int
     name: str
     line: str
     source: Source
+    by: Any = None
 
 
 def trace_subgraph(
@@ -116,7 +122,7 @@ def trace_subgraph(
     if mode is not None and mode.shape_env is not None:
         run_under(plain, add_assertions, Sizes(inner.graph), mode.shape_env)
     module: GraphModule = run_under(plain, inner.finish, result)
-    found = Subgraph(module, tuple(inner.free), result, tuple(inner.breaches), source_of(fn))
+    found = Subgraph(module, tuple(inner.free), result, tuple(inner.breaches), written_at(fn))
     if strict:
         refuse_breaches(found, op)
     return found
@@ -157,6 +163,8 @@ class SubgraphTracer(Tracer):
         self, outer: Tracer | None, op: str = "", *, graded: bool = False, repeats: bool = False
     ) -> None:
         super().__init__(table=None if outer is None else outer.table)
+        if outer is not None:
+            self.asked, self.knows_layouts = outer.asked, outer.knows_layouts
         self.outer = outer
         self.op = op
         self.graded = graded or getattr(outer, "graded", False)
@@ -193,9 +201,16 @@ class SubgraphTracer(Tracer):
             return known[1]
         self._refuse_wrapped(tensor)
         node = self.add_free(f"free{len(self.free)}", tensor, describe(tensor))
-        self._lifted[id(tensor)] = (tensor, node)
+        copy = self.made.copied(self.graph, tensor, node)
+        self._lifted[id(tensor)] = (tensor, copy)
+        if copy is not node:
+            return copy
         self._inputs[id(tensor)] = (self._count - 1, node.target, tensor, tensor._version)
         return node
+
+    def keep_copied(self, node: Node, tensor: Tensor, at_first: Tensor) -> None:
+        """Let the input that the program copies be what the tensor held at first."""
+        self.free = [at_first if value is tensor else value for value in self.free]
 
     def lift_object(self, value: Any) -> Node:
         """Give the input that stands for an opaque object from outside."""
@@ -257,7 +272,9 @@ class SubgraphTracer(Tracer):
         known = self._inputs.get(id(tensor)) or self._inputs.get(id(tensor._base))
         if known is not None:
             line = "" if node is None else line_of(node)
-            self.breaches.append(Breach(what, known[0], known[1], line, source))
+            schema = getattr(self.acting, "_schema", None)
+            by = None if schema is None or schema.is_mutable else self.acting
+            self.breaches.append(Breach(what, known[0], known[1], line, source, by))
 
     def check_results(self, result: Any) -> None:
         """Note results that are inputs, and writes by operators that return nothing."""
@@ -327,13 +344,18 @@ def refuse_breaches(found: Subgraph, op: Any = "") -> None:
     """
     for breach in found.breaches:
         does = "writes its" if breach.what == "writes" else "returns memory of its"
+        told = f"a subgraph {does} input {breach.name!r}"
+        fix = "return a new tensor: use the operator without the underscore, or .clone()"
+        if breach.by is not None:
+            told += f": a kernel of {breach.by.name()} does, and its schema does not say so"
+            fix = "let the kernel write to a clone of its argument"
         raise SubgraphError(
-            f"a subgraph {does} input {breach.name!r}",
+            told,
             op=op,
             argument=f"{breach.name} (operand {breach.position})",
             seen=breach.line,
             source=found.source if breach.source is UNKNOWN else breach.source,
-            fix="return a new tensor: use the operator without the underscore, or .clone()",
+            fix=fix,
         )
 
 

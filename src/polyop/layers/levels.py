@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from polyop.dispatch.bits import BATCHED, LIFTED
-from polyop.dispatch.context import Word, reset_word, set_word, word
-from polyop.dispatch.keys import autograd_key_for
+from polyop.dispatch.context import Word, set_word, word
+from polyop.dispatch.keys import DispatchKey, autograd_key_for
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.resolve import Way, backends_of
 from polyop.dispatch.results import tensors_in
+from polyop.dispatch.table import Reason
 from polyop.errors import AutogradError, PolyopError
 from polyop.layers.own_kernels import autocast_kernel, bit_of, call_anew, is_off, own_kernels
 from polyop.schema.types import leaf_kind
@@ -101,12 +102,13 @@ class Level:
 @contextmanager
 def enter_level(level: Level) -> Iterator[Level]:
     """Run a transformed function's body under its level."""
-    token = set_word(level.inner_word())
+    outer = word()
     try:
+        set_word(level.inner_word())
         yield level
     finally:
+        set_word(outer)
         level.end()
-        reset_word(token)
 
 
 def innermost(args: Sequence[Any]) -> Level | None:
@@ -136,13 +138,18 @@ class LevelsLayer:
         if cast is not None:  # before the derivative, which then is that of what is computed
             return cast
         own = own_kernels(way)
-        if bits & LIFTED and is_off(way.code, autograd_key_for(max(backends_of(way.code)))):
+        if bits & LIFTED and _is_passed_over(way, autograd_key_for(max(backends_of(way.code)))):
             own[LIFTED] = lambda *args: call_anew(_living(way.op, args), way.op, args)
         if own:
             return _with_own(way.op, own)
         make = FAST.get(bits)
         made = make(way) if make is not None else None
         return made if made is not None else general(way.op)
+
+
+def _is_passed_over(way: Way, key: DispatchKey) -> bool:
+    """Tell whether nobody acts at a key: it was excluded, or the operator falls through (S93)."""
+    return is_off(way.code, key) or way.op.table[key].reason is Reason.FALLTHROUGH
 
 
 def general(op: OpOverload) -> Handler:

@@ -15,7 +15,7 @@ from polyop.dispatch.context import word
 from polyop.dispatch.keys import AUTOGRAD_KEYS, DispatchKey
 from polyop.dispatch.objects import is_fake_object
 from polyop.dispatch.operator import OperatorBase, OpOverload
-from polyop.errors import AutogradError, ObjectError, SubgraphError, VmapError
+from polyop.errors import AutogradError, ObjectError, SubgraphError, VmapError, an
 from polyop.hop import (
     FunctionalizeAPI,
     HigherOrderOperator,
@@ -129,7 +129,7 @@ class CallObject(Passing):
             raise ObjectError(
                 f"{'the fake of ' if owner is not obj else ''}a {obj.__class__.__qualname__} "
                 f"has no method {method!r}",
-                seen=f"a {type(owner).__qualname__}",
+                seen=f"{an(type(owner).__qualname__)}",
                 fix="define it in the class, and in its fake class",
             )
 
@@ -151,7 +151,7 @@ def _refaked(obj: FakeObject, value: Any) -> Any:
         return FakeObject(value, obj.class_name, obj.real_obj, None)
     if any(type(value) is cls for cls, _ in FAKE_CLASSES.values()):
         raise ObjectError(
-            f"a method of the fake of a {obj.class_name} gives a {type(value).__qualname__}, "
+            f"a method of the fake of {an(obj.class_name)} gives {an(type(value).__qualname__)}, "
             "the fake of another class",
             fix="make an operator that gives the object (polyop.custom_op)",
         )

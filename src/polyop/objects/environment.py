@@ -27,6 +27,7 @@ __all__ = [
     "objects_in",
     "only_filled",
     "put_back",
+    "root_of",
     "tensors_in",
     "tensors_of",
     "unseen",
@@ -42,10 +43,10 @@ def environment(fn: Callable[..., Any], leaves: Iterable[Any] = ()) -> tuple[One
     """
     # Inputs the program takes, and the capture has fakes of them.
     given = [leaf for leaf in leaves if not isinstance(leaf, Tensor) and not is_input(leaf)]
-    return Walk(_root_of(fn)).run([fn, *given])
+    return Walk(root_of(fn)).run([fn, *given])
 
 
-def _root_of(fn: Any) -> str:
+def root_of(fn: Any) -> str:
     """Give the top package of a function; what is the user's there, is wherever it lies."""
     while hasattr(type(fn), "func"):
         fn = fn.func

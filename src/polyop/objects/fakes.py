@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from polyop import tree
 from polyop.devices import META
 from polyop.dispatch.context import PLAIN, note_failure, run_under, word
-from polyop.errors import ObjectError, PolyopWarning
+from polyop.errors import ObjectError, PolyopWarning, an
 from polyop.lazy import load
 from polyop.objects.fake_classes import fake_class_of, vars_of
 from polyop.objects.reads import CONTAINERS, containers
@@ -89,7 +89,7 @@ def make_fake(mode: Any, value: Any) -> FakeObject:
     for name in found.members:
         if not hasattr(value, name):
             raise ObjectError(
-                f"a {found.name} has no member {name!r}",
+                f"{an(found.name)} has no member {name!r}",
                 source=found.source,
                 fix="name attributes and methods that the object has",
             )
@@ -146,7 +146,7 @@ def _copy(value: Any, name: str) -> Any:
     except Exception as error:  # whatever the object's own copying raises
         warn_once(
             PolyopWarning,
-            f"a {name} cannot be copied ({error}), so real_obj of its fake is the object itself",
+            f"{an(name)} cannot be copied ({error}), so real_obj of its fake is the object itself",
             key=("copy", name),
         )
         return value
@@ -207,7 +207,7 @@ class FakeObject:
             _lacking(self, name, fails=True)
         if word().tracer is not None:
             error = ObjectError(
-                f"attribute {name!r} of a {self.class_name} is set in a traced function, "
+                f"attribute {name!r} of {an(self.class_name)} is set in a traced function, "
                 "and the program would not do that",
                 source=caller(),
                 fix="make it a method of the object and of its fake class, or an operator",

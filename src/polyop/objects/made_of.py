@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import decimal
+import io
 import os
+import random
 import sys
 from enum import Enum
 from functools import cached_property, lru_cache, partial, partialmethod
@@ -15,7 +18,9 @@ from types import (
     ModuleType,
 )
 from typing import Any
-from weakref import ref
+from weakref import ProxyTypes, ref
+
+import numpy as np
 
 from polyop.dispatch.parts import PARTS
 from polyop.objects.names import is_users
@@ -45,8 +50,6 @@ def parts_of(value: Any) -> tuple[Any, ...]:
         return value.fget, value.fset, value.fdel
     if isinstance(value, cached_property):
         return (value.func,)
-    if isinstance(value, ref):
-        return (value(),)
     if isinstance(value, CACHE):
         return (value.__wrapped__,)
     if f"{home_of(type(value))}.".startswith("polyop."):  # a compiled function around another
@@ -67,6 +70,11 @@ _TELLING = frozenset({"time", "secrets", "uuid"})
 NOW = frozenset({"now", "today", "utcnow"})
 #: The flag of classes that are made at run time.
 _HEAP = 1 << 9
+
+
+#: What changes with each use, and does not show it; a reference of a class of its own gives what
+#: it likes.
+SILENT = (random.Random, np.random.Generator, np.random.RandomState, io.IOBase, *ProxyTypes, ref)
 
 
 def home_of(cls: type) -> str:
@@ -122,7 +130,25 @@ def is_told_anew(value: Any) -> bool:
         return value is datetime.date or value is datetime.datetime
     if not isinstance(value, (FunctionType, BuiltinMethodType)):
         return False
-    return value.__module__ in _TELLING or value in {os.getenv, os.urandom}
+    return value.__module__ in _TELLING or value is os.urandom
+
+
+def is_silent(value: Any, root: str) -> bool:
+    """Tell whether an object changes with each use, and does not show it."""
+    cls = type(value)
+    if isinstance(value, SILENT):
+        return True
+    if hasattr(cls, "__next__"):
+        return not is_users_class(cls, root)
+    frozen = home_of(cls).startswith("jax")
+    return not frozen and is_foreign(value, root)
+
+
+def is_decimal(value: Any) -> bool:
+    """Tell whether a value is a decimal number, or makes some."""
+    if isinstance(value, (type, FunctionType, BuiltinMethodType)):
+        return value.__module__ == "decimal"
+    return value is decimal or isinstance(value, decimal.Decimal)
 
 
 def is_log(value: Any) -> bool:

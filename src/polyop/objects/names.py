@@ -17,6 +17,8 @@ _GLOBALS = frozenset({
 _JUMPS = frozenset({*dis.hasjrel, *dis.hasjabs})
 #: Functions that import what a word names.
 _IMPORTS = frozenset({"import_module", "__import__"})
+#: What code calls the variables of the process, and the function that asks for one.
+SETTINGS = frozenset({"environ", "getenv"})
 #: Whose code and objects are not looked into.
 _OURS = frozenset({"polyop", "numpy", "builtins"})
 
@@ -29,12 +31,14 @@ class Named(NamedTuple):
         names: these, and attributes, modules, and words that may be names for `getattr`.
         modules: what it imports.
         stored: attributes that it gives a value, and does nothing else with the name.
+        settings: the variables of the process that it asks for; None if a name is computed.
     """
 
     variables: tuple[str, ...]
     names: frozenset[str]
     modules: frozenset[str]
     stored: frozenset[str]
+    settings: frozenset[str] | None
 
     def imported(self, package: str) -> set[str]:
         """List the names that its imports may have, in the code of a package."""
@@ -55,8 +59,11 @@ def named(code: CodeType) -> Named:
     stored: set[str] = set()
     other: set[str] = set()
     named_all = True
+    settings: frozenset[str] | None = frozenset()
     for one in _codes(code):
         steps = list(dis.get_instructions(one))
+        asked = _settings(steps)
+        settings = None if asked is None or settings is None else settings | asked
         for step in steps:
             if step.opname in _GLOBALS:
                 variables[step.argval] = None
@@ -75,7 +82,36 @@ def named(code: CodeType) -> Named:
         names.discard("getattr")
     if not names.isdisjoint(_IMPORTS):
         modules |= names
-    return Named(tuple(variables), frozenset(names), frozenset(modules), frozenset(stored - other))
+    kept = frozenset(stored - other)
+    return Named(tuple(variables), frozenset(names), frozenset(modules), kept, settings)
+
+
+def _settings(steps: Sequence[dis.Instruction]) -> frozenset[str] | None:
+    """List the variables of the process that some steps ask for by constants, or give None."""
+    found: set[str] = set()
+    for i, step in enumerate(steps):
+        if step.argval in SETTINGS:
+            name = _setting(step.argval, steps[i + 1 : i + 5])
+            if name is None:
+                return None
+            found.add(name)
+    return frozenset(found)
+
+
+def _setting(asked: str, after: Sequence[dis.Instruction]) -> str | None:
+    """Name the variable that the steps behind a word ask for; None if they do something else."""
+    calls = asked == "getenv" or (bool(after) and after[0].argval == "get")
+    rest = list(after[1:] if calls and asked == "environ" else after)
+    given = []
+    while rest and rest[0].opname == "LOAD_CONST":
+        given.append(rest.pop(0).argval)
+    if not rest or not given or not isinstance(given[0], str):
+        return None
+    if calls:
+        taken = rest[0].opname in {"PRECALL", "CALL"} and rest[0].arg == len(given)
+    else:
+        taken = rest[0].opname == "BINARY_SUBSCR" and len(given) == 1
+    return given[0] if taken else None
 
 
 def _names_what_it_gets(steps: Sequence[dis.Instruction]) -> bool:

@@ -36,7 +36,7 @@ class Read:
         now = scope.get(self.name, GONE) if scope.__class__ is dict else value_in(scope, self.name)
         if now is self.value:
             content = self.content
-            return content is None or now.keys == content or alike(_content(now), content)
+            return content is None or now.keys == content or alike(content_of(now), content)
         return alike(now, self.value)
 
     untouched = same
@@ -63,7 +63,7 @@ class Kept:
 
     def same(self) -> bool:
         """Tell whether the same act on it, and it is made of the same."""
-        return self.scope.keys == self.content or alike(_content(self.scope), self.content)
+        return self.scope.keys == self.content or alike(content_of(self.scope), self.content)
 
     untouched = same
 
@@ -163,15 +163,17 @@ class Members:
             return False
         own: Any = vars(self.scope)
         if tuple(own) != self.keys:
-            own = _own(self.scope, self.others)
-        return tuple(own) == self.keys and agree(tuple(own.values()), self.content)
+            own = members_of(self.scope, self.others)
+            if tuple(own) != self.keys:
+                return False
+        return agree(tuple(own.values()), self.content)
 
     untouched = same
 
     def restore(self) -> None:
         """Give it what it had."""
         kept = dict(zip(self.keys, self.content, strict=True))
-        now = _own(self.scope, self.others)
+        now = members_of(self.scope, self.others)
         for name in now.keys() - kept.keys():
             type.__delattr__(self.scope, name)
         for name, value in kept.items():
@@ -263,7 +265,7 @@ class Unseen:
 def read(scope: Any, name: str) -> Read:
     """Look at a name."""
     value = value_in(scope, name)
-    return Read(scope, name, value, _content(value) if isinstance(value, Tensor) else None)
+    return Read(scope, name, value, content_of(value) if isinstance(value, Tensor) else None)
 
 
 def cache(function: Any) -> Cache:
@@ -275,7 +277,7 @@ def cache(function: Any) -> Cache:
 
 def kept(tensor: Tensor) -> Kept:
     """Look at a tensor in a container."""
-    return Kept(tensor, _content(tensor))
+    return Kept(tensor, content_of(tensor))
 
 
 def value_in(scope: Any, name: str) -> Any:
@@ -292,16 +294,17 @@ def members(cls: type, others: frozenset[str]) -> Members:
     """Look at a class."""
     lazy = {"__slotnames__", "__annotations__"} - vars(cls).keys()  # which Python makes when asked
     others |= lazy
-    own = _own(cls, others)
+    own = members_of(cls, others)
     return Members(cls, others, cls.__mro__, tuple(own), tuple(own.values()))
 
 
-def _own(cls: type, others: frozenset[str]) -> dict[str, Any]:
+def members_of(cls: type, others: frozenset[str]) -> dict[str, Any]:
+    """Give what a class has itself, but for some names."""
     ours = "_polyop_"  # what is kept there on users' classes
     return {k: v for k, v in vars(cls).items() if k not in others and not k.startswith(ours)}
 
 
-def _content(value: Tensor) -> Any:
+def content_of(value: Tensor) -> Any:
     """Give what may change in a tensor while it stays the same object."""
     return (value.keys, *_inner(value)) if value.keys & SUBCLASS else value.keys
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import decimal
 from typing import Any
 
 GONE = object()
@@ -72,6 +73,41 @@ class Variable(Fields):
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.owner.set(value)
+
+
+class Referent(Fields):
+    """What a weak reference is of."""
+
+    __slots__ = ()
+
+    def get(self, name: str, default: Any) -> Any:
+        """Give it, or None once it is gone."""
+        return self.owner()
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Leave it: nobody gives a reference another one."""
+
+
+class Arithmetic(Fields):
+    """How decimal numbers are rounded, and what is an error."""
+
+    __slots__ = ()
+
+    def get(self, name: str, default: Any) -> Any:
+        """Give all of that."""
+        now = decimal.getcontext()
+        return *(getattr(now, x) for x in _ROUNDING), tuple(now.traps.values())
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        now = decimal.getcontext()
+        *rounding, traps = value
+        for x, was in zip(_ROUNDING, rounding, strict=True):
+            setattr(now, x, was)
+        now.traps.update(zip(now.traps, traps, strict=True))
+
+
+_ROUNDING = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+ARITHMETIC = Arithmetic(None)
 
 
 class Kin(Fields):

@@ -10,8 +10,6 @@ is named, and the function then runs as it is.
 from __future__ import annotations
 
 import builtins
-import io
-import random
 import sys
 from abc import ABCMeta
 from collections import defaultdict
@@ -21,18 +19,18 @@ from types import FunctionType, MemberDescriptorType, ModuleType, SimpleNamespac
 from typing import Any, TypeAlias
 from weakref import ProxyTypes, ref
 
-import numpy as np
-
 from polyop.objects.guards import guards_of
 from polyop.objects.held import Held, held, is_short, kind_of
 from polyop.objects.made_of import (
     CACHE,
     NOW,
+    SILENT,
     data_of,
     home_of,
     is_code,
-    is_foreign,
+    is_decimal,
     is_log,
+    is_silent,
     is_told_anew,
     is_users_class,
     others_of,
@@ -54,7 +52,8 @@ from polyop.objects.reads import (
     members,
     read,
 )
-from polyop.objects.scopes import GONE, Fields, Kin, Slot, Variable
+from polyop.objects.scopes import ARITHMETIC, GONE, Fields, Kin, Referent, Slot, Variable
+from polyop.objects.settings import Asked, is_setting
 from polyop.objects.state import State
 from polyop.schema.opaque import is_input
 from polyop.tensor.tensor import Tensor
@@ -69,12 +68,10 @@ _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), type(...)
 _OPEN = (SimpleNamespace,)
 #: Words for attributes whose names are made at run time.
 _DYNAMIC = frozenset({"getattr", "attrgetter", "methodcaller", "vars", "dir", "__dict__"})
-#: What changes with each use, and does not show it.
-_SILENT = (random.Random, np.random.Generator, np.random.RandomState, io.IOBase, *ProxyTypes)
+#: What functions and classes tell of themselves, and keep in no dict.
+_TOLD = frozenset({"__name__", "__qualname__", "__doc__", "__module__", "__annotations__"})
 #: What runs when an object is made, which nobody does of a class that code does not have.
 _MAKING = frozenset({"__init__", "__new__", "__post_init__"})
-#: What a weak reference may be of, and a program keep alive.
-_LASTING = (type, FunctionType, ModuleType, type(None))
 #: The name that code has for a value, or the id of what the value is in.
 Called: TypeAlias = str | int
 
@@ -105,6 +102,9 @@ class Walk:
         self.related: dict[type, set[str]] = {}
         #: What tells nobody its state; that matters where code names it.
         self.silent: list[Any] = []
+        self.settings = Asked()
+        #: By the id of a function or class, what was asked of it.
+        self.told: dict[int, set[str]] = {}
         #: The long containers of other libraries.
         self.long: list[Any] = []
 
@@ -122,6 +122,8 @@ class Walk:
                 break
             self._look_up()
         self._judge()
+        for one in self.settings.reads(self._names_of):
+            self._add(one)
         for module in self.modules.values():
             own = vars(module)
             if is_users(own.get("__name__"), self.root):
@@ -174,28 +176,22 @@ class Walk:
             self.seen[id(one.value)] = one.value
         self._later(one.value, left, name if called is None else called)
 
-    def _is_silent(self, value: Any) -> bool:
-        """Tell whether an object changes with each use, and does not show it."""
-        cls = type(value)
-        if isinstance(value, ref):  # a program would keep what it is of
-            return not isinstance(value(), _LASTING)
-        if isinstance(value, _SILENT):
-            return True
-        if hasattr(cls, "__next__"):
-            return not is_users_class(cls, self.root)
-        frozen = home_of(cls).startswith("jax")
-        return not frozen and is_foreign(value, self.root)
-
     # -- values ---------------------------------------------------------------
 
     def _visit(self, value: Any, left: int) -> None:
         if id(value) in self.seen:
             return
         self.seen[id(value)] = value
+        if is_decimal(value):
+            self._add(read(ARITHMETIC, ""))
         if type(value) in ProxyTypes or is_told_anew(value):  # a proxy may be of nothing more
             self.silent.append(value)
+        elif is_setting(value):
+            self.settings.values.append(value)
         elif isinstance(value, FunctionType):
             self._function(value)
+        elif type(value) is ref:
+            self._read(Referent(value), "", left, id(value))
         elif isinstance(value, type):
             self._class(value, had=True)
         elif isinstance(value, ModuleType):
@@ -206,7 +202,7 @@ class Walk:
         elif kind_of(value) is not None or isinstance(value, tuple):
             self._container(value, left)
             self._object(value, left)
-        elif self._is_silent(value):
+        elif is_silent(value, self.root):
             self.silent.append(value)
         else:
             self._other(value, left)
@@ -258,6 +254,7 @@ class Walk:
             self._later(getattr(fn, "__wrapped__", None), DEEPEST, id(fn))
             return
         self.names |= found.names.union(fn.__code__.co_freevars)
+        self.settings.of(found)
         if id(fn) not in self.past:
             self._use(fn)
         for name in found.variables:
@@ -342,6 +339,10 @@ class Walk:
 
     def _look_up(self) -> None:
         """Go to the methods, and what modules have, by the names that are known so far."""
+        for one in [one for one in self.found.values() if isinstance(one, (Code, Members))]:
+            for name in _TOLD & self.names - self.told.get(id(one.scope), set()):
+                self.told.setdefault(id(one.scope), set()).add(name)
+                self._read(Fields(one.scope), name)
         for cls, had in list(self.classes.items()):
             kind: type = type(cls)
             made = had or not self.names.isdisjoint({"type", "__class__"})
@@ -390,10 +391,10 @@ class Walk:
             value = own[key]
             if users:
                 self._read(own, key)
-            elif isinstance(getattr(value, "__self__", None), _SILENT) or is_told_anew(value):
+            elif isinstance(getattr(value, "__self__", None), SILENT) or is_told_anew(value):
                 self._later(value, 0, key)
             elif isinstance(value, ModuleType):
                 if value.__name__ == "numpy.random":
                     self._later(value, 0)
-            elif not callable(value) and top != "numpy":
+            elif is_setting(value) or (not callable(value) and top != "numpy"):
                 self._read(own, key, 1)

@@ -16,10 +16,25 @@ from polyop.errors import ArgumentError, OutOfRangeError
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.shapes import normal_axis, pointwise_strides
 from polyop.tensor.meta import Meta, Shape, Size
+from polyop.tensor.tensor import is_floating
 
 Fn = Callable[..., Any]
 Array = Any
 Axes = Sequence[int] | None
+
+#: The bytes of half precision, of which sums and products are kept in single, and rounded once.
+HALF = 2
+SINGLE = np.dtype(np.float32)
+
+
+def is_half(dtype: DType) -> bool:
+    """Tell whether a dtype is of half precision or less; its own sums would soon stand still."""
+    return dtype.itemsize <= HALF and is_floating(dtype)
+
+
+def rounded(found: Array, dtype: DType) -> Array:
+    """Give what was computed in single precision in the half that was given; else as it is."""
+    return found.astype(dtype) if is_half(dtype) else found
 
 
 def normal_axes(op: str, axis: Axes, ndim: int) -> tuple[int, ...]:

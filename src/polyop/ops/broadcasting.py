@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from polyop.errors import ArgumentError
+from polyop.ops.axes import HALF, SINGLE, is_half
 from polyop.ops.define import ON_ARRAYS, ON_TENSORS, define
 from polyop.tensor.meta import Meta, Size
 
@@ -26,7 +27,9 @@ def sum_to_kernel(x: Array, shape: Sequence[int]) -> Array:
     lead = x.ndim - result.ndim
     kept = (*[1] * lead, *result.shape)
     axes = tuple([i for i, size in enumerate(kept) if size == 1 and x.shape[i] != 1])
-    if axes:
+    if axes and x.itemsize <= HALF and is_half(x.dtype):
+        result.reshape(kept)[...] = np.add.reduce(x, axes, SINGLE, keepdims=True)
+    elif axes:
         # With a type, for integers would be summed as int64; it says no order of bytes.
         np.add.reduce(x, axes, x.dtype.type, result.reshape(kept), keepdims=True)
     else:

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from polyop.devices import Device, as_dtype
+from polyop.dispatch.bits import WRAPPED
 from polyop.errors import UsageTypeError
 from polyop.ops import factories
 from polyop.ops.creation import new_elsewhere, on_device, tensor
 from polyop.ops.define import ON_TENSORS
+from polyop.ops.door import takes
+from polyop.ops.likes import beside
 from polyop.ops.method_words import attach
 from polyop.tensor.tensor import Tensor
 
@@ -81,6 +84,7 @@ def _type(self: Any, dtype: Any) -> Any:
     return to(self, as_dtype(dtype))
 
 
+@takes("Tensor other")
 def _type_as(self: Any, other: Any) -> Any:
     """Convert to the dtype of another tensor."""
     return to(self, other.dtype)
@@ -96,7 +100,7 @@ def _cuda(self: Any, device: Any = None) -> Any:
     return on_device(self, f"cuda:{device}" if isinstance(device, int) else device or "cuda")
 
 
-def _new(make: Fn, value: float | None) -> Fn:
+def _new(name: str, make: Fn, value: float | None) -> Fn:
     def method(self: Any, *size: Any, dtype: Any = None, device: Any = None, **rest: Any) -> Any:
         if "size" in rest:
             size = (rest.pop("size"),)
@@ -105,9 +109,18 @@ def _new(make: Fn, value: float | None) -> Fn:
             if made is not None:
                 return made
         device = self.device if device is None else device
-        return make(*size, dtype=dtype or self.dtype, device=device, **rest)
+        if not self.keys & WRAPPED:
+            return make(*size, dtype=dtype or self.dtype, device=device, **rest)
+        grad = rest.pop("requires_grad", False)
+        made = make(*size, dtype=dtype or self.dtype, device=device, **rest)
+        made = beside(self, made)
+        return made.requires_grad_() if grad else made
 
+    method.__name__, method.__doc__ = f"new_{name}", _NEW.format(name)
     return method
+
+
+_NEW = "Make what `{}` makes of a size, with this tensor's dtype and device where none is given."
 
 
 def _new_tensor(self: Any, data: Any, *, dtype: Any = None, **rest: Any) -> Any:
@@ -130,7 +143,7 @@ def _attach_conversions() -> None:
     for name, method in found.items():
         attach(name, method)
     for name, value in (("empty", 0), ("zeros", 0), ("ones", 1), ("full", None)):
-        attach(f"new_{name}", _new(getattr(factories, name), value))
+        attach(f"new_{name}", _new(name, getattr(factories, name), value))
 
 
 _attach_conversions()

@@ -1,6 +1,6 @@
 """Making tensors from data, and from arrays of other libraries.
 
-Filled tensors (`zeros`, ...) are in `ops/factories.py`, and can be had here too.
+Filled tensors (`zeros`, ...) are in `ops/factories.py` and `ops/likes.py`, and can be had here too.
 """
 
 from __future__ import annotations
@@ -10,44 +10,40 @@ from typing import Any
 
 import numpy as np
 
-from polyop.devices import CPU, META, Device, DType, as_dtype
+from polyop.devices import DType, as_dtype
+from polyop.dispatch.context import word
 from polyop.dispatch.parts import PARTS
 from polyop.errors import IntegerRangeError, UsageError, UsageTypeError
 from polyop.lazy import load
+from polyop.ops.constants import TRACED, constant, noted
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.factories import (
     COMPLEX64,
     FLOAT32,
     INT64,
     arange,
-    constant,
     dtype_of_number,
     empty,
-    empty_like,
     eye,
     full,
-    full_like,
     linspace,
-    new_full,
-    on_cpu,
+    on_device,
     on_meta,
     ones,
-    ones_like,
     zeros,
-    zeros_like,
 )
+from polyop.ops.likes import empty_like, full_like, new_full, ones_like, zeros_like
 from polyop.ops.splitting import sizes_of
 from polyop.ops.views import detach
 from polyop.schema.base_values import Known
 from polyop.symbolic import SymInt
 from polyop.tensor.masked import check_unmasked
-from polyop.tensor.meta import META_SPACE
-from polyop.tensor.tensor import Tensor, of_array, of_meta
+from polyop.tensor.tensor import Tensor, of_array
 
 __all__ = [
     "COMPLEX64", "FLOAT32", "INT64", "arange", "as_tensor", "asarray", "dtype_of_number",
     "empty", "empty_like", "eye", "from_dlpack", "from_numpy", "full", "full_like", "linspace",
-    "new_elsewhere", "new_full", "on_cpu", "on_device", "ones", "ones_like", "tensor", "zeros",
+    "new_elsewhere", "new_full", "on_device", "on_meta", "ones", "ones_like", "tensor", "zeros",
     "zeros_like",
 ]  # fmt: skip
 Array = Any
@@ -60,6 +56,8 @@ ndarray = np.ndarray
 def from_numpy(array: Any) -> Tensor:
     """Wrap a NumPy array; the memory is shared. A scalar of NumPy becomes an array without axes.
 
+    Kernels give their results by it, so it does not look at the dtype, as `asarray` does.
+
     Raises:
         UsageTypeError: it is no NumPy array.
         ArgumentError: it is a masked one.
@@ -70,21 +68,30 @@ def from_numpy(array: Any) -> Tensor:
     t.payload = array
     t.keys = 1
     t.version = 0
-    return t
+    return noted(t, shared=True) if word() & TRACED else t
 
 
 def _plain_array(array: Any) -> Array:
     if isinstance(array, np.generic):  # what NumPy makes of arrays without axes
-        return np.asarray(array)
+        array = np.asarray(array)
     if not isinstance(array, np.ndarray):
         raise UsageTypeError(
             "from_numpy takes a NumPy array", seen=type(array).__name__, fix="call polyop.tensor"
         )
     check_unmasked(array)
+    _check_numbers(array, array)
     return array.view(np.ndarray)
 
 
-def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
+def _check_numbers(array: Array, given: Any) -> None:
+    """Refuse text, objects, times and records; small floats are of the kind of the last."""
+    if array.dtype.kind not in "biufcV" or array.dtype.type is np.void:
+        raise UsageTypeError(
+            "the data is no array of numbers", seen=f"{type(given).__name__} of {array.dtype}"
+        )
+
+
+def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Any:
     """Wrap an array of another library by its memory.
 
     Raises:
@@ -97,11 +104,12 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
             seen=type(x).__name__,
             fix="call polyop.asarray",
         )
-    on_cpu(None if device is None else Device(device))
     found = _of_library(x, "from_dlpack", copy=copy)
     if found.__class__ is not ndarray or found.dtype.isbuiltin == 1:
-        return of_array(np.from_dlpack(found, copy=copy))
-    return of_array(found.copy() if copy else found)  # NumPy's DLPack has no word for the dtype
+        made = noted(of_array(np.from_dlpack(found, copy=copy)), shared=not copy)
+    else:  # NumPy's DLPack has no word for the dtype
+        made = noted(of_array(found.copy() if copy else found), shared=not copy)
+    return made if device is None else on_device(made, device)
 
 
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
@@ -145,7 +153,9 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
     shared = not isinstance(obj, _PLAIN) and _is_shared(array, np.asarray(obj))
     if copy is False and not shared:
         raise UsageError("the data cannot be shared", seen=type(obj).__name__, fix="leave out copy")
-    return _placed(array.copy() if copy and shared else array, device)
+    if copy and shared:
+        return _placed(array.copy(), device)
+    return _placed(array, device, shared=shared)
 
 
 def _is_shared(array: Array, given: Array) -> bool:
@@ -194,18 +204,6 @@ def new_elsewhere(self: Any, size: tuple[Any, ...], value: Any, dtype: DType) ->
     return load("polyop.payloads.held:of_held")(type(payload)(array, payload.library))
 
 
-def on_device(x: Any, device: Any) -> Any:
-    """Give a tensor on a device: itself, or one without data on `meta`."""
-    device = Device(device)
-    if device is x.device:
-        return x
-    if device is META:
-        return of_meta(META_SPACE.meta(tuple(x.shape), x.dtype, None, META))
-    if x.device is META:
-        raise UsageError("a tensor on the device meta has no data to move", seen=f"to {device}")
-    return on_cpu(device)
-
-
 def _of_numbers(data: Any) -> Array | None:
     """Make an array of a list of Python's numbers, or of lists of them; None for other data."""
     if data.__class__ is not list:
@@ -238,10 +236,7 @@ def _as_array(data: Any, dtype: Any) -> Array:
         raise IntegerRangeError(f"an integer is outside {wanted}", seen=seen) from error
     if wanted is None and _kind(array) in _INEXACT and _is_beyond(data, array):
         raise IntegerRangeError("an integer is outside 64 bits", seen=f"{data!r:.80}")
-    if array.dtype.kind not in "biufcV" or array.dtype.names is not None:
-        raise UsageTypeError(
-            "the data is no array of numbers", seen=f"{type(data).__name__} of {array.dtype}"
-        )
+    _check_numbers(array, data)
     if wanted is None and not _has_dtype(data):
         array = array.astype(_DEFAULTS.get(_kind(array), array.dtype), copy=False)
     return array
@@ -332,9 +327,6 @@ def _bare(data: Any) -> Any:
     return data.numpy(force=True) if isinstance(data, Tensor) else data
 
 
-def _placed(array: Array, device: Any) -> Any:
-    device = CPU if device is None else Device(device)
-    if on_meta(device):
-        return of_meta(META_SPACE.meta(array.shape, array.dtype, None, META))
-    on_cpu(device)
-    return constant(array)
+def _placed(array: Array, device: Any, *, shared: bool = False) -> Any:
+    made = constant(array, shared=shared)
+    return made if device is None else on_device(made, device)

@@ -214,15 +214,16 @@ def std_parts(
     x: Tensor, *, axis: Axes = None, correction: float = 0.0, keepdims: bool = False
 ) -> Any:
     """Take the root of the variance."""
-    return _root(var_parts(x, axis=axis, correction=correction, keepdims=keepdims))
+    found = var_parts(widened(x), axis=axis, correction=correction, keepdims=keepdims)
+    return narrowed(_root(found), x.dtype)
 
 
 @core("norm2")
 def norm2_parts(x: Tensor, *, axis: Axes = None, keepdims: bool = False) -> Any:
     """Take the root of the sum of squares."""
-    y = astype(x, FLOAT64) if x.dtype.kind in "biu" else x
+    y = widened(x)
     squares = real(multiply(y, conj(y))) if y.dtype.kind == "c" else multiply(y, y)
-    return _root(sum(squares, axis=axis, keepdims=keepdims))
+    return narrowed(_root(sum(squares, axis=axis, keepdims=keepdims)), x.dtype)
 
 
 def _root(x: Any) -> Any:
@@ -253,34 +254,36 @@ def vecdot_parts(a: Tensor, b: Tensor, *, axis: int = -1) -> Any:
 
 
 def _exponents(x: Tensor, axis: Axes) -> tuple[Any, Any]:
-    """Give `x` less its greatest element, and that element."""
-    if x.dtype.kind in "biu":
-        x = astype(x, FLOAT64)
+    """Give `x` in the dtype of sums, and its greatest element, which has no say in gradients."""
+    x = widened(x)
     if counted(x, axis) == 0:
         return x, 0
-    top = _finite(max(x, axis=axis, keepdims=True))
-    return subtract(x, top), top
+    # Of complex numbers the real part alone: an angle must not be counted around twice.
+    return x, detach(max(real(x) if x.dtype.kind == "c" else x, axis=axis, keepdims=True))
 
 
 @core("softmax")
 def softmax_parts(x: Tensor, axis: int = -1) -> Any:
     """Divide exponentials by their sum."""
-    y = exp(_exponents(x, [axis])[0])
-    return divide(y, sum(y, axis=[axis], keepdims=True))
+    y = exp(subtract(*_exponents(x, [axis])))
+    return narrowed(divide(y, sum(y, axis=[axis], keepdims=True)), x.dtype)
 
 
 @core("log_softmax")
 def log_softmax_parts(x: Tensor, axis: int = -1) -> Any:
     """Take the logarithm of the sum of exponentials away."""
-    y = _exponents(x, [axis])[0]
-    return subtract(y, log(sum(exp(y), axis=[axis], keepdims=True)))
+    y = subtract(*_exponents(x, [axis]))
+    found = subtract(y, log(sum(exp(y), axis=[axis], keepdims=True)))
+    return narrowed(found, x.dtype)
 
 
 @core("logsumexp")
 def logsumexp_parts(x: Tensor, *, axis: Axes = None, keepdims: bool = False) -> Any:
     """Take the logarithm of the sum of exponentials."""
     y, top = _exponents(x, axis)
-    found = add(log(sum(exp(y), axis=axis, keepdims=True)), top)
+    top = _finite(top) if isinstance(top, Tensor) else top
+    found = add(log(sum(exp(subtract(y, top)), axis=axis, keepdims=True)), top)
+    found = narrowed(found, x.dtype)
     if keepdims:
         return found
     axes = normal_axes("logsumexp", axis, x.ndim)
@@ -294,8 +297,9 @@ def logsumexp_parts(x: Tensor, *, axis: Axes = None, keepdims: bool = False) -> 
 def deviation_parts(x: Tensor, axis: Axes = None, correction: float = 0.0) -> Any:
     """Give `2 (x - mean) / (n - correction)`."""
     n = counted(x, axis) - correction
-    distance = subtract(x, mean_parts(x, axis=axis, keepdims=True))
-    return multiply(distance, 2 / n if n > 0 else np.inf)
+    y = widened(x)
+    distance = subtract(y, mean_parts(y, axis=axis, keepdims=True))
+    return narrowed(multiply(distance, 2 / n if n != 0 else np.inf), x.dtype)
 
 
 @core("spread")

@@ -36,6 +36,7 @@ from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.registry import define as define_schema
 from polyop.dispatch.registry import places_of
 from polyop.dispatch.table import Kernel
+from polyop.ops.texts import text_of
 from polyop.records import NamedTuple
 from polyop.schema.parse import parse_schema
 from polyop.schema.tags import Tag
@@ -101,9 +102,11 @@ def define(
     op = define_schema(parsed, (Tag.core, *tags), source, owner)
     if parsed.overload_name:
         return op
+    entry = op.entry
+    entry.__doc__ = text_of(parsed.short_name)
     ON_ARRAYS[parsed.short_name] = kernel
-    ON_TENSORS[parsed.short_name] = op.entry
-    return op.entry
+    ON_TENSORS[parsed.short_name] = entry
+    return entry
 
 
 def _source(kernel: Fn) -> Source:

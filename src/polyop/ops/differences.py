@@ -12,6 +12,7 @@ from polyop.ops.axes import batch_first, real_axis
 from polyop.ops.comparison import equal, logical_not, not_equal
 from polyop.ops.creation import asarray
 from polyop.ops.define import define
+from polyop.ops.door import takes
 from polyop.ops.elementwise import subtract
 from polyop.ops.indexing import take
 from polyop.ops.joining import concat
@@ -24,6 +25,7 @@ from polyop.tensor.tensor import Tensor
 Array = Any
 
 
+@takes("Tensor x, int n, int axis, Tensor? prepend, Tensor? append")
 def diff(x: Any, /, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
     """Subtract each element along an axis from the next one.
 
@@ -46,7 +48,8 @@ def diff(x: Any, /, n: int = 1, axis: int = -1, prepend: Any = None, append: Any
     x = concat(parts, at) if len(parts) > 1 else x
     less = not_equal if x.dtype.kind == "b" else subtract
     for _ in range(n):
-        x = less(slice_axis(x, at, 1, None, 1), slice_axis(x, at, 0, -1, 1))
+        behind = slice_axis(x, at, 1, None, 1)
+        x = less(behind, slice_axis(x, at, 0, behind.shape[at], 1))
     return x
 
 
@@ -106,7 +109,7 @@ def repeat_each(x: Any, repeats: Any, axis: int) -> Any:
     """
     counts = asarray(repeats).tolist()
     counts = counts * x.shape[axis] if isinstance(counts, list) and len(counts) == 1 else counts
-    counts = [counts] * x.shape[axis] if isinstance(counts, int) else counts
+    counts = counts if isinstance(counts, list) else [counts] * x.shape[axis]
     if len(counts) != x.shape[axis] or any(not isinstance(n, int) or n < 0 for n in counts):
         raise ArgumentError(
             "repeat takes a number, or one for each place of the axis",

@@ -108,18 +108,25 @@ def can_cast(from_: Any, to: Any, /) -> bool:
 
 
 def result_type(*arrays_and_dtypes: Any) -> DType:
-    """Give the dtype that tensors, dtypes and Python numbers beside them promote to.
+    """Give the dtype that tensors, dtypes and numbers beside them promote to.
+
+    A scalar of NumPy is the Python number of its value, as it is to operators.
 
     Raises:
         UsageError: nothing is given, or only numbers.
         UsageTypeError: they have no common dtype.
     """
     numbers = (bool, int, float, complex)
-    given = [x if type(x) in numbers else dtype_of(x) for x in arrays_and_dtypes]
-    if all(type(x) in numbers for x in given):
+    values = [x.item() if isinstance(x, np.generic) else x for x in arrays_and_dtypes]
+    given = [x if type(x) in numbers else dtype_of(x) for x in values]
+    dtypes = [x for x in given if type(x) not in numbers]
+    if not dtypes:
         raise UsageError("a dtype comes of at least one tensor or dtype", seen=f"{given}")
     try:
-        return np.result_type(*given)
+        common = np.result_type(*dtypes)
+        # Beside a small float, of which NumPy knows nothing, numbers are numbers of its dtype.
+        fitting = (int, float) if common.kind == "V" else ()
+        return np.result_type(common, *[x for x in given if type(x) not in fitting])
     except (TypeError, OverflowError) as error:
         raise UsageTypeError(f"these have no common dtype: {error}", seen=f"{given}") from None
 

@@ -97,10 +97,26 @@ def power_slope(x: Any, exponent: Any) -> Any:
 def over_base(x: Any, base: Any, exponent: Any) -> Any:
     """Divide by the base where the exponent is zero: `x` is zero there, but its slope is not.
 
-    A base that is zero has no slope that way; it counts as infinite.
+    Of a base that is zero it rises without bound there, and falls so where the exponent is one.
     """
     where, size = ON_TENSORS["where"], ON_TENSORS["abs"](base)
-    return x / where(exponent == 0, where(size > 0, base, math.inf), 1)
+    rise = cliff(1, exponent, (base == 0) & (exponent == 0))
+    fall = cliff(1, exponent - 1, (base == 0) & (exponent == 1))
+    return x / where(exponent == 0, where(size > 0, base, math.inf), 1) + rise - fall
+
+
+def from_zero(g: Any, base: Any, exponent: Any) -> Any:
+    """Give the slope by the exponent where a base is zero: zeros, some of which have no slope."""
+    if exponent.dtype.kind == "c":
+        return cliff(g, base, base == 0)
+    rise, fall = exponent == 0, (exponent > 0) & (exponent <= 1)
+    return cliff(g, base, (base == 0) & rise) - cliff(g, base, (base == 0) & fall)
+
+
+def cliff(g: Any, x: Any, there: Any) -> Any:
+    """Give zeros; in some places, where `x` is zero, their slope has no bound, times `g`."""
+    where = ON_TENSORS["where"]
+    return where(there, g * ON_TENSORS["sqrt"](where(there, x, 1)), 0)
 
 
 def steep(x: Any, other: Any) -> Any:
@@ -192,9 +208,9 @@ add = binary("add", np.add, ("g", "g"))
 subtract = binary("subtract", np.subtract, ("g", "-g"))
 multiply = binary("multiply", np.multiply, ("g * conj(b)", "g * conj(a)"))
 divide = binary("divide", np.divide, ("g / conj(b)", "-g * conj(a / b / b)"))
-floor_divide = binary("floor_divide", np.floor_divide, ("g * 0", "g * 0"))
+floor_divide = binary("floor_divide", np.floor_divide, ("zero_like(g)", "zero_like(g)"))
 remainder = binary("remainder", np.remainder, ("g", "-g * floor_divide(a, b)"))
-fmod = binary("fmod", np.fmod, ("g", "-g * trunc(a / b)"))
+fmod = binary("fmod", np.fmod, ("g", "-g * trunc(detach(a / b))"))
 # Zero stays zero when its exponent changes, unless that is negative.
 _FLAT = "(a == 0) & lasting(b)"
 pow = binary(
@@ -202,10 +218,10 @@ pow = binary(
     np.power,
     (
         "g * conj(over_base(b * a ** where(b == 0, b, b - 1), a, b))",
-        f"where({_FLAT}, 0, g * conj(r * log(beside(where({_FLAT}, 1, a), r))))",
+        f"where({_FLAT}, from_zero(g, a, b), g * conj(r * log(beside(where({_FLAT}, 1, a), r))))",
     ),
     (
-        "g * conj(power_slope(a, b)) if b != 0 else g * 0",
+        "g * conj(power_slope(a, b)) if b != 0 else where(zero_like(a) != 0, g, 0)",
         "g * conj(r * number_log(a, r)) if a != 0 "
         "else g * where(lasting(b), 0, r * number_log(a, r))",
     ),
@@ -249,18 +265,18 @@ abs = unary("abs", np.absolute, "g * sign(x)")
 sign = unary(
     "sign",
     np.sign,
-    "g * 0 if x.dtype.kind != 'c' "
+    "zero_like(g) if x.dtype.kind != 'c' "
     "else where(x == 0, 0, (g - sign(x) * real(conj(sign(x)) * g)) / where(x == 0, 1, abs(x)))",
 )
-copysign = binary("copysign", np.copysign, ("g * (sign(a) * sign(r))", "g * 0"))
+copysign = binary("copysign", np.copysign, ("g * (sign(a) * sign(r))", "zero_like(g)"))
 conj = unary("conj", np.conjugate, "conj(g)")
 real = unary("real", real_kernel, "g")
 imag = unary("imag", imag_kernel, "g * 1j")
 angle = unary(
     "angle",
     np.angle,
-    "g * 0 if x.dtype.kind != 'c' "
-    "else where(x == 0, 0, g * 1j * (sign(x) / where(x == 0, 1, abs(x))))",
+    "zero_like(g) if x.dtype.kind != 'c' "
+    "else where(x == 0, cliff(g, x, x == 0), g * 1j * (sign(x) / where(x == 0, 1, abs(x))))",
 )
 
 # -- exponentials and logarithms ------------------------------------------------
@@ -297,7 +313,7 @@ cosh = unary("cosh", np.cosh, "g * conj(sinh(x))")
 tanh = unary("tanh", np.tanh, "g * conj(1 - r * r)")
 asinh = unary("asinh", np.arcsinh, "g / conj(sqrt(1 + x * x))")
 # Two roots: the root of the product has the wrong sign for half of the complex plane.
-acosh = unary("acosh", np.arccosh, "g / conj(sqrt(x - 1) * sqrt(x + 1))")
+acosh = unary("acosh", np.arccosh, "g / conj(sqrt(x - 1)) / conj(sqrt(x + 1))")
 atanh = unary("atanh", np.arctanh, "g / conj(1 - x * x)")
 
 ON_ARRAYS["conj"] = partial(conj_in_formulas, conjugate=np.conjugate)
@@ -312,6 +328,10 @@ ON_ARRAYS["lasting"] = partial(lasting, real=np.real)
 ON_TENSORS["lasting"] = partial(lasting, real=real)
 ON_ARRAYS["over_base"] = lambda x, _base, _exponent: x  # nobody differentiates it
 ON_TENSORS["over_base"] = over_base
+ON_ARRAYS["from_zero"] = lambda _g, _base, _exponent: 0
+ON_TENSORS["from_zero"] = from_zero
+ON_ARRAYS["cliff"] = lambda _g, _x, _there: 0
+ON_TENSORS["cliff"] = cliff
 ON_ARRAYS["steep"] = lambda x, _other: x
 ON_TENSORS["steep"] = steep
 ON_ARRAYS["above"] = lambda r: r != 0

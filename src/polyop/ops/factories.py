@@ -1,4 +1,4 @@
-"""Filled tensors: zeros, ones, ranges, and others like a given tensor.
+"""Filled tensors: zeros, ones, ranges. Those like a given tensor are in `ops/likes.py`.
 
 Each comes from an operator (`core::zeros`, ...), so traces record it and fake
 modes answer it. The public functions read sizes given one by one or as one
@@ -14,16 +14,14 @@ from typing import Any
 import numpy as np
 
 from polyop.devices import CPU, META, Device, DType, as_dtype
-from polyop.dispatch.bits import FAKE_MODE
 from polyop.dispatch.context import word
 from polyop.errors import UsageError
 from polyop.ops.define import ON_TENSORS, define
 from polyop.ops.splitting import sizes_of
 from polyop.ops.view_metas import refuse
-from polyop.ops.views import behind
 from polyop.symbolic import SymInt, sym_max
 from polyop.tensor.meta import META_SPACE, Meta, Size
-from polyop.tensor.tensor import Tensor, of_array, of_meta
+from polyop.tensor.tensor import Tensor
 
 Fn = Callable[..., Any]
 Array = Any
@@ -52,34 +50,22 @@ _OF_CLASSES: dict[tuple[type, ...], DType] = {
 }  # fmt: skip
 
 
-def on_cpu(device: Device | None) -> None:
-    """Refuse a device that has no memory here.
+def on_meta(device: Device | None) -> bool:
+    """Tell whether what a kernel makes shall hold nothing.
 
     Raises:
-        UsageError: it is neither `cpu` nor `meta`.
+        UsageError: the device is another one that has no memory here.
     """
-    if device is not None and device is not CPU:
-        raise UsageError(
-            f"polyop makes no tensors on the device {device}",
-            declared="cpu, meta, or any device inside a fake mode",
-            seen=device,
-            fix="make it on the CPU, or register a backend for the device",
-        )
-
-
-def on_meta(device: Device | None) -> bool:
-    """Tell whether a new tensor shall hold nothing, and no fake mode answers."""
-    return device is META and not word() & FAKE_MODE
-
-
-def constant(array: Array) -> Tensor:
-    """Wrap data that the program holds; inside a fake mode, without a trace, it becomes a fake."""
-    made = of_array(array)
-    now = word()
-    if now & FAKE_MODE and now.recorder is None:
-        fake: Tensor = now.fake.constant(made)
-        return fake
-    return made
+    if device is None or device is CPU:
+        return False
+    if device is META:
+        return True
+    raise UsageError(
+        f"polyop makes no tensors on the device {device}",
+        declared="cpu, meta, or any device inside a fake mode",
+        seen=device,
+        fix="make it on the CPU, or register a backend for the device",
+    )
 
 
 # -- operators ----------------------------------------------------------------
@@ -96,8 +82,9 @@ def _factory(name: str, signature: str, kernel: Fn, describe: Fn) -> Fn:
     """
 
     def on_arrays(*args: Any) -> Array:
-        if args[-1] is not None:
-            on_cpu(args[-1])
+        if args[-1] is not None and on_meta(args[-1]):
+            shape, dtype = describe(*args[:-1])
+            return META_SPACE.meta(tuple(shape), dtype, None, META)
         return kernel(*args[:-1])
 
     def fake(*args: Any) -> Meta:
@@ -118,23 +105,29 @@ def _factory(name: str, signature: str, kernel: Fn, describe: Fn) -> Fn:
     def make(*statics: Any, dtype: Any = None, device: Any = None, grad: bool = False) -> Any:
         device = None if device is None else Device(device)
         dtype = None if dtype is None else as_dtype(dtype)
-        if device is not None and on_meta(device):
-            made = of_meta(fake(*statics, dtype, device))
-        else:
-            made = entry(*statics, dtype=dtype, device=device)
+        made = entry(*statics, dtype=dtype, device=device)
         return made.requires_grad_() if grad else made
 
     return make
 
 
 def _sized(size: Sequence[Size], dtype: DType | None) -> Any:
-    for n in size:
-        if isinstance(n, int) and n < 0:
-            refuse("zeros", "a size is not negative", argument="size", seen=tuple(size))
+    check_size("zeros", size)
     return size, dtype or FLOAT32
 
 
-def _of_ones(shape: Any, dtype: DType) -> Array:
+def check_size(op: str, size: Sequence[Size]) -> None:
+    """Refuse a negative size.
+
+    Raises:
+        ArgumentError: there is one.
+    """
+    for n in size:
+        if isinstance(n, int) and n < 0:
+            refuse(op, "a size is not negative", argument="size", seen=tuple(size))
+
+
+def of_ones(shape: Any, dtype: DType) -> Array:
     """Make what `np.ones` makes, in a fifth of its time."""
     made = np.empty(shape, dtype)
     made.fill(1)
@@ -184,7 +177,7 @@ def _linspace(start: Any, stop: Any, num: Any, endpoint: bool, dtype: DType | No
 
 
 _zeros = _factory("zeros", "SymInt[] size", lambda size, d: np.zeros(*_sized(size, d)), _sized)
-_ones = _factory("ones", "SymInt[] size", lambda size, d: _of_ones(*_sized(size, d)), _sized)
+_ones = _factory("ones", "SymInt[] size", lambda size, d: of_ones(*_sized(size, d)), _sized)
 _empty = _factory("empty", "SymInt[] size", lambda size, d: np.empty(*_sized(size, d)), _sized)
 _full = _factory(
     "full",
@@ -266,10 +259,15 @@ def full(
 
 def _full_of(size: list[Any], value: Any, dtype: Any, device: Any) -> Any:
     """Spread a tensor; what is made is written like any new tensor, so it is a copy."""
-    if on_meta(None if device is None else Device(device)):
-        return of_meta(META_SPACE.meta(tuple(size), as_dtype(dtype or value.dtype), None, META))
     value = value if dtype is None else ON_TENSORS["astype"](value, as_dtype(dtype))
+    value = value if device is None else on_device(value, device)
     return ON_TENSORS["clone"](ON_TENSORS["broadcast_to"](value, size))
+
+
+def on_device(x: Any, device: Any) -> Any:
+    """Give a tensor on a device: itself, or a copy there; on `meta`, one without data."""
+    device = Device(device)
+    return x if device is x.device else ON_TENSORS["to_device"](x, device)
 
 
 def arange(
@@ -331,69 +329,3 @@ def eye(
 def _numbers(what: str, *ends: Any) -> list[Any]:
     """Look into the tensors without axes among the ends of a range: no gradient flows to them."""
     return [x._constant(what) if isinstance(x, Tensor) and not x.ndim else x for x in ends]
-
-
-# -- like another tensor ------------------------------------------------------
-
-
-def _like(name: str, signature: str, kernel: Fn) -> Fn:
-    def on_arrays(x: Array, *args: Any) -> Array:
-        *statics, dtype, device = args if len(args) > 1 else (*args, None, None)
-        if device is not None:
-            on_cpu(device)
-        return kernel(x.shape, *statics, dtype or x.dtype)
-
-    def fake(x: Meta, *args: Any) -> Meta:
-        *_, dtype, device = args
-        return x.space.meta(x.shape, dtype or x.dtype, None, device or x.device)
-
-    entry: Fn = define(
-        f"{name}(Tensor x{signature}, *, ScalarType? dtype=None, Device? device=None) -> Tensor",
-        on_arrays,
-        fake=fake,
-        grad={},
-        vmap=behind(lambda x, _, *args: entry(x, *args[:-2], dtype=args[-2], device=args[-1])),
-    )
-
-    def make(
-        x: Any, *statics: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
-    ) -> Any:
-        device = None if device is None else Device(device)
-        if device is not None and on_meta(device):
-            made = of_meta(META_SPACE.meta(x.shape, as_dtype(dtype or x.dtype), None, META))
-        else:
-            made = entry(x, *statics, dtype=dtype, device=device)
-        return made.requires_grad_() if requires_grad else made
-
-    make.__name__ = make.__qualname__ = name
-    make.__doc__ = f"Make a tensor of the shape and dtype of another, as `{name[:-5]}` does."
-    return make
-
-
-zeros_like = _like("zeros_like", "", np.zeros)
-ones_like = _like("ones_like", "", _of_ones)
-empty_like = _like("empty_like", "", np.empty)
-_full_like = _like("full_like", ", Scalar fill_value", np.full)
-
-
-def full_like(
-    x: Any,
-    /,
-    fill_value: Any,
-    *,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
-) -> Any:
-    """Make a tensor of one number, with the shape and dtype of another."""
-    if isinstance(fill_value, Tensor):
-        dtype, device = dtype or x.dtype, device or x.device
-        size = list(x.shape)
-        return full(size, fill_value, dtype=dtype, device=device, requires_grad=requires_grad)
-    return _full_like(x, fill_value, dtype=dtype, device=device, requires_grad=requires_grad)
-
-
-def new_full(x: Any, size: Sequence[Any], value: Any, dtype: Any = None, device: Any = None) -> Any:
-    """Make a tensor of one number, with the dtype and device of another where none is given."""
-    dtype = x.dtype if dtype is None else dtype
-    return full(size, value, dtype=dtype, device=x.device if device is None else device)

@@ -18,6 +18,7 @@ from polyop.devices import DType
 from polyop.errors import ArgumentError
 from polyop.ops.axes import batch_first, call, normal_axes, past, real_axis
 from polyop.ops.define import define
+from polyop.ops.door import takes
 from polyop.ops.elementwise import conj
 from polyop.ops.factories import FLOAT32, arange
 from polyop.ops.formulas import Built, formula
@@ -313,6 +314,7 @@ def _many(x: Any, s: Any, axes: Any, norm: str, *, forward: bool) -> Any:
 # -- public ------------------------------------------------------------------------
 
 
+@takes("Tensor x, SymInt? n, int axis, str norm")
 def fft(x: Any, /, *, n: Any = None, axis: int = -1, norm: str = "backward") -> Any:
     """Transform along one axis.
 
@@ -328,27 +330,32 @@ def fft(x: Any, /, *, n: Any = None, axis: int = -1, norm: str = "backward") -> 
     return _many(x, _length(n), [axis], norm, forward=True)
 
 
+@takes("Tensor x, SymInt? n, int axis, str norm")
 def ifft(x: Any, /, *, n: Any = None, axis: int = -1, norm: str = "backward") -> Any:
     """Undo `fft`."""
     return _many(x, _length(n), [axis], norm, forward=False)
 
 
+@takes("Tensor x, SymInt[1]? s, int[1]? axes, str norm")
 def fftn(x: Any, /, *, s: Any = None, axes: Any = None, norm: str = "backward") -> Any:
     """Transform along several axes; `s` has their sizes, -1 for an axis as it is."""
     return _many(x, s, axes, norm, forward=True)
 
 
+@takes("Tensor x, SymInt[1]? s, int[1]? axes, str norm")
 def ifftn(x: Any, /, *, s: Any = None, axes: Any = None, norm: str = "backward") -> Any:
     """Undo `fftn`."""
     return _many(x, s, axes, norm, forward=False)
 
 
+@takes("Tensor x, SymInt? n, int axis, str norm")
 def rfft(x: Any, /, *, n: Any = None, axis: int = -1, norm: str = "backward") -> Any:
     """Transform real numbers, and keep the half of the spectrum that says it all."""
     scaling = _scaling(norm, forward=True)
     return fft_r2c(_resized(_real(x), n, axis), axis, scaling)
 
 
+@takes("Tensor x, SymInt? n, int axis, str norm")
 def irfft(x: Any, /, *, n: Any = None, axis: int = -1, norm: str = "backward") -> Any:
     """Undo `rfft`; `n` is the number of real elements, by default an even one."""
     return _to_real(_complex(x), n, axis, _scaling(norm, forward=False))
@@ -361,6 +368,7 @@ def _to_real(x: Any, n: Any, axis: int, scaling: str) -> Any:
     return fft_c2r(_resized(x, n // 2 + 1, axis), axis, n, scaling)
 
 
+@takes("Tensor x, SymInt[1]? s, int[1]? axes, str norm")
 def rfftn(x: Any, /, *, s: Any = None, axes: Any = None, norm: str = "backward") -> Any:
     """Transform real numbers along several axes; the last of these is halved."""
     sizes, axes = _halving("rfftn", x, s, axes)
@@ -368,6 +376,7 @@ def rfftn(x: Any, /, *, s: Any = None, axes: Any = None, norm: str = "backward")
     return fftn(x, s=sizes[:-1], axes=axes[:-1], norm=norm) if axes[:-1] else x
 
 
+@takes("Tensor x, SymInt[1]? s, int[1]? axes, str norm")
 def irfftn(x: Any, /, *, s: Any = None, axes: Any = None, norm: str = "backward") -> Any:
     """Undo `rfftn`; `s` has the sizes of the real result."""
     sizes, axes = _halving("irfftn", x, s, axes)
@@ -376,11 +385,13 @@ def irfftn(x: Any, /, *, s: Any = None, axes: Any = None, norm: str = "backward"
     return irfft(x, n=None if s is None else sizes[-1], axis=axes[-1], norm=norm)
 
 
+@takes("Tensor x, SymInt? n, int axis, str norm")
 def hfft(x: Any, /, *, n: Any = None, axis: int = -1, norm: str = "backward") -> Any:
     """Transform the half of a signal whose other half is its mirrored conjugate."""
     return _to_real(conj(_complex(x)), n, axis, _scaling(norm, forward=True))
 
 
+@takes("Tensor x, SymInt? n, int axis, str norm")
 def ihfft(x: Any, /, *, n: Any = None, axis: int = -1, norm: str = "backward") -> Any:
     """Undo `hfft`."""
     return conj(fft_r2c(_resized(_real(x), n, axis), axis, _scaling(norm, forward=False)))

@@ -9,6 +9,7 @@ import numpy as np
 
 from polyop.errors import ArgumentError, UsageTypeError
 from polyop.ops.axes import normal_axes
+from polyop.ops.door import takes
 from polyop.ops.factories import FLOAT32, arange
 from polyop.ops.joining import concat, roll
 from polyop.ops.rounding import astype
@@ -16,6 +17,7 @@ from polyop.ops.rounding import astype
 Fn = Callable[..., Any]
 
 
+@takes("SymInt n, float d")
 def fftfreq(n: Any, /, *, d: float = 1.0, dtype: Any = None, device: Any = None) -> Any:
     """Give the frequencies of `fft`, for `n` elements that are `d` apart."""
     high = (n + 1) // 2
@@ -26,6 +28,7 @@ def fftfreq(n: Any, /, *, d: float = 1.0, dtype: Any = None, device: Any = None)
     return _frequencies(concat(both), n, d, dtype)
 
 
+@takes("SymInt n, float d")
 def rfftfreq(n: Any, /, *, d: float = 1.0, dtype: Any = None, device: Any = None) -> Any:
     """Give the frequencies of `rfft`, for `n` real elements that are `d` apart."""
     return _frequencies(arange(n // 2 + 1, dtype=_INT, device=device), n, d, dtype)
@@ -44,11 +47,13 @@ def _frequencies(counts: Any, n: Any, d: float, dtype: Any) -> Any:
     return wide if dtype == wide.dtype else astype(wide, dtype)
 
 
+@takes("Tensor x, int[1]? axes")
 def fftshift(x: Any, /, *, axes: Any = None) -> Any:
     """Move the frequency zero from the front to the middle."""
     return _shifted(x, axes, lambda n: n // 2)
 
 
+@takes("Tensor x, int[1]? axes")
 def ifftshift(x: Any, /, *, axes: Any = None) -> Any:
     """Undo `fftshift`."""
     return _shifted(x, axes, lambda n: -(n // 2))

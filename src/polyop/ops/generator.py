@@ -35,7 +35,8 @@ class Generator:
         self._stream: np.random.Generator | None = None
         self._begin: Callable[[], Any] = _anywhere
         if seed is not None:
-            self.manual_seed(seed)
+            _refuse_traced("Generator", "makes")
+            self._start(seed)
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
@@ -97,7 +98,7 @@ class Generator:
             return np.asarray(getattr(self._open(), method)(*args, **kwargs))
 
 
-def _refuse_traced(method: str) -> None:
+def _refuse_traced(method: str, act: str = "") -> None:
     """Refuse what a program that draws would not do again: a trace records draws alone.
 
     Raises:
@@ -107,7 +108,8 @@ def _refuse_traced(method: str) -> None:
     if getattr(recorder, "runs_once", True):
         return
     error: Exception = recorder.stray(
-        f"the function calls {method}() of a generator of random numbers, which no program repeats",
+        f"the function {act or f'calls {method}() of'} a generator of random numbers, which no "
+        "program repeats",
         source=caller(),
         fix=f"call {method}() outside of the traced function",
     )

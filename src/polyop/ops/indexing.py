@@ -16,6 +16,7 @@ import numpy as np
 
 from polyop.errors import OutOfRangeError
 from polyop.ops.define import define
+from polyop.ops.door import takes
 from polyop.ops.joining import in_order
 from polyop.ops.pointwise import warn_lost
 from polyop.ops.shapes import broadcast, normal_axis
@@ -344,6 +345,7 @@ index_put_: Fn = define(
 # -- compositions -------------------------------------------------------------
 
 
+@takes("Tensor x, Tensor indices, int? axis")
 def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
     """Take the elements at some places of an axis; it may be left out for one axis."""
     ndim = x.ndim
@@ -357,6 +359,7 @@ def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
     return index(x, [*[None] * normal_axis("take", axis, ndim), indices])
 
 
+@takes("Tensor x, int axis, Tensor index_")
 def index_select(x: Any, axis: int, index_: Any) -> Any:
     """Take the elements at some places of an axis; a tensor without axes has one place."""
     if not x.ndim:

@@ -15,12 +15,13 @@ import numpy as np
 from polyop.lazy import load
 from polyop.ops.axes import real_axis
 from polyop.ops.define import ON_ARRAYS, ON_TENSORS, define
+from polyop.ops.door import takes
 from polyop.ops.shapes import broadcast, normal_axis, promote
 from polyop.ops.splitting import atleast, narrow_all
 from polyop.ops.view_inverses import contiguous_copy, in_front
 from polyop.ops.view_metas import refuse
 from polyop.ops.views import broadcast_to, expand_dims, reshape, select, slice_axis
-from polyop.symbolic import SymInt
+from polyop.symbolic import SymInt, sym_max
 from polyop.tensor.meta import Meta, Shape, Size
 
 Fn = Callable[..., Any]
@@ -65,7 +66,8 @@ def _concat_shape(shapes: Sequence[Any], axis: int | None) -> Shape:
 
 def _same_but_axis(first: Shape, shape: Shape, axis: int) -> None:
     pairs = enumerate(zip(first, shape, strict=False))
-    if len(first) != len(shape) or any(a is not b and a != b for i, (a, b) in pairs if i != axis):
+    same = all(a is b or a == b for i, (a, b) in pairs if i != axis)
+    if len(first) != len(shape) or not same:
         refuse(
             "concat",
             f"the shapes {first} and {shape} differ in more than axis {axis}",
@@ -215,6 +217,7 @@ pad_constant: Fn = define(
 )
 
 
+@takes("Tensor x, Any pad_width, str mode, Scalar constant_values")
 def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
     """Fill up a tensor on both sides of its axes.
 
@@ -229,8 +232,28 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0
     """
     if mode != "constant":
         refuse("pad", f"no mode {mode!r}", declared="constant")
-    width = np.broadcast_to(np.asarray(pad_width, dtype=np.int64), (x.ndim, 2)).tolist()
+    width = _widths(pad_width, x.ndim)
     return pad_constant(x, [b for b, _ in width], [a for _, a in width], constant_values)
+
+
+def _widths(given: Any, ndim: int) -> list[list[int]]:
+    """Give a pair for each axis."""
+    try:
+        numbers = np.asarray(given)
+        # A fraction would be cut off; what NumPy knows no dtype for may be an integer's symbol.
+        pairs = numbers.astype(
+            np.int64, casting="unsafe" if numbers.dtype == object else "same_kind"
+        )
+        found: list[list[int]] = np.broadcast_to(pairs, (ndim, 2)).tolist()
+    except (TypeError, ValueError, OverflowError):
+        refuse(
+            "pad",
+            "the widths are one number, one pair, or a pair for each axis",
+            argument="pad_width",
+            declared=f"integers that broadcast to {ndim} pairs",
+            seen=given,
+        )
+    return found
 
 
 # -- triangles ----------------------------------------------------------------
@@ -278,12 +301,14 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
     return broadcast("broadcast_shapes", *map(tuple, shapes))
 
 
+@takes("Tensor[] arrays")
 def broadcast_arrays(*arrays: Any) -> list[Any]:
     """Repeat tensors without a copy, so that all have one shape."""
     shape = list(broadcast("broadcast_arrays", *[a.shape for a in arrays])) if arrays else []
     return [broadcast_to(a, shape) for a in arrays]
 
 
+@takes("Tensor[] arrays, str indexing")
 def meshgrid(*arrays: Any, indexing: str = "xy") -> list[Any]:
     """Give the coordinates of a grid, from those along each axis."""
     if indexing not in {"xy", "ij"}:
@@ -299,6 +324,7 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> list[Any]:
     return broadcast_arrays(*lined)
 
 
+@takes("Tensor x, Any repeats, int? axis")
 def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Any:
     """Repeat each element along an axis; of the flattened tensor without one.
 
@@ -322,6 +348,7 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Any:
     return reshape(contiguous_copy(wide), [*shape[:at], shape[at] * repeats, *shape[at + 1 :]])
 
 
+@takes("Tensor x, SymInt[1] repetitions")
 def tile(x: Any, repetitions: Any, /) -> Any:
     """Repeat a whole tensor along each axis; a number is for the last one."""
     repetitions = [repetitions] if isinstance(repetitions, int | SymInt) else list(repetitions)
@@ -343,6 +370,7 @@ def _beside(times: Any, size: Any) -> tuple[list[Any], list[Any]]:
     return [1, size], [times, size]
 
 
+@takes("Tensor x, SymInt[1] shift, int[1]? axis")
 def roll(x: Any, /, shift: Any, *, axis: Any = None) -> Any:
     """Shift elements along axes; those that fall out come in at the other end."""
     shifts: list[Any] = [shift] if isinstance(shift, int | SymInt) else list(shift)
@@ -362,16 +390,18 @@ def roll(x: Any, /, shift: Any, *, axis: Any = None) -> Any:
 
 def _rolled(x: Any, shift: int, axis: int) -> Any:
     size = x.shape[axis]
-    cut = (size - shift) % size if size else 0
+    cut = (size - shift) % sym_max(size, 1)
     return concat([slice_axis(x, axis, cut, None), slice_axis(x, axis, 0, cut)], axis)
 
 
+@takes("Tensor[] arrays")
 def hstack(arrays: Sequence[Any]) -> Any:
     """Join tensors along the second axis, or the only one."""
     full = [atleast(a, 1) for a in arrays]
-    return concat(full, 0 if full[0].ndim == 1 else 1)
+    return concat(full, 0 if not full or full[0].ndim == 1 else 1)
 
 
+@takes("Tensor[] arrays")
 def vstack(arrays: Sequence[Any]) -> Any:
     """Join tensors along the first axis; those of one axis are rows."""
     return concat([atleast(a, 2) for a in arrays], 0)

@@ -12,9 +12,10 @@ import numpy as np
 
 from polyop.devices import DType
 from polyop.errors import ArgumentError
-from polyop.ops.axes import Axes, batch_first
+from polyop.ops.axes import HALF, SINGLE, Axes, batch_first, is_half
 from polyop.ops.comparison import equal, not_equal
 from polyop.ops.define import ON_TENSORS, define
+from polyop.ops.door import takes
 from polyop.ops.elementwise import abs, conj
 from polyop.ops.formulas import Built, formula
 from polyop.ops.minors import minors
@@ -105,11 +106,13 @@ def square(name: str, compute: Fn, grad: str | None, fake: Fn | None = None) -> 
 def _cofactors(x: Array, along: Sequence[Array]) -> Array:
     """Give the gradient of the determinant, or of its derivative along matrices: NOTE [Minors]."""
     _require_fitting(x.shape, [a.shape for a in along])
-    u, s, vh = np.linalg.svd(x)
+    # A matrix with NaN or an infinity in it has no singular values: all is NaN.
+    whole = np.isfinite(x).all((-2, -1))[..., None, None]
+    u, s, vh = np.linalg.svd(np.where(whole, x, 0))
     uh, v = u.conj().swapaxes(-1, -2), vh.conj().swapaxes(-1, -2)
     inner = minors(np, s, [(uh @ a @ v).conj() for a in along], np.arange(s.shape[-1]))
     phase = np.linalg.det(u) * np.linalg.det(vh)
-    return phase.conj()[..., None, None] * (u @ inner @ vh)
+    return np.where(whole, phase.conj()[..., None, None] * (u @ inner @ vh), np.nan)
 
 
 def _require_fitting(shape: Shape, others: Sequence[Shape]) -> None:
@@ -244,6 +247,7 @@ solve_matrix = define(
 )
 
 
+@takes("Tensor a, Tensor b")
 def solve(a: Any, b: Any) -> Any:
     """Give `x` with `a @ x == b`; `b` with one axis is a vector, else a stack of matrices."""
     if len(b.shape) != 1:
@@ -289,9 +293,11 @@ def cholesky(x: Any, *, upper: bool = False) -> Any:
 
 def norm2_kernel(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
     """Give the Euclidean length."""
-    x = x.astype(float_of(x.dtype), copy=False)
-    squares = (x * x.conj()).real if x.dtype.kind == "c" else x * x
-    return np.sqrt(sum_kernel(squares, axis, None, keepdims))
+    half = x.itemsize <= HALF and is_half(x.dtype)
+    y = x.astype(SINGLE if half else float_of(x.dtype), copy=False)
+    squares = (y * y.conj()).real if y.dtype.kind == "c" else y * y
+    found = np.sqrt(sum_kernel(squares, axis, None, keepdims))
+    return found.astype(x.dtype) if half else found
 
 
 norm2 = reduction(
@@ -304,6 +310,7 @@ norm2 = reduction(
 FLOAT64 = np.dtype(np.float64)
 
 
+@takes("Tensor x, int[1]? axis, bool keepdims")
 def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: float = 2.0) -> Any:
     """Give the norm of vectors: `sum(|x| ** ord) ** (1 / ord)`.
 
@@ -317,6 +324,9 @@ def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: float 
     given = {"axis": axis, "keepdims": keepdims}
     if ord == 2:
         return norm2(x, **given)
+    if is_half(x.dtype):
+        wide = ON_TENSORS["astype"](x, SINGLE)
+        return ON_TENSORS["astype"](vector_norm(wide, ord=ord, **given), x.dtype)
     size = abs(x if x.dtype.kind in "fcV" else ON_TENSORS["astype"](x, FLOAT64))
     if ord == 0:
         return total(ON_TENSORS["astype"](not_equal(x, 0), size.dtype), **given)

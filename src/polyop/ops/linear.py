@@ -17,6 +17,7 @@ from polyop.errors import ArgumentError
 from polyop.ops.axes import batch_first, real_axis
 from polyop.ops.broadcasting import sum_to_on_arrays
 from polyop.ops.define import ON_TENSORS, define
+from polyop.ops.door import takes
 from polyop.ops.shapes import broadcast, promote
 from polyop.ops.views import expand_dims, matrix_transpose, permute_dims, reshape, squeeze
 from polyop.tensor.meta import Meta, Shape, Size
@@ -314,25 +315,26 @@ def dot(a: Any, b: Any) -> Any:
     return matmul(a, b)
 
 
-def tensordot(a: Any, b: Any, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Any:
+@takes("Tensor x1, Tensor x2")
+def tensordot(x1: Any, x2: Any, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Any:
     """Sum the products of two tensors over some axes of each.
 
     Args:
-        a: a tensor.
-        b: another.
-        axes: how many axes meet, the last of `a` and the first of `b`; or which.
+        x1: a tensor.
+        x2: another.
+        axes: how many axes meet, the last of `x1` and the first of `x2`; or which.
 
     Raises:
         ArgumentError: sizes that meet differ, or a number of axes is out of range.
     """
-    left, right = _meeting(a, b, axes)
-    rows = [i for i in range(len(a.shape)) if i not in left]
-    columns = [i for i in range(len(b.shape)) if i not in right]
+    left, right = _meeting(x1, x2, axes)
+    rows = [i for i in range(len(x1.shape)) if i not in left]
+    columns = [i for i in range(len(x2.shape)) if i not in right]
     product = matmul(
-        _as_matrix(permute_dims(a, [*rows, *left]), len(rows)),
-        _as_matrix(permute_dims(b, [*right, *columns]), len(right)),
+        _as_matrix(permute_dims(x1, [*rows, *left]), len(rows)),
+        _as_matrix(permute_dims(x2, [*right, *columns]), len(right)),
     )
-    return reshape(product, [*[a.shape[i] for i in rows], *[b.shape[i] for i in columns]])
+    return reshape(product, [*[x1.shape[i] for i in rows], *[x2.shape[i] for i in columns]])
 
 
 def _meeting(a: Any, b: Any, axes: Any) -> tuple[list[int], list[int]]:

@@ -16,6 +16,7 @@ from polyop.ops import views
 from polyop.ops.axes import batch_first
 from polyop.ops.creation import asarray
 from polyop.ops.define import define
+from polyop.ops.door import takes
 from polyop.ops.elementwise import abs, multiply, subtract
 from polyop.ops.factories import eye
 from polyop.ops.factorizations import on_matrices, real_of, require_matrix, stacks, svdvals
@@ -28,6 +29,7 @@ from polyop.ops.reductions import max as greatest
 from polyop.ops.reductions import min as least
 from polyop.ops.reductions import sum as total
 from polyop.ops.rounding import astype
+from polyop.ops.select import where
 from polyop.ops.signatures import announce
 from polyop.tensor.meta import Meta
 from polyop.tensor.tensor import Tensor
@@ -137,6 +139,7 @@ def _tolerance(x: Any, rtol: Any) -> Any:
     return asarray(rtol, dtype=real_of(x.dtype))
 
 
+@takes("Tensor x")
 def pinv(x: Any, /, *, rtol: Any = None) -> Any:
     """Give the pseudo-inverse of matrices `(..., M, N)`, of shape `(..., N, M)`.
 
@@ -151,6 +154,7 @@ def pinv(x: Any, /, *, rtol: Any = None) -> Any:
     return _pinv_entry(x, rtol=_tolerance(x, rtol))
 
 
+@takes("Tensor x")
 def matrix_rank(x: Any, /, *, rtol: Any = None) -> Any:
     """Count the singular values above `rtol` times the greatest; by default `max(M, N) * eps`."""
     require_matrix("matrix_rank", x.shape, x.dtype)
@@ -168,6 +172,7 @@ def matrix_rank(x: Any, /, *, rtol: Any = None) -> Any:
 # -- powers --------------------------------------------------------------------------
 
 
+@takes("Tensor x")
 def matrix_power(x: Any, n: int, /) -> Any:
     """Multiply a square matrix with itself; negative powers are those of the inverse.
 
@@ -179,8 +184,8 @@ def matrix_power(x: Any, n: int, /) -> Any:
     if not isinstance(n, int):
         raise UsageTypeError("a power of a matrix is an integer", seen=repr(n))
     if n == 0:
-        one = eye(x.shape[-1], dtype=x.dtype, device=x.device)
-        return views.broadcast_to(one, list(x.shape)).clone()
+        # The matrix has its say, which is nothing: a gradient of zero, not none.
+        return where(asarray(True), eye(x.shape[-1], dtype=x.dtype, device=x.device), x)
     factor, n = (inv(x), -n) if n < 0 else (x, n)
     factors = []
     while n:
@@ -194,6 +199,7 @@ def matrix_power(x: Any, n: int, /) -> Any:
 # -- norms ---------------------------------------------------------------------------
 
 
+@takes("Tensor x, bool keepdims")
 def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
     """Give the norm of matrices.
 
@@ -239,6 +245,7 @@ _NORMS: dict[Any, tuple[int | None, Fn]] = {
 # -- vectors and diagonals --------------------------------------------------------------
 
 
+@takes("Tensor a, Tensor b, int axis")
 def cross(a: Any, b: Any, /, *, axis: int = -1) -> Any:
     """Multiply vectors of three elements, which lie along one axis; others broadcast.
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
+from polyop.devices import as_dtype
+from polyop.dispatch.bind import REFLECTED
 from polyop.dispatch.context import word
-from polyop.errors import UsageTypeError
-from polyop.lazy import load
+from polyop.errors import ArgumentError, UsageTypeError
 from polyop.ops import (  # noqa: F401 - the families whose operators become methods
     broadcasting,
     closeness,
@@ -33,10 +32,12 @@ from polyop.ops import (  # noqa: F401 - the families whose operators become met
     view_inverses,
     views,
 )
-from polyop.ops.define import ON_TENSORS
+from polyop.ops.define import ON_TENSORS, operator_of
+from polyop.ops.door import takes
 from polyop.ops.inplace import INPLACE, copy_, fill_, matmul_into, zero_
 from polyop.ops.late_methods import LateMethod
 from polyop.ops.method_words import attach, attach_by_words, by_words
+from polyop.ops.numpy_functions import numpy_function
 from polyop.ops.random import bernoulli, normal_, uniform_
 from polyop.ops.splitting import sizes_of
 from polyop.tensor.tensor import Tensor
@@ -66,6 +67,8 @@ COMPARISONS = {
     "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal",
     "gt": "greater", "ge": "greater_equal",
 }  # fmt: skip
+#: Comparisons with their operands exchanged.
+TURNED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
 UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "invert": "bitwise_invert"}
 
 
@@ -75,8 +78,11 @@ def _attach_operators() -> None:
         attach(f"__{short}__", entry)
         attach(f"__r{short}__", entry if short in COMMUTATIVE else reflected(entry))
         attach(f"__i{short}__", INPLACE.get(f"{name}_", matmul_into))
+        REFLECTED[operator_of(entry)] = f"__r{short}__"
     for short, name in (COMPARISONS | UNARY).items():
         attach(f"__{short}__", ON_TENSORS[name])
+    for short, turned in TURNED.items():
+        REFLECTED[operator_of(ON_TENSORS[COMPARISONS[short]])] = f"__{turned}__"
     attach("__getitem__", subscripts.get_item)
     attach("__setitem__", subscripts.set_item)
 
@@ -166,6 +172,7 @@ def _spread(name: str) -> Fn:
         )
 
     method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"Give what `polyop.{name}` gives, by default with a correction of one."
     return method
 
 
@@ -178,7 +185,12 @@ def _attach_along() -> None:
         attach(name, _spread(name))
     for name in ("topk", "take_along_axis"):
         attach_by_words(name, name)
-    attach("gather", lambda self, dim, index: ON_TENSORS["take_along_axis"](self, index, axis=dim))
+    attach("gather", _gather)
+
+
+def _gather(self: Any, dim: int, index: Any) -> Any:
+    """Take along an axis the elements at the places in `index`."""
+    return ON_TENSORS["take_along_axis"](self, index, axis=dim)
 
 
 # -- shapes -----------------------------------------------------------------------
@@ -189,9 +201,46 @@ def _reshape(self: Any, *shape: Any) -> Any:
     return views.reshape(self, sizes_of(shape))
 
 
-def _view(self: Any, *shape: Any) -> Any:
-    """Give a view of another shape."""
-    return views.view(self, sizes_of(shape))
+def _view(self: Any, *shape: Any, dtype: Any = None) -> Any:
+    """Give a view of another shape; of a dtype, one that has it already.
+
+    Raises:
+        UsageTypeError: the elements would have to be read as others.
+    """
+    if dtype is None:
+        try:
+            return views.view(self, sizes_of(shape))
+        except ArgumentError:
+            dtype = _only_dtype(shape)
+            if dtype is None:
+                raise
+    elif shape:
+        raise UsageTypeError(
+            "view() takes a shape or a dtype",
+            seen=f"the shape {shape} and dtype={dtype}",
+            fix="take one view of the other: x.view(dtype).view(shape)",
+        )
+    if as_dtype(dtype) == self.dtype:
+        return views.alias(self)
+    raise UsageTypeError(
+        "a Tensor is not viewed as one of another dtype: its bytes would be read as other numbers",
+        declared=self.dtype,
+        seen=dtype,
+        fix="convert the numbers by x.astype(dtype), take x.real and x.imag of complex ones, or "
+        "read the bytes of an array: polyop.from_numpy(x.numpy().view(dtype))",
+    )
+
+
+def _only_dtype(shape: Sequence[Any]) -> Any:
+    """Give the dtype that stands where a shape does, or None."""
+    if len(shape) != 1 or shape[0] is None:
+        return None
+    if isinstance(shape[0], str):
+        return shape[0]
+    try:
+        return as_dtype(shape[0])
+    except UsageTypeError:
+        return None
 
 
 def _permute(self: Any, *dims: Any) -> Any:
@@ -204,16 +253,19 @@ def _tile(self: Any, *repeats: Any) -> Any:
     return joining.tile(self, sizes_of(repeats))
 
 
+@takes("Tensor other")
 def _expand_as(self: Any, other: Any) -> Any:
     """Broadcast to the shape of another tensor."""
     return views.broadcast_to(self, list(other.shape))
 
 
+@takes("Tensor other")
 def _view_as(self: Any, other: Any) -> Any:
     """Give a view of another tensor's shape."""
     return views.view(self, list(other.shape))
 
 
+@takes("Tensor other")
 def _reshape_as(self: Any, other: Any) -> Any:
     """Reshape to another tensor's shape."""
     return views.reshape(self, list(other.shape))
@@ -229,6 +281,7 @@ def _contiguous(self: Any) -> Any:
 
 
 def _all_axes_reversed(self: Any) -> Any:
+    """Give the axes in reverse order, as a view."""
     return views.permute_dims(self, list(range(self.ndim))[::-1])
 
 
@@ -302,34 +355,7 @@ def _attach_shapes() -> None:
     attach("nonzero", sets.argwhere)
     attach("T", property(_all_axes_reversed))
     attach("mT", property(views.matrix_transpose))
-    attach("__array_function__", _numpy_function)
-
-
-# -- NumPy's functions ------------------------------------------------------------
-
-#: NumPy's functions that call a method which has PyTorch's meaning here.
-MISTAKEN = {np.nonzero: "polyop.nonzero(x)", np.argwhere: "polyop.argwhere(x)"}
-#: NumPy's functions that read arrays: where ours is, and the words that only say how to compute.
-OURS: dict[Any, tuple[str, set[str]]] = {
-    np.einsum: ("polyop.ops.contractions:einsum", {"optimize"}),
-}
-
-
-def _numpy_function(self: Any, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-    """Let NumPy's functions do what they do with any object, but for those that mistake a method.
-
-    Raises:
-        UsageTypeError: the function is one of those.
-    """
-    if func in MISTAKEN:
-        raise UsageTypeError(
-            f"numpy.{func.__name__} takes arrays: nonzero() of a Tensor gives rows of indices",
-            fix=f"call {MISTAKEN[func]}, or give x.numpy()",
-        )
-    place, how = OURS.get(func, ("", set()))
-    if place and kwargs.keys() <= how:
-        return load(place)(*args)
-    return func._implementation(*args, **kwargs)
+    attach("__array_function__", numpy_function)
 
 
 _attach_operators()

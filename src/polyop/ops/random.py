@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 
 from polyop.devices import CPU, META, Device, DType, as_dtype
-from polyop.dispatch.bits import FAKE_MODE, OTHER, WRAPPED
-from polyop.dispatch.context import word
+from polyop.dispatch.bits import OTHER, WRAPPED
 from polyop.errors import ArgumentError
-from polyop.ops.creation import FLOAT32, INT64, on_cpu, zeros_like
+from polyop.ops.creation import FLOAT32, INT64, on_meta, zeros_like
 from polyop.ops.define import define, operator_of
+from polyop.ops.door import takes
+from polyop.ops.factories import check_size
 from polyop.ops.generator import draw
 from polyop.ops.inplace import INPLACE_TWINS, refuse_write
 from polyop.ops.splitting import sizes_of
 from polyop.schema.tags import Tag
 from polyop.tensor.meta import META_SPACE, Meta
-from polyop.tensor.tensor import Tensor, of_meta
+from polyop.tensor.tensor import Tensor
 
 Fn = Callable[..., Any]
 Array = Any
@@ -49,11 +50,14 @@ def _define_sized(name: str, signature: str, kernel: Fn, default: DType) -> Fn:
 
     def on_arrays(*args: Any) -> Array:
         *statics, size, generator, dtype, device = args
-        on_cpu(device)
+        check_size(name, size)
+        if on_meta(device):
+            return META_SPACE.meta(tuple(size), dtype or default, None, META)
         return kernel(generator, *statics, size, dtype or default)
 
     def fake(*args: Any) -> Meta:
         *_, size, _, dtype, device = args
+        check_size(name, size)
         return META_SPACE.meta(tuple(size), dtype or default, None, device or CPU)
 
     entry = define(
@@ -74,12 +78,10 @@ def _define_sized(name: str, signature: str, kernel: Fn, default: DType) -> Fn:
     ) -> Any:
         device = None if device is None else Device(device)
         dtype = None if dtype is None else as_dtype(dtype)
-        if device is META and not word() & FAKE_MODE:
-            made = of_meta(fake(*args, generator, dtype, device))
-        else:
-            made = entry(*args, generator=generator, dtype=dtype, device=device)
+        made = entry(*args, generator=generator, dtype=dtype, device=device)
         return made.requires_grad_() if requires_grad else made
 
+    make.__name__ = make.__qualname__ = name  # for what Python says of a call
     return make
 
 
@@ -115,11 +117,12 @@ def randn(*size: Any, **options: Any) -> Any:
     return _randn(sizes_of(size), **options)
 
 
+@takes("Any low, Any high, SymInt[1]? size")
 def randint(low: int, high: Any, size: Any = None, **options: Any) -> Any:
     """Make random integers from `low` to `high`, which is left out."""
     if size is None:
         low, high, size = 0, low, high
-    return _randint(low, high, list(size), **options)
+    return _randint(low, high, sizes_of((size,)), **options)
 
 
 def randperm(n: int, **options: Any) -> Any:
@@ -127,11 +130,13 @@ def randperm(n: int, **options: Any) -> Any:
     return _randperm([n], **options)
 
 
+@takes("Tensor x")
 def rand_like(x: Any, **options: Any) -> Any:
     """Make random numbers from 0 to 1 in the shape and library of a tensor."""
     return _like(x, rand, _uniform, 1.0, options)
 
 
+@takes("Tensor x")
 def randn_like(x: Any, **options: Any) -> Any:
     """Make random numbers of the normal distribution in the shape and library of a tensor."""
     return _like(x, randn, _normal, 0.5**0.5, options)
@@ -162,9 +167,10 @@ def _is_held(x: Any) -> bool:
     return isinstance(x, Tensor) and bool(x.keys & OTHER)
 
 
+@takes("float mean, float std, SymInt[1] size")
 def normal(mean: float, std: float, size: Any, **options: Any) -> Any:
     """Make random numbers of a normal distribution."""
-    return randn(list(size), **options) * std + mean
+    return randn(sizes_of((size,)), **options) * std + mean
 
 
 # -- from tensors -------------------------------------------------------------

@@ -14,10 +14,13 @@ import numpy as np
 
 from polyop.devices import DType
 from polyop.ops.axes import (
+    HALF,
+    SINGLE,
     Axes,
     batch_first,
     call,
     dtype_rule,
+    is_half,
     kept_shape,
     names_no_axis,
     normal_axes,
@@ -82,6 +85,10 @@ def folding(name: str, ufunc: np.ufunc) -> Fn:
     def kernel(
         x: Array, axis: Axes = None, dtype: DType | None = None, keepdims: bool = False
     ) -> Array:
+        if (x if dtype is None else dtype).itemsize <= HALF:
+            kept = x.dtype if dtype is None else dtype
+            if is_half(kept):
+                return kernel(x.astype(kept, copy=False), axis, SINGLE, keepdims).astype(kept)
         try:
             return fold(x, axis if axis is None else tuple(axis), dtype, None, keepdims)
         except (ValueError, TypeError) as error:
@@ -295,6 +302,9 @@ def prod_others_kernel(x: Array, axis: Axes = None) -> Array:
 
 def _along_one(x: Array, axis: Axes, fn: Fn, *more: Array) -> Array:
     """Apply a function along one last axis, which stands for all of `axis`."""
+    if is_half(x.dtype):
+        single = [v.astype(SINGLE) for v in (x, *more)]
+        return _along_one(single[0], axis, fn, *single[1:]).astype(x.dtype)
     axes = normal_axes("prod", axis, x.ndim)
     rest = [i for i in range(x.ndim) if i not in axes]
     order = [*rest, *axes]
@@ -377,10 +387,7 @@ prod_pairs = define(
     "prod_pairs(Tensor given, Tensor x, int[1]? axis=None) -> Tensor",
     prod_pairs_kernel,
     fake=_pairs_fake,
-    grad={
-        "given": "prod_pairs(g, conj(x), axis)",
-        "x": "prod_pairs_bend(g, given, x, axis)",
-    },
+    grad={"given": "prod_pairs(g, conj(x), axis)", "x": "prod_pairs_bend(g, given, x, axis)"},
     vmap=_pairs_vmap,
 )
 prod = reduction(

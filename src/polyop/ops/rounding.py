@@ -69,14 +69,14 @@ def _replace(part: Array, nan: float, posinf: float | None, neginf: float | None
     np.copyto(part, below, where=infinite & negative)
 
 
-floor = unary("floor", np.floor, "g * 0")
-ceil = unary("ceil", np.ceil, "g * 0")
-trunc = unary("trunc", np.trunc, "g * 0")
-round = pointwise("round(Tensor x, int decimals=0)", round_kernel, {"x": "g * 0"})
+floor = unary("floor", np.floor, "zero_like(g)")
+ceil = unary("ceil", np.ceil, "zero_like(g)")
+trunc = unary("trunc", np.trunc, "zero_like(g)")
+round = pointwise("round(Tensor x, int decimals=0)", round_kernel, {"x": "zero_like(g)"})
 nan_to_num = pointwise(
     "nan_to_num(Tensor x, float nan=0.0, float? posinf=None, float? neginf=None)",
     nan_to_num_kernel,
-    {"x": "g * isfinite(x)"},
+    {"x": "where(isfinite(x), g, 0)"},
 )
 clone = unary("clone", copied, "g")  # the kernel itself: no frame around it
 # The layer of gradients gives each gradient its argument's dtype, here as everywhere.

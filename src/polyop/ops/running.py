@@ -9,7 +9,7 @@ import numpy as np
 
 from polyop.devices import DType
 from polyop.errors import ArgumentError
-from polyop.ops.axes import along_vmap, dtype_rule, on_one, same_order
+from polyop.ops.axes import HALF, SINGLE, along_vmap, dtype_rule, is_half, on_one, same_order
 from polyop.ops.define import define
 from polyop.ops.formulas import Built, formula
 from polyop.ops.shapes import normal_axis
@@ -32,6 +32,10 @@ def running(name: str, ufunc: np.ufunc) -> Fn:
         include_initial: bool = False,
     ) -> Array:
         at = _only_axis(name, x.ndim, axis, include_initial)
+        if (x if dtype is None else dtype).itemsize <= HALF:
+            kept = x.dtype if dtype is None else dtype
+            if is_half(kept):
+                return kernel(x.astype(kept, copy=False), at, SINGLE, include_initial).astype(kept)
         if not include_initial:
             return fold(x, at, dtype) if x.ndim else on_one(name, kernel, x, at, dtype)
         dtype = fold(x[(slice(0),) * x.ndim], at, dtype).dtype
@@ -110,12 +114,13 @@ def suffix_sum_kernel(
     at = _only_axis("cumulative_sum", x.ndim, axis)
     if not x.ndim:
         return on_one("suffix_sum", suffix_sum_kernel, x, at, dtype)
-    sums = np.flip(np.add.accumulate(np.flip(x, at), at), at)
+    wide = SINGLE if is_half(x.dtype) else None
+    sums = np.flip(np.add.accumulate(np.flip(x, at), at, wide), at)
     if skip_first:
         sums = sums[(slice(None),) * at + (slice(1, None),)]
     if dtype is not None and sums.dtype.kind == "c" != dtype.kind:
         sums = sums.real
-    return np.array(sums, dtype, order="C")
+    return np.array(sums, x.dtype if dtype is None else dtype, order="C")
 
 
 def suffix_sum_fake(x: Meta, axis: int | None, dtype: DType | None, skip_first: bool) -> Meta:
@@ -132,6 +137,9 @@ def running_prod_grad_kernel(
     at = _only_axis("cumulative_prod", x.ndim, axis)
     if not x.ndim:
         return np.array(given.reshape(()), x.dtype)
+    if is_half(x.dtype):
+        single = given.astype(SINGLE), x.astype(SINGLE)
+        return running_prod_grad_kernel(*single, axis, include_initial).astype(x.dtype)
     given, moved = np.moveaxis(given, at, -1), np.moveaxis(x, at, -1)
     given = given[..., 1:] if include_initial else given
     result = np.empty(moved.shape, np.result_type(given, x))

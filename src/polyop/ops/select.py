@@ -205,7 +205,7 @@ minimum = binary(
     np.minimum,
     ("where(a == b, g / 2, where(a > b, 0, g))", "where(a == b, g / 2, where(b > a, 0, g))"),
 )
-nextafter = binary("nextafter", np.nextafter, ("where(a == b, 0, g)", "g * 0"))
+nextafter = binary("nextafter", np.nextafter, ("where(a == b, 0, g)", "zero_like(g)"))
 
 clip = pointwise(
     "clip(Tensor x, Tensor? min=None, Tensor? max=None)",

@@ -14,6 +14,7 @@ import numpy as np
 from polyop.errors import ArgumentError
 from polyop.ops.axes import count
 from polyop.ops.define import ON_TENSORS, define
+from polyop.ops.door import takes
 from polyop.records import NamedTuple
 from polyop.schema.tags import Tag
 from polyop.tensor.meta import Meta, Size
@@ -46,6 +47,7 @@ def argwhere_fake(x: Meta, *, new_size: Fn) -> Meta:
 argwhere = define("argwhere(Tensor x) -> Tensor", argwhere_kernel, fake=argwhere_fake, tags=DYNAMIC)
 
 
+@takes("Tensor x")
 def nonzero(x: Any) -> tuple[Any, ...]:
     """Give the indices of the elements that are not zero, one tensor for each axis.
 

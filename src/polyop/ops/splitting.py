@@ -12,6 +12,7 @@ from typing import Any
 
 from polyop.errors import OutOfRangeError
 from polyop.ops import views
+from polyop.ops.door import takes
 from polyop.ops.shapes import normal_axis
 from polyop.ops.view_metas import moved_order, refuse
 from polyop.ops.views import broadcast_to, expand_dims, permute_dims, reshape, select, slice_axis
@@ -22,6 +23,7 @@ from polyop.tensor.tensor import Tensor
 # -- lists of views -----------------------------------------------------------
 
 
+@takes("Tensor x, SymInt[1] split_size_or_sections, int axis")
 def split(x: Any, split_size_or_sections: int | Sequence[int], axis: int = 0) -> list[Any]:
     """Give parts of a tensor along an axis, of one size or of the given sizes.
 
@@ -32,7 +34,8 @@ def split(x: Any, split_size_or_sections: int | Sequence[int], axis: int = 0) ->
     size = x.shape[at]
     sizes = split_size_or_sections
     if isinstance(sizes, Sequence):
-        if sum(sizes) != size:
+        fits = sum(sizes) == size
+        if not fits:
             refuse("split", f"the parts do not add up to the size {size} of axis {at}", seen=sizes)
         return narrow_all(x, at, sizes)
     if sizes <= 0:
@@ -57,6 +60,7 @@ def narrow_all(x: Any, axis: int, sizes: Sequence[int]) -> list[Any]:
     return parts
 
 
+@takes("Tensor x, int chunks, int axis")
 def chunk(x: Any, chunks: int, axis: int = 0) -> list[Any]:
     """Give at most `chunks` parts of equal size along an axis, the last perhaps smaller."""
     if chunks <= 0:
@@ -65,6 +69,7 @@ def chunk(x: Any, chunks: int, axis: int = 0) -> list[Any]:
     return split(x, max(-(-size // chunks), 1), axis)
 
 
+@takes("Tensor x, int axis")
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Any, ...]:
     """Give the tensor at each place of an axis.
 
@@ -79,11 +84,13 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[Any, ...]:
     return tuple(select(x, at, i) for i in range(int(x.shape[at])))
 
 
+@takes("Tensor x, int axis")
 def unbind(x: Any, axis: int = 0) -> tuple[Any, ...]:
     """Give the tensor at each place of an axis."""
     return unstack(x, axis=axis)
 
 
+@takes("Tensor x, int axis, Any start, Any length")
 def narrow(x: Any, axis: int, start: int, length: int) -> Any:
     """Give `length` elements along an axis, from `start` on; a negative one counts from the end.
 
@@ -113,6 +120,7 @@ def _counts_from_the_end(start: Any) -> bool:
 # -- other spellings ----------------------------------------------------------
 
 
+@takes("Tensor x, int[1] source, int[1] destination")
 def moveaxis(x: Any, source: Any, destination: Any, /) -> Any:
     """Move one axis, or several, to other places."""
     if isinstance(source, int) and isinstance(destination, int):
@@ -121,6 +129,7 @@ def moveaxis(x: Any, source: Any, destination: Any, /) -> Any:
     return permute_dims(x, moved_order(x.ndim, *pairs))
 
 
+@takes("Tensor x, int start_axis, int end_axis")
 def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Any:
     """Make one axis of several adjacent ones; a view where possible."""
     if not x.ndim:
@@ -132,6 +141,7 @@ def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Any:
     return reshape(x, [*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]])
 
 
+@takes("Tensor x, int axis, SymInt[] sizes")
 def unflatten(x: Any, axis: int, sizes: Sequence[int]) -> Any:
     """Make several axes of one."""
     at = _own_axis("unflatten", axis, x)
@@ -148,11 +158,13 @@ def unflatten(x: Any, axis: int, sizes: Sequence[int]) -> Any:
     return reshape(x, [*x.shape[:at], *sizes, *x.shape[at + 1 :]])
 
 
+@takes("Tensor x")
 def ravel(x: Any) -> Any:
     """Make one axis of all; a view where possible."""
     return reshape(x, [-1]) if x.size else reshape(x, [0])
 
 
+@takes("Tensor x")
 def transpose(x: Any, axis1: Any, axis2: int | None = None) -> Any:
     """Swap two axes; or put all in an order, as NumPy's function does.
 
@@ -172,6 +184,7 @@ def transpose(x: Any, axis1: Any, axis2: int | None = None) -> Any:
     return permute_dims(x, axis1)
 
 
+@takes("Tensor x")
 def t(x: Any) -> Any:
     """Transpose a matrix; a tensor of fewer axes stays as it is."""
     if x.ndim > 2:
@@ -179,6 +192,7 @@ def t(x: Any) -> Any:
     return views.transpose(x, 0, 1) if x.ndim == 2 else views.alias(x)
 
 
+@takes("Tensor x")
 def expand(x: Any, *sizes: Any) -> Any:
     """Repeat axes of size one without a copy; -1 keeps a size."""
     return broadcast_to(x, sizes_of(sizes))

@@ -12,6 +12,7 @@ import numpy as np
 from polyop.devices import CPU, META, Device, DType, as_dtype
 from polyop.dispatch.bind import ALONE
 from polyop.dispatch.bits import OTHER
+from polyop.dispatch.parts import PARTS
 from polyop.errors import ArgumentError, UsageError
 from polyop.lazy import load
 from polyop.ops import comparison, rounding, select, sets, views
@@ -19,6 +20,7 @@ from polyop.ops.creation import on_device
 from polyop.ops.define import operator_of
 from polyop.ops.factories import COMPLEX64, FLOAT32, INT64
 from polyop.ops.method_words import attach
+from polyop.tensor.tensor import Tensor
 
 #: The version of the standard that is answered, and those that may be asked for.
 VERSION = "2024.12"
@@ -184,7 +186,9 @@ def _comparing(entry: Any) -> Any:
         try:
             return entry(self, other)
         except ArgumentError:
-            if hasattr(other, "dtype") or isinstance(other, _COMPARED):
+            known = isinstance(other, _COMPARED) or PARTS.is_array(other)
+            own = any("__eq__" in c.__dict__ for c in type(other).__mro__[:-1])
+            if known or (hasattr(other, "dtype") and not own):  # it would answer `is`
                 raise
             return NotImplemented
 
@@ -193,7 +197,7 @@ def _comparing(entry: Any) -> Any:
 
 
 #: What looks like data: Python's answer, that a list differs, would be a surprise.
-_COMPARED = (list, tuple, int, float, complex)
+_COMPARED = (list, tuple, int, float, complex, np.generic, Tensor)
 
 # NumPy's `where(condition)`: the places where it holds.
 ALONE[operator_of(select.where)] = sets.nonzero

@@ -24,9 +24,11 @@ from polyop.ops.axes import (
     past,
     reduced,
     refuse,
+    rounded,
     same_order,
 )
 from polyop.ops.define import define
+from polyop.ops.formulas import Built, formula
 from polyop.ops.reductions import reduction, reduction_fake, sum_kernel
 from polyop.ops.running import (  # noqa: F401 - they are of this family
     cumulative_prod,
@@ -109,8 +111,10 @@ mean_or_zero = reduction(
 def deviation_kernel(x: Array, axis: Axes = None, correction: float = 0.0) -> Array:
     """Give `2 (x - mean) / (n - correction)`."""
     n = count(x.shape, normal_axes("var", axis, x.ndim)) - correction
-    away = x - mean_kernel(x, axis, True)
-    return away * (2 / n) if n > 0 else endless(away)
+    dtype = wide(x.dtype)
+    y = x if dtype is None else x.astype(dtype)
+    away = y - mean_kernel(y, axis, True)
+    return rounded(away * (2 / n) if n != 0 else endless(away), x.dtype)
 
 
 def deviation_vmap(info: Any, in_dims: Sequence[Any], x: Any, axis: Axes, correction: float) -> Any:
@@ -144,20 +148,24 @@ def var_kernel(
     x: Array, axis: Axes = None, correction: float = 0.0, keepdims: bool = False
 ) -> Array:
     """Average the squared distance from the mean, with `n - correction` for `n`."""
+    return rounded(_variance(x, axis, correction, keepdims), x.dtype)
+
+
+def _variance(x: Array, axis: Axes, correction: float, keepdims: bool) -> Array:
+    """Give the variance in the dtype of sums."""
     dtype = wide(x.dtype)
     y = x if dtype is None else x.astype(dtype)
     y = y - mean_kernel(y, axis, True)
     total = sum_kernel((y * y.conj()).real if y.dtype.kind == "c" else y * y, axis, None, keepdims)
     n = count(x.shape, normal_axes("var", axis, x.ndim)) - correction
-    found = total / n if n > 0 else endless(total)
-    return found.astype(x.dtype) if is_floating(x.dtype) else found
+    return total / n if n > 0 else endless(total)
 
 
 def std_kernel(
     x: Array, axis: Axes = None, correction: float = 0.0, keepdims: bool = False
 ) -> Array:
     """Give the root of the variance."""
-    return np.sqrt(var_kernel(x, axis, correction, keepdims))
+    return rounded(np.sqrt(_variance(x, axis, correction, keepdims)), x.dtype)
 
 
 def _spread_fake(name: str, kernel: Fn) -> Fn:
@@ -172,11 +180,20 @@ var = reduction(
     option="float correction=0.0",
     fake=_spread_fake("var", var_kernel),
 )
+
+
+@formula
+def varying(of: Built, r: Any, x: Any, axis: Axes) -> Any:
+    """Give `above(r)`; but one element alone deviates from itself nowhere: plain zeros."""
+    n = count(x.shape, normal_axes("std", axis, len(x.shape)))
+    return r != 0 if n.__class__ is int and n == 1 else of.above(r)
+
+
 std = reduction(
     "std",
     std_kernel,
     # Where all elements are equal, the gradient is zero, as PyTorch has it.
-    "spread(g * above(r) * 0.5 / (r + (r == 0)), x.shape, axis, keepdims) "
+    "spread(g * varying(r, x, axis) * 0.5 / (r + (r == 0)), x.shape, axis, keepdims) "
     "* deviation(x, axis, correction)",
     option="float correction=0.0",
     fake=_spread_fake("std", std_kernel),
@@ -194,9 +211,10 @@ def _sum_along(x: Array, axis: int) -> Array:
 
 
 def _exponents(name: str, x: Array, axis: Any) -> tuple[Array, Array]:
-    """Give `x` less its greatest element, which is finite, and that element."""
-    if x.dtype.kind in "biu":
-        x = x.astype(np.float64)
+    """Give `x` in the dtype of sums, and its greatest element."""
+    dtype = wide(x.dtype)
+    if dtype is not None:
+        x = x.astype(dtype)
     try:
         top = _max_along(x, axis, None, None, True, -np.inf)
     except ValueError as error:
@@ -204,8 +222,7 @@ def _exponents(name: str, x: Array, axis: Any) -> tuple[Array, Array]:
     if x.dtype.kind == "c":
         # Of complex numbers the real part alone: an angle must not be counted around twice.
         top = _max_along(x.real, axis, None, None, True, -np.inf)
-    top = np.where(np.isfinite(top), top, top.dtype.type(0))
-    return x - top, top
+    return x, top
 
 
 def logsumexp_kernel(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
@@ -214,7 +231,8 @@ def logsumexp_kernel(x: Array, axis: Axes = None, keepdims: bool = False) -> Arr
         axis = None
     where = None if axis is None else tuple(axis)
     y, top = _exponents("logsumexp", x, where)
-    found = np.log(sum_kernel(np.exp(y), axis, None, True)) + top
+    top = np.where(np.isfinite(top), top, top.dtype.type(0))
+    found = rounded(np.log(sum_kernel(np.exp(y - top), axis, None, True)) + top, x.dtype)
     if keepdims:
         return found
     return found.squeeze(normal_axes("logsumexp", axis, x.ndim)).copy("K")
@@ -222,14 +240,14 @@ def logsumexp_kernel(x: Array, axis: Axes = None, keepdims: bool = False) -> Arr
 
 def softmax_kernel(x: Array, axis: int = -1) -> Array:
     """Give exponentials that sum to one."""
-    y = np.exp(_exponents("softmax", x, axis)[0])
-    return y / _sum_along(y, axis)
+    y = np.exp(np.subtract(*_exponents("softmax", x, axis)))
+    return rounded(y / _sum_along(y, axis), x.dtype)
 
 
 def log_softmax_kernel(x: Array, axis: int = -1) -> Array:
     """Give the logarithm of softmax, without underflow."""
-    y = _exponents("log_softmax", x, axis)[0]
-    return y - np.log(_sum_along(np.exp(y), axis))
+    y = np.subtract(*_exponents("log_softmax", x, axis))
+    return rounded(y - np.log(_sum_along(np.exp(y), axis)), x.dtype)
 
 
 def _softmax(name: str, kernel: Fn, grad: str) -> Fn:
@@ -253,10 +271,21 @@ def _logsumexp_fake(x: Meta, axis: Axes, keepdims: bool) -> Meta:
     return reduced("logsumexp", x, axis, keepdims, dtype)
 
 
+@formula
+def shares(of: Built, x: Any, r: Any, axis: Axes, keepdims: bool) -> Any:
+    """Give the softmax of `x`, whose `logsumexp` is `r`.
+
+    Exponentials are summed anew: a large `r` has no digit left for the logarithm of their sum.
+    """
+    level = of.detach(of.where(of.isfinite(r), r, 0))
+    y = of.exp(x - of.spread(level, x.shape, axis, keepdims))
+    return y / of.sum(y, axis=axis, keepdims=True)
+
+
 logsumexp = reduction(
     "logsumexp",
     logsumexp_kernel,
-    "spread(g, x.shape, axis, keepdims) * conj(exp(x - spread(r, x.shape, axis, keepdims)))",
+    "spread(g, x.shape, axis, keepdims) * conj(shares(x, r, axis, keepdims))",
     fake=_logsumexp_fake,
 )
 softmax = _softmax(

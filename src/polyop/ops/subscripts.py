@@ -16,8 +16,8 @@ from polyop.dispatch.context import word
 from polyop.dispatch.parts import PARTS
 from polyop.errors import ArgumentError, IntegerRangeError, OutOfRangeError
 from polyop.lazy import load
+from polyop.ops.constants import constant
 from polyop.ops.define import ON_TENSORS
-from polyop.ops.factories import constant
 from polyop.ops.indexing import index, index_put_
 from polyop.ops.inplace import copy_, fill_
 from polyop.ops.sets import argwhere
@@ -225,7 +225,8 @@ def _checked(key: Any) -> Any:
 
 def _of_mask(x: Any, axis: int, mask: Any) -> list[Any]:
     shape = tuple(x.shape[axis : axis + mask.ndim])
-    if len(shape) != mask.ndim or any(a != b for a, b in zip(shape, mask.shape, strict=True)):
+    same = len(shape) == mask.ndim and all(map(operator.eq, shape, mask.shape))
+    if not same:
         raise OutOfRangeError(
             f"a mask of shape {tuple(mask.shape)} does not fit {shape}",
             op="core::index",

@@ -1,14 +1,13 @@
 """Shapes and strides of views, computed from metas as NumPy computes them.
 
 Sizes may be symbolic, so a size is compared only where the answer matters, and
-`sym_min` and `sym_max` stand in for branches where they can.
+`sym_min` and `sym_max` stand in for branches where they can. What is asked is
+what must hold: the error of a size that depends on data says so (S152).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NoReturn
 
 from polyop.errors import ArgumentError, OutOfRangeError
@@ -39,120 +38,6 @@ def normal_axes(op: str, axes: Sequence[int], ndim: int) -> tuple[int, ...]:
     if len(set(found)) != len(found):
         refuse(op, "an axis comes twice", argument="axis", seen=tuple(axes))
     return found
-
-
-# -- reshape ------------------------------------------------------------------
-
-
-def infer_shape(op: str, old: Shape, shape: Sequence[Size]) -> Shape:
-    """Give the sizes that a tensor is reshaped to, with the one -1 worked out.
-
-    Raises:
-        ArgumentError: the number of elements does not fit.
-    """
-    unknown = [i for i, n in enumerate(shape) if isinstance(n, int) and n == -1]
-    total: Size = math.prod(old)
-    known: Size = math.prod(n for i, n in enumerate(shape) if i not in unknown)
-    if len(unknown) > 1 or any(isinstance(n, int) and n < -1 for n in shape):
-        _cannot_reshape(op, old, shape)
-    if not unknown:
-        if known is not total and known != total:
-            _cannot_reshape(op, old, shape)
-        return tuple(shape)
-    if known == 0 or total % known != 0:
-        _cannot_reshape(op, old, shape)
-    sizes = list(shape)
-    sizes[unknown[0]] = total // known
-    return tuple(sizes)
-
-
-def _cannot_reshape(op: str, old: Shape, shape: Sequence[Size]) -> NoReturn:
-    refuse(
-        op,
-        f"a tensor of shape {tuple(old)} cannot be reshaped to {tuple(shape)}",
-        argument="shape",
-        declared=f"sizes whose product is {math.prod(old)}, one of them perhaps -1",
-        seen=tuple(shape),
-    )
-
-
-def reshape_strides(x: Meta, shape: Shape) -> Shape | None:
-    """Give the strides of a reshaped view, or None if its elements must be copied.
-
-    Axes are matched from the left in groups of equal size; within a group of
-    old axes, each must step over exactly what lies right of it.
-    """
-    if any(type(n) is int and n == 0 for n in x.shape):
-        return tuple(_split(shape, 1))  # no element, no place
-    old = [
-        (n, s) for n, s in zip(x.shape, x.strides, strict=True) if not (type(n) is int and n == 1)
-    ]
-    strides: list[Size] = []
-    i = j = 0
-    while i < len(old) and j < len(shape):
-        left, right = i, j
-        here: Size = old[i][0]
-        there: Size = shape[j]
-        i, j = i + 1, j + 1
-        while type(there) is int and there == 1 and j < len(shape):
-            there, j = shape[j], j + 1  # it says nothing of a symbol
-        while here is not there and here != there:
-            if here < there:
-                here = here * old[i][0]
-                i += 1
-            else:
-                there = there * shape[j]
-                j += 1
-        if not _joins(old[left:i]):
-            return None
-        strides += _split(shape[right:j], old[i - 1][1])
-    # What is left has size one.
-    last = strides[-1] if strides else 1
-    return (*strides, *[last] * (len(shape) - len(strides)))
-
-
-def _joins(group: Sequence[tuple[Size, Size]]) -> bool:
-    return all(stride == size * inner for (_, stride), (size, inner) in pairwise(group))
-
-
-def _split(shape: Sequence[Size], innermost: Size) -> list[Size]:
-    strides = [innermost]
-    for size in reversed(shape[1:]):
-        strides.append(strides[-1] * size)
-    return strides[::-1]
-
-
-def reshape_meta(x: Meta, shape: Sequence[Size], op: str = "reshape") -> Meta:
-    """Describe a reshaped tensor."""
-    sizes = infer_shape(op, x.shape, shape)
-    if x.is_contiguous:
-        return x.space.meta(sizes, x.dtype, None, x.device)
-    strides = reshape_strides(x, sizes)
-    return (
-        x.space.meta(sizes, x.dtype, None, x.device)
-        if strides is None
-        else strided(x, sizes, strides)
-    )
-
-
-def view_meta(x: Meta, shape: Sequence[Size]) -> Meta:
-    """Describe a reshaped tensor that must not be copied."""
-    sizes = infer_shape("view", x.shape, shape)
-    if not x.is_contiguous and reshape_strides(x, sizes) is None:
-        not_a_view(x.shape, shape, x.strides)
-    return reshape_meta(x, sizes, "view")
-
-
-def not_a_view(old: Shape, shape: Sequence[Size], strides: Sequence[Size]) -> NoReturn:
-    """Raise the error of a `view` that would have to copy."""
-    refuse(
-        "view",
-        f"a tensor of shape {tuple(old)} and strides {tuple(strides)} has no view of shape "
-        f"{tuple(shape)}",
-        argument="shape",
-        seen=tuple(shape),
-        fix="call reshape, which copies where it must",
-    )
 
 
 # -- order of axes ------------------------------------------------------------
@@ -215,7 +100,8 @@ def squeezed_axes(shape: Shape, axis: Sequence[int] | None) -> tuple[int, ...]:
         return tuple(i for i, n in enumerate(shape) if n == 1)
     axes = normal_axes("squeeze", axis, len(shape))
     for i in axes if shape else ():
-        if shape[i] != 1:
+        single = shape[i] == 1
+        if not single:
             refuse("squeeze", f"axis {i} has size {shape[i]}", argument="axis", declared="size 1")
     return axes
 
@@ -250,7 +136,9 @@ def expanded_shape(old: Shape, shape: Sequence[Size]) -> Shape:
         there = old[i - extra] if i >= extra else 1
         if isinstance(n, int) and n == -1 and i >= extra:
             sizes[i] = there
-        elif n is not there and there != n and there != 1:  # noqa: PLR1714
+            continue
+        fits = n is there or there == n or there == 1  # noqa: PLR1714 - asked in this order
+        if not fits:
             _cannot_broadcast(old, shape)
     if extra < 0 or any(isinstance(n, int) and n < 0 for n in sizes):
         _cannot_broadcast(old, shape)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from polyop.ops import reshape_metas
 from polyop.ops import view_metas as metas
 from polyop.ops.define import ON_ARRAYS, ON_TENSORS, define
 from polyop.ops.shapes import normal_axis
@@ -61,7 +62,7 @@ def _reshape(x: Array, shape: Sequence[int]) -> Array:
     try:
         return x.reshape(shape)
     except ValueError:
-        metas.infer_shape("reshape", x.shape, shape)
+        reshape_metas.infer_shape("reshape", x.shape, shape)
         raise
 
 
@@ -69,24 +70,24 @@ def _view(x: Array, shape: Sequence[int]) -> Array:
     try:
         return x.reshape(shape, copy=False)
     except ValueError:
-        metas.infer_shape("view", x.shape, shape)
-        metas.not_a_view(x.shape, shape, [s // x.itemsize for s in x.strides])
+        reshape_metas.infer_shape("view", x.shape, shape)
+        reshape_metas.not_a_view(x.shape, shape, [s // x.itemsize for s in x.strides])
 
 
 def _reshape_batched(x: Any, n: int, shape: Sequence[int]) -> Any:
-    sizes = metas.infer_shape("reshape", x.shape[1:], shape)
+    sizes = reshape_metas.infer_shape("reshape", x.shape[1:], shape)
     return reshape(x, [x.shape[0], *sizes])
 
 
 def _view_batched(x: Any, n: int, shape: Sequence[int]) -> Any:
-    sizes = metas.infer_shape("view", x.shape[1:], shape)
+    sizes = reshape_metas.infer_shape("view", x.shape[1:], shape)
     return view(x, [x.shape[0], *sizes])
 
 
 reshape = define(
     "reshape(Tensor(a) x, SymInt[] shape) -> Tensor(a)",
     _reshape,
-    fake=metas.reshape_meta,
+    fake=reshape_metas.reshape_meta,
     grad={"x": "reshape(g, x.shape)"},
     vmap=behind(_reshape_batched),
     tags=(Tag.maybe_aliasing_or_mutating,),
@@ -94,7 +95,7 @@ reshape = define(
 view = define(
     "view(Tensor(a) x, SymInt[] shape) -> Tensor(a)",
     _view,
-    fake=metas.view_meta,
+    fake=reshape_metas.view_meta,
     grad={"x": "reshape(g, x.shape)"},
     vmap=behind(_view_batched),
 )

@@ -8,6 +8,7 @@ import numpy as np
 
 from polyop.dispatch.bits import WRAPPED
 from polyop.errors import UsageTypeError
+from polyop.payloads.exchange import note_taken
 from polyop.payloads.held import Held, of_held
 from polyop.payloads.libraries import library_of
 from polyop.tensor.masked import check_unmasked
@@ -47,10 +48,9 @@ def to_array(tensor: Tensor) -> Any:
         UsageTypeError: it is no tensor, or has no array of its own: a fake, a value of a transform.
     """
     payload = getattr(tensor, "payload", None)
-    if payload.__class__ is Held:
-        return payload.array
-    if payload.__class__ is np.ndarray:
-        return payload
+    if payload.__class__ is Held or payload.__class__ is np.ndarray:
+        note_taken(tensor)
+        return payload.array if payload.__class__ is Held else payload
     raise UsageTypeError(
         "to_array takes a tensor over an array",
         seen=repr(tensor)[:120],

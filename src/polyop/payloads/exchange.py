@@ -166,6 +166,13 @@ def is_cut(array: Array, library: Library, what: str) -> bool:
     return False
 
 
+def note_taken(tensor: Any) -> None:
+    """Tell who runs a `setup_context` that it takes the data of a tensor."""
+    taking = word().taking
+    if taking is not None:
+        taking.note(tensor, "numpy")
+
+
 # -- DLPack ---------------------------------------------------------------------------------
 
 
@@ -186,6 +193,7 @@ def export(tensor: Any, named: dict[str, Any]) -> Any:
             fix="call .detach() first",
         )
     library: Library = held.library
+    note_taken(tensor)
     refuse_cut(held.array, library, "__dlpack__")
     if library.writes and held.taken is None:
         given = {name: value for name, value in named.items() if value is not None}

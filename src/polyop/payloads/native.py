@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 
 from polyop.devices import DType
+from polyop.ops.axes import SINGLE, is_half
 from polyop.payloads.library import Array, Library
 from polyop.payloads.unknown import UnknownSize
 from polyop.schema.base_values import example_of
 
 Fn = Callable[..., Any]
 NUMBERS = frozenset({bool, int, float, complex})
-#: The bytes of half precision, which NumPy's kernels compute in single.
-HALF = 2
-SINGLE = np.dtype(np.float32)
 
 
 class Unsupported(Exception):  # noqa: N818 - an answer of a kernel, which nobody else sees
@@ -84,7 +82,7 @@ class Call:
 
     def to_wide(self, x: Any) -> Array:
         """Give an array or a number in the result's dtype, or in single precision for half."""
-        return self.to(x, self.dtype if self.dtype.itemsize > HALF else SINGLE)
+        return self.to(x, SINGLE if is_half(self.dtype) else self.dtype)
 
     def number(self, value: Any, dtype: DType) -> Array:
         """Make an array without axes."""

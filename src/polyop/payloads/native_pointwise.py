@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from polyop.ops.axes import SINGLE
 from polyop.ops.complex_parts import part_of
 from polyop.payloads.library import Array
-from polyop.payloads.native import NATIVE, NUMBERS, SINGLE, Call, Unsupported, native
+from polyop.payloads.native import NATIVE, NUMBERS, Call, Unsupported, native
 from polyop.tensor.tensor import is_floating
 
 #: Named as in the standard; integers are converted where the result is of floats.
@@ -178,21 +179,30 @@ def zero_like(call: Call, x: Array, *facts: Any) -> Array:
     return call.full(call.shape, 0)
 
 
+def here(call: Call, device: Any) -> None:
+    """Refuse another device than that of the array; a library may know no other."""
+    if device is not None and device is not call.library.device(call.like):
+        raise Unsupported
+
+
 @native("zeros_like", "empty_like")
 def zeros_like(call: Call, x: Array, dtype: Any, device: Any) -> Array:
     """Make zeros of the shape of an array."""
+    here(call, device)
     return call.full(call.shape, 0)
 
 
 @native("ones_like")
 def ones_like(call: Call, x: Array, dtype: Any, device: Any) -> Array:
     """Make ones of the shape of an array."""
+    here(call, device)
     return call.full(call.shape, 1)
 
 
 @native("full_like")
 def full_like(call: Call, x: Array, value: Any, dtype: Any, device: Any) -> Array:
     """Fill the shape of an array."""
+    here(call, device)
     return fill(call, x, value)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from polyop.ops.axes import kept_shape, normal_axes
+from polyop.ops.axes import SINGLE, is_half, kept_shape, normal_axes
 from polyop.ops.pointwise import warn_lost
 from polyop.payloads.library import Array
 from polyop.payloads.native import NATIVE, Call, Unsupported, native, sizes_known
@@ -28,12 +28,17 @@ def summed(name: str, call: Call, x: Array) -> Array:
 
 
 def fold(name: str, call: Call, x: Array, axis: Any, dtype: Any, keepdims: bool) -> Array:  # noqa: PLR0917
-    """Sum or multiply, in the result's dtype."""
+    """Sum or multiply, in the result's dtype, or in single precision for half."""
     x, axes = summed(name, call, x), axes_of(x, axis)
     if axes == ():
         return call.library.copy(x)
-    found = call.library.native(call.dtype)
-    return getattr(call.xp, name)(x, axis=axes, dtype=found, keepdims=keepdims)
+    return _in(call, getattr(call.xp, name), x, axis=axes, keepdims=keepdims)
+
+
+def _in(call: Call, fold: Any, x: Array, **how: Any) -> Array:
+    """Fold in the result's dtype, or in single precision for half."""
+    dtype = SINGLE if is_half(call.dtype) else call.dtype
+    return fold(x, dtype=call.library.native(dtype), **how)
 
 
 def extreme(name: str, call: Call, x: Array, axis: Any, keepdims: bool) -> Array:
@@ -78,8 +83,7 @@ def running(name: str, call: Call, x: Array, axis: Any, dtype: Any, initial: boo
     if not len(x.shape) or not sizes_known(x):
         raise Unsupported
     x, axis = summed(name, call, x), 0 if axis is None else axis
-    found = call.library.native(call.dtype)
-    return getattr(call.xp, name)(x, axis=axis, dtype=found, include_initial=initial)
+    return _in(call, getattr(call.xp, name), x, axis=axis, include_initial=initial)
 
 
 NATIVE.update({f"core::{n}": partial(fold, n) for n in ("sum", "prod")})
@@ -104,7 +108,7 @@ def suffix_sum(call: Call, x: Array, axis: Any, dtype: Any, skip_first: bool) ->
     if call.dtype_of(x) != call.dtype or call.dtype.kind in "biu" or not len(x.shape):
         raise Unsupported
     at = (0 if axis is None else axis) % len(x.shape)
-    back = call.xp.cumulative_sum(call.xp.flip(x, axis=(at,)), axis=at, dtype=x.dtype)
+    back = _in(call, call.xp.cumulative_sum, call.xp.flip(x, axis=(at,)), axis=at)
     sums = call.xp.flip(back, axis=(at,))
     return call.library.copy(sums[(*(slice(None),) * at, slice(int(skip_first), None), ...)])
 
@@ -118,8 +122,7 @@ def sum_to(call: Call, x: Array, shape: Any) -> Array:
     axes = tuple([i for i, (k, n) in enumerate(pairs) if (k is not n and k != n) or i < lead])
     if not axes:
         return call.library.copy(x)
-    summed = call.xp.sum(x, axis=axes, dtype=call.library.native(call.dtype), keepdims=True)
-    return call.xp.reshape(summed, call.shape)
+    return call.xp.reshape(_in(call, call.xp.sum, x, axis=axes, keepdims=True), call.shape)
 
 
 @native("peaks")
@@ -138,14 +141,13 @@ def peaks(call: Call, x: Array, top: Array, axis: Any, keepdims: bool) -> Array:
 @native("prod_others")
 def prod_others(call: Call, x: Array, axis: Any) -> Array:
     """Give, for each element, the product of all others along the axes."""
-    return _along_one(call, axis, others, x)
+    return _along_one(call, axis, others, call.to_wide(x))
 
 
 @native("prod_pairs")
 def prod_pairs(call: Call, given: Array, x: Array, axis: Any) -> Array:
     """Give the gradient of `prod_others`: sums over all products that lack two elements."""
-    x, given = call.to(x, call.dtype), call.to(given, call.dtype)
-    return _along_one(call, axis, _pairs, x, given)
+    return _along_one(call, axis, _pairs, call.to_wide(x), call.to_wide(given))
 
 
 def _along_one(call: Call, axis: Any, fn: Any, x: Array, *more: Array) -> Array:
@@ -197,6 +199,7 @@ def running_prod_grad(call: Call, given: Array, x: Array, axis: Any, initial: bo
     if 0 in x.shape or not len(x.shape) or call.dtype_of(given) != call.dtype_of(x):
         raise Unsupported
     xp, at = call.xp, (0 if axis is None else axis) % len(x.shape)
+    given, x = call.to_wide(given), call.to_wide(x)
     given, moved = xp.moveaxis(given, at, -1), xp.moveaxis(x, at, -1)
     given = given[..., 1:] if initial else given
     sums = []

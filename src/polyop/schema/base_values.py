@@ -33,7 +33,7 @@ class Mismatch(Exception):  # noqa: N818 - the caller makes the error
     @property
     def overflows(self) -> bool:
         """Whether the value is an integer that is too large, or too small."""
-        return self.reason == OUTSIDE
+        return self.reason.endswith(OUTSIDE)
 
 
 class Known:

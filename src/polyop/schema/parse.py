@@ -262,6 +262,8 @@ def _returns(text: str, base: int) -> tuple[Argument, ...]:
     """Read what stands after the arrow."""
     if not text:
         raise Fault("expected the returns", base, fix="write '-> ()' for no returns")
+    if text == "None":
+        raise Fault("'None' is no type here", base, len(text), "write '-> ()' for no returns")
     if text[0] != "(" or _closing(text, 0) < len(text) - 1:
         pieces = [text]
         if len(cut(text, ",")) > 1:

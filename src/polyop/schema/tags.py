@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from polyop.errors import InferenceError, UsageError, UsageTypeError, nearest
-from polyop.schema.model import Argument, FunctionSchema
+from polyop.schema.model import Argument, FunctionSchema, alias
 from polyop.schema.types import TENSOR
 
 
@@ -72,7 +72,7 @@ def with_tag_aliases(schema: FunctionSchema, tags: frozenset[Tag]) -> FunctionSc
     if Tag.inplace in tags or Tag.out in tags:
         if len(schema.returns) == len(schema.written):
             schema = schema.but(returns=tuple(map(_shared, schema.returns, schema.written)))
-        check_tags(schema, tags)
+        _check(schema, tags, inferred=True)
     return schema
 
 
@@ -81,43 +81,88 @@ def _shared(result: Argument, written: Argument) -> Argument:
 
 
 def check_tags(schema: FunctionSchema, tags: frozenset[Tag]) -> None:
-    """Check the contracts of `Tag.inplace` and `Tag.out` (SPEC S25).
+    """Check the contracts of `Tag.inplace` and `Tag.out` for a schema from text (SPEC S25).
 
     Raises:
         InferenceError: if one is not kept.
     """
+    _check(schema, tags, inferred=False)
+
+
+def _check(schema: FunctionSchema, tags: frozenset[Tag], *, inferred: bool) -> None:
+    """Check the contracts; the fix is a word about annotations, or the schema to write."""
     if Tag.inplace in tags and Tag.out in tags:
         raise _breach(schema, "Tag.inplace and Tag.out exclude each other", "drop one of them")
-    if Tag.inplace in tags:
-        _check_inplace(schema)
-    if Tag.out in tags:
-        _check_out(schema)
+    for tag, breach, kept in CONTRACTS:
+        if tag in tags and (found := breach(schema)):
+            problem, fix = found
+            if not inferred:
+                fix = f"write {str(kept(schema))!r}, or drop the tag"
+            raise _breach(schema, f"Tag.{tag.value}: {problem}", fix)
 
 
-def _check_inplace(schema: FunctionSchema) -> None:
+def _inplace_breach(schema: FunctionSchema) -> tuple[str, str] | None:
     first = schema.positional[0] if schema.positional else None
     if first is None or first.type != TENSOR:
-        fix = "make it a Tensor"
-        raise _breach(schema, "Tag.inplace: the first positional argument is no Tensor", fix)
+        return "the first positional argument is no Tensor", "make it a Tensor"
     if schema.written != (first,):
-        problem = "Tag.inplace: the first argument, and no other, is written"
-        raise _breach(schema, problem, f"write mutates_args={{{first.name!r}}}")
+        problem = "the first argument, and no other, is written"
+        return problem, f"write mutates_args={{{first.name!r}}}"
     if not _returns_match(schema):
-        raise _breach(schema, "Tag.inplace: the return is the written Tensor", "return Tensor")
+        return "the return is the written Tensor", "return Tensor"
+    return None
 
 
-def _check_out(schema: FunctionSchema) -> None:
+def _out_breach(schema: FunctionSchema) -> tuple[str, str] | None:
     if not schema.written or any(not a.is_out or a.type != TENSOR for a in schema.written):
-        problem = "Tag.out: the written arguments are keyword-only Tensors, at least one"
-        raise _breach(schema, problem, "put them after '*', as Tensors")
+        problem = "the written arguments are keyword-only Tensors, at least one"
+        return problem, "put them after '*', as Tensors, and their names into mutates_args"
     if not _returns_match(schema):
-        problem = "Tag.out: the returns are the written Tensors, one by one"
-        raise _breach(schema, problem, f"return {len(schema.written)} Tensors")
+        problem = "the returns are the written Tensors, one by one"
+        return problem, f"return {len(schema.written)} Tensors"
+    return None
 
 
 def _returns_match(schema: FunctionSchema) -> bool:
     returned = [(r.type, r.alias_info) for r in schema.returns]
     return returned == [(TENSOR, a.alias_info) for a in schema.written]
+
+
+def _kept_inplace(schema: FunctionSchema) -> FunctionSchema:
+    """Give the nearest schema that writes and returns its first argument, a Tensor."""
+    added: tuple[Argument, ...] = () if schema.positional else (Argument("x", TENSOR),)
+    first, *others = (*added, *schema.arguments)
+    return _writing(schema, [first], others, kwarg_only=False)
+
+
+def _kept_out(schema: FunctionSchema) -> FunctionSchema:
+    """Give the nearest schema whose Tensors after `*` are written and returned."""
+    tensors = [a for a in schema.arguments if a.type == TENSOR]
+    outs = [a for a in tensors if a.is_write] or [a for a in tensors if a.kwarg_only]
+    others = [a for a in schema.arguments if a not in outs]
+    return _writing(schema, outs or [Argument("out", TENSOR)], others, kwarg_only=True)
+
+
+def _writing(
+    schema: FunctionSchema, written: list[Argument], others: list[Argument], *, kwarg_only: bool
+) -> FunctionSchema:
+    """Give a schema that writes and returns these of its arguments, and no others."""
+    marked = [
+        Argument(a.name, TENSOR, alias(f"a{i}" if i else "a", write=True), kwarg_only=kwarg_only)
+        for i, a in enumerate(written)
+    ]
+    plain = [a._replace(alias_info=None) for a in others]
+    return schema.but(
+        arguments=tuple(plain + marked if kwarg_only else marked + plain),
+        returns=tuple(Argument("", TENSOR, a.alias_info) for a in marked),
+    )
+
+
+#: For each tag with a contract: how a schema breaks it, in words, and the nearest that keeps it.
+CONTRACTS = (
+    (Tag.inplace, _inplace_breach, _kept_inplace),
+    (Tag.out, _out_breach, _kept_out),
+)
 
 
 def _breach(schema: FunctionSchema, problem: str, fix: str) -> InferenceError:

@@ -217,7 +217,10 @@ def _class(schema_type: ClassType, value: Any) -> Any:
 
 def _record(schema_type: RecordType, value: Any) -> Any:
     old = record_values(schema_type, value)
-    new = {name: convert(t, old[name]) for name, t in schema_type.fields}
+    try:
+        new = {name: convert(t, old[name]) for name, t in schema_type.fields}
+    except Mismatch:
+        raise _misfit_field(schema_type, value, old) from None
     if isinstance(value, Mapping) and value.__class__ not in _DICTS:
         return new  # of another class its tensors would not be seen
     if all(new[name] is old[name] for name in new):
@@ -228,6 +231,20 @@ def _record(schema_type: RecordType, value: Any) -> Any:
     if isinstance(value, tuple):
         return record._replace(**new)
     return tree.with_fields(record, new)
+
+
+def _misfit_field(schema_type: RecordType, value: Any, given: dict[str, Any]) -> Mismatch:
+    """Say of a record which of its fields does not fit."""
+    for name, wanted in schema_type.fields:
+        try:
+            convert(wanted, given[name])
+        except Mismatch as mismatch:
+            why = f": {mismatch.reason}" if mismatch.reason else ""
+            kind = type(given[name]).__name__
+            return Mismatch(
+                schema_type, value, f"its field {name!r} is {wanted}, and got {kind}{why}"
+            )
+    return Mismatch(schema_type, value)
 
 
 #: Dicts whose tensors are seen.
@@ -245,8 +262,11 @@ def record_values(schema_type: RecordType, value: Any) -> dict[str, Any]:
         if not _takes_mappings(schema_type.cls) or set(value) != set(names):
             raise Mismatch(schema_type, value, f"the fields are {', '.join(names)}")
         return {name: value[name] for name in names}
-    if not _is_record(schema_type.cls, value) or not all(hasattr(value, n) for n in names):
+    if not _is_record(schema_type.cls, value):
         raise Mismatch(schema_type, value)
+    missing = [name for name in names if not hasattr(value, name)]
+    if missing:
+        raise Mismatch(schema_type, value, f"it has no field {missing[0]!r}")
     if value.__class__ is not schema_type.cls:
         tree.learn_record(value.__class__)
     return {name: getattr(value, name) for name in names}

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from math import gcd
 
 from polyop.symbolic.bounds import (
+    Range,
     range_floordiv,
     range_max,
     range_min,
@@ -171,14 +172,37 @@ def minimum(pool: Pool, a: Expr, b: Expr) -> Expr:
 
 def extreme(pool: Pool, op: str, a: Expr, b: Expr) -> Expr:
     """Pick the greater or the lesser one where ranges tell which it is."""
-    difference = pool.sub(a, b)
-    if difference.lo >= 0:
+    lo, hi = bounds_of(pool, pool.sub(a, b))
+    if lo >= 0:
         return a if op == "max" else b
-    if difference.hi <= 0:
+    if hi <= 0:
         return b if op == "max" else a
     x, y = sorted((a, b), key=lambda e: (e.terms, e.const))  # one symbol for both orders
     bound = range_max if op == "max" else range_min
     return pool.operation(op, (x, y), bound(x.range, y.range))
+
+
+def bounds_of(pool: Pool, expr: Expr, depth: int = 2) -> Range:
+    """Bound an expression, also by what the extremes and remainders in it lie between."""
+    lo, hi = expr.range
+    for monomial, factor in expr.terms if depth else ():
+        symbol = pool.symbols[monomial[0]]
+        if len(monomial) > 1 or symbol.op not in ("min", "max", "mod"):
+            continue
+        rest = pool.sub(expr, pool.build(0, {monomial: factor}))
+        ends = symbol.args
+        if symbol.op == "mod":  # at most one less than what divides
+            ends = (pool.sub(ends[1], pool.const(1)),) if ends[1].lo > 0 else ()
+        found = [bounds_of(pool, pool.add(rest, pool.scale(e, factor)), depth - 1) for e in ends]
+        if not found:
+            continue
+        below = (symbol.op != "max") == (factor > 0)
+        least, most = (min, min) if below else (max, max)
+        if symbol.op != "mod" or not below:
+            lo = max(lo, least(f[0] for f in found))
+        if symbol.op != "mod" or below:
+            hi = min(hi, most(f[1] for f in found))
+    return lo, hi
 
 
 def raise_to(pool: Pool, base: Expr, exponent: Expr) -> Expr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from polyop.symbolic.expr import Expr
 from polyop.symbolic.floats import FloatExpr
 from polyop.symbolic.guards import Guard, InRange, SameSize
 from polyop.symbolic.sym import Number, SymBool, SymInt
+
+#: As they are printed, they are Python's own, which would ask.
+_EXTREMES = re.compile(r"\b(max|min)\(")
 
 
 class ShapeEnv:
@@ -241,9 +245,9 @@ class ShapeEnv:
         what = "whether" if isinstance(part, Condition) else "the value of"
         error = GuardOnDataDependentError(
             f"{what} {part} is asked, and {', '.join(unknown)} is known only at run time",
-            seen=str(part),
-            source=origins,
-            fix=f"before this line, write {fix}",
+            seen=f"{part}; {origins}",
+            source=caller(),
+            fix="before this line, write " + _EXTREMES.sub(r"polyop.symbolic.sym_\1(", fix),
         )
         if self.on_failure is not None:
             self.on_failure(error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from polyop.symbolic.bounds import INF
 from polyop.symbolic.condition import Condition, negate, normal
-from polyop.symbolic.division import INTEGER
+from polyop.symbolic.division import INTEGER, bounds_of
 from polyop.symbolic.expr import Expr, Pool, primitive
 
 
@@ -147,7 +147,7 @@ def decide_by_range(condition: Condition) -> bool | None:
     if not condition.is_relation:
         return None
     expr: Expr = condition.args[0]
-    lo, hi = expr.range
+    lo, hi = bounds_of(expr.pool, expr)
     if condition.op == "ge":
         return True if lo >= 0 else False if hi < 0 else None
     apart = lo > 0 or hi < 0

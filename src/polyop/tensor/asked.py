@@ -8,8 +8,7 @@ answers. While there is no capture, a question costs one look at a dict more.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -35,17 +34,18 @@ class Answering(Protocol):
 CAPTURES: dict[int, Answering] = {}
 
 
-@contextmanager
-def answering(capture: Answering) -> Iterator[None]:
-    """Let a capture answer what this thread asks of tensors."""
-    before = CAPTURES.get(get_ident())
-    CAPTURES[get_ident()] = capture
+def answering(capture: Answering, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call `fn`, and let a capture answer what it asks of tensors in this thread."""
+    # No block: an interrupt (Ctrl-C) before the first line of its end would leave the capture.
+    thread = get_ident()
+    before = CAPTURES.get(thread)
     try:
-        yield
+        CAPTURES[thread] = capture
+        return fn(*args, **kwargs)
     finally:
-        del CAPTURES[get_ident()]
+        del CAPTURES[thread]
         if before is not None:
-            CAPTURES[get_ident()] = before
+            CAPTURES[thread] = before
 
 
 def answer(tensor: Tensor, name: str, found: T) -> T:

@@ -15,7 +15,7 @@ import numpy as np
 
 from polyop.devices import CPU, Device, DType
 from polyop.dispatch.context import word
-from polyop.errors import DataDependentOutputError, UsageTypeError
+from polyop.errors import DataDependentOutputError, OutOfRangeError, UsageTypeError
 from polyop.symbolic import SymInt
 
 Size = int | SymInt
@@ -131,7 +131,10 @@ class Meta:
             seen=repr(self),
             source=rule.source if rule is not None else "",
             fix="compute the result's shape from shapes alone; for a size that depends on data, "
-            "call polyop.library.get_ctx().new_dynamic_size()",
+            "call polyop.library.get_ctx().new_dynamic_size()"
+            if rule is not None
+            else "give it tensors that have data, or make an operator of what looks at data: "
+            "polyop.custom_op, with a fake rule",
         )
 
     def __repr__(self) -> str:
@@ -188,6 +191,31 @@ def element_strides(array: np.ndarray[Any, Any]) -> tuple[int, ...]:
     return tuple(s // size for s in array.strides)
 
 
+def at_axis(facts: Sequence[Any], axis: Any) -> Any:
+    """Give the fact of one axis.
+
+    Raises:
+        OutOfRangeError: there is no such axis.
+    """
+    try:
+        return facts[axis]
+    except (IndexError, TypeError):
+        raise OutOfRangeError(
+            f"axis {axis!r} is out of range for {len(facts)} axes",
+            argument="dim",
+            declared=f"{-len(facts)} to {len(facts) - 1}" if facts else "none",
+            seen=repr(axis),
+        ) from None
+
+
+def meta_of_array(array: np.ndarray[Any, Any], space: MetaSpace, device: Device = CPU) -> Meta:
+    """Describe an array."""
+    strides = None
+    if not array.flags.c_contiguous:
+        strides = normal_strides(array.shape, element_strides(array))
+    return space.meta(array.shape, array.dtype, strides, device)
+
+
 def meta_of(tensor: Any, space: MetaSpace, device: Device | None = None) -> Meta:
     """Describe a tensor of any payload."""
     payload = tensor.payload
@@ -195,11 +223,7 @@ def meta_of(tensor: Any, space: MetaSpace, device: Device | None = None) -> Meta
         found: Meta = payload
         return space.meta(found.shape, found.dtype, found._strides, device or found.device)
     if payload.__class__ is np.ndarray:
-        shape: Shape = payload.shape
-        strides = None
-        if not payload.flags.c_contiguous:
-            strides = normal_strides(shape, element_strides(payload))
-        return space.meta(shape, payload.dtype, strides, device or CPU)
-    shape = tuple(tensor.shape)
+        return meta_of_array(payload, space, device or CPU)
+    shape: Shape = tuple(tensor.shape)
     strides = None if tensor.is_contiguous() else normal_strides(shape, tensor.stride())
     return space.meta(shape, tensor.dtype, strides, device or tensor.device)

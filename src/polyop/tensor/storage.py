@@ -21,12 +21,14 @@ class Version:
     Attributes:
         n: the count.
         copied: the operator whose views of this storage are copies; unset where there is none.
+        holders: the tensors that a search for them found last; unset where none was.
         sealed: the operator that gave it, if no write is let through.
     """
 
-    __slots__ = ("copied", "n", "sealed")
+    __slots__ = ("copied", "holders", "n", "sealed")
     n: int
     copied: Any
+    holders: list[Any]
     sealed: Any
 
 

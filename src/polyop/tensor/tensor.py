@@ -24,7 +24,7 @@ from polyop.schema.types import ANNOTATIONS, TENSOR
 from polyop.schema.values import register_symbolic, set_tensor_predicate
 from polyop.symbolic import SymBool, SymFloat, SymInt
 from polyop.tensor.asked import CAPTURES, answer, note
-from polyop.tensor.meta import Meta, Shape, element_strides
+from polyop.tensor.meta import Meta, Shape, at_axis, element_strides
 from polyop.warn import warn_constant
 
 Method = Callable[..., Any]
@@ -135,7 +135,7 @@ class Tensor:
         if payload.__class__ is not np.ndarray:
             note(self, "stride")
         found = element_strides(payload) if payload.__class__ is np.ndarray else payload.strides
-        return tuple(found) if dim is None else found[dim]
+        return tuple(found) if dim is None else at_axis(found, dim)
 
     def is_contiguous(self) -> bool:
         """Tell whether the elements lie in order."""
@@ -203,8 +203,8 @@ class Tensor:
     def _data(self, what: str) -> Any:
         """Give the NumPy array for a look at the data, or raise what such a look means here."""
         payload = self.payload
-        if word() & RECORDED and word().recorder is not None:
-            return word().recorder.look(self, what)
+        if word() & RECORDED and word().watcher is not None:
+            return word().watcher.look(self, what)
         if payload.__class__ is np.ndarray:
             return payload
         if payload.__class__ is Meta and payload.tracer is not None:
@@ -279,7 +279,7 @@ class Tensor:
     def __len__(self) -> int:
         if not self.shape:
             raise UsageTypeError("a tensor without axes has no length")
-        return self.shape[0]  # type: ignore[return-value]
+        return int(self.shape[0])  # of a symbol too, which is guarded to be that
 
     def __iter__(self) -> Iterator[Tensor]:
         if not self.shape:
@@ -396,5 +396,5 @@ ANNOTATIONS[Tensor] = TENSOR
 set_tensor_predicate(_is_tensor, _integer)
 register_symbolic(SymInt, SymFloat, SymBool)
 PARTS.Tensor = Tensor
-PARTS.ndarray = np.ndarray
-PARTS.asarray = np.asarray
+PARTS.ndarray, PARTS.asarray = np.ndarray, np.asarray
+PARTS.Meta, PARTS.of_meta = Meta, of_meta

@@ -11,6 +11,7 @@ from polyop.bridges.dask.arrays import da, delayed
 from polyop.bridges.dask.outlines import Fact
 from polyop.bridges.dask.tasks import Call
 from polyop.dispatch.chunk_rule import may_cut
+from polyop.dispatch.index_text import example_of
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import PerformanceWarning
 from polyop.payloads.dask_arrays import in_one_task
@@ -37,11 +38,13 @@ def is_cut(operands: Sequence[Any]) -> bool:
 
 def warn_whole(op: OpOverload, how: str = "one task on whole arrays") -> None:
     """Say once that a call is not cut, though its arrays are."""
+    example = example_of(op._schema)
+    index = f"an index signature, as op.register_index({example!r}), " if example else ""
     _warn(
         op,
         "whole",
         f"{op.name()} runs as {how}: nothing says how it may be cut; "
-        'say it with op.register_index("(k),(k)->()"), the tag "pointwise", or op.register_chunks',
+        f'say it with {index}the tag "pointwise", or op.register_chunks',
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from polyop import tree
 from polyop.bridges.jax.frames import JAX, MOST, Frame
+from polyop.bridges.padded import is_paddable
 from polyop.dispatch.bind import dispatch, payloads_in
 from polyop.dispatch.context import PLAIN, run_under
 from polyop.dispatch.operator import OpOverload
@@ -87,13 +88,18 @@ def described(frame: Frame, facts: Sequence[Any]) -> tuple[list[Meta], Any]:
 
 
 def _refuse_dynamic(op: OpOverload, error: Exception) -> NoReturn:
+    fix = "call it outside of jax.jit, vmap and scan"
+    if is_paddable(op):
+        fix += (
+            ", or take its padded form, whose size is known: "
+            f"polyop.library.padded({op.name()!r})(..., max=...)"
+        )
     raise DynamicOutputShapeError(
         f"a size of the result of {op.name()} depends on data, and JAX compiles for sizes that "
         "are known",
         op=op._schema,
         source=op.rule_source("fake"),
-        fix="call it outside of jax.jit, vmap and scan, or take its padded form, whose size is "
-        f"known: polyop.library.padded({op.name()!r})(..., max=...)",
+        fix=fix,
     ) from error
 
 

@@ -21,6 +21,7 @@ from polyop.errors import MissingGradientError
 from polyop.layers.autograd.author import RUNNING, AuthorRecorder
 from polyop.layers.autograd.context import Context, refuse
 from polyop.layers.autograd.recorders import missing_gradient, recorder_of
+from polyop.layers.autograd.stops import stop_error
 from polyop.layers.rule_notes import note_rule
 from polyop.payloads.exchange import LOOKS
 from polyop.tensor.tensor import Tensor
@@ -237,7 +238,8 @@ def backward(
     finally:
         RUNNING.reset(token)
         LOOKS.reset(looking)
-    return gradients(kept, found, _watched([*arrays, *grads]), looked=bool(looks))
+    row = gradients(kept, found, _watched([*arrays, *grads]), looked=bool(looks))
+    return _stopped(kept.call.op, row, own._taken) if own._taken else row
 
 
 def gradients(kept: Kept, found: Any, watched: Any, *, looked: bool = False) -> list[Any]:
@@ -306,6 +308,50 @@ def _watched(tensors: Sequence[Any]) -> Any:
     if not torch.is_grad_enabled():
         return None
     return next((t for t in tensors if t is not None and t.requires_grad), None)
+
+
+def _stopped(op: OpOverload, row: Sequence[Any], taken: Sequence[Tensor]) -> list[Any]:
+    """Give gradients that refuse one on the way to some tensors (NOTE [Stops])."""
+    watched = [t.payload.array for t in taken if t.payload.array.requires_grad]
+    if not watched or not torch.is_grad_enabled():
+        return [*row]
+    number = _stop(op, *watched)
+    return [None if g is None else _beside(g, number) for g in row]
+
+
+class Stop(torch.autograd.Function):
+    """A number made of tensors, which refuses to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, op: OpOverload, *taken: Any) -> Any:
+        """Give the number."""
+        ctx.op = op
+        return taken[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        """Refuse."""
+        raise stop_error(ctx.op, "backward")
+
+
+class Beside(torch.autograd.Function):
+    """Gives a gradient again, with one more input."""
+
+    @staticmethod
+    def forward(ctx: Any, array: Any, number: Any) -> Any:
+        """Give the same values."""
+        ctx.save_for_backward(number)
+        return array.view_as(array)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        """Give the gradient, which the data are in too; the number refuses its own."""
+        (number,) = ctx.saved_tensors
+        return _beside(grad, number), number
+
+
+_stop: Any = Stop.apply
+_beside: Any = Beside.apply
 
 
 class Unrecorded(torch.autograd.Function):

@@ -17,6 +17,7 @@ import numpy as np
 
 from polyop.checking.choices import around, constants, relisted, turned_axes
 from polyop.checking.compare import same_bits
+from polyop.checking.fake_words import fix_of, ranged, wrong_of_sizes
 from polyop.checking.inputs import (
     broadcast,
     cast,
@@ -321,7 +322,8 @@ class Comparison:
         """Compare what is known of a tensor without its data."""
         sizes: tuple[Any, ...] = real.shape
         if not self.all_agree(fake.shape, sizes):
-            self.differ(name, "shape", _ranged(fake.shape), list(sizes))
+            what = wrong_of_sizes(fake.shape, sizes)
+            self.differ(name, what, ranged(fake.shape), list(sizes))
         for what in ("dtype", "device"):
             if getattr(fake, what) != getattr(real, what):
                 self.differ(name, what, getattr(fake, what), getattr(real, what))
@@ -375,24 +377,10 @@ class Comparison:
             declared=f"{what} {fake} (the fake rule)",
             seen=f"{what} {real} (the kernel)",
             source=fake_source(self.case),
-            fix=_fix(what, self.at),
+            fix=fix_of(what, self.at),
         )
 
 
 def _shared_twice(given: Sample, argument: Tensor) -> bool:
     """Tell whether arguments share memory, which their fakes cannot show."""
     return sum(shares_memory(argument, t) for t in given.tensors()) > 1
-
-
-def _ranged(shape: Sequence[Any]) -> str:
-    """Write sizes; one that depends on data with its range, which may be what is wrong."""
-    texts = [f"{n} within {n.expr.range}" if isinstance(n, SymInt) else str(n) for n in shape]
-    return f"[{', '.join(texts)}]"
-
-
-def _fix(what: str, at: str) -> str:
-    if what == "shape" and at:
-        return "compute the shape from the arguments' shapes (x.shape), not from the sample's"
-    if what in {"shape", "dtype", "device", "strides"}:
-        return f"make the fake rule give the kernel's {what}, or the kernel the rule's"
-    return "make the fake rule and the kernel agree"

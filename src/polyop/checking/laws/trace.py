@@ -13,10 +13,13 @@ from polyop.checking.laws.fake import fake_source, take
 from polyop.checking.laws.gradient import targets_of
 from polyop.checking.sample import Sample, array_of, copy_array
 from polyop.checking.slope import weights
-from polyop.errors import DynamicOutputShapeError
+from polyop.errors import DynamicOutputShapeError, GuardOnDataDependentError
 from polyop.layers.autograd.api import grad
+from polyop.layers.fake import FakeTensorMode
 from polyop.layers.functionalize import functionalize
 from polyop.layers.trace import make_fx
+from polyop.ops.elementwise import cos
+from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 
 Tensors = Sequence[Tensor]
@@ -26,7 +29,12 @@ Tensors = Sequence[Tensor]
 def dynamic_law(case: Case) -> str | None:
     """Trace with symbols for sizes, and run at the sample's and at other sizes."""
     _needs_values(case)
-    program = _trace(case, "symbolic")
+    try:
+        program = _trace(case, "symbolic")
+    except GuardOnDataDependentError as error:
+        if not sizes_vary(case):
+            raise
+        return f"no program is traced here: {error.problem}; {error.fix}"
     _compare(case, program, case.sample, "")
     fixed = None
     for name, sample in resized(case.sample):
@@ -112,14 +120,21 @@ def _broken_guard(program: Any, inputs: Tensors) -> str | None:
 
 
 def joint(case: Case) -> Callable[..., tuple[Tensor, ...]]:
-    """Give results and gradients as one function of arguments, then weights of the results."""
+    """Give results and gradients as one function of arguments, then weights of the results.
+
+    Where the size of a result depends on data, its weights are made of it: an input of the
+    program has a size of its own.
+    """
     count = len(case.sample.tensors())
+    own = sizes_vary(case)
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
         given, scale = tensors[:count], tensors[count:]
         leaves = outcome(case, case.sample.rebuilt(given))
         found = [t for _, t in leaves if isinstance(t, Tensor)]
         floating = [t for t in found if is_differentiable(t.dtype)]
+        if own:
+            scale = tuple([cos(t.detach()) for t in floating])
         pairs = [(t, w) for t, w in zip(floating, scale, strict=False) if t.requires_grad]
         inputs = [t for t in given if t.requires_grad]
         if not pairs or not inputs:
@@ -140,10 +155,24 @@ def inputs_of(case: Case, sample: Sample) -> list[Tensor]:
     tensors = _apart(sample)
     outcomes = outcome(case, sample.rebuilt(_apart(sample)))
     results = [t for _, t in outcomes if isinstance(t, Tensor)]
-    scale = weights([t for t in results if is_differentiable(t.dtype)])
+    floating = [t for t in results if is_differentiable(t.dtype)]
+    scale = [] if sizes_vary(case) else weights(floating)
     for i in marked:
         tensors[i].requires_grad_()
     return [*tensors, *scale]
+
+
+def sizes_vary(case: Case) -> bool:
+    """Tell whether the size of a result depends on data, by the fake rule."""
+    mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
+    try:
+        given = case.sample.copy().map(mode.from_tensor)
+        with mode:
+            found = outcome(case, given)
+    except Exception:  # other laws say what is wrong with the rule
+        return False
+    sizes = [n for _, t in found if isinstance(t, Tensor) for n in t.shape]
+    return any(is_symbolic(n) for n in sizes)
 
 
 def _apart(sample: Sample) -> list[Tensor]:

@@ -9,15 +9,10 @@ import numpy as np
 
 from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR, LIFTED, NO_GRAD, NUMPY, OTHER, WRAPPED
 from polyop.dispatch.context import word
-from polyop.errors import AutogradError, UsageTypeError
+from polyop.errors import AutogradError, UsageError, UsageTypeError
 from polyop.layers.autograd.arrays import zeros
 from polyop.layers.autograd.engine import owned_array, refuse_complex, run, run_scalar
-from polyop.layers.autograd.hooks import (
-    add_hook,
-    add_hook_after,
-    call_hooks,
-    keep_grad,
-)
+from polyop.layers.autograd.hooks import add_hook, add_hook_after, call_hooks, keep_grad
 from polyop.layers.autograd.leaves import ANY_FROZEN, FROZEN, STORING, accumulate, add_array
 from polyop.layers.autograd.node import Node, is_result, leaf_node
 from polyop.lazy import load
@@ -28,11 +23,12 @@ from polyop.tensor.tensor import MADE, Tensor, is_differentiable, of_array
 Tensors = Tensor | Sequence[Tensor]
 
 
-def backward(
+def backward(  # noqa: PLR0917 - PyTorch's signature
     tensors: Tensors,
     grad_tensors: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    grad_variables: Any = None,
     inputs: Tensors | None = None,
 ) -> None:
     """Add the gradients of leaves, or of chosen tensors, to their `.grad`.
@@ -42,13 +38,18 @@ def backward(
         grad_tensors: the gradient of each; None for the one of a scalar.
         retain_graph: whether the graph can be used again; by default, if `create_graph`.
         create_graph: whether the gradients can be differentiated.
+        grad_variables: PyTorch's former name of `grad_tensors`.
         inputs: what to add to, leaves or not; None for all leaves.
 
     Raises:
         AutogradError: a tensor does not require grad, a gradient does not fit,
             or the graph was freed.
+        UsageError: gradients are given under both names.
     """
-    roots = _roots(_listed(tensors), grad_tensors)
+    if grad_variables is not None and grad_tensors is not None:
+        fix = "leave grad_variables out"
+        raise UsageError("the gradients are given under two names", op="backward", fix=fix)
+    roots = _roots(_listed(tensors), grad_variables if grad_tensors is None else grad_tensors)
     if create_graph:
         _refuse_levels(_listed(tensors))
     wanted = None if inputs is None else frozenset(map(_node, _listed(inputs)))
@@ -64,9 +65,10 @@ def grad(  # noqa: PLR0917 - PyTorch's signature
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
-    materialize_grads: bool = False,
     is_grads_batched: bool = False,
+    materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """Give the gradients of outputs with respect to inputs; no `.grad` changes.
 
@@ -76,17 +78,22 @@ def grad(  # noqa: PLR0917 - PyTorch's signature
         grad_outputs: the gradient of each output; None for the one of a scalar.
         retain_graph: whether the graph can be used again; by default, if `create_graph`.
         create_graph: whether the gradients can be differentiated.
+        only_inputs: True; no other gradients are changed.
         allow_unused: whether an input that is not reached gives None.
-        materialize_grads: whether it gives zeros.
         is_grads_batched: whether each of `grad_outputs` has an axis of samples in front; the
             gradients then have one too, and backward runs once for all samples.
+        materialize_grads: whether an input that is not reached gives zeros.
 
     Raises:
         AutogradError: an input is not reached or does not require grad, a
             gradient does not fit, or the graph was freed.
+        UsageError: `only_inputs` is not True.
     """
+    if only_inputs is not True:
+        problem, fix = "grad changes no other gradients", "leave only_inputs out"
+        raise UsageError(problem, op="grad", seen=f"only_inputs={only_inputs}", fix=fix)
     if is_grads_batched:
-        rest = (retain_graph, create_graph, allow_unused, materialize_grads)
+        rest = (retain_graph, create_graph, True, allow_unused, False, materialize_grads)
         return _grad_batched(_listed(outputs), _listed(inputs), grad_outputs, *rest)
     wanted = _listed(inputs)
     nodes = [_node(t, i) for i, t in enumerate(wanted)]
@@ -145,10 +152,12 @@ def _unused(i: int, tensor: Tensor, allow: bool | None, materialize: bool) -> Te
 
 
 def _listed(tensors: Any) -> list[Tensor]:
-    found = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    one = isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__")
+    found = [tensors] if one else list(tensors)
     for tensor in found:
         if not isinstance(tensor, Tensor):
-            raise UsageTypeError("not a Tensor", seen=f"{type(tensor).__name__} {tensor!r:.60}")
+            seen, fix = f"{type(tensor).__name__} {tensor!r:.60}", "give a Tensor, or several"
+            raise UsageTypeError("not a Tensor", seen=seen, fix=fix)
     return found
 
 
@@ -336,7 +345,9 @@ def _backward(
                         continue
             add_array(node, g)
         return
-    backward(self, None if gradient is None else [gradient], retain_graph, create_graph, inputs)
+    backward(
+        self, None if gradient is None else [gradient], retain_graph, create_graph, inputs=inputs
+    )
 
 
 def _register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Any:

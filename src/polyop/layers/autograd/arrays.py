@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from polyop.dispatch.bits import OTHER
-from polyop.dispatch.context import reset_word, set_word, word
+from polyop.dispatch.context import set_word, word
 from polyop.layers.autograd.node import Node
+from polyop.ops.axes import HALF, SINGLE, is_half
 from polyop.ops.define import ON_TENSORS
 from polyop.tensor.tensor import Tensor, of_array
 
@@ -53,6 +54,8 @@ def sum_array_to(d: Any, shape: tuple[int, ...]) -> Any:
     axes = tuple(range(extra)) + tuple(
         i + extra for i, n in enumerate(shape) if n == 1 and d.shape[i + extra] != 1
     )
+    if d.itemsize <= HALF and is_half(d.dtype):
+        return np.add.reduce(d, axes, SINGLE, keepdims=True).reshape(shape).astype(d.dtype)
     return np.add.reduce(d, axes, keepdims=True).reshape(shape)
 
 
@@ -93,11 +96,12 @@ def adapted(tensor: Callable[..., Any]) -> Callable[..., Any]:
 
     def backward(n: Node, g: Any, grads: dict[Node, Any], push: Callable[[Node], Any]) -> None:
         own: dict[Node, Any] = {}
-        token = set_word(word().without_grad)
+        outer = word()
         try:
+            set_word(outer.without_grad)
             tensor(n, _wrapped(g), own, _nothing)
         finally:
-            reset_word(token)
+            set_word(outer)
         for node, value in own.items():
             send(node, _array(value), grads, push)
 

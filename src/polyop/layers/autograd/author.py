@@ -31,8 +31,10 @@ from polyop.layers.autograd.mirror import (
     spec_of,
 )
 from polyop.layers.autograd.node import Node, next_seq, result_node
+from polyop.layers.autograd.taken import watching
 from polyop.layers.autograd.write import facts
 from polyop.layers.rule_notes import note_rule
+from polyop.lazy import load
 from polyop.schema.types import leaf_kind
 from polyop.tensor.tensor import Tensor, is_differentiable
 
@@ -82,10 +84,11 @@ class AuthorRecorder:
             (AllInputs if op._schema.keyword_only else Inputs,),
             {"names": self.names, "__slots__": ()},
         )
-        self.setup = None if rule.setup_context is None else setup_caller(rule.setup_context)
-        self.setup_is_plain = _parameters(rule.setup_context) == ["ctx", "inputs", "output"]
+        setup = rule.setup_context
+        self.setup = None if setup is None else watching(setup_caller(setup), setup)
+        self.setup_is_plain = _parameters(setup) == ["ctx", "inputs", "output"]
         #: The author's own, where it is called with positional arguments alone.
-        self.alone = rule.setup_context if self.setup_is_plain else None
+        self.alone = watching(setup, setup) if setup is not None and self.setup_is_plain else None
         if op._schema.keyword_only:
             self.alone = None
         assert rule.backward is not None
@@ -344,12 +347,20 @@ def call_backward(n: Node, ctx: Context, g: Any, shape: Any, rule: Callable[...,
     given = [flat[i] if i.__class__ is int else placed(i, flat) for i in shape]
     token = RUNNING.set(n.op)
     try:
-        return rule(ctx, *given)
+        found = rule(ctx, *given)
     except Exception as error:
         note_rule(error, n.op, "backward")
         raise
     finally:
         RUNNING.reset(token)
+    return whole(n.op, "backward", ctx, found)
+
+
+def whole(op: Any, rule: str, ctx: Context, given: Any) -> Any:
+    """Give what a rule returned, refusing gradients that it has no part of (NOTE [Stops])."""
+    if not ctx._taken:
+        return given
+    return load("polyop.layers.autograd.stops:stopped")(op, rule, ctx._taken, given)
 
 
 def _parameters(fn: Callable[..., Any] | None) -> list[str]:

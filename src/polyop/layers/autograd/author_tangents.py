@@ -12,7 +12,7 @@ from polyop.dispatch.bind import dispatch
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.rules import AutogradRule
 from polyop.layers.autograd.arrays import cast_tensor
-from polyop.layers.autograd.author import AuthorRecorder, flatten_results
+from polyop.layers.autograd.author import AuthorRecorder, flatten_results, whole
 from polyop.layers.autograd.context import Context, refuse
 from polyop.layers.autograd.mirror import describe, fields_of, note_cast
 from polyop.layers.rule_notes import note_rule
@@ -63,7 +63,7 @@ class AuthorTangents:
         ctx.needs_input_grad = tuple(map(needs, values, tangents))
         self.recorder.set_up(ctx, values, out)
         try:
-            given = self.jvp(ctx, *tangents)
+            given = whole(self.op, "jvp", ctx, self.jvp(ctx, *tangents))
         except Exception as error:
             note_rule(error, self.op, "jvp")
             raise

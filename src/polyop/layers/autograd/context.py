@@ -28,6 +28,8 @@ class Context:
     _without: tuple[int, ...] = ()
     _dirty: tuple[int, ...] = ()
     _materialize = True
+    #: What data depend on that `setup_context` took out of tensors (`taken.py`).
+    _taken: tuple[Tensor, ...] = ()
     #: Who is running: the node, a weak reference to it, or at least what has its `op`.
     _node: Any = None
 

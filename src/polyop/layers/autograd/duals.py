@@ -15,7 +15,7 @@ from polyop import tree
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import LIFTED, NO_GRAD, NUMPY
 from polyop.dispatch.body import result_forms
-from polyop.dispatch.context import AUTOGRAD, Word, reset_word, set_word, word
+from polyop.dispatch.context import AUTOGRAD, Word, set_word, word
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.resolve import resolve
 from polyop.dispatch.results import tensors_in
@@ -107,8 +107,9 @@ class JvpLevel(LiftingLevel):
         if op._schema.is_mutable:
             return write(self, op, args, self.is_input)
         tangents = [self.tangent(a) for a in args]
-        token = set_word(below)
+        outer = word()
         try:
+            set_word(below)
             values = [self.peel(a) for a in args]
             if all(t is None for t in tangents):
                 out = dispatch(op, values)
@@ -117,7 +118,7 @@ class JvpLevel(LiftingLevel):
                 out, slopes = tangent_rule(op)(values, tangents)
                 results = self.wrap_with(out, slopes)
         finally:
-            reset_word(token)
+            set_word(outer)
         note_views(self, op, args, out, results)
         return results
 
@@ -147,11 +148,12 @@ class JvpLevel(LiftingLevel):
             return None
         code |= below
         call = op.memo.get(code) or resolve(op, code)
-        token = set_word(below)
+        outer = word()
         try:
+            set_word(below)
             out, slopes = rule(call, values, tangents) if moves else (call(*values), (None,))
         finally:
-            reset_word(token)
+            set_word(outer)
         result = self.wrap(out, slopes[0])
         if views:
             note_views(self, op, args, out, result)

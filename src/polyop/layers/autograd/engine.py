@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from polyop.dispatch.bits import ANOMALY, GRAD, NO_GRAD, NUMPY
-from polyop.dispatch.context import Word, reset_word, set_word, word
+from polyop.dispatch.context import Word, set_word, word
 from polyop.errors import AutogradError
 from polyop.layers.autograd.anomaly import watched_step
 from polyop.layers.autograd.arrays import cast_array, cast_tensor, send
@@ -251,8 +251,8 @@ def run(
         nodes = list(grads)
         needed = None if wanted is None else on_the_way(nodes, wanted)
         now = word()
-        token = set_word(under or (now.with_grad if create_graph else now.without_grad))
         try:
+            set_word(under or (now.with_grad if create_graph else now.without_grad))
             found = run_all(
                 nodes,
                 grads,
@@ -263,7 +263,7 @@ def run(
                 ends=(wanted if ends else None) or frozenset(),
             )
         finally:
-            reset_word(token)
+            set_word(now)
     leaves = {n: g for n, g in grads.items() if wanted is None or n in wanted}
     del grads
     return _finished(found | leaves, arrays, create_graph or under is not None)

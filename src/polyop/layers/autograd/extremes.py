@@ -15,7 +15,7 @@ from polyop.dispatch.operator import Handler, OpOverload
 from polyop.layers.autograd.folded import folding
 from polyop.layers.autograd.paired import LARGE, PairedLoops
 from polyop.layers.autograd.text_tangents import TangentRule, Tangents, TextTangents
-from polyop.ops.axes import normal_axes
+from polyop.ops.axes import SINGLE, is_half, normal_axes
 from polyop.tensor.tensor import of_array
 
 Array = np.ndarray[Any, Any]
@@ -76,4 +76,5 @@ def _shared(x: Array, g: Array, peaks: Array) -> Any:
     found = np.flatnonzero(peaks)
     if not found.size:  # NaN, which is not equal to itself
         found = np.flatnonzero(np.isnan(x))
-    return np.add.reduce(g.reshape(-1)[found]) / found.size
+    wide = SINGLE if is_half(g.dtype) else None
+    return np.add.reduce(g.reshape(-1)[found], None, wide) / found.size

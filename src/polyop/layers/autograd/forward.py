@@ -127,6 +127,8 @@ def _fits(plan: Plan) -> bool:
         return False
     if any(plan.shape.kinds[i] != "tensor" for i in plan.diff):
         return False
+    if any(text.startswith("Device") for text in plan.shape.types):
+        return False  # the result may be no array
     return Tag.pointwise in plan.op.tags or Tag.reduction in plan.op.tags or plan.op.is_builtin
 
 

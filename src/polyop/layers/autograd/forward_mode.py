@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from polyop import tree
-from polyop.dispatch.context import reset_word, set_word
-from polyop.errors import MissingGradientError, UsageError, UsageTypeError
+from polyop.dispatch.context import set_word, word
+from polyop.errors import AutogradError, MissingGradientError, UsageError, UsageTypeError
+from polyop.layers.autograd.author import whole
 from polyop.layers.autograd.author_tangents import Author, ForwardContext, laid_beside, needs
 from polyop.layers.autograd.dirty import Places, follow_at_level, given_back, marked, places
 from polyop.layers.autograd.duals import Dual, JvpLevel, RecordedLevel
@@ -37,14 +38,15 @@ def _apply_at_jvp(level: JvpLevel, cls: type[Function], args: Sequence[Any]) -> 
     """Apply a `Function` below a level, and its `jvp`, or its transposed backward, here."""
     tangents = [level.tangent(a) for a in args]
     values = [level.peel(a) for a in args]
-    token = set_word(level.below())
+    outer = word()
     try:
+        set_word(level.below())
         if all(t is None for t in tangents):
             return given_back(args, values, cls.apply(*values), level.wrap_all)
         out, slopes, written = _pushed_through(cls, values, tangents)
         results = level.wrap_with(out, slopes)
     finally:
-        reset_word(token)
+        set_word(outer)
     return follow_at_level(traits_of(cls), level, args, written, results)
 
 
@@ -81,7 +83,7 @@ def _pushed_through(
         if ctx._materialize:
             tangents = [_materialized(v, t) for v, t in zip(values, tangents, strict=True)]
         running = "jvp"
-        given = jvp(ctx, *tangents)
+        given = whole(traits, "jvp", ctx, jvp(ctx, *tangents))
     except Exception as error:
         note_rule(error, traits, running)
         raise
@@ -111,19 +113,23 @@ APPLY[JvpLevel] = _apply_at_jvp
 # -- the transforms -----------------------------------------------------------
 
 
-def jvp(func: Fn, primals: Any, tangents: Any, *, has_aux: bool = False) -> Any:
+def jvp(
+    func: Fn, primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False
+) -> Any:
     """Give the result of a function, and its derivative along tangents, in one run.
 
     Args:
         func: of tensors, or trees of them; returns a tree of tensors.
         primals: the tuple of its arguments.
         tangents: the same, with a tensor of the same shape and dtype for each.
+        strict: whether a result that no input reaches is an error; else its tangent is zero.
         has_aux: whether it returns `(result, aux)`.
 
     Returns:
         `(result, tangent)`, or `(result, tangent, aux)`.
 
     Raises:
+        AutogradError: with `strict`, a result does not depend on the inputs.
         UsageTypeError: an input, or a result, is no tensor, or an input not floating.
         UsageError: the tangents do not fit the primals.
         MissingGradientError: an operator has no derivative.
@@ -140,8 +146,25 @@ def jvp(func: Fn, primals: Any, tangents: Any, *, has_aux: bool = False) -> Any:
     aux = None
     if has_aux:
         out, aux = with_aux(out)
+    if strict:
+        _refuse_constants(level, out)
     value, slope = _taken_apart(level, leaves, given, out)
     return (value, slope, level.peel(aux)) if has_aux else (value, slope)
+
+
+def _refuse_constants(level: JvpLevel, out: Any) -> None:
+    """Refuse results that do not move with the inputs."""
+    leaves = tree.leaves(out)
+    for path, leaf in zip(tree.paths(out), leaves, strict=True):
+        record = leaf.payload if isinstance(leaf, Tensor) else None
+        if not (isinstance(record, Dual) and record.level is level) or record.tangent is None:
+            raise AutogradError(
+                "a result does not depend on the inputs, and strict=True refuses that",
+                op="jvp",
+                argument=f"result{path}",
+                seen=f"{leaf!r:.80}",
+                fix="leave strict out for a tangent of zeros, or return what depends on an input",
+            )
 
 
 def _taken_apart(level: JvpLevel, primals: Row, given: Row, out: Any) -> tuple[Any, Any]:
@@ -328,9 +351,10 @@ def _run(level: JvpLevel, func: Fn, leaves: Row, moves: Row, build: Callable[[Ro
     """Run a function at a level, on inputs with tangents."""
     level.inputs = tuple(map(level.wrap, leaves, moves))
     # As `enter_level` does it, whose block costs a third of what else a small call does.
-    token = set_word(level.inner_word())
+    outer = word()
     try:
+        set_word(level.inner_word())
         return lending(level, func, *build(level.inputs))
     finally:
+        set_word(outer)
         level.end()
-        reset_word(token)

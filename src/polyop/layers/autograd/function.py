@@ -18,7 +18,7 @@ from polyop.dispatch.bits import (
 )
 from polyop.dispatch.context import run_under, word
 from polyop.dispatch.results import tensors_in
-from polyop.errors import AutogradError, MissingGradientError
+from polyop.errors import AutogradError, MissingGradientError, MissingKernelError
 from polyop.layers.autograd.anomaly import note_results
 from polyop.layers.autograd.arrays import adapted, send
 from polyop.layers.autograd.author import (
@@ -60,6 +60,12 @@ class Traits:
     def __init__(self, cls: type[Function]) -> None:
         self.cls = cls
         self.source = source_of(cls.forward)
+        if cls.forward is Function.forward:
+            raise MissingKernelError(
+                f"{cls.__name__} defines no forward",
+                op=cls.__name__,
+                fix="define the static method forward(ctx, *args), which gives the results",
+            )
 
     @cached_property
     def setup(self) -> Callable[..., Any] | None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from polyop.dispatch.bind import dispatch
 from polyop.dispatch.bits import ANOMALY, GRAD, LIFTED
-from polyop.dispatch.context import AUTOGRAD, Word, reset_word, set_word, word
+from polyop.dispatch.context import AUTOGRAD, Word, set_word, word
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.resolve import resolve
 from polyop.layers.autograd.aliases import note_views, write
@@ -55,8 +55,8 @@ class GradLevel(LiftingLevel):
         # Found before the call, which may take the operator's rules away.
         found = recorder_of(op) if now.grad else None
         before = next_seq() if now & ANOMALY else 0
-        token = set_word(self.below())
         try:
+            set_word(self.below())
             values, out = self.run_below(op, args)
             results = self.wrap_all(out)
             if found is not None:
@@ -66,7 +66,7 @@ class GradLevel(LiftingLevel):
                 if before:
                     note_results(results, before)
         finally:
-            reset_word(token)
+            set_word(now)
         note_views(self, op, args, out, results)
         return results
 
@@ -157,11 +157,11 @@ class LinearLevel(GradLevel):
         """Record in any mode; below, it is what it was."""
         now, hiding = word(), self._hiding
         self._hiding = hiding or not now.grad
-        token = set_word(now.but(grad=True))  # of its own: the word below is cached for it
         try:
+            set_word(now.but(grad=True))  # of its own: the word below is cached for it
             yield
         finally:
-            reset_word(token)
+            set_word(now)
             self._hiding = hiding
 
 

@@ -16,7 +16,7 @@ from weakref import ref
 
 import numpy as np
 
-from polyop.dispatch.context import reset_word, run_under, set_word, word
+from polyop.dispatch.context import run_under, set_word, word
 from polyop.errors import AutogradError, UsageTypeError
 from polyop.layers.autograd.arrays import send
 from polyop.layers.autograd.node import Node, edges
@@ -151,11 +151,12 @@ class Hooked:
 
     def replaced(self, g: Any) -> Any:
         """Give the bare gradient that the hooks leave."""
-        token = set_word(word().without_grad)
+        outer = word()
         try:
+            set_word(outer.without_grad)
             return call_hooks(self.hooks, of_array(np.asarray(g))).payload
         finally:
-            reset_word(token)
+            set_word(outer)
 
 
 def captured(n: Node, g: Any, *, tensors: bool) -> tuple[Any, Any]:

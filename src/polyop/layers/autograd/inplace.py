@@ -6,12 +6,11 @@ copied before the write.
 
 A write to a view is one to its base (`regions.py`), and all living views of
 the base get their history anew. They are found through the one `Version` that
-aliases share: only if more hold it than we know of do we search.
+aliases share: only if more hold it than we know of do we search (`holders.py`).
 """
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from polyop.dispatch.operator import Handler, OpOverload
 from polyop.dispatch.results import tensors_in
 from polyop.errors import MutationError
 from polyop.layers.autograd.author import AuthorRecorder, new_among, own_history
+from polyop.layers.autograd.holders import holders_of
 from polyop.layers.autograd.hooks import keep_grad, keeps_grad
 from polyop.layers.autograd.node import Node, leaf_node, next_seq, node_of
 from polyop.layers.autograd.recorders import FormulaRecorder, MissingRecorder, Recorder, recorder_of
@@ -368,7 +368,7 @@ def _views(root: Tensor, x: Tensor, inner: Node | None) -> list[Tensor]:
     if found <= held or found <= held + _twins_in(inner, version):
         return views
     known = {id(view) for view in views}
-    holders = [t for t in gc.get_referrers(version) if isinstance(t, Tensor)]
+    holders = holders_of(version, [root, *views], found - 2)
     others = [t for t in holders if t is not root and id(t) not in known]
     return [*views, *[t for t in others if history(t)[0] is root]]
 

@@ -21,6 +21,7 @@ from polyop import tree
 from polyop.dispatch.bits import GRAD, LIFTED
 from polyop.dispatch.context import run_under
 from polyop.errors import MutationError, PolyopError, VmapError
+from polyop.layers.autograd.holders import holders_of
 from polyop.ops.define import ON_TENSORS
 from polyop.ops.inplace import copy_
 from polyop.tensor.storage import Version
@@ -99,8 +100,8 @@ def _holders(root: Tensor) -> list[Tensor]:
     version = root.version
     if version.__class__ is not Version:
         return []
-    holders = [t for t in gc.get_referrers(version) if isinstance(t, Tensor) and t is not root]
-    return sorted(holders, key=_depth)
+    holders = holders_of(version, [root], sys.getrefcount(version) - 2)
+    return sorted([t for t in holders if t is not root], key=_depth)
 
 
 def _depth(tensor: Tensor) -> int:

@@ -7,16 +7,23 @@ so one comparison of real matrices serves all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from polyop import tree
-from polyop.dispatch.bits import GRAD
+from polyop.dispatch.bits import GRAD, WRAPPED
 from polyop.dispatch.context import run_under, word
 from polyop.errors import AutogradError, GradcheckError, PolyopWarning, UsageError
 from polyop.layers.autograd.api import grad
 from polyop.layers.autograd.forward_mode import jvp
+from polyop.layers.autograd.numeric_batches import (
+    check_batched,
+    check_batched_forward,
+    check_dtypes,
+    pulled,
+)
 from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 from polyop.warn import warn_once
 
@@ -43,8 +50,13 @@ def gradcheck(
     raise_exception: bool = True,
     nondet_tol: float = 0.0,
     check_undefined_grad: bool = True,
+    check_grad_dtypes: bool = False,
+    check_batched_grad: bool = False,
+    check_batched_forward_grad: bool = False,
     check_forward_ad: bool = False,
+    check_backward_ad: bool = True,
     fast_mode: bool = False,
+    masked: bool | None = None,
 ) -> bool:
     """Compare the gradients of a function with finite differences.
 
@@ -57,26 +69,59 @@ def gradcheck(
         raise_exception: whether a mismatch raises; otherwise it gives False.
         nondet_tol: how far two runs of the same backward may differ.
         check_undefined_grad: whether backward must bear that a result has no gradient.
+        check_grad_dtypes: whether gradients must have the dtypes of their inputs.
+        check_batched_grad: whether backward must give the same under `vmap`.
+        check_batched_forward_grad: whether forward mode must.
         check_forward_ad: whether forward mode is checked too.
+        check_backward_ad: whether backward is checked.
         fast_mode: accepted; the whole Jacobian is compared all the same.
+        masked: not True; gradients of sparse tensors are those of dense ones.
 
     Raises:
         GradcheckError: a gradient differs; it shows result, input and both Jacobians.
-        UsageError: no input requires grad.
+        UsageError: no input requires grad, nothing is to be checked, or `masked` is True.
     """
+    _refuse_masked("gradcheck", masked)
+    if not (check_backward_ad or check_forward_ad) or (
+        check_batched_forward_grad and not check_forward_ad
+    ):
+        raise UsageError(
+            "gradcheck checks backward, or forward mode, or both; batches of tangents are forward "
+            "mode's", op="gradcheck",
+            seen=f"{check_backward_ad=}, {check_forward_ad=}, {check_batched_forward_grad=}",
+            fix="pass check_forward_ad=True, or leave check_backward_ad=True",
+        )  # fmt: skip
     args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     checked = _checked(args)
+    limits = Tolerances(eps, atol, rtol, nondet_tol)
+    near = partial(np.allclose, rtol=rtol, atol=atol, equal_nan=True)
     try:
-        _check(func, args, checked, Tolerances(eps, atol, rtol, nondet_tol))
-        if check_undefined_grad:
-            _check_undefined(func, args, checked)
+        if check_backward_ad:
+            _check(func, args, checked, limits)
+            if check_undefined_grad:
+                _check_undefined(func, args, checked)
+            if check_grad_dtypes:
+                check_dtypes(_results(func, args), checked)
+            if check_batched_grad:
+                check_batched(_results(func, args), checked, near)
         if check_forward_ad:
-            _check_forward(func, args, checked, Tolerances(eps, atol, rtol, nondet_tol))
+            _check_forward(func, args, checked, limits)
+        if check_batched_forward_grad:
+            for i, tensor in enumerate(checked):
+                check_batched_forward(_of_one(func, args, tensor), tensor, i, near)
     except GradcheckError:
         if raise_exception:
             raise
         return False
     return True
+
+
+def _refuse_masked(name: str, masked: bool | None) -> None:
+    if masked:
+        raise UsageError(
+            "polyop has no gradients of the stored elements of sparse tensors alone", op=name,
+            argument="masked", seen=repr(masked), fix="leave masked out",
+        )  # fmt: skip
 
 
 def _checked(args: Sequence[Any]) -> list[Tensor]:
@@ -139,14 +184,19 @@ def _check_forward(
 
 def _pushed(func: Fn, args: Sequence[Any], tensor: Tensor, tangent: Matrix) -> list[Matrix]:
     """Give the tangents of all results, each as a row of real numbers."""
+    _, slopes = jvp(_of_one(func, args, tensor), (tensor.detach(),), (of_array(tangent),))
+    return [_real(d.numpy(force=True)).astype(float) for d in slopes]
+
+
+def _of_one(func: Fn, args: Sequence[Any], tensor: Tensor) -> Fn:
+    """Give the function of one input, which gives a tuple of tensors."""
 
     def of_one(moved: Tensor) -> Any:
         return tuple(
             _results(func, tree.map_leaves(lambda t: moved if t is tensor else t, list(args)))
         )
 
-    _, slopes = jvp(of_one, (tensor.detach(),), (of_array(tangent),))
-    return [_real(d.numpy(force=True)).astype(float) for d in slopes]
+    return of_one
 
 
 def _differ(problem: str, where: str, one: Matrix, other: Matrix, name: str) -> None:
@@ -246,8 +296,16 @@ def gradgradcheck(
     eps: float = 1e-6,
     atol: float = 1e-5,
     rtol: float = 1e-3,
+    gen_non_contig_grad_outputs: bool = False,
     raise_exception: bool = True,
     nondet_tol: float = 0.0,
+    check_undefined_grad: bool = True,
+    check_grad_dtypes: bool = False,
+    check_batched_grad: bool = False,
+    check_fwd_over_rev: bool = False,
+    check_rev_over_rev: bool = True,
+    fast_mode: bool = False,
+    masked: bool = False,
 ) -> bool:
     """Compare second gradients with finite differences; see `gradcheck`.
 
@@ -258,13 +316,25 @@ def gradgradcheck(
         eps: the step of the differences.
         atol: the absolute tolerance.
         rtol: the relative tolerance.
+        gen_non_contig_grad_outputs: whether random ones lie apart in memory.
         raise_exception: whether a mismatch raises.
         nondet_tol: how far two runs of the same backward may differ.
+        check_undefined_grad: whether the second backward must bear absent gradients.
+        check_grad_dtypes: whether second gradients must have the dtypes of their inputs.
+        check_batched_grad: whether the second backward must give the same under `vmap`.
+        check_fwd_over_rev: whether forward mode over backward is checked too.
+        check_rev_over_rev: whether backward over backward is checked.
+        fast_mode: accepted, as `gradcheck` does.
+        masked: not True.
     """
+    _refuse_masked("gradgradcheck", masked)
     args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    _checked(args)
-    results = [r for r in _results(func, args) if r.keys & GRAD]
-    seeds = _random(results) if grad_outputs is None else list(_as_tuple(grad_outputs))
+    checked = [any(t is x for x in _checked(args)) for t in tree.leaves(list(args))]
+    out = _results(func, args)
+    kept = [j for j, r in enumerate(out) if r.keys & GRAD]
+    results = [out[j] for j in kept]
+    apart = gen_non_contig_grad_outputs
+    seeds = _random(results, apart=apart) if grad_outputs is None else [*_as_tuple(grad_outputs)]
     count = len(args)
 
     def first(*both: Any) -> Any:
@@ -274,13 +344,19 @@ def gradgradcheck(
         return grad(out, wanted, starts, create_graph=True, materialize_grads=True)
 
     def recorded(*both: Any) -> Any:
+        if any(isinstance(t, Tensor) and t.keys & WRAPPED for t in tree.leaves(list(both))):
+            # Inside a transform no tensor becomes a leaf.
+            return pulled(partial(_results, func), kept, both[:count], both[count:], checked)
         # Differences move inputs without history; the first gradient needs one.
         fresh = [_leaf_like(f, a) for f, a in zip(both, [*args, *seeds], strict=True)]
         return run_under(word().with_grad, first, *fresh)
 
     return gradcheck(
         recorded, (*args, *seeds), eps=eps, atol=atol, rtol=rtol, nondet_tol=nondet_tol,
-        raise_exception=raise_exception, check_undefined_grad=False,
+        raise_exception=raise_exception, check_undefined_grad=check_undefined_grad,
+        check_grad_dtypes=check_grad_dtypes, check_batched_grad=check_batched_grad,
+        check_forward_ad=check_fwd_over_rev, check_backward_ad=check_rev_over_rev,
+        fast_mode=fast_mode,
     )  # fmt: skip
 
 
@@ -295,7 +371,7 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
     return (value,) if isinstance(value, Tensor) else tuple(value)
 
 
-def _random(results: Sequence[Tensor]) -> list[Tensor]:
+def _random(results: Sequence[Tensor], *, apart: bool) -> list[Tensor]:
     rng = np.random.default_rng(0)
     made = []
     for result in results:
@@ -303,5 +379,8 @@ def _random(results: Sequence[Tensor]) -> list[Tensor]:
         seed: Matrix = rng.standard_normal(shape) + 0.5
         if result.dtype.kind == "c":
             seed = seed + 1j * rng.standard_normal(shape)
-        made.append(of_array(np.asarray(seed, result.dtype)).requires_grad_())
+        array = np.asarray(seed, result.dtype)
+        if apart:  # every second element of a larger array
+            array = np.stack([array, array], -1)[..., 0]
+        made.append(of_array(array).requires_grad_())
     return made

@@ -17,7 +17,7 @@ import numpy as np
 
 from polyop.dispatch.bits import GRAD
 from polyop.dispatch.body import Looks, result_forms
-from polyop.dispatch.context import reset_word, set_word, word
+from polyop.dispatch.context import set_word, word
 from polyop.dispatch.entry import scope_of
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.table import Kernel
@@ -75,7 +75,7 @@ def quick_author(found: AuthorRecorder, kernel: Kernel) -> Handler | None:
     scope = scope_of(
         op, kernel=kernel.fn, Context=Context, Node=Node, next_seq=next_seq, GRAD=GRAD,
         differentiable=differentiable, setup=found.setup,
-        author_setup=found.rule.setup_context, ref=weakref.ref,
+        author_setup=found.alone, ref=weakref.ref,
         owner=found, backward=plain_backward_of(found, trees),
         more=(None, found, [0]), Inputs=found.inputs_class, general=record, NONE={},
         note_rule=note_rule, places=[*range(len(forms))], collect=collect,
@@ -102,19 +102,22 @@ def _node_of(tensor: Any) -> Node | None:
 
 def _text(found: AuthorRecorder, shape: Shape, trees: Trees) -> list[str]:
     given = f"({', '.join(shape.names)},)"
-    odd = f"return general({given}, results(op, _r, {given}))"
+    odd = f"_r = general({given}, results(op, _r, {given})); reset_word(_token); return _r"
     kinds = dict(zip(shape.names, shape.kinds, strict=True))
     one = [a for a in shape.names if kinds[a] != "static"]
     one = one if [kinds[a] for a in one] == ["tensor"] else []  # it is what requires grad
     results = [f"_r{i}" for i in range(len(shape.results))] if len(shape.results) > 1 else ["_r"]
-    facts = _facts_text(shape, one, trees, f"return at_length({', '.join(shape.names)})")
     first = not CONTAINERS.isdisjoint(shape.kinds)  # a kernel may change its list
+    lengthy = f"_r = at_length({', '.join(shape.names)})"
+    leave = "return _r" if first else "reset_word(_token); return _r"
+    facts = _facts_text(shape, one, trees, f"{lengthy}; {leave}")
     kept, put_back = _kept_text(shape, trees)
     lines = [
         *(facts if first else []),
         *kept,
-        "_token = set_word(word().in_kernel)",
+        "_outer = word()",
         "try:",
+        "    _token = set_word(_outer.in_kernel)",
         f"    _r = {call_text(shape, payloads=False)}",
         *indent(put_back),
         *indent(Looks(shape, odd).of_types(["Tensor"] * len(results))),
@@ -131,7 +134,7 @@ def _text(found: AuthorRecorder, shape: Shape, trees: Trees) -> list[str]:
             f"    _c._ids = ({ids},)",
             *indent(_saved_text(results)),
         ]
-    lines.append("finally: reset_word(_token)")
+    lines += ["except BaseException: set_word(_outer); raise", "reset_word(_token)"]
     if len(results) == 1:
         lines.append("if _c._without and id(_r) in _c._without: return _r")
     return [
@@ -256,10 +259,10 @@ def plain_backward_of(found: AuthorRecorder, trees: Trees) -> Callable[..., Any]
     lines = [
         "facts = n.s1",
         *_incoming_text(incoming),
-        "token = set_word(word().without_grad)",
-        f"try: given = rule(n.s0, {', '.join(incoming)})",
+        "outer = word()",
+        f"try: set_word(outer.without_grad); given = rule(n.s0, {', '.join(incoming)})",
         "except Exception as error: note_rule(error, n.op, 'backward'); raise",
-        "finally: reset_word(token)",
+        "finally: set_word(outer)",
         *_unpack_text(kinds, trees, odd),
         *checks,
         *sends,
@@ -267,7 +270,7 @@ def plain_backward_of(found: AuthorRecorder, trees: Trees) -> Callable[..., Any]
     text = "\n".join(["def f(n, g, grads, push):", *indent(lines)])
     scope = {
         "Tensor": Tensor, "ndarray": np.ndarray, "asarray": np.asarray, "set_word": set_word,
-        "reset_word": reset_word, "word": word, "rule": found.backward,
+        "word": word, "rule": found.backward,
         "odd": odd_gradients, "note_rule": note_rule, "zeros": np.zeros,
         "argument": found.names[0], **classes_of(trees),
     }  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from polyop.dispatch.context import reset_word, set_word, word
+from polyop.dispatch.context import set_word, word
 from polyop.dispatch.operator import Handler
 from polyop.dispatch.results import results
 from polyop.dispatch.table import Kernel
@@ -113,11 +113,12 @@ def at_length(kernel: Kernel, record: Callable[..., Any], found: AuthorRecorder)
     assert fn is not None
 
     def run(*args: Any) -> Any:
-        token = set_word(word().in_kernel)
+        outer = word()
         try:
+            set_word(outer.in_kernel)
             out = fn(*map(copied, args))
         finally:
-            reset_word(token)
+            set_word(outer)
         return record(args, results(op, out, args))
 
     return run

@@ -18,7 +18,9 @@ from polyop.dispatch.write import Shape, shape_of
 from polyop.schema.tags import Tag
 
 #: What may be asked of a tensor without keeping it.
-FACTS = {"shape": "{p}.shape", "dtype": "{p}.dtype", "ndim": "len({p}.shape)"}
+FACTS = {
+    "shape": "{p}.shape", "dtype": "{p}.dtype", "ndim": "len({p}.shape)", "device": "{p}.device",
+}  # fmt: skip
 
 
 class Read(NamedTuple):

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from polyop.dispatch.bits import GRAD, NUMPY
-from polyop.dispatch.context import Word, reset_word, set_word, word
+from polyop.dispatch.context import Word, set_word, word
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.errors import MutationError, PolyopError
 from polyop.layers.autograd.arrays import send
@@ -111,11 +111,12 @@ class AuthorTransposed:
         ctx.needs_input_grad = tuple([t is not None for t in tangents])
         ctx._node = recorder  # who runs, in errors
         if recorder.setup is not None:
-            token = set_word(word().without_grad)
+            outer = word()
             try:
+                set_word(outer.without_grad)
                 recorder.set_up(ctx, values, out)
             finally:
-                reset_word(token)
+                set_word(outer)
             if id(out) in ctx._without:
                 return out, (None,)
         moving = [i for i, t in enumerate(tangents) if t is not None]
@@ -192,11 +193,12 @@ class Forwarded(NamedTuple):
         leaf = leaf_node(probe.payload.dtype)
         probe.keys, probe.grad_node = _RECORDED, leaf
         start, last = next_seq(), PROBING.last
-        token = set_word(_probing(word()))
+        outer = word()
         try:
+            set_word(_probing(outer))
             gradients = self.gradients(probe)
         finally:
-            reset_word(token)
+            set_word(outer)
         if PROBING.last is not last:
             raise Looked
         d = gradients[0] if alone else None

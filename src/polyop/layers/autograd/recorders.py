@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Protocol
 
 from polyop.dispatch.bits import GRAD
+from polyop.dispatch.keys import DispatchKey
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.rules import AutogradRule
 from polyop.errors import MissingGradientError, PolyopWarning, UsageError, nearest
@@ -60,6 +61,9 @@ def recorder_of(op: OpOverload) -> Recorder | None:
 
 
 def _recorder_of(op: OpOverload) -> Recorder | None:
+    through = op.places.top(DispatchKey.Autograd)
+    if through is not None and through.fallthrough and not op._schema.is_mutable:
+        return None  # no call is recorded (S93)
     rule: AutogradRule | None = op.rule("backward")
     if rule is not None:
         return None if rule.backward is None else AuthorRecorder(op, rule)

@@ -2,10 +2,13 @@
 
 NOTE [Writes through views]
 A write to a view is a write to a part of its base. The base gets a node whose
-backward sends to the old base the gradient with that part replaced: `g +
-V'(d - V g)`, where V takes the view (its operators, run again), V' is V's own
-gradient, and d is the gradient of the written part. Made of operators only,
-this works in every mode and can be differentiated.
+backward sends to the old base the gradient `g` with that part set to `d`, the
+gradient of what was written over. The view is taken of `g` (its operators, run
+again) and put back by the inverses of its operators. One without an inverse,
+such as an author's, is put back by its own gradient V': `V' d` where `V' 1` is
+not zero, else `g`. No difference is added, for `g - g` is not zero where `g`
+is not finite. Made of operators only, this works in every mode and can be
+differentiated.
 """
 
 from __future__ import annotations
@@ -21,8 +24,12 @@ from polyop.layers.autograd.node import Node, edges, leaf_node, next_seq, node_o
 from polyop.layers.autograd.saved import bare, part_node
 from polyop.layers.layouts import laid_out, layout_of
 from polyop.ops.define import ON_TENSORS
-from polyop.tensor.retaken import Step, take
+from polyop.ops.views import VIEW_INVERSES
+from polyop.tensor.retaken import Step, retaken, take
 from polyop.tensor.tensor import Tensor
+
+#: Views that may have an element of the base several times; of their inverse, one would win.
+REPEATING = {"core::broadcast_to", "memory::strided"}
 
 
 def region_node(
@@ -54,13 +61,42 @@ def _region_backward(n: Node, g: Any, grads: dict[Node, Any], push: Callable[[No
     for node, d in own.items():
         send(node, d, grads, push)
     if former is not None:
-        change = ON_TENSORS["negative"](part)
-        if written is not None:
-            change = ON_TENSORS["add"](change, written)
-        send(former, ON_TENSORS["add"](g, put_back(steps, g, change)), grads, push)
+        new = ON_TENSORS["zero_like"](part) if written is None else written
+        send(former, _with_part(steps, g, new), grads, push)
 
 
 region_backward = adapted(_region_backward)
+
+
+def _with_part(steps: Sequence[Step], base: Tensor, part: Tensor) -> Tensor:
+    """Give a base with a view of it replaced."""
+    if not steps:
+        return part
+    op, statics = steps[0]
+    inverse = None if op.name() in REPEATING else VIEW_INVERSES.get(op.name())
+    if inverse is None:
+        return _where_put(steps, base, part)
+    value = _with_part(steps[1:], retaken(steps[0], base), part) if steps[1:] else part
+    found: Tensor = inverse(base, value, *statics)
+    return found
+
+
+def _where_put(steps: Sequence[Step], base: Tensor, part: Tensor) -> Tensor:
+    """Give a base with a view of it replaced, by the gradient of the view alone."""
+    one: Any = 1 + 1j if part.dtype.kind == "c" else 1
+    taken = put_back(steps, base, ON_TENSORS["fill"](part, one))
+    back = put_back(steps, base, part)
+    if base.dtype.kind != "c":
+        return _chosen(taken, back, base)
+    real, imag = ([ON_TENSORS[name](x) for x in (taken, back, base)] for name in ("real", "imag"))
+    found: Tensor = ON_TENSORS["complex"](_chosen(*real), _chosen(*imag))
+    return found
+
+
+def _chosen(taken: Tensor, back: Tensor, base: Tensor) -> Tensor:
+    here = ON_TENSORS["not_equal"](taken, ON_TENSORS["zero_like"](taken))
+    found: Tensor = ON_TENSORS["where"](here, back, base)
+    return found
 
 
 def put_back(steps: Sequence[Step], like: Tensor, part: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ FORWARD: dict[str, dict[str, str]] = {
     "core::softmax": {"x": "r * (g - sum(g * r, axis=[axis], keepdims=True))"},
     "core::log_softmax": {"x": "g - sum(g * exp(r), axis=[axis], keepdims=True)"},
     "core::logsumexp": {
-        "x": "sum(g * exp(x - spread(r, x.shape, axis, keepdims)), axis=axis, keepdims=keepdims)"
+        "x": "sum(g * shares(x, r, axis, keepdims), axis=axis, keepdims=keepdims)"
     },
     "core::max": {
         "x": "sum(where((top := peaks(x, r, axis, keepdims)), g, 0), axis=axis, keepdims=keepdims) "
@@ -65,7 +65,7 @@ FORWARD: dict[str, dict[str, str]] = {
     },
     "core::std": {
         "x": "sum(g * deviation(x, axis, correction), axis=axis, keepdims=keepdims) "
-        "* (above(r) * 0.5 / (r + (r == 0)))"
+        "* (varying(r, x, axis) * 0.5 / (r + (r == 0)))"
     },
     "core::prod": {"x": "sum(g * prod_others(x, axis), axis=axis, keepdims=keepdims)"},
     "core::sort": {

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from polyop import tree
-from polyop.dispatch.context import reset_word, set_word, word
+from polyop.dispatch.context import set_word, word
 from polyop.errors import AutogradError, UsageError, UsageTypeError
 from polyop.layers.autograd.chosen import Argnums, Fn, by_leaves
 from polyop.layers.autograd.engine import refuse_complex, run
@@ -134,12 +134,13 @@ def recorded(func: Fn, leaves: Sequence[Any], build: Build, *, has_aux: bool) ->
     level = GradLevel()
     lifted = [_watch(level, i, leaf) for i, leaf in enumerate(leaves)]
     # As `enter_level` does it, whose block costs more than a small call.
-    token = set_word(level.inner_word())
+    outer = word()
     try:
+        set_word(level.inner_word())
         out = lending(level, func, *build(lifted))
     finally:
+        set_word(outer)
         level.end()
-        reset_word(token)
     out, aux = with_aux(out) if has_aux else (out, None)
     return Recorded(level, leaves, lifted, *taken_apart(out), aux)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from polyop import tree
-from polyop.dispatch.context import word
+from polyop.dispatch.context import Word, word
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import AutogradError, MissingGradientError
 from polyop.layers.autograd.author import RUNNING
@@ -71,6 +71,10 @@ class TapeLevel(LinearLevel):
 
     kind = "func.linearize"
     __slots__ = ()
+
+    def inner_word(self) -> Word:
+        """Give the word of the function: values are recorded outside as grad mode says there."""
+        return self.watched_word(self.outer)
 
     def run(self, op: OpOverload, args: Sequence[Any]) -> Any:
         """Run a call on what is inside the wrappers, and record it; a tangent has no history."""

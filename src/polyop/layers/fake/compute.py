@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, NoReturn
 
 from polyop import tree
 from polyop.dispatch.body import result_forms
-from polyop.dispatch.context import PLAIN, Word, reset_word, set_word, word
+from polyop.dispatch.context import PLAIN, Word, set_word, word
 from polyop.dispatch.operator import OpOverload
 from polyop.errors import ArgumentError, FakeError, ReturnError
-from polyop.layers.fake.rule import RuleContext, dynamic_env, note_failure
+from polyop.layers.fake.rule import RuleContext, dynamic_env, note_failure, note_used
 from polyop.lazy import load
 from polyop.schema.opaque import holds_reference, makes_objects
 from polyop.schema.tags import Tag
@@ -252,11 +252,8 @@ def _check_written(op: OpOverload, name: str, argument: Any, found: Any) -> None
         return
     sizes = zip(argument.shape, found.shape, strict=False)
     if len(argument.shape) != len(found.shape) or not all(a is b or a == b for a, b in sizes):
-        raise ArgumentError(
-            f"a result of shape {found.shape} cannot be written to one of shape {argument.shape}",
-            op=op._schema,
-            argument=name,
-        )
+        problem = f"a result of shape {found.shape} cannot be written to one of shape "
+        raise ArgumentError(f"{problem}{argument.shape}", op=op._schema, argument=name)
 
 
 # -- rules of authors ---------------------------------------------------------
@@ -279,14 +276,17 @@ def author_plan(op: OpOverload, rule: Callable[..., Any], source: Any) -> Plan:
         for i in op.objects:
             given[i] = load("polyop.objects.fakes:fakes_in")(space.mode, given[i])
         try:
-            token = set_word(_rule_word(space, context))
+            outer = word()
             try:
+                set_word(_rule_word(space, context))
                 out = call(*given)
             finally:
-                reset_word(token)
+                set_word(outer)
         except Exception as error:
             note_failure(space, context, error)
             raise
+        if context.used:
+            note_used()  # by the rule that called this one
         if lone and out.__class__ is Tensor and _is_in(out, space):  # as nearly all are
             return out.payload
         return _results(context, space, out)

@@ -10,6 +10,10 @@ In this order: the fake rule; a kernel at `Meta`; the decomposition; nothing,
 if the operator returns nothing new; a kernel that was put by hand at a key
 for all backends below autograd. A `custom_op`'s own function stands there too, and
 never answers: it looks into data (S146).
+
+The decomposition runs in place of the call, and is seen by whoever sees calls.
+Where a kernel goes before it, the call is one call, and the decomposition no
+more than its fake rule.
 """
 
 from __future__ import annotations
@@ -52,7 +56,7 @@ from polyop.layers.fake.compute import (
     current_space,
     space_in,
 )
-from polyop.layers.fake.kernels import as_rule, decomposed, decomposition, rule_kernel
+from polyop.layers.fake.kernels import as_rule, decomposed, decomposition, rule_kernel, stays_whole
 from polyop.schema.tags import Tag
 from polyop.tensor.meta import META_SPACE, Meta
 from polyop.tensor.storage import share
@@ -88,9 +92,11 @@ def make_handler(way: Way) -> Handler:
     plan = plan_of(op)
     if plan is None:
         composite = decomposition(op)
-        if composite is not None:
+        if composite is not None and not stays_whole(op):
             return decomposed(way, composite)
-        if not returns_arguments(op):
+        if composite is not None:
+            plan = op.note("fake of a whole", _plan_of_whole)
+        elif not returns_arguments(op):
             op.missing("fake", MissingFakeError)
     return generate(way, plan)
 
@@ -117,6 +123,13 @@ def _make_plan(op: OpOverload) -> Plan | None:
         return None
     by_hand = rule_kernel(op)
     return None if by_hand is None else author_plan(op, as_rule(op, by_hand), by_hand.source)
+
+
+def _plan_of_whole(op: OpOverload) -> Plan:
+    """Plan an operator that is one call, by what it is made of: nobody is to see that twice."""
+    composite = decomposition(op)
+    assert composite is not None
+    return author_plan(op, as_rule(op, composite), composite.source)
 
 
 def returns_arguments(op: OpOverload) -> bool:

@@ -23,6 +23,11 @@ def decomposition(op: OpOverload) -> Kernel | None:
     return kernel
 
 
+def stays_whole(op: OpOverload) -> bool:
+    """Tell whether a kernel goes before what an operator is made of, so a call is one call."""
+    return bool({DispatchKey.CPU, DispatchKey.CompositeExplicitAutograd} & set(op.kernels()))
+
+
 def decomposed(way: Way, kernel: Kernel) -> Handler:
     """Make the handler that runs a kernel made of operators, on the way as it is."""
     fn = kernel.fn

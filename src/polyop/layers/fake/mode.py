@@ -15,7 +15,7 @@ from polyop.devices import Device
 from polyop.dispatch.bits import GRAD, INFERENCE_TENSOR, SUBCLASS, WRAPPED
 from polyop.dispatch.context import Word, entered
 from polyop.dispatch.context import word as current_word
-from polyop.errors import FakeError, UsageError, UsageTypeError
+from polyop.errors import FakeError, UsageError, UsageTypeError, an
 from polyop.layers.fake.convert import symbolic_meta
 from polyop.lazy import load
 from polyop.symbolic import ShapeEnv
@@ -74,8 +74,15 @@ class FakeTensorMode(entered):
         return True
 
     def word(self) -> Word:
-        """Give the word to enter."""
-        return current_word().but(fake=self)
+        """Give the word to enter: a trace of other tensors records nothing there.
+
+        What is found out of the fakes of this mode are facts for its program. It
+        still meets looks at its own tensors.
+        """
+        now = current_word()
+        if now.fake is self or now.recorder is None:
+            return now.but(fake=self)
+        return now.but(fake=self, tracer=None, pre=(), probing=now.recorder)
 
     @contextmanager
     def traced_by(self, tracer: Any) -> Iterator[None]:
@@ -171,7 +178,7 @@ class FakeTensorMode(entered):
         """Make a wrapper of the same class around fakes."""
         if not hasattr(tensor, "__tensor_flatten__"):
             raise FakeError(
-                f"a {type(tensor).__name__} has no fake: only its class knows what is inside",
+                f"{an(type(tensor).__name__)} has no fake: only its class knows what is inside",
                 seen=repr(tensor),
                 fix="give the class __tensor_flatten__ and __tensor_unflatten__",
             )

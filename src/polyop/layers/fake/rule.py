@@ -63,9 +63,12 @@ class RuleContext:
 def dynamic_env(mode: Any, op: Any, source: Any) -> ShapeEnv:
     """Give the environment in which an operator makes its dynamic sizes.
 
+    The rule that calls it gives another size each time.
+
     Raises:
         DynamicOutputShapeError: the mode has none.
     """
+    note_used()
     if mode.shape_env is None:
         raise DynamicOutputShapeError(
             f"the result of {op.name()} has a size that depends on data",
@@ -75,6 +78,13 @@ def dynamic_env(mode: Any, op: Any, source: Any) -> ShapeEnv:
         )
     found: ShapeEnv = mode.shape_env
     return found
+
+
+def note_used() -> None:
+    """Let the running rule, if there is one, never be memoised again."""
+    running: RuleContext | None = word().rule
+    if running is not None:
+        running.used = True
 
 
 def get_ctx() -> RuleContext:

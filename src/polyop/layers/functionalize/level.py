@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from polyop import tree
-from polyop.dispatch.bind import dispatch
+from polyop.dispatch.bind import code_of, dispatch
 from polyop.dispatch.bits import FUNCTIONAL, FUNCTIONALIZE, GRAD, TENSOR_BITS, WRAPPED
 from polyop.dispatch.body import Form, Number, result_forms
 from polyop.dispatch.context import PLAIN, Word, run_under, word
 from polyop.dispatch.counts import bump_in
-from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.keys import DispatchKey, autograd_key_for
 from polyop.dispatch.operator import Handler, OpOverload
-from polyop.dispatch.resolve import Way
+from polyop.dispatch.resolve import Way, backends_of
 from polyop.dispatch.results import tensors_in
+from polyop.dispatch.table import Reason
 from polyop.errors import ArgumentError, MutationError
 from polyop.layers.functionalize.shared import is_shared, write_shared
 from polyop.layers.functionalize.storage import (
@@ -65,7 +66,7 @@ class FunctionalLevel(Level):
 
     def run(self, op: OpOverload, args: Sequence[Any]) -> Any:
         """Run a call on current values, and wrap what is new."""
-        if op._can_decompose():
+        if op._can_decompose() and _is_decomposed(op, args):
             n = len(op._schema.positional)
             names = [a.name for a in op._schema.keyword_only]
             return op.decompose(*args[:n], **dict(zip(names, args[n:], strict=True)))
@@ -219,6 +220,18 @@ class FunctionalLevel(Level):
         t = functional(record.storage, (*record.chain, Unknown(op)), self, value)
         t.version = share(args[position])
         return t
+
+
+def _is_decomposed(op: OpOverload, args: Sequence[Any]) -> bool:
+    """Tell whether a call runs what the operator is made of, as a plain one does (S86).
+
+    A view does in any case: what is written through it is put back by the views it is made of.
+    """
+    if op.is_view:
+        return True
+    backends = backends_of(code_of(args))
+    key = autograd_key_for(max(backends)) if backends else DispatchKey.Undefined
+    return op.table[key].reason is Reason.MATH
 
 
 def _check_fits(op: OpOverload, target: Tensor, new: Tensor) -> None:

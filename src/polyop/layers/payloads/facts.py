@@ -69,7 +69,8 @@ def _two_libraries(op: OpOverload, a: tuple[str, Held], b: tuple[str, Held]) -> 
         argument=f"{a[0]}, {b[0]}",
         declared="one library beside NumPy",
         seen=f"{a[0]}: {a[1]!r}; {b[0]}: {b[1]!r}",
-        fix=f"convert one, as with polyop.from_numpy({b[0]}.numpy()): NumPy's go with any",
+        fix="give the data of one as NumPy's array, which goes with any: "
+        f"polyop.from_array({b[0]}).numpy()",
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from polyop.devices import CPU
 from polyop.dispatch.bits import GRAD, INFERENCE, INFERENCE_TENSOR, NO_GRAD
 from polyop.dispatch.operator import Handler, OpOverload
 from polyop.errors import MutationError
@@ -24,6 +25,7 @@ from polyop.layers.payloads.answers import (
 )
 from polyop.layers.payloads.facts import described, fact, library_in, mapped, tensors
 from polyop.layers.payloads.plan import Plan, plan
+from polyop.ops.factories import on_meta
 from polyop.ops.pointwise import warn_lost
 from polyop.payloads.exchange import from_numpy
 from polyop.payloads.held import Held, Taken, of_held
@@ -32,7 +34,7 @@ from polyop.payloads.native import Call
 from polyop.schema.tags import Tag
 from polyop.tensor.meta import Meta
 from polyop.tensor.storage import bump, share
-from polyop.tensor.tensor import Tensor, is_differentiable
+from polyop.tensor.tensor import Tensor, is_differentiable, of_meta
 
 
 def handler_of(op: OpOverload, code: int) -> Handler:
@@ -46,6 +48,8 @@ def handler_of(op: OpOverload, code: int) -> Handler:
 def _run(found: Plan, more: int, *args: Any) -> Any:
     library, like = library_in(found.op, args)
     request = Request(found, library, like, args, described(found, args))
+    if _is_moved(request) and on_meta(request.wanted.device):
+        return of_meta(request.wanted)  # made without data, whatever the library
     out = answer(request)
     forms = found.forms
     if len(forms) == 1:
@@ -53,6 +57,14 @@ def _run(found: Plan, more: int, *args: Any) -> Any:
     metas = [None] * len(forms) if request.wanted is None else request.wanted
     triples = zip(forms, out, metas, strict=True)
     return tuple([_wrapped(request, form, o, w, more) for form, o, w in triples])
+
+
+def _is_moved(request: Request) -> bool:
+    """Tell whether the result is asked for on another device than the CPU and the arrays'."""
+    wanted = request.wanted
+    if wanted.__class__ is not Meta or wanted.device is CPU:
+        return False
+    return wanted.device is not request.library.device(request.like)
 
 
 # -- results --------------------------------------------------------------------------------

@@ -6,24 +6,32 @@ plain stores: one frame, and no loop over arguments (PERFORMANCE section 9).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from polyop.dispatch.below import below_passed, whole_of
-from polyop.dispatch.bits import FAKE, FAKE_MODE, TENSOR_BITS, TRACE
+from polyop.dispatch.bits import BATCHED, FAKE, FAKE_MODE, FUNCTIONAL, LIFTED, TENSOR_BITS, TRACE
 from polyop.dispatch.body import result_forms
-from polyop.dispatch.keys import DispatchKey
+from polyop.dispatch.context import run_under, set_word, word
+from polyop.dispatch.entry import BACKEND_KEYS
 from polyop.dispatch.keyset import DispatchKeySet
 from polyop.dispatch.operator import Handler, OpOverload
-from polyop.dispatch.resolve import Way, keyset_of
+from polyop.dispatch.parts import PARTS
+from polyop.dispatch.resolve import Way, keyset_of, way_of
+from polyop.dispatch.results import tensors_in
+from polyop.dispatch.table import Kernel
 from polyop.dispatch.write import Shape, base_scope, indent, make_function, shape_of, spelled_tuple
-from polyop.errors import MissingRuleError
+from polyop.errors import CaptureError, MissingRuleError
 from polyop.graph import Node
 from polyop.graph.node import CALL_FUNCTION
 from polyop.layers.fake.compute import by_name
-from polyop.layers.fake.kernels import decomposed, decomposition
+from polyop.layers.fake.kernels import decomposed, decomposition, stays_whole
 from polyop.layers.trace.tracer import FAILURES, describe
 from polyop.schema.values import thaw
 from polyop.tensor.tensor import Tensor
+
+#: What levels wrap, vmap's apart: a call with it comes here if a kernel named a backend itself.
+BEYOND = LIFTED | FUNCTIONAL
 
 
 class TraceLayer:
@@ -33,21 +41,67 @@ class TraceLayer:
         """Give the handler, if a trace records."""
         if not way.code & TRACE:
             return None
+        if way.code & BEYOND and not way.code & BATCHED:
+            return lambda *values: off_levels(way, values)
         composite = decomposition(way.op)
-        if composite is not None and not _has_own_kernel(way.op):
+        if composite is not None and not stays_whole(way.op):
             # What it is made of is recorded instead (S209).
             return decomposed(way, composite)
         target = below_passed(way.op, way.keys, plain_keys(way.code))
         return generate(way, target)
 
 
+def off_levels(way: Way, values: Sequence[Any]) -> Any:
+    """Record a call on what is inside of the innermost level, which a kernel passed by (S103).
+
+    Raises:
+        CaptureError: a tangent goes with it.
+    """
+    level = innermost_of(values)
+    if level.kind == "func.functionalize" and way.op._schema.is_mutable:
+        return level.run(way.op, values)  # nobody else knows what is written
+    refuse_lost(way.op, level, values)
+    given = [level.peel(value) for value in values]
+    outer = word()
+    try:
+        set_word(level.below())
+        code = PARTS.code_of(given) | word()
+        result = way_of(way.op, int(code), way.keys, ours=True).handler()(*given)
+    finally:
+        set_word(outer)
+    if level.kind == "func.functionalize":
+        return level.wrap(result)
+    written = zip(given, values, strict=True)
+    return next((value for inside, value in written if inside is result is not None), result)
+
+
+def innermost_of(values: Sequence[Any]) -> Any:
+    """Give the deepest level among the tensors of a call."""
+    levels = [t.payload.level for t in tensors_in(values) if t.keys & BEYOND]
+    return max(levels, key=lambda level: level.depth)
+
+
+def refuse_lost(op: OpOverload, level: Any, values: Sequence[Any]) -> None:
+    """Refuse what a level has to follow.
+
+    Raises:
+        CaptureError: a tensor of it has a tangent.
+    """
+    own = [t for t in tensors_in(values) if t.keys & BEYOND and t.payload.level is level]
+    if any(getattr(t.payload, "tangent", None) is not None for t in own):
+        raise CaptureError(
+            f"a kernel calls {op.name()} at a backend, past {level.kind}, and no program can say "
+            "what becomes of the tangent there",
+            op=op._schema,
+            source=op.source,
+            fix="let the kernel go on with keyset & after_autograd_keys, or trace the function "
+            f"without {level.kind}",
+        )
+
+
 def plain_keys(code: int) -> DispatchKeySet:
     """Give the keys of a call of the same tensors where nothing is active."""
     return keyset_of(code & TENSOR_BITS)
-
-
-def _has_own_kernel(op: OpOverload) -> bool:
-    return bool({DispatchKey.CPU, DispatchKey.CompositeExplicitAutograd} & set(op.kernels()))
 
 
 def generate(way: Way, target: OpOverload) -> Handler:
@@ -65,6 +119,7 @@ def generate(way: Way, target: OpOverload) -> Handler:
         "_tr = word().tracer",
         "if _tr.table and listed in _tr.table: "
         f"return instead(_tr, listed, {spelled_tuple(shape.names)})",
+        *before_text(op, shape),
         f"try: _r = below({', '.join(shape.names)})",
         "except FAILURES as _e: _tr.note_failure(_e); raise",
         "_g = _tr.graph",
@@ -80,16 +135,42 @@ def generate(way: Way, target: OpOverload) -> Handler:
     return make_function(text, scope, op._opname, [a.name for a in op._schema.arguments])
 
 
+def before_text(op: OpOverload, shape: Shape) -> list[str]:
+    """Lines that tell the trace what is going to be written."""
+    lines = []
+    for i, (argument, kind) in enumerate(zip(op._schema.arguments, shape.kinds, strict=True)):
+        if argument.is_write and kind == "tensor":
+            lines.append(f"_tr.before_write(a{i})")
+        elif argument.is_write and kind in {"tensor?", "tensor[]", "tensor?[]"}:
+            listed = f"[a{i}]" if kind == "tensor?" else f"a{i}"
+            lines += [f"for _y in {listed}:", "    if _y is not None: _tr.before_write(_y)"]
+    return lines
+
+
 def _below(way: Way) -> Handler:
     """Give the handler below; what it misses is an error of the call, which a table may spare."""
     try:
-        return way.handler()
+        return _unseen(way) if _goes_on(way) else way.handler()
     except MissingRuleError:
 
         def missing(*values: Any) -> Any:
             return way.handler()(*values)
 
         return missing
+
+
+def _goes_on(way: Way) -> bool:
+    """Tell whether the kernel below is a step on the way, as one at BackendSelect is."""
+    if way.code & (FAKE | FAKE_MODE) or not way.steps:
+        return False
+    key, step = way.steps[-1]
+    return isinstance(step, Kernel) and key not in BACKEND_KEYS
+
+
+def _unseen(way: Way) -> Handler:
+    """Give the handler below, whose calls are part of the one that is recorded."""
+    handler = way.handler()
+    return lambda *values: run_under(word().but(tracer=None), handler, *values)
 
 
 def instead(tracer: Any, op: OpOverload, values: tuple[Any, ...]) -> Any:

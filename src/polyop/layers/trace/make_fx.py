@@ -18,10 +18,11 @@ from polyop.graph.node import identifier
 from polyop.layers.fake.mode import FakeTensorMode, mode_inside
 from polyop.layers.trace.callers import Callers
 from polyop.layers.trace.guarded import SizeGuards, answers_of, guarded, refuse_same
+from polyop.layers.trace.kinds import refuse_kind
 from polyop.layers.trace.nested import refuse_lost_writes
 from polyop.layers.trace.outside import is_outside, levels_outside, share_as_outside
 from polyop.layers.trace.proxy import PreDispatchModule, ProxyMode
-from polyop.layers.trace.tracer import Tracer, refuse_kind
+from polyop.layers.trace.tracer import Tracer
 from polyop.layers.trace.wrappers import inside, put_together, taken_apart
 from polyop.lazy import load
 from polyop.schema.opaque import is_input
@@ -125,8 +126,8 @@ def _traced(
     callers = [x for _, x in parts]
     asked = Callers(tracer, zip(inputs, callers, strict=True) if own is None else None)
     traced = nullcontext() if mode is None or mode is found else mode.traced_by(tracer)
-    with traced, answering(asked):
-        result = inside(run_under(under, f, *given))
+    with traced:
+        result = answering(asked, lambda: inside(run_under(under, f, *given)))
     real = zip([x for _, x in parts], inputs, strict=True) if tracing_mode == "real" else ()
     refuse_lost_writes(outer, tracer, [*real])
     for leaf in tree.leaves(result):

@@ -20,6 +20,7 @@ from polyop.dispatch.modes import DispatchMode
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.pre_dispatch import with_pre_dispatch
 from polyop.dispatch.resolve import keyset_of
+from polyop.dispatch.results import tensors_in
 from polyop.graph import GraphModule
 from polyop.graph.node import CALL_FUNCTION
 from polyop.layers.autocast import autocast, autocast_dtypes
@@ -50,9 +51,10 @@ class ProxyMode(DispatchMode):
         if types:
             # A graph knows no classes of tensors. What the class does is recorded where it does
             # it: below autograd, and below autocast.
-            self.note_grad(word().grad)
-            self.note_autocast({})
-            return run_under(word().but(tracer=self.tracer), op, *args, **given)
+            return run_under(self.beneath(), op, *args, **given)
+        if op._schema.is_mutable:
+            for tensor in tensors_in((args, given)):
+                self.tracer.before_write(tensor)
         try:
             result = op(*args, **given)
         except FAILURES as error:
@@ -61,6 +63,14 @@ class ProxyMode(DispatchMode):
         self.note(word())
         self.tracer.record(_called(op, args, given), args, given, _inside(result))
         return result
+
+    def beneath(self) -> Word:
+        """Give the word in which calls below autograd and autocast are recorded."""
+        now = word()
+        self.note_grad(now.grad)
+        self.note_autocast({})
+        others = tuple([None if mode is self else mode for mode in now.pre])
+        return now.but(tracer=self.tracer, pre=others if any(others) else ())
 
     def note(self, now: Word) -> None:
         """Add nodes that set grad mode and autocast, if they are not what they were."""

@@ -2,26 +2,24 @@
 
 A tensor knows the newest node that made it; whether that node is of this
 graph is asked at each use, since tensors outlive their traces. A tensor from
-elsewhere becomes a constant of the program.
+elsewhere becomes a constant of the program, and what the function makes of data
+a copy of one (`made.py`).
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
 from typing import Any, NoReturn
 
-import numpy as np
-
 from polyop import tree
-from polyop.devices import Device
 from polyop.dispatch.bits import BATCHED
 from polyop.dispatch.context import word
 from polyop.dispatch.objects import is_fake_object
 from polyop.errors import CaptureError, DataDependentOutputError, FakeError, MissingFakeError
 from polyop.graph import Graph, GraphModule, Node
 from polyop.graph.node import CALL_FUNCTION, GET_ATTR, PLACEHOLDER, collect
+from polyop.layers.trace.made import MadeData
 from polyop.layers.trace.sizes import Sizes, add_assertions
 from polyop.lazy import load
 from polyop.schema.opaque import VALUE, is_input, is_reference, opaque_type
@@ -44,14 +42,14 @@ class Tracer:
 
     Attributes:
         constants: the values of the `get_attr` nodes, by name.
-        failure: the first error that the trace raised, and its function alone would not; the
-            function may catch it, and what it does then is no part of any program.
+        made: the tensors that the function makes of data (`made.py`).
+        failure: the first error of the trace itself; a function that catches it makes no program.
         inner: the graphs of traces that ran inside this one (`nested.py`).
         stray: the error for a thread that computes with its tensors and is not seen.
         knows_layouts: whether the program is only for inputs that lie as those of the trace.
         runs_once: whether what it records runs once, in the call that it records.
         whole_calls: whether a call on which an author's kernel acts above the trace is one node.
-        around: these calls (`whole.py`).
+        around, acting: these calls, and the operator of the one that runs (`whole.py`).
         asked: what was asked of tensors besides shape, dtype and device, here and in traces inside.
     """
 
@@ -59,6 +57,7 @@ class Tracer:
     knows_layouts = False
     runs_once = False
     whole_calls = True
+    acting: Any = None
 
     def __init__(
         self,
@@ -71,6 +70,7 @@ class Tracer:
         self.graph = Graph() if graph is None else graph
         self.table = table or {}
         self.constants: dict[str, Any] = {}
+        self.made = MadeData()
         self.sizes = Sizes(self.graph)
         self._lifted: dict[int, tuple[Tensor, Node]] = {}
         if outside is None:
@@ -128,6 +128,7 @@ class Tracer:
         name = f"_tensor_constant{len(self._lifted)}"
         self.constants[name] = tensor
         node = self.graph.create_node(GET_ATTR, name, val=describe(tensor))
+        node = self.made.copied(self.graph, tensor, node)
         # The tensor is kept, so its id stays its own; its `graph_node` may be another trace's.
         self._lifted[id(tensor)] = (tensor, node)
         return node
@@ -144,7 +145,22 @@ class Tracer:
 
     def written_constants(self) -> list[Tensor]:
         """Give the tensors from elsewhere that calls of this trace wrote."""
-        return [tensor for tensor, node in self._lifted.values() if node.op != GET_ATTR]
+        found = [tensor for tensor, node in self._lifted.values() if node.op != GET_ATTR]
+        return [tensor for tensor in found if tensor not in self.made]
+
+    def note_made(self, tensor: Tensor, *, shared: bool) -> None:
+        """Note a tensor that the function makes of data; what runs once is to have it itself."""
+        if not self.runs_once:
+            self.made.add(tensor, shared=shared)
+
+    def before_write(self, tensor: Tensor) -> None:
+        """Give a tensor that the function made its node while it has the data of that time."""
+        if tensor in self.made:
+            self.node_of(tensor)
+
+    def keep_copied(self, node: Node, tensor: Tensor, at_first: Tensor) -> None:
+        """Let a constant that the program copies at each run be what the tensor held at first."""
+        self.constants[node.target] = at_first
 
     def stand_in(self, tensor: Tensor) -> Tensor:
         """Give the fake of a tensor from outside, whose node is a constant."""
@@ -290,7 +306,8 @@ class Tracer:
             DataDependentOutputError: the tensor was computed in the trace.
         """
         payload = tensor.payload
-        if not self.is_tracked(tensor) and not hasattr(payload, "look"):
+        held = not self.is_tracked(tensor) and not hasattr(payload, "look")
+        if held and not self.made.is_behind(tensor):
             return payload
         error = DataDependentOutputError(
             f"{what}() looks at the data of a traced tensor, which is known only at run time",
@@ -344,35 +361,14 @@ class Tracer:
             add_assertions(self.sizes, env)
         leaves, spec = tree.flatten(result)
         self.graph.output(tree.unflatten(spec, [self.value(leaf) for leaf in leaves]))
+        for kept in self.made.settle(self.graph):
+            self.keep_copied(*kept)
         if self.around:
             load("polyop.layers.trace.whole:settle")(self.graph, self.around)
         return GraphModule(self.constants, self.graph, class_name)
 
 
 _PLAIN = frozenset({int, float, bool, str, complex, type(None)})
-#: Results that a program gives as they are.
-_CONSTANTS = (int, float, complex, str, bytes, np.generic, np.dtype, Device, Enum)
-
-
-def refuse_kind(result: Any, source: object = "") -> None:
-    """Refuse a result that may hold tensors of the trace, or be another object at each call.
-
-    Args:
-        result: one that is no container.
-        source: where the function is written.
-
-    Raises:
-        CaptureError: it is no tensor, number or opaque object.
-    """
-    if isinstance(result, (Tensor, *_CONSTANTS)) or is_symbolic(result):
-        return
-    if opaque_type(result.__class__) is None:
-        raise CaptureError(
-            "a result is no tensor, number or container of them",
-            seen=type(result).__name__,
-            source=source,
-            fix="return what it gives, or is made of",
-        )
 
 
 def real_object(value: Any) -> Any:

@@ -14,18 +14,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from polyop import tree
 from polyop.dispatch.below import ABOVE_TRACES, Below, below_passed, whole_of
 from polyop.dispatch.bits import MODES, SUBCLASS, TRACE, WRAPPED
 from polyop.dispatch.context import word
-from polyop.dispatch.operator import Handler, OperatorBase, OpOverload
+from polyop.dispatch.operator import ACTS, Handler, OperatorBase, OpOverload
 from polyop.dispatch.resolve import Way
 from polyop.dispatch.results import tensors_in
 from polyop.dispatch.shortened import shortened
 from polyop.errors import CaptureError
 from polyop.graph import Graph, Node
 from polyop.graph.node import CALL_FUNCTION, GET_ATTR, PLACEHOLDER, inputs_of
-from polyop.graph.purity import is_impure
+from polyop.graph.purity import is_impure, may_alias
 from polyop.layers.trace.handlers import plain_keys
+from polyop.layers.trace.sizes import assert_holds, sym_size
+from polyop.schema.tags import Tag
+from polyop.symbolic import SymInt
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +99,12 @@ class Whole:
         """Run it on values, and record it."""
         given, named = tracer.value(self.args), tracer.value(self.kwargs)
         tensors = [(t, tracer.node_of(t)) for t in tensors_in(values)]
-        before = tracer.graph.last
-        result = run(*values)
+        before, around = tracer.graph.last, tracer.acting
+        tracer.acting = self.op
+        try:
+            result = run(*values)
+        finally:
+            tracer.acting = around
         found = [*tensors_in(result)]
         inside = [tracer.made_node(t) for t in found]
         for tensor, node in tensors:
@@ -142,6 +150,7 @@ class Inside:
         made: for those that made the results, the nodes by which these are known now.
         own: the calls of operators, and what is made of their results; sizes of inputs are not.
         about: sizes of the results, and what is asserted of them.
+        moved: those sizes that were taken of what made a result, and where the result has them.
     """
 
     def __init__(self, call: Around) -> None:
@@ -152,6 +161,7 @@ class Inside:
         self.made = {node: now for node, now in call.results if node is not None}
         self.own: dict[Node, None] = {}
         self.about: dict[Node, None] = {}
+        self.moved: dict[Node, tuple[Node, int]] = {}
         for node in self.nodes:
             if node.op not in {PLACEHOLDER, GET_ATTR}:
                 self._place(node)
@@ -159,16 +169,33 @@ class Inside:
     def _place(self, node: Node) -> None:
         given = [n for n in inputs_of(node) if n in self.own or n in self.about]
         calls = isinstance(node.target, OperatorBase)
-        if given and not calls and all(n in self.made or n in self.about for n in given):
+        if node.target is sym_size and (place := self._size_of(node)) is not None:
+            self.moved[node] = place
+            self.about[node] = None
+        elif given and not calls and all(n in self.made or n in self.about for n in given):
             self.about[node] = None
         elif given or calls or is_impure(node):
             self.own[node] = None
 
+    def _size_of(self, size: Node) -> tuple[Node, int] | None:
+        """Give a result, and the axis of it, that has the size of a tensor inside."""
+        if size.args[0] not in self.own or size.args[0] in self.made:
+            return None
+        for _, now in self.call.results:
+            for axis, n in enumerate(getattr(now.val, "shape", ())):
+                if n.__class__ is SymInt and n.expr == size.val.expr:
+                    return now, axis
+        return None
+
     def is_read(self) -> bool:
-        """Tell whether something but the results is read outside, or asserted."""
+        """Tell whether something but the results is read outside, or done beside them.
+
+        What is asserted of sizes that no result has, the kernel sees to when it runs.
+        """
+        inside = self.own.keys() | self.moved.keys()
         return any(
-            (node not in self.made and any(user not in self.own for user in node.users))
-            or (is_impure(node) and not isinstance(node.target, OperatorBase))
+            (node not in self.made and any(user not in inside for user in node.users))
+            or (is_impure(node) and not _is_own(node.target))
             for node in self.own
         )
 
@@ -193,15 +220,36 @@ class Inside:
         )
 
     def close(self, graph: Graph, gone: set[Node]) -> None:
-        """Leave the call alone."""
+        """Leave the call alone; if the kernel draws or writes, passes are to leave it too."""
+        target = self.call.node.target
+        if isinstance(target, OpOverload) and any(map(self._acts, self.own)):
+            target.notes[ACTS] = True
         for node, now in self.made.items():
             for user in [user for user in node.users if user not in self.own]:
                 user.replace_input_with(node, now)
+        for node, place in self.moved.items():
+            node.replace_input_with(node.args[0], place[0])
+            node.args = place
         last = self.call.last
         for node in self.about:
             graph.move_after(last, node)
             last = node
         _erase(graph, [node for node in self.nodes if node not in self.about], gone)
+
+    def _acts(self, node: Node) -> bool:
+        """Tell whether a node draws, or writes what was there before the call."""
+        if node.target is assert_holds or not is_impure(node):
+            return False
+        schema = getattr(node.target, "_schema", None)
+        if not getattr(schema, "is_mutable", False) or _draws(node):
+            return True
+        pending = _aliased(node, written=True)
+        while pending:
+            written = pending.pop()
+            if written not in self.own:
+                return True
+            pending += _aliased(written) if may_alias(written) else []
+        return False
 
     def open(self, graph: Graph, gone: set[Node]) -> None:
         """Let what was recorded inside stand for the call."""
@@ -209,6 +257,26 @@ class Inside:
             assert node is not None  # else it stays
             now.replace_all_uses_with(node)
         _erase(graph, self.taken, gone)
+
+
+def _draws(node: Node) -> bool:
+    return Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _aliased(node: Node, *, written: bool = False) -> list[Node]:
+    """List the inputs that results may share memory with, or that are written alone."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or Tag.maybe_aliasing_or_mutating in node.target.tags:
+        return [*inputs_of(node)]
+    given = dict(zip([a.name for a in schema.arguments], node.args, strict=False)) | node.kwargs
+    chosen = [a for a in schema.arguments if a.is_write or (a.alias_info and not written)]
+    found = [given.get(a.name) for a in chosen]
+    return [leaf for leaf in tree.leaves(found) if isinstance(leaf, Node)]
+
+
+def _is_own(target: Any) -> bool:
+    """Tell whether a kernel does again what a node of it did."""
+    return isinstance(target, OperatorBase) or target is assert_holds
 
 
 def _from(before: Node, last: Node) -> list[Node]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from polyop import tree
 from polyop.dispatch.bits import GRAD, SUBCLASS
-from polyop.errors import UsageTypeError
+from polyop.errors import UsageTypeError, an
 from polyop.tensor.subclass import inner_tensors, is_traceable_wrapper_subclass, map_inner
 from polyop.tensor.tensor import Tensor
 
@@ -63,7 +63,8 @@ def is_subclass(leaf: Any) -> bool:
 def _check(leaf: Tensor) -> None:
     if not is_traceable_wrapper_subclass(leaf):
         raise UsageTypeError(
-            f"a {type(leaf).__name__} is an input or result of a trace, which knows plain tensors",
+            f"{an(type(leaf).__name__)} is an input or result of a trace, which knows plain "
+            "tensors",
             seen=repr(leaf),
             fix=f"give {type(leaf).__name__} the methods __tensor_flatten__ and "
             "__tensor_unflatten__",

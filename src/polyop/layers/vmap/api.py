@@ -89,12 +89,15 @@ def _mapped(spec: Spec) -> Callable[..., Any]:
                 record.value, record.axis, record.level = x, 0, level
                 given = Tensor()
                 given.payload, given.keys, given.version = record, BATCHED, 0
-                token = set_word(inside)
                 try:
+                    token = set_word(inside)
                     out = func(given)
-                finally:
+                except BaseException:
+                    set_word(outer)
                     level.alive, level._below = False, None
-                    reset_word(token)
+                    raise
+                reset_word(token)
+                level.alive, level._below = False, None
                 if out.__class__ is Tensor:
                     record = out.payload
                     if record.__class__ is Batch and record.level is level and record.axis == 0:
@@ -158,12 +161,13 @@ def _run_tensors(
     given = [
         x if dim is None else batched(x, dim, level) for x, dim in zip(args, dims, strict=True)
     ]
-    token = set_word(level.inner_word())
+    outer = word()
     try:
+        set_word(level.inner_word())
         out = spec.func(*given, **kwargs)
     finally:
+        set_word(outer)
         level.end()
-        reset_word(token)
     return _given(spec, out, level)
 
 
@@ -178,12 +182,13 @@ def _run(
     if chunk is not None:
         CHUNKS[id(level)] = chunk
     leaves = [x.value if x.axis is None else batched(x.value, x.axis, level) for x in inputs]
-    token = set_word(level.inner_word())
+    outer = word()
     try:
+        set_word(level.inner_word())
         out = spec.func(*unflatten(structure, leaves), **kwargs)
     finally:
+        set_word(outer)
         level.end()
-        reset_word(token)
         CHUNKS.pop(id(level), None)
     return _given(spec, out, level)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 from polyop import tree
 from polyop.dispatch.bits import BATCHED
 from polyop.dispatch.body import result_forms
-from polyop.dispatch.context import reset_word, set_word
+from polyop.dispatch.context import set_word, word
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import converted, describe
 from polyop.errors import VmapError
@@ -48,8 +48,9 @@ def run_rule(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
     except KeyError:
         known = op.note("vmap rule", _known)
     values, dims = peel_all(level, op, args)
-    token = set_word(level.below())
+    outer = word()
     try:
+        set_word(level.below())
         if known.named:
             given = _called(known, level, values, dims)
         else:
@@ -58,7 +59,7 @@ def run_rule(level: VmapLevel, op: OpOverload, args: Sequence[Any]) -> Any:
         note_rule(error, op, "vmap rule")
         raise
     finally:
-        reset_word(token)
+        set_word(outer)
     if not isinstance(given, tuple) or len(given) != 2:
         _refuse(op, "must return two values", "(output, out_dims)", describe(given))
     output, out_dims = given
