@@ -52,12 +52,9 @@ def _other(name: str, dtype: DType, table: dict[str, DType]) -> DType:
     """
     found = table.get(dtype.name)
     if found is None:
-        raise ArgumentError(
-            f"core::{name} takes {' or '.join(table)}",
-            op=f"core::{name}",
-            seen=dtype.name,
-            fix="convert it with .astype(...)",
-        )
+        problem = f"core::{name} takes {' or '.join(table)}"
+        fix = "convert it with .astype(...)"
+        raise ArgumentError(problem, op=f"core::{name}", seen=dtype.name, fix=fix)
     return found
 
 

@@ -241,18 +241,13 @@ def _widths(given: Any, ndim: int) -> list[list[int]]:
     try:
         numbers = np.asarray(given)
         # A fraction would be cut off; what NumPy knows no dtype for may be an integer's symbol.
-        pairs = numbers.astype(
-            np.int64, casting="unsafe" if numbers.dtype == object else "same_kind"
-        )
+        casting: Any = "unsafe" if numbers.dtype == object else "same_kind"
+        pairs = numbers.astype(np.int64, casting=casting)
         found: list[list[int]] = np.broadcast_to(pairs, (ndim, 2)).tolist()
     except (TypeError, ValueError, OverflowError):
-        refuse(
-            "pad",
-            "the widths are one number, one pair, or a pair for each axis",
-            argument="pad_width",
-            declared=f"integers that broadcast to {ndim} pairs",
-            seen=given,
-        )
+        problem = "the widths are one number, one pair, or a pair for each axis"
+        declared = f"integers that broadcast to {ndim} pairs"
+        refuse("pad", problem, argument="pad_width", declared=declared, seen=given)
     return found
 
 
@@ -377,10 +372,8 @@ def roll(x: Any, /, shift: Any, *, axis: Any = None) -> Any:
     if axis is None:
         return reshape(_rolled(reshape(x, [-1]), sum(shifts), 0), list(x.shape))
     axes = [axis] if isinstance(axis, int) else list(axis)
-    if len(shifts) == 1:
-        shifts = shifts * len(axes)
-    if len(axes) == 1:
-        axes = axes * len(shifts)
+    shifts = shifts * len(axes) if len(shifts) == 1 else shifts
+    axes = axes * len(shifts) if len(axes) == 1 else axes
     if len(axes) != len(shifts):
         refuse("roll", "there is one shift for each axis", declared=axes, seen=shifts)
     for by, at in zip(shifts, axes, strict=True):  # an axis may come twice
