@@ -60,3 +60,12 @@ def test_a_result_without_history_when_it_is_made_again() -> None:
     out = polyop.compile(f, fullgraph=True)(X, b)
     (found,) = polyop.autograd.grad(out, [b], create_graph=True, allow_unused=True)
     assert found is None or not found.numpy().any()
+
+
+def test_a_tensor_from_outside_as_a_result() -> None:
+    """S211: beside a result with a gradient it is a constant of the forward half."""
+    outside = polyop.tensor([1.0])
+    x = polyop.tensor([2.0], requires_grad=True)
+    y, given = polyop.compile(lambda x: (x * x, outside), fullgraph=True)(x)
+    y.sum().backward()
+    assert (given.tolist(), x.grad.tolist()) == ([1.0], [4.0])

@@ -193,6 +193,7 @@ def test_casts_are_numpys(dtype: str) -> None:
 def test_small_floats_are_known() -> None:
     """Questions about dtypes are answered for `ml_dtypes` too."""
     assert polyop.finfo(polyop.bfloat16).bits == 16
+    assert polyop.finfo(polyop.float8_e5m2).max == 57344.0
     assert polyop.isdtype(polyop.bfloat16, "real floating")
     assert not polyop.isdtype(polyop.bfloat16, "integral")
     with pytest.raises(UsageError, match="no such kind"):

@@ -156,3 +156,12 @@ def test_a_tensor_fills_each_element_of_a_batch() -> None:
     """S155: so does what is filled with a tensor, beside a batched one."""
     fill: Fn = lambda x: polyop.full_like(x, polyop.tensor(2.0)).add_(x)  # noqa: E731 - as it is
     assert polyop.vmap(fill)(polyop.ones(3, 2)).tolist() == [[3.0, 3.0]] * 3
+
+
+def test_tangents_move_with_their_tensors() -> None:
+    """S143: the move is linear, so a tangent goes to the same device."""
+    x = polyop.tensor([1.0, 2.0])
+    moved = polyop.func.jvp(lambda a: a.to_device("meta"), (x,), (x,))
+    assert [str(t.device) for t in moved] == ["meta", "meta"]
+    value, push = polyop.func.linearize(lambda a: a * a.to_device("meta").ndim, x)
+    assert value.tolist() == push(x).tolist() == [1.0, 2.0]

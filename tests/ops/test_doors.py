@@ -100,3 +100,22 @@ def test_only_numbers_become_tensors(make: Fn, array: Any) -> None:
     """S200: text, objects, times and records are refused by what makes tensors of data."""
     with pytest.raises(UsageTypeError, match="no array of numbers"):
         make(array)
+
+
+class Failing(DispatchMode):
+    """Raises an error of its own."""
+
+    def __dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise ValueError("mine")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda: polyop.hstack(x for x in [X, X]), lambda: polyop.broadcast_arrays(X, np.ones(2))],
+    ids=["generator", "array"],
+)
+def test_what_somebody_else_raises_stays(call: Fn) -> None:
+    """S2: an error that no code of ours met is not about the arguments."""
+    call()
+    with pytest.raises(ValueError, match=r"^mine$"), Failing():
+        call()

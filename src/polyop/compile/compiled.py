@@ -19,7 +19,6 @@ from polyop.compile.capture import Captured, LacksGrads, capture, refuse_late_wr
 from polyop.compile.cuts import run_in_parts
 from polyop.compile.kinds import describe_call, is_odd, is_plain, static
 from polyop.compile.lasting import program_of
-from polyop.compile.opened import opened, run_opened
 from polyop.compile.outlines import Inward
 from polyop.compile.program import Program, run_program
 from polyop.compile.quick import Quick, quick_of
@@ -183,10 +182,6 @@ class CompiledFunction:
         changes = CAPTURED_CHANGES[0]
         if changes != self._changes:
             self._forget(changes)
-        inside = opened(leaves) if fn is self.fn else None
-        found = NotImplemented if inside is None else run_opened(self, inside, fn, leaves, spec)
-        if found is not NotImplemented:
-            return found
         if self._has_dead:
             with self._lock:
                 self._has_dead = False

@@ -15,7 +15,7 @@ def split(
     output = whole.graph.output_node
     assert output is not None
     results, grads = output.args[0]
-    first, second = _halves(whole.graph, last)
+    first, second = _with_results(*_halves(whole.graph, last), results)
     needed = _crossing(second, grads, set(first))
     forward = _forward(first, results, needed, parameters)
     backward = _backward(second, grads, needed)
@@ -35,6 +35,20 @@ def _halves(graph: Graph, last: Node) -> tuple[list[Node], list[Node]]:
         if node is last:
             here = second
     return first, second
+
+
+def _with_results(
+    first: list[Node], second: list[Node], results: Any
+) -> tuple[list[Node], list[Node]]:
+    """Bring what results are made of into the first half: constants become nodes when asked for."""
+    late, waiting = set(), [r for r in results if isinstance(r, Node)]
+    behind = set(second)
+    while waiting:
+        node = waiting.pop()
+        if node in behind and node not in late:
+            late.add(node)
+            waiting += node.all_input_nodes
+    return [*first, *(n for n in second if n in late)], [n for n in second if n not in late]
 
 
 def _crossing(second: Sequence[Node], grads: Any, first: set[Node]) -> list[Node]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from functools import update_wrapper
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from polyop.dispatch.class_slots import PREFIX
@@ -54,7 +55,9 @@ def fitted(op: OpOverload, places: Collection[Place], kernel: Kernel) -> Kernel:
     if kernel.fn is None or op.is_builtin or kernel.payload or kernel.takes_op:
         return kernel
     place = next(iter(places), None)
-    given = None if place is None else _given(op._schema, place, keyset=kernel.with_keyset)
+    if place is None or _is_plain(kernel.fn, op._schema, place, keyset=kernel.with_keyset):
+        return kernel
+    given = _given(op._schema, place, keyset=kernel.with_keyset)
     if given is None:
         return kernel
     return kernel._replace(fn=checked(op._schema, given, kernel.fn, kernel.source))
@@ -64,6 +67,26 @@ def checked(schema: FunctionSchema, given: Given, fn: Fn, source: Source) -> Fn:
     """Give a function, behind `Unfit` if it does not take what it is given."""
     fn = fn.fn if isinstance(fn, Unfit) else fn
     return fn if schema.is_vararg or given.fits(fn) else Unfit(schema, given, fn, source)
+
+
+#: What a rule is given before the arguments, in number.
+_BEFORE = {"fake": 0, "vmap": 2}
+
+
+def _is_plain(fn: Any, schema: FunctionSchema, place: Place, *, keyset: bool) -> bool:
+    """Tell whether a function takes just the arguments by position, as nearly all do."""
+    before = int(keyset) if isinstance(place, DispatchKey) else _BEFORE.get(place)
+    if before is None or schema.keyword_only:
+        return False
+    return _takes_just(fn, before + len(schema.arguments))
+
+
+def _takes_just(fn: Any, n: int) -> bool:
+    """Tell whether a plain function has so many parameters; `inspect` takes ten times as long."""
+    if fn.__class__ is not FunctionType or fn.__dict__:
+        return False
+    code = fn.__code__
+    return code.co_argcount == n and not code.co_kwonlyargcount
 
 
 def _given(schema: FunctionSchema, place: Place, *, keyset: bool) -> Given | None:
@@ -84,6 +107,8 @@ def _given(schema: FunctionSchema, place: Place, *, keyset: bool) -> Given | Non
 
 def checked_backward(schema: FunctionSchema, fn: Fn, source: Source) -> Fn:
     """Give a backward, behind `Unfit` if it does not take a context and the gradients."""
+    if _takes_just(fn, 1 + len(schema.returns)):
+        return fn
     several = len(schema.returns) != 1
     names = [f"grad{i}" if several else "grad" for i in range(len(schema.returns))]
     return checked(schema, Given("backward", ["ctx", *names]), fn, source)
@@ -95,7 +120,7 @@ SETUP = ("ctx", "inputs", "keyword_only_inputs", "output")
 
 def checked_setup(schema: FunctionSchema, fn: Fn, source: Source) -> Fn:
     """Give a `setup_context`, behind `Unfit` if it can be called neither way (S124)."""
-    if Given("", SETUP).fits(fn):
+    if _takes_just(fn, 3) or Given("", SETUP).fits(fn):
         return fn
     try:
         names = [p.name for p in inspect.signature(fn).parameters.values() if p.default is p.empty]

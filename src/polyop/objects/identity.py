@@ -7,7 +7,7 @@ comparison with what is no constant and no name of the module counts, and a call
 from __future__ import annotations
 
 import dis
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from types import CodeType
 from typing import Any
@@ -22,20 +22,15 @@ _COMPARING = frozenset({"is_", "is_not"})
 _FIXED = frozenset({"LOAD_CONST", "LOAD_GLOBAL", "LOAD_NAME"})
 
 
-def compares_identity(
-    fn: Callable[..., Any], leaves: Iterable[Any] = (), known: Collection[Any] = ()
-) -> bool:
+def compares_identity(fn: Callable[..., Any], leaves: Iterable[Any] = ()) -> bool:
     """Tell whether a function, or one that it calls, may ask whether two tensors are one.
 
     Args:
         fn: the function.
         leaves: its arguments; the code of those that are objects or functions counts too.
-        known: code that compares nothing but classes.
     """
     codes = [one.code for one in environment(fn, leaves) if isinstance(one, Code)]
-    return any(
-        _compares(code) for code in codes if isinstance(code, CodeType) and code not in known
-    )
+    return any(_compares(code) for code in codes if isinstance(code, CodeType))
 
 
 @lru_cache(maxsize=4096)

@@ -15,6 +15,7 @@ from polyop.errors import ArgumentError, IntegerRangeError, PolyopError
 from polyop.schema.model import Argument
 from polyop.schema.parse import parse_schema
 from polyop.schema.values import Mismatch, convert
+from polyop.source import PACKAGE
 
 F = TypeVar("F", bound=Callable[..., Any])
 #: What Python raises for a value that is something else than a function takes it for.
@@ -35,13 +36,22 @@ def takes(arguments: str) -> Callable[[F], F]:
             try:
                 return fn(*args, **kwargs)
             except BARE as error:
-                if not isinstance(error, PolyopError):
+                if not isinstance(error, PolyopError) and _is_ours(error):
                     _check(fn, arguments, args, kwargs)
                 raise
 
         return through  # type: ignore[return-value]
 
     return put
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell whether it was code of ours that met the value, and no user's own."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    file = "" if place is None else place.tb_frame.f_code.co_filename
+    return file.startswith((PACKAGE, "<polyop "))
 
 
 def _check(fn: Any, arguments: str, args: Any, kwargs: Any) -> None:

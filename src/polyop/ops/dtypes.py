@@ -55,7 +55,7 @@ def finfo(type: Any, /) -> FInfo:
     if not is_floating(dtype) and dtype.kind != "c":
         raise UsageTypeError("finfo tells of floating-point numbers", seen=dtype, fix="call iinfo")
     # The small floats' own limits are read when they are first asked for.
-    found = np.finfo(dtype) if dtype.kind in "fc" else load("ml_dtypes:finfo")(dtype)
+    found = np.finfo(dtype) if dtype.isbuiltin == 1 else load("ml_dtypes:finfo")(dtype)
     numbers = (found.eps, found.max, found.min, found.smallest_normal)
     eps, greatest, least, normal = map(float, numbers)
     return FInfo(found.bits, eps, greatest, least, normal, np.dtype(found.dtype))

@@ -233,3 +233,35 @@ def test_what_cannot_take_data_is_called_as_it_is() -> None:
 
     assert watching(plain, plain) is plain
     assert watching(taking, taking) is not taking and watching(given, given) is not given
+
+
+def size(t: Any) -> Any:
+    """Take the data, under the name of an attribute that does not."""
+    return 2 * t.numpy()
+
+
+def by_a_name(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.slope = size(inputs[0])
+
+
+def by_a_text(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.slope = np.array([2 * float(f"{inputs[0][0]:.17g}")])
+
+
+def by_another_text(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.slope = np.array([2 * float("%.17g" % inputs[0][0])])  # noqa: UP031 - as authors may
+
+
+@pytest.mark.parametrize("setup", [by_a_name, by_a_text, by_another_text])
+def test_data_by_other_words(lib: Library, setup: Any) -> None:
+    """S137: a name alone may be anything, and what becomes text is taken out."""
+    lib.define("square(Tensor x) -> Tensor")
+    lib.impl("square", lambda x: P.from_numpy(x.numpy() ** 2), "CPU")
+    P.library.register_autograd(
+        "taken::square", lambda ctx, g: g * P.from_numpy(ctx.slope), setup_context=setup, lib=lib
+    )
+    x = P.tensor([0.5], dtype="float64", requires_grad=True)
+    (g,) = P.autograd.grad((P.ops.taken.square(x) * x).sum(), [x], create_graph=True)
+    assert np.allclose(g.tolist(), 3 * 0.25)
+    with pytest.raises(MissingGradientError, match="save_for_backward"):
+        P.autograd.grad(g.sum(), [x])

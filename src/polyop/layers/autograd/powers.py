@@ -158,8 +158,8 @@ def _are_normal(r: Array) -> bool:
     """Tell whether no result is zero, subnormal, infinite or NaN."""
     if not r.size:
         return True
-    limits, low, high = np.finfo(r.dtype), r.min(), r.max()
+    limits, low, high = load("polyop.ops.dtypes:finfo")(r.dtype), r.min(), r.max()
     if not low > 0:  # some are negative, or NaN
         size = np.abs(r)
         low, high = size.min(), size.max()
-    return bool(low >= limits.tiny and high <= limits.max)
+    return bool(low >= limits.smallest_normal and high <= limits.max)

@@ -28,8 +28,12 @@ _TAKES = {"numpy", "detach().numpy", "tolist", "item", "float", "complex"}
 #: What most authors name; no data is had by it.
 _HARMLESS = frozenset((
     "save_for_backward", "save_for_forward", "mark_non_differentiable", "mark_dirty",
-    "set_materialize_grads", "needs_input_grad", "shape", "ndim", "dtype", "device", "size", "len",
+    "set_materialize_grads", "needs_input_grad", "shape", "ndim", "dtype", "device", "size",
 ))  # fmt: skip
+_ATTRIBUTES = frozenset(("LOAD_ATTR", "LOAD_METHOD"))
+#: What names something, or writes it as text; a name alone may be anything.
+_TELLING = {*dis.hasname, *dis.hasfree, dis.opmap["FORMAT_VALUE"], dis.opmap["BINARY_OP"]}
+_TELLING -= {dis.opmap["STORE_ATTR"]}
 
 
 class Taking:
@@ -90,9 +94,10 @@ def _can_take(author: Callable[..., Any]) -> bool:
     code = author.__code__
     if any(isinstance(value, CodeType) for value in code.co_consts):
         return True
-    named = {*dis.hasname, *dis.hasfree} - {dis.opmap["STORE_ATTR"]}
-    names = [i.argval for i in dis.get_instructions(code) if i.opcode in named]
-    return not _HARMLESS.issuperset(names)
+    steps = {(i.opname, i.argval) for i in dis.get_instructions(code) if i.opcode in _TELLING}
+    if "len" not in author.__globals__:
+        steps.discard(("LOAD_GLOBAL", "len"))
+    return any(step not in _ATTRIBUTES or name not in _HARMLESS for step, name in steps)
 
 
 def _note(ctx: Any, given: Sequence[Any], taken: Sequence[Tensor]) -> None:

@@ -38,6 +38,7 @@ _FIRST = """
     mean_or_zero moveaxis permute_dims reshape scatter_along_axis select select_grad slice
     slice_grad spread squeeze sum_to take_along_axis transpose tril triu cumulative_sum
     suffix_sum pad concat stack conj real imag real_part imag_part positive
+    to_device fft_c2c fft_r2c fft_c2r
 """
 #: Of the operators that are linear in some arguments together: how many, counted from the first.
 LINEAR: dict[str, tuple[int, ...]] = {
