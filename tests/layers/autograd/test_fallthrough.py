@@ -10,11 +10,13 @@ import pytest
 import polyop
 from polyop import func, ops
 from polyop.dispatch.library import Library
+from polyop.export import export
 from polyop.extend import DispatchKeySet
 from polyop.library import fallthrough_kernel, register_autograd, register_jvp
 
 torch = pytest.importorskip("torch")
 
+X = polyop.ones(2, requires_grad=True)
 #: What is registered, in this order; "|" stands before what another library registers.
 ORDERS = (
     "formula", "formula through", "through formula", "formula | through", "through | formula",
@@ -163,3 +165,16 @@ def test_a_gradient_through_such_a_write_is_refused(writer: Any) -> None:
     written = lambda x: (y := x * 3, writer(y), y.sum())[2]  # noqa: E731
     with pytest.raises(polyop.errors.AutogradError):
         func.grad(written)(polyop.ones(2))
+
+
+@pytest.mark.parametrize("capture", [polyop.compile, lambda f: export(f, (X,)).module()])
+def test_a_composition_that_autograd_does_not_see(capture: Any) -> None:
+    """S93, S209: programs have the call whole, and no gradient of what it is made of."""
+    lib = Library("passing_composed", "DEF")
+    lib.define("f(Tensor x) -> Tensor")
+    lib.impl("f", lambda x: x * 2, "CompositeImplicitAutograd")
+    lib.impl("f", fallthrough_kernel, "AutogradCPU")
+    for run in (ops.passing_composed.f, capture(ops.passing_composed.f)):
+        y = run(X)
+        assert (y.tolist(), y.requires_grad) == ([2.0, 2.0], False)
+    lib.destroy()

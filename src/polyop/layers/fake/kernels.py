@@ -24,7 +24,13 @@ def decomposition(op: OpOverload) -> Kernel | None:
 
 
 def stays_whole(op: OpOverload) -> bool:
-    """Tell whether a kernel goes before what an operator is made of, so a call is one call."""
+    """Tell whether a kernel goes before what an operator is made of, so a call is one call.
+
+    So it is where autograd does not see what it is made of, by a fallthrough of the backend's.
+    """
+    cut = op.places.top(DispatchKey.AutogradCPU)
+    if cut is not None and cut.fallthrough:
+        return True
     return bool({DispatchKey.CPU, DispatchKey.CompositeExplicitAutograd} & set(op.kernels()))
 
 
