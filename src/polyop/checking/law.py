@@ -22,9 +22,11 @@ from polyop.checking.streams import fix_streams, kept_streams, standing
 from polyop.dispatch.operator import OpOverload
 from polyop.dispatch.results import kernel_source
 from polyop.errors import OpCheckError, PolyopError, UsageError, nearest, text_of
+from polyop.layers.fake import FakeTensorMode
 from polyop.objects.effects import has_effects
 from polyop.schema.tags import Tag
 from polyop.source import PACKAGE
+from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.tensor import Tensor
 
 Kind = Literal["holds", "broken", "does not apply"]
@@ -65,6 +67,19 @@ class Case:
     def run(self, sample: Sample | None = None) -> Any:
         """Call the operator on copies, without gradients."""
         return (sample or self.sample).copy().call(self.op)
+
+    @cached_property
+    def sizes_vary(self) -> bool:
+        """Whether the size of a result depends on data, by the fake rule."""
+        mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
+        try:
+            given = self.sample.copy().map(mode.from_tensor)
+            with mode:
+                found = outcome(self, given)
+        except Exception:  # other laws say what is wrong with the rule
+            return False
+        sizes = [n for _, t in found if isinstance(t, Tensor) for n in t.shape]
+        return any(is_symbolic(n) for n in sizes)
 
     @cached_property
     def repeats(self) -> bool:

@@ -15,11 +15,9 @@ from polyop.checking.sample import Sample, array_of, copy_array
 from polyop.checking.slope import weights
 from polyop.errors import DynamicOutputShapeError, GuardOnDataDependentError
 from polyop.layers.autograd.api import grad
-from polyop.layers.fake import FakeTensorMode
 from polyop.layers.functionalize import functionalize
 from polyop.layers.trace import make_fx
 from polyop.ops.elementwise import cos
-from polyop.symbolic import ShapeEnv, is_symbolic
 from polyop.tensor.tensor import Tensor, is_differentiable, of_array
 
 Tensors = Sequence[Tensor]
@@ -32,7 +30,7 @@ def dynamic_law(case: Case) -> str | None:
     try:
         program = _trace(case, "symbolic")
     except GuardOnDataDependentError as error:
-        if not sizes_vary(case):
+        if not case.sizes_vary:
             raise
         return f"no program is traced here: {error.problem}; {error.fix}"
     _compare(case, program, case.sample, "")
@@ -126,7 +124,7 @@ def joint(case: Case) -> Callable[..., tuple[Tensor, ...]]:
     program has a size of its own.
     """
     count = len(case.sample.tensors())
-    own = sizes_vary(case)
+    own = case.sizes_vary
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
         given, scale = tensors[:count], tensors[count:]
@@ -156,23 +154,10 @@ def inputs_of(case: Case, sample: Sample) -> list[Tensor]:
     outcomes = outcome(case, sample.rebuilt(_apart(sample)))
     results = [t for _, t in outcomes if isinstance(t, Tensor)]
     floating = [t for t in results if is_differentiable(t.dtype)]
-    scale = [] if sizes_vary(case) else weights(floating)
+    scale = [] if case.sizes_vary else weights(floating)
     for i in marked:
         tensors[i].requires_grad_()
     return [*tensors, *scale]
-
-
-def sizes_vary(case: Case) -> bool:
-    """Tell whether the size of a result depends on data, by the fake rule."""
-    mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
-    try:
-        given = case.sample.copy().map(mode.from_tensor)
-        with mode:
-            found = outcome(case, given)
-    except Exception:  # other laws say what is wrong with the rule
-        return False
-    sizes = [n for _, t in found if isinstance(t, Tensor) for n in t.shape]
-    return any(is_symbolic(n) for n in sizes)
 
 
 def _apart(sample: Sample) -> list[Tensor]:
