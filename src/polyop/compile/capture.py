@@ -119,8 +119,7 @@ def capture(
     Raises:
         DataLook: the function looked at data.
         LacksGrads: it reads the gradient of a tensor that `grads` has not.
-        CaptureError: a result is no tensor or number, or shares storage with an
-            input while gradients are needed.
+        CaptureError: a result is no tensor or number, or shares storage while there are gradients.
         MissingFakeError: an operator has no fake rule.
     """
     env = ShapeEnv()

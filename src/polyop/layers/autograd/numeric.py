@@ -82,15 +82,7 @@ def gradcheck(
         UsageError: no input requires grad, nothing is to be checked, or `masked` is True.
     """
     _refuse_masked("gradcheck", masked)
-    if not (check_backward_ad or check_forward_ad) or (
-        check_batched_forward_grad and not check_forward_ad
-    ):
-        raise UsageError(
-            "gradcheck checks backward, or forward mode, or both; batches of tangents are forward "
-            "mode's", op="gradcheck",
-            seen=f"{check_backward_ad=}, {check_forward_ad=}, {check_batched_forward_grad=}",
-            fix="pass check_forward_ad=True, or leave check_backward_ad=True",
-        )  # fmt: skip
+    _refuse_nothing(check_backward_ad, check_forward_ad, check_batched_forward_grad)
     args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     checked = _checked(args)
     limits = Tolerances(eps, atol, rtol, nondet_tol)
@@ -114,6 +106,20 @@ def gradcheck(
             raise
         return False
     return True
+
+
+def _refuse_nothing(
+    check_backward_ad: bool, check_forward_ad: bool, check_batched_forward_grad: bool
+) -> None:
+    if not (check_backward_ad or check_forward_ad) or (
+        check_batched_forward_grad and not check_forward_ad
+    ):
+        raise UsageError(
+            "gradcheck checks backward, or forward mode, or both; batches of tangents are forward "
+            "mode's", op="gradcheck",
+            seen=f"{check_backward_ad=}, {check_forward_ad=}, {check_batched_forward_grad=}",
+            fix="pass check_forward_ad=True, or leave check_backward_ad=True",
+        )  # fmt: skip
 
 
 def _refuse_masked(name: str, masked: bool | None) -> None:
