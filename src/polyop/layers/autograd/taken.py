@@ -31,8 +31,10 @@ _HARMLESS = frozenset((
     "set_materialize_grads", "needs_input_grad", "shape", "ndim", "dtype", "device", "size",
 ))  # fmt: skip
 _ATTRIBUTES = frozenset(("LOAD_ATTR", "LOAD_METHOD"))
+#: What writes something as text, by versions of Python; `%` is an operator among others.
+_WRITING = ("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "BINARY_OP")
 #: What names something, or writes it as text; a name alone may be anything.
-_TELLING = {*dis.hasname, *dis.hasfree, dis.opmap["FORMAT_VALUE"], dis.opmap["BINARY_OP"]}
+_TELLING = {*dis.hasname, *dis.hasfree, *(dis.opmap[n] for n in _WRITING if n in dis.opmap)}
 _TELLING -= {dis.opmap["STORE_ATTR"]}
 
 
